@@ -1,0 +1,1 @@
+"""The container components of the pipeline. Imports kfp, never landseg."""

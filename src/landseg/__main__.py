@@ -1,0 +1,7 @@
+"""`python -m landseg`."""
+
+import sys
+
+from landseg.cli import main
+
+sys.exit(main())

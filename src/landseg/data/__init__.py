@@ -1,0 +1,1 @@
+"""Tiles: class schema, reading and validation, shards, the dataset manifest, sample data. No torch."""

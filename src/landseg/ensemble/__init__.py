@@ -1,0 +1,1 @@
+"""Probabilities: codec and store, averaging, metrics, disagreement. No torch."""

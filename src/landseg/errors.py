@@ -1,0 +1,43 @@
+"""The errors landseg raises on purpose.
+
+A :class:`LandsegError` is something the user can mend: wrong input, wrong parameters, storage out of reach. The CLI
+prints it as one line on stderr and exits with status 2. Anything else is a bug: a traceback and status 1.
+"""
+
+from __future__ import annotations
+
+
+class LandsegError(Exception):
+    """Where it happened, what was expected, what was found, and what to do, in one line."""
+
+    def __init__(self, where: object, problem: str, hint: str = "") -> None:
+        """Build the message.
+
+        Args:
+            where: the file, URI, tile or option at fault.
+            problem: what was expected and what was found.
+            hint: what to do about it.
+        """
+        self.where, self.problem, self.hint = str(where), problem, hint
+        message = f"{self.where}: {problem}" + (f" ({hint})" if hint else "")
+        super().__init__(" ".join(message.split()))
+
+
+class DataError(LandsegError):
+    """The dataset is not what the contract says (docs/contracts.md)."""
+
+
+class ConfigError(LandsegError):
+    """A parameter or a configuration file is wrong."""
+
+
+class StorageError(LandsegError):
+    """Object storage refused, is out of reach, or returned damaged bytes."""
+
+
+class ObjectNotFoundError(StorageError):
+    """The object does not exist."""
+
+
+class ContractError(LandsegError):
+    """A manifest is of the wrong kind or version, damaged, or does not match its neighbours."""

@@ -1,0 +1,1 @@
+"""HTML reports: templates and figures. One file each, no network."""

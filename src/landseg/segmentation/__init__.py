@@ -1,0 +1,1 @@
+"""Everything that needs torch, mmcv and mmsegmentation: datasets, transforms, training, inference, weights."""

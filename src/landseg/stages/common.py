@@ -1,0 +1,113 @@
+"""What every stage shares: its common flags, its folder in object storage, its outputs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from landseg import __version__, storage
+from landseg.documents import Document, Reference, digest
+from landseg.errors import ConfigError, ObjectNotFoundError
+from landseg.kfp_io import ExecutorInput, Outputs
+
+D = TypeVar("D", bound=Document)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True) -> None:
+    """Add the flags that every stage of the pipeline has."""
+    group = parser.add_argument_group("where things go")
+    group.add_argument(
+        "--storage-uri",
+        required=True,
+        metavar="URI",
+        help="root in object storage: s3://bucket/prefix, or a folder",
+    )
+    if run_id:
+        group.add_argument(
+            "--run-id", required=True, metavar="ID", help="names the run: results go to <root>/runs/<ID>/"
+        )
+    group.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="also write the stage's report and manifest reference here",
+    )
+    group.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="local folder for temporary files (default: $TMPDIR)"
+    )
+    group.add_argument("--executor-input", metavar="JSON", help="what KFP passes as {{$}}; replaces --output-dir")
+
+
+@dataclass
+class StageContext:
+    """A stage at work.
+
+    Attributes:
+        stage: the verb, e.g. `train`.
+        storage_uri: root in object storage.
+        run_id: the run's name; empty for stages whose results are shared by runs.
+        outputs: where reports, metrics and references go.
+        inputs: input artifacts by name, where KFP passed them.
+        scratch: a local folder that is removed when the stage ends.
+    """
+
+    stage: str
+    storage_uri: str
+    run_id: str
+    outputs: Outputs
+    inputs: dict[str, list[dict[str, Any]]]
+    scratch: Path
+
+    def folder(self, name: str, identity: dict[str, Any]) -> str:
+        """The stage's folder: `<root>/runs/<run>/<stage>[/<name>]/<identity>`.
+
+        Args:
+            name: the model's name, or "".
+            identity: everything that decides the result: parameters and the digests of inputs. A rerun with the same
+                identity finds what it wrote before; a rerun with another one writes beside it and loses nothing.
+        """
+        key = digest({"landseg": __version__, "stage": self.stage, **identity})[:12]
+        parts = [part for part in (self.stage, name, key) if part]
+        return storage.join(self.storage_uri, "runs", self.run_id, *parts)
+
+    def publish(self, name: str, loaded: storage.Loaded[Any], facts: dict[str, str | int | float | bool]) -> None:
+        """Write the reference to a manifest as an output artifact, with facts to read in the UI."""
+        reference = Reference(uri=loaded.uri, sha256=loaded.sha256, manifest_kind=loaded.document.kind, facts=facts)
+        self.outputs.write(name, reference.to_bytes(), ".json")
+        self.outputs.metadata(name, {"uri": loaded.uri, "sha256": loaded.sha256, **facts})
+
+
+def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:
+    """The manifest in a stage's folder, or None where the stage has not finished there."""
+    try:
+        return storage.read_document(kind, storage.join(folder, "manifest.json"))
+    except ObjectNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext]:
+    """Parse the common flags; on success write the executor output."""
+    run_id = getattr(args, "run_id", "")
+    if run_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", run_id):
+        raise ConfigError("--run-id", f"expected letters, digits, '.', '_' and '-' (at most 63), found {run_id!r}")
+    if args.executor_input is not None:
+        parsed = ExecutorInput.parse(args.executor_input)
+        outputs, inputs = parsed.outputs, parsed.inputs
+    else:
+        outputs, inputs = Outputs(directory=args.output_dir), {}
+    storage_uri = args.storage_uri.rstrip("/")
+    if not storage.is_s3(storage_uri):
+        storage_uri = str(Path(storage_uri).resolve())
+    if args.scratch is not None:
+        args.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="landseg-", dir=args.scratch or os.environ.get("TMPDIR")) as scratch:
+        yield StageContext(stage, storage_uri, run_id, outputs, inputs, Path(scratch))
+        outputs.close()
