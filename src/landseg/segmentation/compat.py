@@ -1,0 +1,75 @@
+"""Makes mmcv 1.x and mmseg 0.x importable on current torch. Import this before mmcv or mmseg.
+
+mmseg imports `mmcv.ops` when it is imported, and that needs the compiled extension `mmcv._ext`. Images have it
+(mmcv-full); laptops and tests install pure-Python mmcv, which has not. No layer of the bundled models calls a compiled
+op, so there a stand-in lets the import pass, and an op that is called all the same says clearly what is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from typing import Any, NoReturn
+
+from landseg.errors import ConfigError
+
+EXTENSION = "mmcv._ext"
+
+_BUILD_FACTS = ("get_compiler_version", "get_compiling_cuda_version")
+"""Not ops but facts about the build, which mmcv reports in its list of versions."""
+
+
+class _StandIn(types.ModuleType):
+    """Has every op by name; calling one raises."""
+
+    def __init__(self) -> None:
+        super().__init__(EXTENSION, "A stand-in for the compiled ops of mmcv-full.")
+        self.__spec__ = ModuleSpec(EXTENSION, None)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):  # import machinery and inspect look for what modules may lack
+            raise AttributeError(name)
+        if name in _BUILD_FACTS:
+            return lambda: "not available"
+
+        def missing(*args: object, **kwargs: object) -> NoReturn:
+            raise ConfigError(
+                f"mmcv op {name}",
+                "this model needs an op that only mmcv-full has; pure-Python mmcv is installed",
+                "use the landseg training image, or install mmcv-full 1.7.2",
+            )
+
+        missing.__name__ = name
+        return missing
+
+
+def has_compiled_ops() -> bool:
+    """Whether mmcv's compiled ops are there (mmcv-full) rather than the stand-in."""
+    return not isinstance(importlib.import_module(EXTENSION), _StandIn)
+
+
+def _install() -> None:
+    with warnings.catch_warnings():
+        # Both are said at every import and ask for nothing a user of landseg can do.
+        warnings.filterwarnings("ignore", "On January 1, 2023, MMCV will release", UserWarning)
+        warnings.filterwarnings("ignore", "``MultiScaleDeformableAttention`` has been moved", ImportWarning)
+        # mmcv looks for nvcc at import; torch then remarks that there is a compiler but no GPU.
+        remark = logging.getLogger("torch.utils.cpp_extension")
+        level = remark.level
+        remark.setLevel(logging.ERROR)
+        try:
+            importlib.import_module("mmcv")
+            if EXTENSION not in sys.modules and importlib.util.find_spec(EXTENSION) is None:
+                sys.modules[EXTENSION] = _StandIn()
+            importlib.import_module("mmseg.models")
+        finally:
+            remark.setLevel(level)
+
+
+_install()
