@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # components, pipelines and benchmarks are not installed
+
+from pipelines.embedded_s3 import EmbeddedS3  # noqa: E402
+
+BUCKET = "test"
+
+
+@dataclass
+class S3:
+    """The embedded endpoint as one test sees it.
+
+    Attributes:
+        server: the endpoint, shared by the tests of a process.
+        uri: `s3://test/<this test's own prefix>`.
+        folder: where the objects below `uri` lie on disk.
+    """
+
+    server: EmbeddedS3
+    uri: str
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
+    """One endpoint per test process (pytest-xdist: one per worker, nothing is shared)."""
+    with EmbeddedS3(tmp_path_factory.mktemp("s3"), buckets=[BUCKET]) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: EmbeddedS3, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3:
+    """S3 for one test: credentials and endpoint in the environment, and a prefix of its own."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    prefix = (
+        f"{re.sub(r'[^A-Za-z0-9]+', '-', request.node.name)[:60].strip('-')}-{tmp_path.parent.name}-{tmp_path.name}"
+    )
+    return S3(s3_server, f"s3://{BUCKET}/{prefix}", s3_server.root / BUCKET / prefix)
