@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from landseg.segmentation import compat  # noqa: F401  # before mmseg
-from mmseg.datasets.builder import PIPELINES  # isort: skip
-from mmseg.datasets.pipelines import RandomFlip  # isort: skip
+import landseg.segmentation.compat  # noqa: F401  # before mmseg
+
+# isort: split
+from mmseg.datasets.builder import PIPELINES
+from mmseg.datasets.pipelines import RandomFlip
 
 
 @PIPELINES.register_module()

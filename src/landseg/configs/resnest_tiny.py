@@ -1,0 +1,10 @@
+# The same family at a size that learns the sample data from scratch on two CPU cores.
+_base_ = "resnest.py"
+
+pretrained = None
+model = dict(
+    backbone=dict(depth=50, stem_channels=16, base_channels=16),
+    decode_head=dict(in_channels=512, channels=48, dilations=(1, 2, 4, 6), c1_in_channels=64, c1_channels=16),
+    auxiliary_head=dict(in_channels=256, channels=32),
+)
+optimizer = dict(lr=0.02)

@@ -1,0 +1,172 @@
+"""Models: built from a config for a dataset, and loaded from what training published."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+import landseg.segmentation.compat  # noqa: F401  # before mmcv
+from landseg.data.manifest import ClassSchema
+from landseg.errors import ConfigError, ContractError
+from landseg.segmentation import augment  # noqa: F401  # registers with mmseg
+from landseg.segmentation.configs import load_config, parse_config, parse_options
+from landseg.segmentation.manifest import ModelManifest
+
+# isort: split
+import mmcv
+from mmseg.models import build_segmentor
+
+__all__ = ["build_model", "fit_config", "load_config", "load_model", "load_state", "parse_config", "parse_options"]
+
+# Stock training hooks store scores in a checkpoint as numpy scalars, which torch's safe unpickler must be told of.
+_SAFE_GLOBALS: list[Any] = [
+    np.dtype,
+    np.float64(0).__reduce__()[0],  # the scalar's constructor, whose module is another in each numpy
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")),
+]
+
+
+def fit_config(config: mmcv.Config, schema: ClassSchema) -> mmcv.Config:
+    """A copy of the config, fitted to a dataset's classes and bands: what training records as the resolved config.
+
+    Bundled configs take the dataset's number of classes. Any other config says its own, and so does an option; a number
+    that differs from the dataset's is refused. Where there are not three bands, the backbone gets `in_channels`.
+
+    Raises:
+        ConfigError: the config's number of classes or input bands is not the dataset's.
+    """
+    fitted = copy.deepcopy(config)
+    follow = fitted.pop("classes_from_dataset", False)
+    if follow:
+        fitted.num_classes = schema.num_classes
+    for path, head in _heads(fitted.model):
+        if follow:
+            head.num_classes = schema.num_classes
+        elif head.get("num_classes") != schema.num_classes:
+            options = " ".join(f"{key}.num_classes={schema.num_classes}" for key, _ in _heads(fitted.model))
+            raise ConfigError(
+                f"{path}.num_classes",
+                f"the config has {head.get('num_classes')} classes, the dataset has {schema.num_classes}",
+                f"--cfg-options {options}",
+            )
+    bands = len(schema.bands)
+    backbone = fitted.model.get("backbone", {})
+    if backbone.get("in_channels", bands) != bands:
+        raise ConfigError(
+            "model.backbone.in_channels",
+            f"the config has {backbone.in_channels} input bands, the dataset has {bands}",
+            f"--cfg-options model.backbone.in_channels={bands}",
+        )
+    if bands != 3:  # what every backbone of mmseg takes where nothing is said
+        backbone.in_channels = bands
+    return fitted
+
+
+def build_model(config: mmcv.Config, schema: ClassSchema) -> torch.nn.Module:
+    """Build a model for a dataset; its weights are as the layers' constructors leave them.
+
+    SyncBN becomes BN where there is no process group on GPUs: it cannot run there, and for one process it is the same.
+
+    Raises:
+        ConfigError: the config does not fit the dataset (:func:`fit_config`), or mmseg cannot build it.
+    """
+    fitted = fit_config(config, schema)
+    if not _on_gpu_group():
+        _replace_sync_bn(fitted._cfg_dict)
+    try:
+        model: Any = build_segmentor(fitted.model, train_cfg=fitted.get("train_cfg"), test_cfg=fitted.get("test_cfg"))
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError, ImportError) as err:
+        raise ConfigError("model", f"mmseg cannot build it: {type(err).__name__}: {err}") from err
+    model.CLASSES = list(schema.classes)
+    model.PALETTE = [list(colour) for colour in schema.palette]
+    return cast(torch.nn.Module, model)
+
+
+def load_model(manifest: ModelManifest, checkpoint: Path) -> torch.nn.Module:
+    """The trained model, in evaluation mode, on the CPU.
+
+    Raises:
+        ContractError: the checkpoint's weights are not those of the manifest's config.
+    """
+    model = build_model(parse_config(manifest.config, f"config of model {manifest.name}"), manifest.class_schema)
+    load_state(model, read_checkpoint(checkpoint)["state_dict"], checkpoint)
+    return model.eval()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's `meta` and `state_dict` without running anything that is in it.
+
+    A file that holds bare weights counts as a checkpoint without `meta`.
+
+    Raises:
+        ContractError: it is not a checkpoint, or holds Python objects other than tensors and plain values.
+    """
+    try:
+        with torch.serialization.safe_globals(_SAFE_GLOBALS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as err:  # the unpickler's and the zip reader's many kinds
+        raise ContractError(
+            path,
+            f"expected a checkpoint of tensors and plain values, found something else: {str(err).splitlines()[0]}",
+        ) from err
+    if not isinstance(content, dict):
+        raise ContractError(path, f"expected a checkpoint with a `state_dict`, found a {type(content).__name__}")
+    state = content.get("state_dict", content)
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ContractError(path, f"expected a checkpoint with a `state_dict`, found {sorted(map(str, content))[:5]}")
+    # What DistributedDataParallel saved without unwrapping.
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
+    return {"meta": content.get("meta") or {}, "state_dict": state}
+
+
+def load_state(model: torch.nn.Module, state: dict[str, torch.Tensor], where: object) -> None:
+    """Load weights that must be the model's exactly.
+
+    Raises:
+        ContractError: weights are missing, left over, or of another shape; the first few are named.
+    """
+    expected = model.state_dict()
+    problems = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - expected.keys()),
+        "of another shape": [
+            f"{key} {list(state[key].shape)} for {list(value.shape)}"
+            for key, value in expected.items()
+            if key in state and state[key].shape != value.shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:3])}" for kind, keys in problems.items() if keys)
+        raise ContractError(where, f"expected the weights of the config's model, found {listed}")
+    model.load_state_dict(state)
+
+
+def _heads(model: Any) -> Iterator[tuple[str, Any]]:
+    """Every head's config with its path; a model may have lists of them."""
+    for name in ("decode_head", "auxiliary_head"):
+        heads = model.get(name)
+        if isinstance(heads, list | tuple):
+            yield from ((f"model.{name}.{i}", head) for i, head in enumerate(heads))
+        elif heads:
+            yield f"model.{name}", heads
+
+
+def _on_gpu_group() -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "nccl"
+
+
+def _replace_sync_bn(node: Any) -> None:
+    if isinstance(node, dict):
+        if node.get("type") in {"SyncBN", "MMSyncBN"}:
+            node["type"] = "BN"
+        for value in node.values():
+            _replace_sync_bn(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            _replace_sync_bn(value)
