@@ -22,6 +22,10 @@ class LandsegError(Exception):
         message = f"{self.where}: {problem}" + (f" ({hint})" if hint else "")
         super().__init__(" ".join(message.split()))
 
+    def __reduce__(self) -> tuple[type[LandsegError], tuple[str, str, str]]:
+        """Pickle by the arguments: errors cross process boundaries."""
+        return type(self), (self.where, self.problem, self.hint)
+
 
 class DataError(LandsegError):
     """The dataset is not what the contract says (docs/contracts.md)."""
