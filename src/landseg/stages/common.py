@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from landseg import __version__, storage
 from landseg.documents import Document, Reference, digest
 from landseg.errors import ConfigError, ObjectNotFoundError
-from landseg.kfp_io import ExecutorInput, Outputs
+from landseg.kfp_io import ExecutorInput, Outputs, artifact_path
 
 D = TypeVar("D", bound=Document)
 
@@ -76,6 +76,27 @@ class StageContext:
         key = digest({"landseg": __version__, "stage": self.stage, **identity})[:12]
         parts = [part for part in (self.stage, name, key) if part]
         return storage.join(self.storage_uri, "runs", self.run_id, *parts)
+
+    def reference(self, name: str, given: str | None) -> str:
+        """The manifest to read: what the flag `--<name>` gives, else KFP's input artifact of that name.
+
+        A pipeline wires an artifact from the step before; a step run by itself is given a URI. KFP passes an empty
+        string for a flag that is not given.
+        """
+        return given or self.references(name, [])[0]
+
+    def references(self, name: str, given: Sequence[str]) -> list[str]:
+        """The manifests to read: what the flag gives, several with commas between, else KFP's input artifacts.
+
+        The artifacts are those named `<name>`, or `<name>_1`, `<name>_2` and so on.
+        """
+        found = [item for value in given for item in value.split(",") if item]
+        if not found:
+            wired = sorted(key for key in self.inputs if re.fullmatch(rf"{name}(_\d+)?", key))
+            found = [str(artifact_path(artifact)) for key in wired for artifact in self.inputs[key]]
+        if not found:
+            raise ConfigError(f"--{name}", "expected a manifest's URI or path, or a reference file; found nothing")
+        return found
 
     def publish(self, name: str, loaded: storage.Loaded[Any], facts: dict[str, str | int | float | bool]) -> None:
         """Write the reference to a manifest as an output artifact, with facts to read in the UI."""
