@@ -30,8 +30,10 @@ class ClassSchema(Model):
     Attributes:
         classes: names; the position is the class id.
         palette: one RGB colour per class.
-        ignore_index: label value that is neither trained on nor scored.
-        label_offset: label value of the first class in the stored PNGs; readers subtract it.
+        ignore_index: value in label arrays, as readers return them, that is neither trained on nor scored.
+        stored_ignore: the same in the stored files; it differs where it would collide with a class id once the offset
+            is subtracted (0 = unlabelled with classes 1…K). None: `ignore_index`.
+        label_offset: label value of the first class in the stored files; readers subtract it.
         bands: 1-based band numbers of the TIFF, in the order a model sees them.
         scale: see :class:`Scale`; None where values are taken as they are (uint8).
     """
@@ -41,6 +43,7 @@ class ClassSchema(Model):
     ]
     palette: tuple[tuple[Byte, Byte, Byte], ...]
     ignore_index: Byte = 255
+    stored_ignore: Byte | None = None
     label_offset: Byte = 0
     bands: Annotated[tuple[Annotated[int, Field(ge=1, le=16)], ...], Field(min_length=1, max_length=16)]
     scale: Scale | None = None

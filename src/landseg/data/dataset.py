@@ -1,0 +1,195 @@
+"""Reading a staged dataset: tile index, shards on local disk, images and labels by tile."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import itertools
+import mmap
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseg import storage
+from landseg.data.manifest import ClassSchema, DatasetManifest, SplitInfo, Tile
+from landseg.data.tiles import decode_image, decode_label, label_table
+from landseg.documents import Sha256, validate
+from landseg.errors import ConfigError, ContractError, StorageError
+
+
+@dataclass
+class StagedDataset:
+    """A published dataset, read through a cache on local disk.
+
+    Cheap to pickle: worker processes map the cached shards themselves.
+
+    Attributes:
+        manifest: the dataset's manifest.
+        uri: where the manifest was read.
+        sha256: checksum of the manifest's bytes.
+        cache: local folder for shards; may be shared by processes and datasets.
+    """
+
+    manifest: DatasetManifest
+    uri: str
+    sha256: Sha256
+    cache: Path
+    _maps: dict[Path, mmap.mmap] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, ref: str, cache: Path) -> StagedDataset:
+        """Open a dataset by the URI or path of its manifest, or by a reference file.
+
+        Raises:
+            StorageError: it cannot be read.
+            ContractError: it is not a dataset manifest.
+        """
+        loaded = storage.read_document(DatasetManifest, ref)
+        return cls(loaded.document, loaded.uri, loaded.sha256, cache)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": {}}
+
+    @property
+    def schema(self) -> ClassSchema:
+        """The class schema."""
+        return self.manifest.class_schema
+
+    def tiles(self, split: str) -> list[Tile]:
+        """The tiles of a split, sorted by id; the index is checked against its checksum.
+
+        Raises:
+            ConfigError: the dataset has no such split.
+            ContractError: the index does not fit the manifest.
+        """
+        info = self._split(split)
+        where = self._resolve(info.index.path)
+        data = storage.get_bytes(where, sha256=info.index.sha256)
+        tiles = [validate(Tile, line, where) for line in data.splitlines()]
+        ids = [tile.id for tile in tiles]
+        if len(tiles) != info.num_tiles or any(a >= b for a, b in itertools.pairwise(ids)):
+            raise ContractError(
+                where, f"expected {info.num_tiles} tiles sorted by id, found {len(tiles)} or another order"
+            )
+        for tile in tiles:
+            size = info.shards[tile.shard].size_bytes if tile.shard < len(info.shards) else -1
+            if any(offset + length > size for offset, length in (tile.image, tile.label or tile.image)):
+                raise ContractError(where, f"tile {tile.id} lies outside its shard")
+        return tiles
+
+    def shard_path(self, split: str, index: int) -> Path:
+        """A shard on local disk, downloaded once and verified; safe for several processes at once."""
+        shard = self._split(split).shards[index]
+        uri = self._resolve(shard.path)
+        if not storage.is_s3(uri):
+            return _local(uri, shard.size_bytes)
+        path = self.cache / f"{shard.sha256}.tar"
+        if not path.exists():
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not path.exists():
+                    storage.get_file(uri, path, sha256=shard.sha256)
+        return path
+
+    def read_image(self, split: str, tile: Tile) -> NDArray[np.uint8]:
+        """Decode a tile's image.
+
+        Returns:
+            (H, W, B) uint8: the selected bands in the schema's order, scaled to 0-255 as the schema says.
+        """
+        stored = decode_image(self._bytes(split, tile.shard, tile.image), f"tile {tile.id} of {self.uri}")
+        return to_model_range(stored, self.schema)
+
+    def read_label(self, split: str, tile: Tile) -> NDArray[np.uint8]:
+        """Decode a tile's label.
+
+        Returns:
+            (H, W) uint8 class ids, `ignore_index` where ignored.
+        """
+        if tile.label is None:
+            raise ConfigError(f"tile {tile.id}", f"split {split} has no labels")
+        where = f"label of tile {tile.id} of {self.uri}"
+        stored = decode_label(self._bytes(split, tile.shard, tile.label), where)
+        table = _label_lookup(self.schema)
+        classes = table[stored] if int(stored.max()) < len(table) else np.full(1, -1)
+        if int(classes.min()) < 0:
+            raise ContractError(where, "holds a value outside the class list", "stage the dataset again")
+        return classes.astype(np.uint8)
+
+    def _bytes(self, split: str, shard: int, span: tuple[int, int]) -> memoryview:
+        path = self.shard_path(split, shard)
+        mapped = self._maps.get(path)
+        if mapped is None:
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._maps[path] = mapped
+        offset, length = span
+        return memoryview(mapped)[offset : offset + length]
+
+    def _split(self, split: str) -> SplitInfo:
+        splits = {str(name): info for name, info in self.manifest.splits.items()}
+        if split not in splits:
+            raise ConfigError(
+                f"split {split!r}",
+                f"the dataset {self.manifest.name!r} has only {', '.join(splits)}",
+                "name one of them",
+            )
+        return splits[split]
+
+    def _resolve(self, path: str) -> str:
+        return storage.join(storage.parent(self.uri), path)
+
+
+def to_model_range(values: NDArray[Any], schema: ClassSchema) -> NDArray[np.uint8]:
+    """Select bands and scale them to what a model sees.
+
+    Args:
+        values: (H, W, B) uint8 or uint16, all bands as stored.
+        schema: bands and scale.
+
+    Returns:
+        (H, W, selected bands) uint8.
+    """
+    selected = [band - 1 for band in schema.bands]
+    if schema.scale is None:
+        if values.dtype != np.uint8:
+            raise ContractError("class schema", f"expected a scale for {values.dtype} images, found none")
+        whole = selected == list(range(values.shape[2]))
+        return values if whole else np.ascontiguousarray(values[:, :, selected])
+    result = np.empty((*values.shape[:2], len(selected)), np.uint8)
+    for position, table in enumerate(_scale_lookups(schema, int(np.iinfo(values.dtype).max) + 1)):
+        result[:, :, position] = table[values[:, :, selected[position]]]
+    return result
+
+
+@functools.lru_cache(8)
+def _scale_lookups(schema: ClassSchema, levels: int) -> list[NDArray[np.uint8]]:
+    """One table per selected band: stored value to 0-255, rounded half up, clipped as the scale asks."""
+    assert schema.scale is not None
+    stored = np.arange(levels, dtype=np.float64)
+    return [
+        np.floor(np.clip((stored - low) * 255 / (high - low), 0, 255) + 0.5).astype(np.uint8)
+        for low, high in zip(schema.scale.low, schema.scale.high, strict=True)
+    ]
+
+
+@functools.lru_cache(8)
+def _label_lookup(schema: ClassSchema) -> NDArray[np.int16]:
+    return label_table(schema)
+
+
+def _local(uri: str, size_bytes: int) -> Path:
+    """A shard in a storage folder is read in place; its size is checked, its bytes are by `landseg verify`."""
+    path = Path(uri)
+    try:
+        found = path.stat().st_size
+    except OSError as err:
+        raise StorageError(uri, f"the shard cannot be read: {os.strerror(err.errno or 0)}") from err
+    if found != size_bytes:
+        raise StorageError(uri, f"expected {size_bytes} bytes, found {found}", "the shard is damaged")
+    return path
