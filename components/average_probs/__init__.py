@@ -1,0 +1,1 @@
+"""average-probs as a KFP component."""

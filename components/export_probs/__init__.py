@@ -1,0 +1,1 @@
+"""export-probs as a KFP component."""

@@ -1,0 +1,1 @@
+"""stage-data as a KFP component."""

@@ -1,0 +1,34 @@
+"""stage-data: raw tiles become an indexed, checksummed dataset in object storage."""
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.container_component  # type: ignore[untyped-decorator]  # kfp has no types
+def stage_data(
+    dataset: dsl.Output[dsl.Dataset],
+    report: dsl.Output[dsl.HTML],
+    source: str,
+    storage_uri: str,
+) -> dsl.ContainerSpec:
+    """Pair, validate and pack raw tiles into tar shards in object storage, with manifest and statistics.
+
+    Args:
+        dataset: reference to the dataset manifest.
+        report: what is in the dataset: tiles, classes, bands, pictures.
+        source: raw tiles (docs/contracts.md, "Raw dataset"): an s3:// prefix, or a folder the pod can see.
+        storage_uri: root in object storage, s3://bucket/prefix.
+    """
+    return dsl.ContainerSpec(
+        image=image("stage-data"),
+        command=["landseg", "stage-data"],
+        args=[
+            "--source",
+            source,
+            "--storage-uri",
+            storage_uri,
+            "--executor-input",
+            "{{$}}",
+        ],
+    )

@@ -1,0 +1,1 @@
+"""train-resnest as a KFP component."""

@@ -1,0 +1,1 @@
+"""train-swin as a KFP component."""

@@ -1,0 +1,267 @@
+"""Runs a compiled pipeline on this machine: the same YAML that a cluster runs, through `kfp.local`.
+
+`kfp.local` executes the DAG, passes artifacts and keeps a cache, but runs container components only in Docker, and
+reports a failure with its own traceback. Three of its attributes are therefore replaced while a pipeline runs:
+
+- `subprocess_task_handler.SubprocessTaskHandler`, which refuses container components, by one that runs their command;
+- `task_executor.execute_single_task`, by one that times the task and says what happens;
+- `cache.LocalCache`, by one that also asks object storage whether a result is still there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.exceptions
+from kfp import components, local
+from kfp.local import cache, subprocess_task_handler
+from kfp.local.orchestrator import task_executor
+from kfp.local.status import Status
+
+Launcher = Callable[[str, list[str]], list[str]]
+"""Turns (image, command of the component) into the command to run on this machine."""
+
+
+class StageFailedError(Exception):
+    """A step of the pipeline ended with another status than 0; it has said why on stderr.
+
+    Attributes:
+        task: the step's display name.
+        status: its exit status: 2 where the user can mend it.
+    """
+
+    def __init__(self, task: str, status: int) -> None:
+        self.task, self.status = task, status
+        super().__init__(f"{task} failed with exit status {status}")
+
+
+@dataclass
+class TaskRun:
+    """What became of one step.
+
+    Attributes:
+        name: the step's display name.
+        seconds: how long it took.
+        cached: whether an earlier run's outputs were taken.
+        outputs: output artifacts (kfp.dsl.Artifact) and parameters by name.
+    """
+
+    name: str
+    seconds: float
+    cached: bool
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+
+def host_command(image: str, command: list[str]) -> list[str]:
+    """Run the component's own command as a process of this machine, with the landseg of this environment."""
+    beside_python = Path(sysconfig.get_path("scripts")) / command[0]
+    found = str(beside_python) if beside_python.exists() else shutil.which(command[0])
+    if found is None:
+        raise RuntimeError(f"{command[0]!r} is not installed in this environment (image {image})")
+    return [found, *command[1:]]
+
+
+def docker_command(folders: list[Path], network: str = "host") -> Launcher:
+    """Run the component's own command in its image, by the docker client.
+
+    Args:
+        folders: mounted at the same path: KFP's artifacts, and local data.
+        network: the container's network; with `host` it reaches an object storage bound to loopback.
+    """
+
+    def launcher(image: str, command: list[str]) -> list[str]:
+        mounts = [f"--volume={folder}:{folder}" for folder in folders]
+        environment = [f"--env={name}" for name in sorted(os.environ) if name.startswith(("AWS_", "LANDSEG_"))]
+        user = f"--user={os.getuid()}:{os.getgid()}"  # so that what it writes belongs to whoever runs this
+        return [
+            *("docker", "run", "--rm", "--init", user, f"--network={network}", "--shm-size=2g"),
+            *mounts,
+            *environment,
+            "--entrypoint=",
+            image,
+            *command,
+        ]
+
+    return launcher
+
+
+def run(
+    package: Path,
+    arguments: dict[str, Any],
+    root: Path,
+    *,
+    launcher: Launcher = host_command,
+    use_cache: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> list[TaskRun]:
+    """Run a compiled pipeline.
+
+    Args:
+        package: the compiled YAML.
+        arguments: the pipeline's parameters.
+        root: folder for KFP's artifacts and cache.
+        launcher: runs a step's command: `host_command`, or one made by `docker_command`.
+        use_cache: take the outputs of an equal earlier step where they still exist.
+        say: receives one line at the start and at the end of each step; stderr by default.
+
+    Returns:
+        The steps in the order they ran.
+
+    Raises:
+        StageFailedError: a step failed.
+        TypeError: an argument is missing, unknown or of the wrong type.
+    """
+    root = root.resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    pipeline = components.load_component_from_file(str(package))
+    session = _Session(launcher, say or _to_stderr)
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(root),
+        raise_on_error=True,
+        enable_caching=use_cache,
+    )
+    with session.installed(), _quiet():
+        pipeline(**arguments)
+    return session.runs
+
+
+class _Session:
+    """One run of a pipeline: what replaces the three attributes of `kfp.local`, and what it has seen."""
+
+    def __init__(self, launcher: Launcher, say: Callable[[str], None]) -> None:
+        self.launcher, self.say = launcher, say
+        self.runs: list[TaskRun] = []
+        self.executing = ""
+        self.executed = False
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        session = self
+
+        class Handler(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]
+            """Runs a container component's command itself, where the stock one refuses it."""
+
+            def __init__(self, image: str, full_command: list[str], **kwargs: Any) -> None:
+                self.image, self.full_command = image, full_command
+                self.env_vars = kwargs.get("env_vars") or {}
+
+            def run(self) -> Status:
+                session.execute(self.image, self.full_command, self.env_vars)
+                return Status.SUCCESS
+
+        stock_execute = task_executor.execute_single_task
+
+        def execute_single_task(task_name: str, task_spec: Any, **kwargs: Any) -> tuple[dict[str, Any], Any]:
+            session.executing = task_spec.task_info.name or task_name
+            session.executed = False
+            start = time.monotonic()
+            outputs, status = stock_execute(task_name=task_name, task_spec=task_spec, **kwargs)
+            seconds = time.monotonic() - start
+            session.runs.append(TaskRun(session.executing, seconds, not session.executed, outputs))
+            session.say(f"{session.executing}: " + (f"done in {seconds:.1f} s" if session.executed else "reused"))
+            return outputs, status
+
+        with (
+            _replaced(subprocess_task_handler, "SubprocessTaskHandler", Handler),
+            _replaced(task_executor, "execute_single_task", execute_single_task),
+            _replaced(cache, "LocalCache", _Cache),
+        ):
+            yield
+
+    def execute(self, image: str, command: list[str], env: dict[str, str]) -> None:
+        """Run one step's command; its lines go to this process's stderr as they come."""
+        self.executed = True
+        self.say(f"{self.executing}: {' '.join(command[:2])}")
+        process = subprocess.Popen(
+            self.launcher(image, command), env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=sys.__stderr__
+        )
+        try:
+            status = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        if status != 0:
+            raise StageFailedError(self.executing, status)
+
+
+class _Cache(cache.LocalCache):  # type: ignore[misc]
+    """The cache of `kfp.local`, which knows neither this source tree nor object storage."""
+
+    def compute_key(self, *args: Any, **kwargs: Any) -> str:
+        """Steps run the installed source, whatever the image's tag says: it is part of the key."""
+        key: str = super().compute_key(*args, **kwargs)
+        return hashlib.sha256(f"{key} {_source_digest()}".encode()).hexdigest()
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """A hit counts only where every manifest that the outputs refer to is still in storage."""
+        outputs: dict[str, Any] | None = super().get(key)
+        artifacts = [] if outputs is None else [value for value in outputs.values() if hasattr(value, "metadata")]
+        return outputs if all(_exists(artifact.metadata.get("uri", "")) for artifact in artifacts) else None
+
+
+def _source_digest() -> str:
+    spec = importlib.util.find_spec("landseg")
+    if spec is None or spec.origin is None:
+        return ""
+    digest = hashlib.sha256()
+    folder = Path(spec.origin).parent
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _exists(uri: str) -> bool:
+    if not uri.startswith("s3://"):
+        return not uri or Path(uri).exists()
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    try:
+        boto3.client("s3").head_object(Bucket=bucket, Key=key)
+    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
+        return False  # the step then runs and says what is wrong with object storage
+    return True
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    stock = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, stock)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence kfp's own log lines, rulers and warnings about settings that only matter on a cluster."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.__stderr__, flush=True)

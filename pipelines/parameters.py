@@ -1,0 +1,62 @@
+"""Parameters of a compiled pipeline, given as `NAME=VALUE`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_KINDS = {
+    "STRING": "text",
+    "NUMBER_INTEGER": "a whole number",
+    "NUMBER_DOUBLE": "a number",
+    "BOOLEAN": "true or false",
+    "STRUCT": "a JSON object",
+    "LIST": "a JSON list",
+}
+
+
+def parse_parameters(package: Path, given: list[str]) -> dict[str, Any]:
+    """Parse parameters against what the pipeline declares.
+
+    Args:
+        package: the compiled YAML.
+        given: `NAME=VALUE` each.
+
+    Raises:
+        OSError: the YAML cannot be read.
+        ValueError: a parameter is unknown, missing, or not of its type.
+    """
+    spec = next(yaml.safe_load_all(package.read_text()))
+    declared = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    values = {}
+    for pair in given:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise ValueError(f"--param {pair}: expected NAME=VALUE")
+        if name not in declared:
+            near = difflib.get_close_matches(name, declared, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(declared)}"
+            raise ValueError(f"--param {name}: {package.stem} has no such parameter, {hint}")
+        values[name] = _value(name, text, declared[name]["parameterType"])
+    missing = [name for name, spec in declared.items() if not spec.get("isOptional") and name not in values]
+    if missing:
+        raise ValueError(f"{package.stem} needs --param {' --param '.join(f'{name}=…' for name in missing)}")
+    return values
+
+
+def _value(name: str, text: str, kind: str) -> Any:
+    if kind == "STRING":
+        return text
+    error = ValueError(f"--param {name}: expected {_KINDS.get(kind, kind)}, found {text!r}")
+    types = {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float), "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
+    try:
+        value = json.loads(text)
+    except ValueError:
+        raise error from None
+    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):  # type: ignore[arg-type]
+        raise error
+    return value

@@ -1,0 +1,69 @@
+"""The pipeline `predict`: label tiles with models that are already trained."""
+
+from kfp import dsl
+
+from components.average_probs.component import average_probs
+from components.export_probs.component import export_probs
+from components.stage_data.component import stage_data
+from pipelines.scheduling import AVERAGE_PROBS, EXPORT_PROBS, STAGE_DATA, schedule
+
+
+@dsl.pipeline(  # type: ignore[untyped-decorator]  # kfp has no types
+    name="predict",
+    display_name="landseg: predict",
+    description="Label tiles with two trained models: export their probabilities and average them.",
+)
+def predict(
+    source: str,
+    storage_uri: str,
+    run_id: str,
+    swin_model_uri: str,
+    resnest_model_uri: str,
+    splits: str = "test",
+    tta: str = "hv",
+    dtype: str = "uint8",
+    weights: str = "",
+    node_selector: dict = {},  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default, nothing changes it
+    tolerations: list = [],  # type: ignore[type-arg]  # noqa: B006
+) -> None:
+    """Label tiles with models that are already trained.
+
+    Args:
+        source: raw tiles (docs/contracts.md, "Raw dataset"): an s3:// prefix, or a folder the pod can see.
+        storage_uri: root in object storage, s3://bucket/prefix.
+        run_id: names the run; results go to <storage_uri>/runs/<run_id>/.
+        swin_model_uri: URI of the first model's manifest.
+        resnest_model_uri: URI of the second model's manifest.
+        splits: splits to predict, comma-separated.
+        tta: views that are averaged: none, h or hv.
+        dtype: how probabilities are stored.
+        weights: one number per model, swin first, comma-separated; empty means equal weights.
+        node_selector: labels that nodes with GPUs must have, e.g. {"pool": "gpu"}.
+        tolerations: of the taints on nodes with GPUs, e.g. [{"key": "nvidia.com/gpu", "operator": "Exists"}].
+    """
+    stage = schedule(stage_data(source=source, storage_uri=storage_uri), STAGE_DATA, "stage-data")
+    dataset = stage.outputs["dataset"]
+    exports = {}
+    for name, model_uri in (("swin", swin_model_uri), ("resnest", resnest_model_uri)):
+        exports[name] = export_probs(
+            dataset=dataset,
+            dataset_uri="",
+            model_uri=model_uri,
+            storage_uri=storage_uri,
+            run_id=run_id,
+            splits=splits,
+            tta=tta,
+            dtype=dtype,
+        )
+        schedule(exports[name], EXPORT_PROBS, f"export-probs-{name}", node_selector, tolerations)
+    average = average_probs(
+        dataset=dataset,
+        dataset_uri="",
+        probs_1=exports["swin"].outputs["probs"],
+        probs_2=exports["resnest"].outputs["probs"],
+        probs_uris="",
+        weights=weights,
+        storage_uri=storage_uri,
+        run_id=run_id,
+    )
+    schedule(average, AVERAGE_PROBS, "average-probs")

@@ -1,0 +1,77 @@
+"""Where each step runs and what it may use: the one place that says so.
+
+`kfp.local` ignores all of it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kfp import kubernetes
+
+STORAGE_SECRET = "landseg-storage"
+"""Secret with the credentials and the endpoint of object storage (manifests/)."""
+
+STORAGE_ENV = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a step asks for.
+
+    Attributes:
+        cpu, memory: requested and at the same time the limit of memory; CPU may burst to `cpu_limit`.
+        gpus: NVIDIA GPUs, all on one node.
+        shm: size of /dev/shm, where DataLoader workers hand over batches; it counts against `memory`.
+        scratch: size of the local volume at /tmp, the images' $TMPDIR.
+        timeout_s: the pod is stopped after this long.
+        retries: how often a failed pod is started again; every stage resumes from what it wrote.
+    """
+
+    cpu: str
+    cpu_limit: str
+    memory: str
+    scratch: str
+    timeout_s: int
+    gpus: int = 0
+    shm: str = ""
+    retries: int = 2
+
+
+HOUR = 3600
+STAGE_DATA = Resources(cpu="4", cpu_limit="8", memory="8Gi", scratch="20Gi", timeout_s=12 * HOUR)
+TRAIN = Resources(
+    cpu="16", cpu_limit="32", memory="64Gi", scratch="200Gi", timeout_s=72 * HOUR, gpus=2, shm="16Gi", retries=4
+)
+EXPORT_PROBS = Resources(
+    cpu="8", cpu_limit="16", memory="32Gi", scratch="200Gi", timeout_s=12 * HOUR, gpus=1, shm="8Gi"
+)
+AVERAGE_PROBS = Resources(cpu="8", cpu_limit="16", memory="16Gi", scratch="100Gi", timeout_s=12 * HOUR)
+
+
+def schedule(task: Any, resources: Resources, name: str, node_selector: Any = None, tolerations: Any = None) -> Any:
+    """Apply resources and the display name to a task.
+
+    Args:
+        task: a task of a container component.
+        resources: what it asks for.
+        name: shown in the DAG view.
+        node_selector: pipeline parameter (dict) for steps with GPUs.
+        tolerations: pipeline parameter (list) for steps with GPUs.
+
+    Returns:
+        The task.
+    """
+    task.set_display_name(name)
+    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu_limit)
+    task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+    task.set_retry(resources.retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="1800s")
+    if resources.gpus:
+        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(resources.gpus)
+        kubernetes.add_node_selector_json(task, node_selector)
+        kubernetes.add_toleration_json(task, tolerations)
+    if resources.shm:
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=resources.shm)
+    kubernetes.empty_dir_mount(task, "scratch", "/tmp", size_limit=resources.scratch)
+    kubernetes.use_secret_as_env(task, STORAGE_SECRET, {name: name for name in STORAGE_ENV})
+    kubernetes.set_timeout(task, resources.timeout_s)
+    return task

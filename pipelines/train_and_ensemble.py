@@ -1,0 +1,99 @@
+"""The pipeline `train-and-ensemble`: stage the tiles, train the models side by side, average their probabilities."""
+
+from kfp import dsl
+
+from components.average_probs.component import average_probs
+from components.stage_data.component import stage_data
+from components.train_resnest.component import train_resnest
+from components.train_swin.component import train_swin
+from pipelines.model import train_and_export
+from pipelines.scheduling import AVERAGE_PROBS, STAGE_DATA, schedule
+
+swin_branch = train_and_export("swin", train_swin)
+resnest_branch = train_and_export("resnest", train_resnest)
+
+
+@dsl.pipeline(  # type: ignore[untyped-decorator]  # kfp has no types
+    name="train-and-ensemble",
+    display_name="landseg: train and ensemble",
+    description="Train Swin-Base + UPerNet and ResNeSt-101 + DeepLabV3+, average their probabilities, report.",
+)
+def train_and_ensemble(
+    source: str,
+    storage_uri: str,
+    run_id: str,
+    swin_config: str = "swin",
+    resnest_config: str = "resnest",
+    swin_lr: float = 0.0,
+    resnest_lr: float = 0.0,
+    swin_pretrained: str = "",
+    resnest_pretrained: str = "",
+    epochs: int = 0,
+    batch_per_gpu: int = 0,
+    seed: int = 0,
+    train_splits: str = "train",
+    precision: str = "auto",
+    gpus: int = 2,
+    splits: str = "val,test",
+    tta: str = "hv",
+    dtype: str = "uint8",
+    weights: str = "",
+    node_selector: dict = {},  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default, nothing changes it
+    tolerations: list = [],  # type: ignore[type-arg]  # noqa: B006
+) -> None:
+    """Train two models and average their probabilities.
+
+    Args:
+        source: raw tiles (docs/contracts.md, "Raw dataset"): an s3:// prefix, or a folder the pod can see.
+        storage_uri: root in object storage, s3://bucket/prefix.
+        run_id: names the run; results go to <storage_uri>/runs/<run_id>/.
+        swin_config: a bundled mmseg config, or the path or URI of one.
+        resnest_config: a bundled mmseg config, or the path or URI of one.
+        swin_lr: learning rate; 0 means the config's.
+        resnest_lr: learning rate; 0 means the config's.
+        swin_pretrained: weights to start from: URL, s3:// URI, path or none; empty means the config's.
+        resnest_pretrained: weights to start from: URL, s3:// URI, path or none; empty means the config's.
+        epochs: of both trainings; 0 means the config's.
+        batch_per_gpu: images per GPU and iteration; 0 means the config's.
+        seed: of everything random.
+        train_splits: splits to train on, comma-separated; with val in it there are no honest metrics.
+        precision: auto, fp32, fp16 or bf16.
+        gpus: processes per training, one per GPU; 0 trains on the CPU.
+        splits: splits to predict, comma-separated.
+        tta: views that are averaged: none, h or hv.
+        dtype: how probabilities are stored.
+        weights: one number per model, swin first, comma-separated; empty means equal weights.
+        node_selector: labels that nodes with GPUs must have, e.g. {"pool": "gpu"}.
+        tolerations: of the taints on nodes with GPUs, e.g. [{"key": "nvidia.com/gpu", "operator": "Exists"}].
+    """
+    stage = schedule(stage_data(source=source, storage_uri=storage_uri), STAGE_DATA, "stage-data")
+    dataset = stage.outputs["dataset"]
+    common = {
+        "dataset": dataset,
+        "storage_uri": storage_uri,
+        "run_id": run_id,
+        "epochs": epochs,
+        "batch_per_gpu": batch_per_gpu,
+        "seed": seed,
+        "train_splits": train_splits,
+        "precision": precision,
+        "gpus": gpus,
+        "splits": splits,
+        "tta": tta,
+        "dtype": dtype,
+        "node_selector": node_selector,
+        "tolerations": tolerations,
+    }
+    swin = swin_branch(config=swin_config, lr=swin_lr, pretrained=swin_pretrained, **common)
+    resnest = resnest_branch(config=resnest_config, lr=resnest_lr, pretrained=resnest_pretrained, **common)
+    average = average_probs(
+        dataset=dataset,
+        dataset_uri="",
+        probs_1=swin.output,
+        probs_2=resnest.output,
+        probs_uris="",
+        weights=weights,
+        storage_uri=storage_uri,
+        run_id=run_id,
+    )
+    schedule(average, AVERAGE_PROBS, "average-probs")
