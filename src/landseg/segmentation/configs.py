@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,7 @@ def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Conf
             config = mmcv.Config.fromfile(str(path))
             config.merge_from_dict(options)
         except Exception as err:  # a config is code: anything may come out of it
+            _drop_frames(err)
             raise ConfigError(ref, f"the config does not load: {type(err).__name__}: {err}") from err
     if any(key.endswith("num_classes") for key in options):
         config.pop("classes_from_dataset", None)  # a number that was asked for is checked, not replaced
@@ -112,6 +115,18 @@ def _plain(node: ast.expr) -> Any:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id="inf")):
             return -float("inf")
     return ast.literal_eval(node)
+
+
+def _drop_frames(err: Exception) -> None:
+    """Let go of what a failed load holds, without noise.
+
+    mmcv leaves its temporary file to the garbage collector, which remarks on stderr that the file's folder is gone.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda remark: None
+    try:
+        traceback.clear_frames(err.__traceback__)
+    finally:
+        sys.unraisablehook = hook
 
 
 def _check(config: mmcv.Config, where: object) -> None:

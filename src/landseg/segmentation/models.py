@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -79,7 +80,13 @@ def build_model(config: mmcv.Config, schema: ClassSchema) -> torch.nn.Module:
     if not _on_gpu_group():
         _replace_sync_bn(fitted._cfg_dict)
     try:
-        model: Any = build_segmentor(fitted.model, train_cfg=fitted.get("train_cfg"), test_cfg=fitted.get("test_cfg"))
+        with warnings.catch_warnings():
+            # Remarks on what the recipe means: a loss averaged over all pixels, a softmax over two classes as well.
+            warnings.filterwarnings("ignore", "Default ``avg_non_ignore`` is False", UserWarning)
+            warnings.filterwarnings("ignore", "For binary segmentation, we suggest", UserWarning)
+            model: Any = build_segmentor(
+                fitted.model, train_cfg=fitted.get("train_cfg"), test_cfg=fitted.get("test_cfg")
+            )
     except (KeyError, TypeError, ValueError, AssertionError, AttributeError, ImportError) as err:
         raise ConfigError("model", f"mmseg cannot build it: {type(err).__name__}: {err}") from err
     model.CLASSES = list(schema.classes)
@@ -112,7 +119,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as err:  # the unpickler's and the zip reader's many kinds
         raise ContractError(
             path,
-            f"expected a checkpoint of tensors and plain values, found something else: {str(err).splitlines()[0]}",
+            f"expected a checkpoint of tensors and plain values, found something else: {_line(err)}",
         ) from err
     if not isinstance(content, dict):
         raise ContractError(path, f"expected a checkpoint with a `state_dict`, found a {type(content).__name__}")
@@ -144,6 +151,10 @@ def load_state(model: torch.nn.Module, state: dict[str, torch.Tensor], where: ob
         listed = "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:3])}" for kind, keys in problems.items() if keys)
         raise ContractError(where, f"expected the weights of the config's model, found {listed}")
     model.load_state_dict(state)
+
+
+def _line(err: Exception) -> str:
+    return str(err).partition("\n")[0] or type(err).__name__
 
 
 def _heads(model: Any) -> Iterator[tuple[str, Any]]:
