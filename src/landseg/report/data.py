@@ -103,7 +103,6 @@ class DataReport:
         warnings: about the dataset as a whole, one sentence each (a class that train lacks, a one-class split ...).
         needs: of later stages.
         samples: tiles to look at.
-        ignore_index: label value that is neither trained on nor scored.
         seconds: what staging took; None where not measured.
         provenance: sections of facts: source, parameters, versions.
     """
@@ -120,6 +119,5 @@ class DataReport:
     warnings: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
     samples: tuple[SampleTile, ...] = ()
-    ignore_index: int = 255
     seconds: float | None = None
     provenance: Facts = field(default_factory=dict)

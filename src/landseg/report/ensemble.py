@@ -9,57 +9,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
+from markupsafe import Markup, escape
 
-from landseg.report.page import Facts, Interval
+from landseg.report import figures
+from landseg.report.figures import ENSEMBLE, TRUTH, Mark
+from landseg.report.gallery import TilePicture, galleries
+from landseg.report.page import (
+    PICTURE_BYTES,
+    Facts,
+    Interval,
+    count,
+    metric,
+    palette_css,
+    percent,
+    render_page,
+    sentence,
+    signed,
+)
+from landseg.report.scores import (
+    SUMMARY_KEYS,
+    Member,
+    Prediction,
+    class_rows,
+    largest_confusions,
+    matrices,
+    score_axis,
+)
 
+__all__ = ["ClassAreas", "EnsembleReport", "Prediction", "StageCost", "TilePicture", "render"]
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """One model's predictions, or the ensemble's.
-
-    Attributes:
-        name: the model's name in the run, e.g. `swin`; `ensemble` for the ensemble.
-        scores: `mIoU`, `mAcc`, `aAcc` and `IoU.<class>` as fractions 0-1, a class that is absent from truth and
-            prediction left out; empty where no labels exist.
-        confusion: (C, C) int64, rows truth, columns prediction; None where no labels exist.
-        intervals: by the same keys as `scores`: low and high end of the confidence interval, where one is known.
-        weight: the model's weight in the average; None for the ensemble.
-    """
-
-    name: str
-    scores: Mapping[str, float] = field(default_factory=dict)
-    confusion: NDArray[np.int64] | None = None
-    intervals: Mapping[str, Interval] = field(default_factory=dict)
-    weight: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class TilePicture:
-    """One tile of the gallery. Arrays may be of any size; `landseg.report.pictures.shrink` bounds the memory they take.
-
-    Attributes:
-        tile_id: the tile's id.
-        split: the split it belongs to.
-        image: (H, W, 3) uint8, RGB.
-        truth: (H, W) uint8 class ids, `ignore_index` where not labelled; None where no label exists.
-        models: (H, W) uint8 class ids of each model, in the order of `EnsembleReport.models`.
-        ensemble: (H, W) uint8 class ids.
-        disagreement: (H, W) float 0-1, how much the models differ at a pixel; None for a single model.
-        disagreement_share: share of the tile's pixels, 0-1, where not all models agree.
-        mIoU: by model name and `ensemble`: the mIoU of this tile alone; empty where no label exists.
-    """
-
-    tile_id: str
-    split: str
-    image: NDArray[np.uint8]
-    truth: NDArray[np.uint8] | None
-    models: tuple[NDArray[np.uint8], ...]
-    ensemble: NDArray[np.uint8]
-    disagreement: NDArray[np.floating] | None = None
-    disagreement_share: float | None = None
-    mIoU: Mapping[str, float] = field(default_factory=dict)  # noqa: N815 - the field's standard name
+_M2_PER_HECTARE = 10_000
 
 
 @dataclass(frozen=True)
@@ -117,7 +96,6 @@ class EnsembleReport:
         disagreeing: tiles in falling order of disagreement.
         worst: labelled tiles in rising order of the ensemble's score.
         best: labelled tiles in falling order of the ensemble's score.
-        ignore_index: label value that is not scored; such pixels of `truth` are drawn as "not labelled".
         costs: one entry per stage, in pipeline order.
         provenance: sections of facts: dataset, models (checkpoint digest, config), parameters, versions. A value with
             line breaks (a resolved config) is folded away.
@@ -138,7 +116,133 @@ class EnsembleReport:
     disagreeing: tuple[TilePicture, ...] = ()
     worst: tuple[TilePicture, ...] = ()
     best: tuple[TilePicture, ...] = ()
-    ignore_index: int = 255
     costs: tuple[StageCost, ...] = ()
     provenance: Facts = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+def render(report: EnsembleReport) -> str:
+    """Make the page.
+
+    Returns:
+        HTML, at most 5 MB.
+    """
+    members = [Member(model, number, f"models.{model.name}") for number, model in enumerate(report.models)]
+    single = len(members) == 1
+    members = members if single else [*members, Member(report.ensemble, ENSEMBLE, "ensemble")]
+    lists = [
+        ("disagreement", "Where the models disagree", () if single else report.disagreeing),
+        ("worst", "Worst tiles", report.worst),
+        ("best", "Best tiles", report.best),
+    ]
+    names = [model.name for model in report.models]
+    shown = galleries(lists, names, report.classes, report.palette, PICTURE_BYTES)
+    confusion = report.ensemble.confusion
+    scored = bool(report.ensemble.scores)
+    shares = [] if confusion is None else list(confusion.sum(axis=1) / max(1, confusion.sum()))
+    sections = [
+        ("result", "Result", True),
+        ("classes", "Classes", scored),
+        ("confusions", "Confusions", confusion is not None),
+        *((gallery.id, gallery.title, True) for gallery in shown),
+        ("areas", "Areas", bool(report.areas)),
+        ("cost", "Cost", bool(report.costs)),
+        ("provenance", "Provenance", bool(report.provenance)),
+    ]
+    tiles = Markup(" + ").join(
+        Markup("{} {}").format(metric(f"num_tiles.{split}", number, count(number)), split)
+        for split, number in report.num_tiles.items()
+    )
+    axis = score_axis(members, "mIoU")
+    return render_page(
+        "ensemble.html",
+        kind="ensemble report",
+        title=report.run_id,
+        meta=[f"dataset {report.dataset}", tiles + " tiles", sentence(names)],
+        sections=[(id, name) for id, name, present in sections if present],
+        palette_css=palette_css(report.palette),
+        report=report,
+        members=members,
+        keys=SUMMARY_KEYS,
+        verdict=_verdict(report),
+        gain=_gain(report),
+        headline=[(member, figures.dots(member.mark("mIoU"), axis, percent)) for member in members],
+        headline_ruler=figures.ruler(axis, lambda value: percent(value, 0)),
+        class_rows=class_rows(report.classes, members, shares) if scored else [],
+        class_ruler=figures.ruler(figures.axis((), 0, 1), lambda value: percent(value, 0)),
+        matrices=matrices(report.classes, members),
+        confusions=[] if confusion is None else largest_confusions(confusion),
+        galleries=shown,
+        areas=[(area, _area_rows(report, area)) for area in report.areas],
+        truth_marker=figures.marker(TRUTH),
+        ensemble_marker=figures.marker(ENSEMBLE),
+        total_s=sum(cost.seconds for cost in report.costs),
+        total_gpu_s=sum(cost.gpu_seconds or 0 for cost in report.costs),
+        total_bytes=sum(cost.size_bytes or 0 for cost in report.costs),
+    )
+
+
+def _best_model(report: EnsembleReport) -> Prediction:
+    return max(report.models, key=lambda model: model.scores["mIoU"])
+
+
+def _gain(report: EnsembleReport) -> float | None:
+    """Ensemble mIoU minus the best single model's."""
+    if len(report.models) == 1 or not report.ensemble.scores:
+        return None
+    return report.ensemble.scores["mIoU"] - _best_model(report).scores["mIoU"]
+
+
+def _verdict(report: EnsembleReport) -> Markup:
+    """The result in one or two sentences."""
+    if not report.ensemble.scores:
+        return escape(
+            "No tile of this run has labels, so nothing is scored: see where the models disagree, and the areas."
+        )
+    where = (
+        f"{count(report.num_tiles[report.scored_split])} {report.scored_split} tiles"
+        if report.scored_split
+        else "all labelled tiles"
+    )
+    if len(report.models) == 1:
+        only = report.models[0]
+        return Markup(
+            "<b>{}</b> reaches a mean IoU of <b>{} %</b> on {}; there is no second model to average with."
+        ).format(only.name, percent(only.scores["mIoU"], 2), where)
+    gain = _gain(report)
+    assert gain is not None
+    best = _best_model(report)
+    rank = "better" if len(report.models) == 2 else "best"
+    relation = "above" if gain > 0 else "below" if gain < 0 else "from"
+    text = Markup(
+        "The ensemble reaches a mean IoU of <b>{} %</b> on {}, <b>{} points</b> {} the {} single model, {}."
+    ).format(percent(report.ensemble.scores["mIoU"], 2), where, percent(abs(gain), 2), relation, rank, best.name)
+    if report.gain_interval is not None and report.gain_interval[0] <= 0 <= report.gain_interval[1]:
+        text += Markup(" With {} % confidence the difference is not told from zero ({} to {}).").format(
+            percent(report.confidence, 0), *(signed(end, 2) for end in report.gain_interval)
+        )
+    return text
+
+
+def _area_rows(report: EnsembleReport, area: ClassAreas) -> list[dict[str, object]]:
+    """One row per class in falling order of area, classes that do not occur left to the end."""
+    predicted, true = area.predicted_px, area.true_px
+    total, true_total = max(1, sum(predicted)), max(1, sum(true or ()))
+    shares = [pixels / total for pixels in predicted]
+    true_shares = None if true is None else [pixels / true_total for pixels in true]
+    axis = figures.axis([*shares, *(true_shares or ())], low=0, num_ticks=5)
+    rows: list[dict[str, object]] = []
+    for class_id, pixels in enumerate(predicted):
+        marks = [] if true_shares is None else [Mark("truth", TRUTH, true_shares[class_id])]
+        rows.append(
+            {
+                "class_id": class_id,
+                "pixels": pixels,
+                "hectares": None if area.pixel_area_m2 is None else pixels * area.pixel_area_m2 / _M2_PER_HECTARE,
+                "share": shares[class_id],
+                "true_share": None if true_shares is None else true_shares[class_id],
+                "dots": figures.dots([*marks, Mark("ensemble", ENSEMBLE, shares[class_id])], axis, percent),
+                "ruler": figures.ruler(axis, lambda value: percent(value, 0)),
+            }
+        )
+    return sorted(rows, key=lambda row: -predicted[int(str(row["class_id"]))])

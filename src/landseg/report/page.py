@@ -1,11 +1,221 @@
-"""What the three reports share: the page, its templates and how numbers are written."""
+"""What the three reports share: the page, its templates, and how numbers are written.
+
+A report is one HTML file without any reference to the network, readable with scripts disabled (artifact viewers sandbox
+their frames). Names come from users' files, so templates escape everything that is not built here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from landseg import __version__
+from landseg.progress import duration
 
 Interval = tuple[float, float]
 """Low and high end."""
 
 Facts = Mapping[str, Mapping[str, object]]
 """Provenance: section title -> name -> value."""
+
+RGB = tuple[int, int, int]
+
+MAX_BYTES = 5 << 20
+"""No report is larger, so that artifact viewers show it."""
+
+PICTURE_BYTES = 3_600_000
+"""What the pictures of a page may take together; the rest is for text and tables."""
+
+MAX_TABLE_ROWS = 200
+"""Longest list of files in a page; the page says how many it leaves out."""
+
+MAX_FACT_CHARS = 100_000
+"""Longest single fact (a resolved config); the page says how much it leaves out."""
+
+NO_VALUE = "–"
+CODES = "0123456789abcdefghijklmnopqrstuvwxyz"
+"""One character per class id, written on maps where colours alone must not tell classes apart."""
+
+# Farthest points in CIELAB under normal vision and simulated protanopia, deuteranopia and tritanopia: the first 9 are
+# at least 32 apart in the worst of the four, all 16 at least 19 (Okabe and Ito's and Tol's schemes: 16 at 9 colours).
+_SAFE_COLOURS: tuple[RGB, ...] = (
+    (17, 153, 136),
+    (255, 187, 51),
+    (68, 0, 119),
+    (102, 0, 0),
+    (204, 238, 170),
+    (170, 119, 238),
+    (119, 255, 255),
+    (204, 68, 34),
+    (0, 68, 85),
+    (136, 170, 102),
+    (102, 85, 68),
+    (170, 85, 170),
+    (153, 204, 255),
+    (238, 221, 119),
+    (102, 68, 187),
+    (255, 136, 187),
+)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage without its sign: 0.7006 -> 70.1."""
+    return NO_VALUE if value is None else f"{100 * value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """A difference of fractions in percentage points, with its sign: 0.0045 -> +0.5."""
+    if value is None:
+        return NO_VALUE
+    text = f"{100 * value:+.{digits}f}"
+    return f"±{text[1:]}" if float(text) == 0 else text.replace("-", "−")
+
+
+def count(value: float) -> str:
+    """A whole number with thin spaces: 1234567 -> 1 234 567."""
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def size(value: float | None) -> str:
+    """Bytes as people read them, in powers of ten."""
+    if value is None:
+        return NO_VALUE
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g}\u202f{unit}" if value < 1000 * factor else f"{value / factor:.0f}\u202f{unit}"
+    return f"{value:.0f}\u202fB"
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number with a few significant digits."""
+    return f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+
+
+def metric(key: str, value: float | None, text: str) -> Markup:
+    """A number with its key and its exact value, so that programs can read it back.
+
+    Args:
+        key: the number's path in `summary.json`, e.g. `ensemble.mIoU`.
+        value: the value as `summary.json` holds it; None writes the text alone.
+        text: what people read.
+    """
+    if value is None:
+        return escape(text)
+    return Markup('<span data-metric="{}" data-value="{}">{}</span>').format(key, repr(value), text)
+
+
+def hex_colour(colour: RGB) -> str:
+    """An RGB colour as CSS writes it."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def safe_palette(palette: Sequence[RGB]) -> tuple[RGB, ...]:
+    """Colours that stay apart under colour blindness, each as near to the dataset's own colour as can be had.
+
+    Args:
+        palette: the dataset's colours.
+
+    Returns:
+        As many colours; they repeat beyond 16 classes.
+    """
+    rounds = -(-len(palette) // len(_SAFE_COLOURS))
+    free = list(enumerate(_SAFE_COLOURS * rounds))[: len(palette)]
+    pairs = sorted(
+        (sum((a - b) ** 2 for a, b in zip(own, colour, strict=True)), class_id, index)
+        for class_id, own in enumerate(palette)
+        for index, colour in free
+    )
+    chosen: dict[int, int] = {}
+    taken: set[int] = set()
+    for _, class_id, index in pairs:
+        if class_id not in chosen and index not in taken:
+            chosen[class_id] = index
+            taken.add(index)
+    colours = dict(free)
+    return tuple(colours[chosen[class_id]] for class_id in range(len(palette)))
+
+
+def palette_css(palette: Sequence[RGB]) -> Markup:
+    """Custom properties `--c0`, `--c1`, ... for the dataset's colours and, behind the switch, the safe ones."""
+    own = "".join(f"--c{i}:{hex_colour(colour)};" for i, colour in enumerate(palette))
+    safe = "".join(f"--c{i}:{hex_colour(colour)};" for i, colour in enumerate(safe_palette(palette)))
+    return Markup(f":root{{{own}}}:root:has(#palette-safe:checked){{{safe}}}")
+
+
+def class_code(class_id: int) -> str:
+    """The class's code on the maps: its id, one character; empty for ids that have none."""
+    return CODES[class_id] if class_id < len(CODES) else ""
+
+
+def facts_json(facts: Facts) -> str:
+    """Provenance as JSON, to be copied."""
+    return json.dumps(facts, indent=1, ensure_ascii=False, default=str)
+
+
+def fact_text(value: object) -> str:
+    """One fact as people read it; structures as JSON."""
+    if value is None:
+        return NO_VALUE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    text = str(value)
+    if len(text) <= MAX_FACT_CHARS:
+        return text
+    return text[:MAX_FACT_CHARS] + f"\n… {count(len(text) - MAX_FACT_CHARS)} more characters are not shown"
+
+
+def sentence(names: Iterable[str]) -> str:
+    """Names in a row: `a`, `a and b`, `a, b and c`."""
+    items = list(names)
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + (" and " if items else "") + "".join(items[-1:])
+
+
+_SCRIPT = (Path(__file__).parent / "templates" / "copy.js").read_text(encoding="utf-8").strip()
+_SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+# The browser itself then refuses whatever a hostile name might smuggle in.
+_POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_SCRIPT_HASH}'"
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("landseg.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters.update(
+    percent=percent,
+    signed=signed,
+    count=count,
+    size=size,
+    number=number,
+    duration=duration,
+    fact=fact_text,
+    code=class_code,
+    sentence=sentence,
+)
+_ENVIRONMENT.globals.update(
+    metric=metric,
+    facts_json=facts_json,
+    script=Markup(_SCRIPT),
+    policy=_POLICY,
+    version=__version__,
+    no_value=NO_VALUE,
+)
+
+
+def render_page(template: str, **context: Any) -> str:
+    """Fill a template of `landseg/report/templates`.
+
+    Returns:
+        The whole page.
+    """
+    return _ENVIRONMENT.get_template(template).render(**context)

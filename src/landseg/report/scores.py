@@ -1,0 +1,225 @@
+"""Tables of scores: models side by side, per class, and who is taken for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from landseg.report import figures, pictures
+from landseg.report.figures import Axis, Mark
+from landseg.report.page import Interval, count, metric, percent
+
+SUMMARY_KEYS = ("mIoU", "mAcc", "aAcc")
+MAX_MATRIX_CLASSES = 40
+"""Larger confusion matrices are drawn as pictures."""
+MAX_MATRIX_CELLS = 12_000
+"""Of all matrices of a page together; beyond, only the last one (the ensemble's) is shown."""
+NUM_CONFUSIONS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One model's predictions, or the ensemble's.
+
+    Attributes:
+        name: the model's name in the run, e.g. `swin`; `ensemble` for the ensemble.
+        scores: `mIoU`, `mAcc`, `aAcc` and `IoU.<class>` as fractions 0-1, a class that is absent from truth and
+            prediction left out; empty where no labels exist.
+        confusion: (C, C) int64, rows truth, columns prediction; None where no labels exist.
+        intervals: by the same keys as `scores`: low and high end of the confidence interval, where one is known.
+        weight: the model's weight in the average; None for the ensemble.
+    """
+
+    name: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    confusion: NDArray[np.int64] | None = None
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """A prediction in a table.
+
+    Attributes:
+        prediction: the prediction.
+        series: its number in charts.
+        path: where `summary.json` holds its scores, e.g. `models.swin`.
+    """
+
+    prediction: Prediction
+    series: int
+    path: str
+
+    @property
+    def name(self) -> str:
+        """The prediction's name."""
+        return self.prediction.name
+
+    def get(self, key: str) -> float | None:
+        """A score, or None where there is none."""
+        return self.prediction.scores.get(key)
+
+    def cell(self, key: str, digits: int = 1) -> Markup:
+        """A score in percent, marked up to be read back."""
+        return metric(f"{self.path}.{key}", self.get(key), percent(self.get(key), digits))
+
+    def mark(self, key: str, with_interval: bool = True) -> list[Mark]:
+        """The score's mark in a chart; none where there is no score."""
+        value = self.get(key)
+        interval = self.prediction.intervals.get(key) if with_interval else None
+        return [] if value is None else [Mark(self.name, self.series, value, interval)]
+
+    @property
+    def marker(self) -> Markup:
+        """The series' shape."""
+        return figures.marker(self.series)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class in the per-class table.
+
+    Attributes:
+        class_id: the class.
+        share: share of the scored pixels; None where not known.
+        dots: the chart.
+        cells: one score per member.
+        best: position of the best member; None where they tie or have no score.
+        gain: last member's score minus the best of the others; None where one is missing.
+    """
+
+    class_id: int
+    share: float | None
+    dots: Markup
+    cells: tuple[Markup, ...]
+    best: int | None
+    gain: float | None
+
+
+def score_axis(members: Sequence[Member], key: str) -> Axis:
+    """An axis on which the members' scores and their intervals can be told apart."""
+    values = [value for member in members if (value := member.get(key)) is not None]
+    ends = [end for member in members for end in member.prediction.intervals.get(key, ())]
+    spread = [*values, *ends]
+    if not spread:
+        return figures.axis((), 0, 1)
+    margin = max(0.01, 0.1 * (max(spread) - min(spread)))
+    return figures.axis([max(0.0, min(spread) - margin), min(1.0, max(spread) + margin)], num_ticks=4)
+
+
+def class_rows(classes: Sequence[str], members: Sequence[Member], shares: Sequence[float]) -> list[ClassRow]:
+    """Per-class IoU in falling order of the last member's, classes without one at the end.
+
+    Args:
+        classes: class names in class-id order.
+        members: the ensemble last.
+        shares: share of the scored pixels per class; empty where not known.
+    """
+    axis = figures.axis((), 0, 1)
+    rows = []
+    for class_id, name in enumerate(classes):
+        key = f"IoU.{name}"
+        values = [member.get(key) for member in members]
+        known = [value for value in values if value is not None]
+        marks = [mark for member in members for mark in member.mark(key, with_interval=member is members[-1])]
+        top = max(known, default=0.0)
+        complete = len(members) > 1 and len(known) == len(values)
+        rows.append(
+            ClassRow(
+                class_id=class_id,
+                share=shares[class_id] if len(shares) else None,
+                dots=figures.dots(marks, axis, percent),
+                cells=tuple(member.cell(key) for member in members),
+                best=values.index(top) if len(known) > 1 and known.count(top) == 1 else None,
+                gain=known[-1] - max(known[:-1]) if complete else None,
+            )
+        )
+    last = members[-1]
+    return sorted(rows, key=lambda row: -(last.get(f"IoU.{classes[row.class_id]}") or -1.0))
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """A cell of a confusion matrix: its shade 0-1, text, hover text and classes of the style sheet."""
+
+    shade: str
+    text: str
+    title: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix normalised by row; `picture` in place of `rows` where there are too many classes to read."""
+
+    member: Member
+    rows: tuple[tuple[MatrixCell, ...], ...]
+    totals: tuple[str, ...]
+    picture: str
+
+
+def matrices(classes: Sequence[str], members: Sequence[Member]) -> list[Matrix]:
+    """The members' matrices, or the last one's alone where all would be too much for a page."""
+    with_matrix = [member for member in members if member.prediction.confusion is not None]
+    if len(with_matrix) * len(classes) ** 2 > MAX_MATRIX_CELLS:
+        with_matrix = with_matrix[-1:]
+    return [_matrix(classes, member) for member in with_matrix]
+
+
+def _matrix(classes: Sequence[str], member: Member) -> Matrix:
+    confusion = member.prediction.confusion
+    assert confusion is not None
+    totals = confusion.sum(axis=1)
+    share = confusion / np.maximum(totals, 1)[:, None]
+    texts = tuple(count(total) for total in totals)
+    if len(classes) > MAX_MATRIX_CLASSES:
+        side = max(pictures.SIDES[0], len(classes))
+        return Matrix(member, (), texts, pictures.heat(share, side))
+    rows = tuple(
+        tuple(_cell(classes, i, j, int(confusion[i, j]), float(share[i, j])) for j in range(len(classes)))
+        for i in range(len(classes))
+    )
+    return Matrix(member, rows, texts, "")
+
+
+def _cell(classes: Sequence[str], truth: int, prediction: int, pixels: int, share: float) -> MatrixCell:
+    # A jump at one half: no shade between lets both dark and light text be read well.
+    shade = share if share < 0.5 else 0.7 + 0.6 * (share - 0.5)
+    kinds = ["hi"] if share >= 0.5 else ["lo"] if share < 0.01 else []
+    title = f"{classes[truth]}, called {classes[prediction]}: {percent(share, 2)} % ({count(pixels)} pixels)"
+    text = "" if not pixels else "<1" if share < 0.01 else percent(share, 0)
+    return MatrixCell(f"{shade:.2f}", text, title, " ".join([*kinds, *(["diagonal"] if truth == prediction else [])]))
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Pixels of one class that were taken for another."""
+
+    truth: int
+    prediction: int
+    pixels: int
+    share_of_class: float
+    share_of_errors: float
+
+
+def largest_confusions(confusion: NDArray[np.int64]) -> list[Confusion]:
+    """The pairs of classes that cost most pixels, at most ten.
+
+    Args:
+        confusion: (C, C) int64, rows truth, columns prediction.
+    """
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    errors, totals = int(wrong.sum()), confusion.sum(axis=1)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:NUM_CONFUSIONS]
+    pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)]
+    return [
+        Confusion(i, j, int(wrong[i, j]), float(wrong[i, j] / totals[i]), float(wrong[i, j] / errors))
+        for i, j in pairs
+        if wrong[i, j]
+    ]

@@ -1,0 +1,148 @@
+"""Believable contents for the reports. `python tests/report/report_examples.py DIR` writes the pages to look at."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from landseg.data.sample import PALETTE, SampleOptions, draw_tile
+from landseg.data.sample_covers import CLASSES
+from landseg.ensemble.metrics import confusion_matrix, scores
+from landseg.report import ensemble
+from landseg.report.ensemble import ClassAreas, EnsembleReport, Prediction, StageCost, TilePicture
+
+# What a model takes a class for when it errs, by class id.
+_CONFUSED_WITH = {0: 2, 1: 2, 2: 1, 3: 5, 4: 0, 5: 6, 6: 7, 7: 0, 8: 0}
+
+
+def predict(truth, skill, rng):
+    """A label map as a model might make it: wrong in blobs and along edges, into classes that look alike."""
+    height, width = truth.shape
+    coarse = rng.normal(size=(max(2, height // 12), max(2, width // 12))).astype(np.float32)
+    blobs = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    wrong = blobs > np.quantile(blobs, skill)
+    confused = np.array([_CONFUSED_WITH.get(i, i) for i in range(256)], np.uint8)
+    shifted = np.roll(truth, rng.integers(-2, 3, 2), (0, 1))
+    return np.where(wrong, confused[shifted], shifted).astype(np.uint8)
+
+
+def tile_picture(number, names, options, rng, split="val"):
+    image, truth = draw_tile(options, split, number)
+    hard = rng.uniform(-0.1, 0.06)
+    models = tuple(predict(truth, min(0.99, 0.84 + 0.03 * n + hard), rng) for n in range(len(names)))
+    differ = np.mean([models[0] != other for other in models[1:]], axis=0) if len(names) > 1 else None
+    mixed = np.where(rng.random(truth.shape) < 0.8, np.where(models[0] == truth, truth, models[-1]), models[0])
+    marked = truth.copy()
+    marked[: number % 3 * 5] = 255
+    everyone = {**dict(zip(names, models, strict=True)), "ensemble": mixed}
+    per_tile = {
+        name: scores(confusion_matrix(marked, pred, len(CLASSES), 255), CLASSES)["mIoU"]
+        for name, pred in everyone.items()
+    }
+    smooth = None
+    if differ is not None:
+        picture = Image.fromarray((differ * 255).astype(np.uint8))
+        smooth = np.asarray(picture.resize((16, 16)).resize(truth.shape[::-1], 2)) / 255 * 0.3 + differ * 0.7
+    return TilePicture(
+        tile_id=f"{7000 + 13 * number:05d}",
+        split=split,
+        image=image,
+        truth=marked,
+        models=models,
+        ensemble=mixed.astype(np.uint8),
+        disagreement=smooth,
+        disagreement_share=None if differ is None else float((differ > 0).mean()),
+        mIoU=per_tile,
+    )
+
+
+def ensemble_example(names=("swin", "resnest"), num_tiles=12, side=128, labelled=True, intervals=True):
+    rng = np.random.default_rng(5)
+    options = SampleOptions(train=0, val=num_tiles, size_px=side)
+    tiles = [tile_picture(number, names, options, rng) for number in range(num_tiles)]
+
+    def prediction(name, maps):
+        confusion = sum(confusion_matrix(t.truth, m, len(CLASSES), 255) for t, m in zip(tiles, maps, strict=True))
+        found = scores(confusion, CLASSES)
+        spread = {key: (max(0.0, v - 0.012), min(1.0, v + 0.014)) for key, v in found.items()} if intervals else {}
+        weight = None if name == "ensemble" else 1 / len(names)
+        return Prediction(name, found, confusion, spread, weight) if labelled else Prediction(name, weight=weight)
+
+    models = tuple(prediction(name, [tile.models[n] for tile in tiles]) for n, name in enumerate(names))
+    combined = prediction("ensemble", [tile.ensemble for tile in tiles])
+    predicted = sum(np.bincount(tile.ensemble.ravel(), minlength=9) for tile in tiles)
+    true = sum(np.bincount(tile.truth.ravel(), minlength=256)[:9] for tile in tiles)
+    shares = [tile.disagreement_share for tile in tiles if tile.disagreement_share is not None]
+    area = ClassAreas(
+        "val",
+        tuple(int(n) for n in predicted),
+        tuple(int(n) for n in true) if labelled else None,
+        1.0,
+        float(np.mean(shares)) if shares else None,
+    )
+    by_score = sorted(tiles, key=lambda tile: tile.mIoU["ensemble"])
+    by_difference = sorted(tiles, key=lambda tile: -(tile.disagreement_share or 0))
+    if not labelled:
+        tiles_shown = [
+            TilePicture(t.tile_id, "test", t.image, None, t.models, t.ensemble, t.disagreement, t.disagreement_share)
+            for t in by_difference
+        ]
+        by_difference, by_score = tiles_shown, []
+    return EnsembleReport(
+        run_id="sample-2026-11-23",
+        dataset="sample",
+        classes=CLASSES,
+        palette=PALETTE,
+        models=models,
+        ensemble=combined,
+        num_tiles={"train": 256, "val": 64, "test": 16} if labelled else {"test": 16},
+        scored_split="val" if labelled else None,
+        gain_interval=(0.0021, 0.0198) if intervals and labelled and len(names) > 1 else None,
+        areas=(area,),
+        disagreeing=tuple(by_difference[: max(1, num_tiles * 2 // 3)]),
+        worst=tuple(by_score[: max(1, num_tiles // 3)]),
+        best=tuple(by_score[::-1][: max(1, num_tiles // 3)]),
+        costs=(
+            StageCost("stage-data", 12.4, None, 31_000_000),
+            *(
+                StageCost(f"train-{name}", 8 * 3600 - 4000 * n, 57600 - 8000 * n, 970_000_000)
+                for n, name in enumerate(names)
+            ),
+            *(StageCost(f"export-{name}", 1210.0, 1210.0, 88_000_000) for name in names),
+            StageCost("average-probs", 41.0, None, 4_100_000),
+        ),
+        provenance={
+            "Dataset": {"name": "sample", "id": "6f1e0c2b9d3a4e57", "manifest sha256": "5d" * 32},
+            **{
+                f"Model {name}": {
+                    "checkpoint sha256": f"{n}a" * 32,
+                    "epochs": 12,
+                    "seed": 0,
+                    "config": "model = dict(\n    type='EncoderDecoder',\n    pretrained=None)\n" * 8,
+                }
+                for n, name in enumerate(names)
+            },
+            "Parameters": {"tta": "hv", "dtype": "uint8", "weights": "equal", "splits": ["val", "test"]},
+            "Versions": {"landseg": "0.1.0", "numpy": "2.4.1", "python": "3.11.9"},
+        },
+    )
+
+
+def main(directory):
+    directory.mkdir(parents=True, exist_ok=True)
+    pages = {
+        "ensemble": ensemble.render(ensemble_example()),
+        "ensemble-single": ensemble.render(ensemble_example(names=("swin",), num_tiles=3, intervals=False)),
+        "ensemble-five": ensemble.render(ensemble_example(names=("swin", "resnest", "third", "fourth", "fifth"))),
+        "ensemble-unlabelled": ensemble.render(ensemble_example(labelled=False)),
+    }
+    for name, page in pages.items():
+        (directory / f"{name}.html").write_text(page, encoding="utf-8")
+        print(f"{name}: {len(page.encode()):,} bytes")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
