@@ -117,9 +117,10 @@ def voronoi(x: FloatArray, y: FloatArray, pitch_px: float, key: KeyArray, jitter
     )
 
 
-def rotate(x: FloatArray, y: FloatArray, angle: FloatArray) -> tuple[FloatArray, FloatArray]:
+def rotate(x: Any, y: Any, angle: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Coordinates in a frame turned by `angle` (radians)."""
-    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.asarray(x * cos + y * sin, np.float32), np.asarray(y * cos - x * sin, np.float32)
 
 
 class Lattice(NamedTuple):

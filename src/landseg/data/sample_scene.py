@@ -1,19 +1,17 @@
 """Where things lie in the sample data: land use, rivers, roads and buildings on an endless plane.
 
-The ground resolution is fixed at about one metre a pixel: a larger tile shows more land, not larger things.
-Colours are left to sample_paint; here a cover gives each pixel a class, an object (whose key draws its material) and a
-brightness, which carries the texture. Since the materials are shared among classes, texture, shape and context are
-what tells the classes apart.
+A larger tile shows more land, not larger things.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from landseg.data.sample_covers import BACKGROUND, BUILDING, COVERS, DESERT, GRASS, ROAD, WATER, Ground, Sky, water
 from landseg.data.sample_noise import (
     FloatArray,
     KeyArray,
@@ -26,98 +24,66 @@ from landseg.data.sample_noise import (
     voronoi,
 )
 
-CLASSES = ("background", "field", "grass", "building", "road", "construction", "dig", "desert", "water")
-BACKGROUND, FIELD, GRASS, BUILDING, ROAD, CONSTRUCTION, DIG, DESERT, WATER = range(9)
-SETTLEMENT = 9  # a land use, not a class: gardens or yards (grass, background) with streets and buildings
-
+SETTLEMENT = 9  # a land use beside the nine classes: gardens or yards with streets and buildings
 ZONE_PX = 62  # mean width of a zone: a piece of land in one use
-REGION_ZONES = 3  # a region, which has one character, is about so many zones wide
+REGION_ZONES = 3  # a region, which has one character, is so many zones wide
 ROAD_SPACING_PX = 165
 RIVER_SPACING_PX = 430
+SHADOW_PX = 6
 
 # The odds of each land use (the nine classes, then settlement) in a rural, an urban and an arid region.
+_REGIONS = np.array([0.36, 0.34, 0.3])
 _USES = np.array(
-    [  # bg  field grass bldg road constr dig  desert water settlement
-        [18, 40, 18, 0, 0, 2, 5, 0, 9, 8],
-        [8, 3, 16, 0, 0, 27, 4, 0, 5, 37],
-        [14, 6, 2, 0, 0, 8, 27, 38, 3, 2],
-    ],
-    np.float32,
+    [  # background, field, grass, building, road, construction, dig, desert, water, settlement
+        [16, 44, 16, 0, 0, 2, 4, 0, 9, 9],
+        [4, 2, 9, 0, 0, 25, 4, 0, 5, 51],
+        [10, 6, 2, 0, 0, 4, 32, 41, 3, 2],
+    ]
 )
-
-
-@dataclass(frozen=True)
-class Ground:
-    """Points of land: arrays of one shape."""
-
-    x: FloatArray
-    y: FloatArray
-    key: KeyArray  # the zone's
-    border: FloatArray  # distance to the zone's border in px
-    slope: FloatArray  # how much a slope down to the border faces the sun, -1..1
-
-    def at(self, mask: NDArray[np.bool_]) -> Ground:
-        """The points where `mask` is true, as 1-d arrays."""
-        return Ground(**{f.name: getattr(self, f.name)[mask] for f in fields(self)})
-
-
-@dataclass(frozen=True)
-class Sky:
-    """What one tile's light and randomness come from."""
-
-    key: KeyArray  # 0-d, the tile's
-    sun_x: float  # unit vector that points to the sun
-    sun_y: float
-
-    def noise(self, ground: Ground, feature_px: float, salt: int) -> FloatArray:
-        """Smooth noise in [-1, 1] at each point."""
-        return value_noise(ground.x, ground.y, feature_px, combine(self.key, salt))
 
 
 @dataclass(frozen=True)
 class Scene:
     """A drawn tile: (H, W) arrays."""
 
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.uint8]  # 0..8
     objects: KeyArray  # pixels of one object have one key
     relief: FloatArray  # brightness of the surface, about 1
 
     def put(self, mask: NDArray[np.bool_], label: int, objects: KeyArray, relief: FloatArray) -> None:
-        """Cover the pixels where `mask` is true; the arrays are full-size or hold just those pixels."""
+        """Cover the pixels where `mask` is true; `objects` and `relief` hold just those pixels."""
         self.labels[mask] = label
-        self.objects[mask] = objects[mask] if objects.shape == mask.shape else objects
-        self.relief[mask] = relief[mask] if relief.shape == mask.shape else relief
+        self.objects[mask] = objects
+        self.relief[mask] = relief
 
 
-def draw_scene(size_px: int, key: KeyArray) -> tuple[Scene, Sky]:
+def draw_scene(size_px: int, key: KeyArray) -> Scene:
     """Draw one tile.
 
     Args:
         size_px: height and width.
-        key: the tile's key (0-d): the only source of randomness.
-
-    Returns:
-        The scene, and its light.
+        key: the tile's key (0-d), the only source of randomness.
     """
     sun = float(uniform(key, 1, 0, 2 * np.pi))
-    sky = Sky(key, np.cos(sun), np.sin(sun))
-    start_x, start_y = uniform(key, 2, 0, 4096), uniform(key, 3, 0, 4096)
-    x, y = np.meshgrid(start_x + np.arange(size_px), start_y + np.arange(size_px))
+    sky = Sky(key, float(np.cos(sun)), float(np.sin(sun)))
+    columns, rows = np.meshgrid(np.arange(size_px), np.arange(size_px))
+    # Float32 coordinates stay exact to a thousandth of a pixel up to here.
+    x, y = uniform(key, 2, 0, 4096) + columns, uniform(key, 3, 0, 4096) + rows
     x, y = x.astype(np.float32), y.astype(np.float32)
 
     warped_x = x + 5 * value_noise(x, y, 22, combine(key, 4)) + 1.5 * value_noise(x, y, 7, combine(key, 5))
     warped_y = y + 5 * value_noise(x, y, 22, combine(key, 6)) + 1.5 * value_noise(x, y, 7, combine(key, 7))
     zones = voronoi(warped_x, warped_y, ZONE_PX, combine(key, 8))
     down, right = np.gradient(zones.border)
-    slope = np.clip(-(right * sky.sun_x + down * sky.sun_y), -1, 1).astype(np.float32)
-    ground = Ground(x, y, zones.key, zones.border, slope)
-
+    slope = np.asarray(np.clip(-(right * sky.sun_x + down * sky.sun_y), -1, 1), np.float32)
     region = combine(key, 9, zones.column // REGION_ZONES, zones.row // REGION_ZONES)
-    character = choose(region, 0, np.array([0.36, 0.3, 0.34]))
-    use = choose(zones.key, 10, _USES[character])
+    use = choose(zones.key, 10, _USES[choose(region, 0, _REGIONS)])
+    # Neighbouring woods, or dunes, are one wood, or one desert.
+    owner = np.where((use == BACKGROUND) | (use == DESERT), combine(region, use), zones.key)
+    ground = Ground(x, y, owner, zones.border, slope)
 
     scene = Scene(np.zeros(x.shape, np.uint8), np.zeros(x.shape, np.uint64), np.ones(x.shape, np.float32))
-    for label, cover in _COVERS.items():
+    for label, cover in COVERS.items():
         mask = use == label
         if mask.any():
             scene.put(mask, label, *cover(ground.at(mask), sky))
@@ -125,100 +91,7 @@ def draw_scene(size_px: int, key: KeyArray) -> tuple[Scene, Sky]:
     if (use == SETTLEMENT).any():
         _settlement(scene, ground, sky, use == SETTLEMENT)
     _roads(scene, ground, sky)
-    return scene, sky
-
-
-Texture = tuple[KeyArray, FloatArray]  # the object and the brightness at each point
-
-
-def _wood(ground: Ground, sky: Sky) -> Texture:
-    """Trees or scrub: round crowns, lit on one side, dark gaps between."""
-    crowns = voronoi(ground.x, ground.y, 7.5, combine(sky.key, 20))
-    density = uniform(ground.key, 21, 0.55, 1.1)
-    standing = uniform(crowns.key, 22) < density
-    radius = uniform(crowns.key, 23, 3.2, 4.8)
-    height = 1 - (crowns.dx**2 + crowns.dy**2) / radius**2
-    light = (crowns.dx * sky.sun_x + crowns.dy * sky.sun_y) / radius
-    crown = 0.88 + 0.2 * height + 0.38 * light + uniform(crowns.key, 24, -0.12, 0.12)
-    floor = np.where(light < 0, 0.5, 0.72)
-    clearing = 1.05 + 0.08 * sky.noise(ground, 5, 25)
-    relief = np.where(standing, np.where(height > 0, crown, floor), clearing)
-    return ground.key, relief.astype(np.float32)
-
-
-def _field(ground: Ground, sky: Sky) -> Texture:
-    """Parcels, each with crop rows along one of its sides."""
-    u, v = rotate(ground.x, ground.y, uniform(ground.key, 30, 0, np.pi))
-    width, height = uniform(ground.key, 31, 34, 64), uniform(ground.key, 32, 26, 44)
-    parcel = rectangles(u, v, width, height, ground.key)
-    along = np.where(uniform(parcel.key, 33) < 0.5, parcel.du, parcel.dv)
-    period = uniform(parcel.key, 34, 4.2, 7.0)
-    rows = uniform(parcel.key, 35, 0.09, 0.24) * np.sin(along * (2 * np.pi) / period)
-    relief = 1 + rows + 0.06 * sky.noise(ground, 16, 36)
-    edge = np.minimum(width / 2 - abs(parcel.du), height / 2 - abs(parcel.dv)) < 1.2
-    return parcel.key, np.where(edge, 0.78, relief).astype(np.float32)
-
-
-def _grass(ground: Ground, sky: Sky) -> Texture:
-    """Meadow: soft patches and nothing else."""
-    relief = 1 + 0.13 * sky.noise(ground, 18, 40) + 0.08 * sky.noise(ground, 6, 41)
-    return ground.key, relief
-
-
-def _construction(ground: Ground, sky: Sky) -> Texture:
-    """A site divided into plots: foundation slabs with a grid, heaps, stacked material, bare ground, tracks."""
-    u, v = rotate(ground.x, ground.y, uniform(ground.key, 50, 0, np.pi))
-    plot = rectangles(u, v, 15.0, 13.0, ground.key)
-    kind = choose(plot.key, 51, np.array([0.4, 0.25, 0.2, 0.15]))
-    half_u, half_v = uniform(plot.key, 52, 4.0, 6.8), uniform(plot.key, 53, 3.5, 5.8)
-    inside = (abs(plot.du) < half_u) & (abs(plot.dv) < half_v)
-    rebar = (np.mod(plot.du, 3.5) < 1.2) | (np.mod(plot.dv, 3.5) < 1.2)
-    slab = np.where(rebar, 0.75, 1.25)
-    facing = plot.du / half_u * 0.5 + plot.dv / half_v * 0.5
-    heap = 1.0 + 0.4 * np.sign(facing) * np.clip(abs(facing) * 3, 0, 1)
-    stack = np.where(np.mod(plot.du, 4.0) < 2.6, 1.3, 0.6)
-    bare = 1.0 + 0.12 * sky.noise(ground, 4, 54)
-    tracks = abs(np.mod(v + 3 * np.sin(u / 17), 26.0) - 13.0)
-    bare = np.where(abs(tracks - 2.5) < 0.9, 0.72, bare)
-    relief = np.where(inside, np.choose(kind, [slab, heap, stack, bare]), bare)
-    objects = np.where(inside & (kind < 3), combine(plot.key, 55), ground.key)
-    return objects, relief.astype(np.float32)
-
-
-def _dig(ground: Ground, sky: Sky) -> Texture:
-    """An open pit: level benches that follow its outline, with steep faces between."""
-    depth = ground.border / uniform(ground.key, 60, 5.5, 8.0)
-    face = depth - np.floor(depth) < 0.42
-    bench = 1.08 + 0.1 * uniform(combine(ground.key, np.floor(depth)), 61, -1, 1)
-    relief = np.where(face, 0.78 - 0.34 * ground.slope, bench) + 0.06 * sky.noise(ground, 4, 62)
-    return ground.key, relief.astype(np.float32)
-
-
-def _desert(ground: Ground, sky: Sky) -> Texture:
-    """Dunes: long waves with a gentle bright side, a sharp crest and a dark lee side."""
-    u, v = rotate(ground.x, ground.y, uniform(sky.key, 70, 0, 2 * np.pi))  # one wind for the whole tile
-    bend = 6 * sky.noise(ground, 38, 71) + 2.5 * sky.noise(ground, 15, 72)
-    phase = (u + bend + 0.1 * v) / uniform(ground.key, 73, 10, 15)
-    phase = phase - np.floor(phase)
-    relief = np.where(phase < 0.7, 0.9 + 0.3 * phase / 0.7, 1.2 - 0.5 * np.sin((phase - 0.7) / 0.3 * np.pi))
-    return ground.key, relief.astype(np.float32)
-
-
-def _water(ground: Ground, sky: Sky) -> Texture:
-    """Smooth, a little darker where it is deep."""
-    relief = 1.06 - 0.1 * np.clip(ground.border / 14, 0, 1) + 0.025 * sky.noise(ground, 11, 80)
-    return ground.key, relief.astype(np.float32)
-
-
-_COVERS: dict[int, Callable[[Ground, Sky], Texture]] = {
-    BACKGROUND: _wood,
-    FIELD: _field,
-    GRASS: _grass,
-    CONSTRUCTION: _construction,
-    DIG: _dig,
-    DESERT: _desert,
-    WATER: _water,
-}
+    return scene
 
 
 def _river(scene: Scene, ground: Ground, sky: Sky) -> None:
@@ -231,4 +104,82 @@ def _river(scene: Scene, ground: Ground, sky: Sky) -> None:
     mask = middle < width
     river = Ground(ground.x, ground.y, combine(sky.key, 103, number), width - middle, ground.slope)
     if mask.any():
-        scene.put(mask, WATER, *_water(river.at(mask), sky))
+        scene.put(mask, WATER, *water(river.at(mask), sky))
+
+
+def _settlement(scene: Scene, ground: Ground, sky: Sky, mask: NDArray[np.bool_]) -> None:
+    """Houses in gardens or halls among trees, in rows along streets, with their shadows."""
+    halls = uniform(ground.key, 120) < 0.45  # per zone
+    pitch = np.where(halls, uniform(ground.key, 121, 34, 42), uniform(ground.key, 121, 23, 29))
+    angle = uniform(ground.key, 122, 0, np.pi)
+    u, v = rotate(ground.x, ground.y, angle)
+
+    for label, where in ((GRASS, mask & ~halls), (BACKGROUND, mask & halls)):
+        if where.any():
+            scene.put(where, label, *COVERS[label](ground.at(where), sky))
+
+    # Streets run between every second row of plots, and across less often; halls have none of their own.
+    street = np.minimum(abs(np.mod(v + pitch, 2 * pitch) - pitch), abs(np.mod(u + 2 * pitch, 4 * pitch) - 2 * pitch))
+    paved = mask & ~halls & (street < 3.2)
+
+    plot = rectangles(u, v, pitch, pitch, combine(ground.key, 126))
+    du = plot.du + uniform(plot.key, 127, -1.5, 1.5)
+    dv = plot.dv + uniform(plot.key, 128, -1.5, 1.5)
+    half_u, half_v = pitch * uniform(plot.key, 129, 0.27, 0.38), pitch * uniform(plot.key, 130, 0.24, 0.34)
+    wing = (du * np.where(uniform(plot.key, 131) < 0.5, 1, -1) > 0) & (abs(du) < half_u) & (dv > 0)
+    wing &= (dv < half_v + 0.13 * pitch) & (uniform(plot.key, 132) < 0.35)
+    built = ((abs(du) < half_u) & (abs(dv) < half_v)) | wing
+    built &= mask & ~paved & (uniform(plot.key, 133) < 0.9) & (ground.border > 1.5)
+
+    shaded = np.zeros_like(built)
+    for step in range(1, SHADOW_PX + 1):
+        shaded |= _shift(built, round(-step * sky.sun_x), round(-step * sky.sun_y))
+    scene.relief[shaded & ~built] *= 0.5
+    scene.put(paved, ROAD, combine(ground.key, 134)[paved], _asphalt(ground, sky, street, 3.2)[paved])
+    scene.relief[paved & shaded] *= 0.6
+
+    # The ridge follows the longer side; each half of a gable roof is as bright as it faces the sun.
+    sun_u, sun_v = rotate(sky.sun_x, sky.sun_y, angle)
+    gable = np.where(half_u > half_v, np.sign(dv) * sun_v, np.sign(du) * sun_u)
+    rim = np.minimum(half_u - abs(du), half_v - abs(dv)) < 1.2
+    flat = np.where(rim, 1.2, np.where((np.mod(du, 9) < 2.5) & (np.mod(dv, 8) < 2.5), 0.78, 1.0))
+    roof = np.where(halls | (uniform(plot.key, 135) < 0.25), flat, 1.02 + 0.26 * gable).astype(np.float32)
+    scene.put(built, BUILDING, plot.key[built], roof[built])
+
+
+def _shift(mask: NDArray[np.bool_], right: int, down: int) -> NDArray[np.bool_]:
+    """Move a mask; what comes in from outside is false."""
+    height, width = mask.shape
+    moved = np.zeros_like(mask)
+    moved[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = mask[
+        max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)
+    ]
+    return moved
+
+
+def _roads(scene: Scene, ground: Ground, sky: Sky) -> None:
+    """Parallel winding roads with side roads that join one to the next."""
+    u, v = rotate(ground.x, ground.y, uniform(sky.key, 140, 0, np.pi))
+    bend = uniform(sky.key, 141, 0, 16)  # some tiles have straight roads
+    u, v = np.asarray(u + bend / 2 * np.sin(v / 37)), np.asarray(v + bend * np.sin(u / 47))
+    number = np.round(v / ROAD_SPACING_PX)
+    main = abs(v - number * ROAD_SPACING_PX)
+    main_width = uniform(combine(sky.key, 142, number), 0, 4.2, 5.6)
+
+    strip = combine(sky.key, 143, np.floor(v / ROAD_SPACING_PX))
+    along = u + uniform(strip, 0, 0, ROAD_SPACING_PX)
+    turn = np.round(along / ROAD_SPACING_PX)
+    side_key = combine(strip, turn)
+    side = abs(along - turn * ROAD_SPACING_PX)
+    side_mask = (side < 3.6) & (uniform(side_key, 1) < 0.7)
+
+    scene.put(side_mask, ROAD, side_key[side_mask], _asphalt(ground, sky, side, 3.6)[side_mask])
+    main_mask = main < main_width
+    lines = np.where((main < 0.7) & (np.mod(u, 14) < 8), 1.3, _asphalt(ground, sky, main, main_width))
+    scene.put(main_mask, ROAD, combine(sky.key, 142, number)[main_mask], lines[main_mask])
+
+
+def _asphalt(ground: Ground, sky: Sky, middle: NDArray[Any], width: FloatArray | float) -> FloatArray:
+    """A smooth surface with a lighter line along each edge; `middle` is the distance to the centre line."""
+    edge = width - middle < 1.1
+    return np.where(edge, 1.18, 1 + 0.03 * sky.noise(ground, 6, 150)).astype(np.float32)

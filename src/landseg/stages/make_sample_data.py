@@ -1,0 +1,72 @@
+"""`landseg make-sample-data`: draw a dataset to try landseg with."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from landseg.data.sample import COMPRESSIONS, DTYPES, SampleOptions, make_sample_dataset
+
+HELP = "draw a small labelled dataset to try landseg with"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this verb's flags."""
+    default = SampleOptions()
+    parser.add_argument(
+        "directory",
+        type=Path,
+        metavar="DIR",
+        help="where to write it; an earlier run with the same options is completed",
+    )
+    for split in ("train", "val", "test"):
+        parser.add_argument(
+            f"--{split}",
+            type=int,
+            default=getattr(default, split),
+            metavar="N",
+            help=f"number of {split} tiles{', which have no labels' if split == 'test' else ''} (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--size",
+        dest="size_px",
+        type=int,
+        default=default.size_px,
+        metavar="PX",
+        help="height and width of a tile, at about one metre a pixel (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bands",
+        type=int,
+        choices=(3, 4),
+        default=default.bands,
+        help="red, green, blue, and near-infrared as the fourth (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default=default.dtype,
+        help="uint16 holds reflectance × 10,000 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compression", choices=COMPRESSIONS, default=default.compression, help="of the TIFFs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=default.seed, metavar="N", help="draws other land (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draw the dataset."""
+    options = SampleOptions(
+        train=args.train,
+        val=args.val,
+        test=args.test,
+        size_px=args.size_px,
+        bands=args.bands,
+        dtype=args.dtype,
+        compression=args.compression,
+        seed=args.seed,
+    )
+    make_sample_dataset(args.directory, options)
+    print(f"{args.directory}: {options.train} train, {options.val} val and {options.test} test tiles")
