@@ -1,9 +1,13 @@
-"""`landseg <verb>`: one verb per stage, in pipeline order. Exit codes: 0 done, 2 user error, 1 a bug."""
+"""`landseg <verb>`: one verb per stage, in pipeline order.
+
+Exit codes: 0 done, 2 user error, 1 a bug, 130 interrupted.
+"""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -13,6 +17,7 @@ from typing import NoReturn
 from landseg import __version__
 from landseg.errors import LandsegError
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 VERBS = ("make-sample-data", "stage-data", "train", "export-probs", "average-probs")
 
 
@@ -82,4 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LandsegError as err:
         print(f"landseg {verb}: error: {err}", file=sys.stderr)
         return 2
+    except OSError as err:
+        if err.errno not in _DISK_FULL:
+            raise
+        where = f"{err.filename}: " if err.filename else ""
+        print(f"landseg {verb}: error: {where}{err.strerror} (free some, or set --scratch)", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"landseg {verb}: interrupted", file=sys.stderr)
+        return 130
     return 0

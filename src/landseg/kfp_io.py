@@ -144,8 +144,10 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _artifacts(value: Any) -> list[dict[str, Any]]:
     artifacts = [_mapping(item) for item in value["artifacts"]]
     for artifact in artifacts:
-        if not isinstance(artifact.get("uri", ""), str) or not isinstance(artifact.get("metadata", {}), dict):
-            raise TypeError("an artifact has a string uri and a metadata object")
+        if not all(isinstance(artifact.get(key, ""), str) for key in ("name", "uri", "customPath")):
+            raise TypeError("an artifact's name, uri and customPath are strings")
+        if not isinstance(artifact.get("metadata", {}), dict):
+            raise TypeError("an artifact's metadata is an object")
     return artifacts
 
 
@@ -166,13 +168,27 @@ def artifact_path(artifact: dict[str, Any]) -> Path:
 
 
 def sanitise(value: Any) -> Any:
-    """Drop what the backend's protobuf refuses: null, NaN and infinities, and keys that are not strings."""
+    """Leave out what the backend's protobuf refuses: null, NaN and infinities; keys become strings.
+
+    Raises:
+        TypeError: a value that JSON has no word for; numpy's scalars are taken as Python's.
+    """
     if isinstance(value, dict):
-        return {str(key): sanitise(item) for key, item in value.items() if not _unsayable(item)}
+        return {_text(str(key)): sanitise(item) for key, item in value.items() if not _unsayable(item)}
     if isinstance(value, list | tuple):
         return [sanitise(item) for item in value if not _unsayable(item)]
-    return value if isinstance(value, str | bool | int | float) else str(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    if not isinstance(value, str | bool | int | float):
+        raise TypeError(f"KFP metadata holds text, numbers, true and false, lists and objects, not {value!r}")
+    return _text(value) if isinstance(value, str) else value
 
 
 def _unsayable(value: Any) -> bool:
+    value = value.item() if hasattr(value, "item") else value
     return value is None or (isinstance(value, float) and not math.isfinite(value))
+
+
+def _text(value: str) -> str:
+    """UTF-8 only: a file name may hold bytes that are not, which protobuf refuses."""
+    return value.encode(errors="replace").decode()
