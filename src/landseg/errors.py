@@ -43,5 +43,9 @@ class ObjectNotFoundError(StorageError):
     """The object does not exist."""
 
 
+class DamagedObjectError(StorageError):
+    """The object has another size or other bytes than were written."""
+
+
 class ContractError(LandsegError):
     """A manifest is of the wrong kind or version, damaged, or does not match its neighbours."""

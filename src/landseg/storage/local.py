@@ -1,0 +1,112 @@
+"""A folder as object storage: the same functions as :mod:`landseg.storage.s3`, for laptops and shared disks."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from landseg.errors import ObjectNotFoundError, StorageError
+from landseg.storage.objects import ObjectInfo
+
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place on success; a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def errors(uri: str) -> Iterator[None]:
+    """Turn what the file system raises into one clear line."""
+    try:
+        yield
+    except FileNotFoundError as err:
+        raise ObjectNotFoundError(err.filename or uri, "no such file") from err
+    except OSError as err:
+        raise StorageError(err.filename or uri, (err.strerror or str(err)).lower()) from err
+
+
+def put_bytes(uri: str, data: bytes) -> None:
+    """Write a file."""
+    with errors(uri), atomic(Path(uri)) as partial:
+        partial.write_bytes(data)
+
+
+def put_file(uri: str, source: Path) -> None:
+    """Copy a file in."""
+    with errors(uri), atomic(Path(uri)) as partial:
+        shutil.copyfile(source, partial)
+
+
+def get_bytes(uri: str, byte_range: tuple[int, int] | None) -> bytes:
+    """Read a file or (offset, length) of it."""
+    with errors(uri), Path(uri).open("rb") as reader:
+        if byte_range is None:
+            return reader.read()
+        reader.seek(byte_range[0])
+        return reader.read(byte_range[1])
+
+
+def get_file(uri: str, target: Path) -> None:
+    """Copy a file out."""
+    with errors(uri):
+        shutil.copyfile(uri, target)
+
+
+def checksum(uri: str) -> tuple[int, str]:
+    """Size and SHA-256 of a file, read in blocks."""
+    with errors(uri), Path(uri).open("rb") as reader:
+        sha256 = hashlib.file_digest(reader, "sha256").hexdigest()
+        return reader.tell(), sha256
+
+
+def stat(uri: str) -> ObjectInfo | None:
+    """Size of a file, or None where there is none."""
+    with errors(uri):
+        path = Path(uri)
+        return ObjectInfo(uri, path.stat().st_size) if path.is_file() else None
+
+
+def list_objects(uri: str) -> list[ObjectInfo]:
+    """All files below a folder, half-written ones left out."""
+    with errors(uri):
+        return [ObjectInfo(str(path), path.stat().st_size) for path in _files(Path(uri)) if not _is_partial(path)]
+
+
+def delete(uri: str) -> None:
+    """Remove a file."""
+    with errors(uri):
+        Path(uri).unlink(missing_ok=True)
+
+
+def clean_abandoned(uri: str, older_than_s: float) -> int:
+    """Remove what writers that were killed left half-written."""
+    removed = 0
+    with errors(uri):
+        for path in _files(Path(uri)):
+            if _is_partial(path) and time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink(missing_ok=True)
+                removed += 1
+    return removed
+
+
+def _is_partial(path: Path) -> bool:
+    return _PARTIAL.fullmatch(path.name) is not None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,235 @@
+"""An S3-compatible endpoint as object storage: checked uploads, and parallel parts for large objects.
+
+Every upload carries its Content-MD5, which an endpoint must check before it accepts the bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from landseg.errors import ObjectNotFoundError, StorageError
+from landseg.storage.objects import ObjectInfo
+from landseg.storage.parallel import parallel
+from landseg.storage.retry import TransientError
+from landseg.storage.s3_client import ask, code, connect, request
+from landseg.storage.uris import split
+
+_PART = 16 << 20
+_MAX_PARTS = 10_000
+_PART_WORKERS = 4
+_UPLOAD_STARTS = 5
+
+
+def _where(uri: str) -> dict[str, str]:
+    bucket, key = split(uri)
+    if not key or key.endswith("/"):
+        raise StorageError(uri, "expected an object s3://bucket/key, found a bucket or a folder")
+    return {"Bucket": bucket, "Key": key}
+
+
+def _md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def put_bytes(uri: str, data: bytes) -> None:
+    """Write an object in one request."""
+    where = _where(uri)
+    md5 = _md5(data)
+    ask(uri, "put_object", **where, Body=data, ContentMD5=md5)
+
+
+def put_file(uri: str, source: Path) -> None:
+    """Write an object from a file, a large one in parallel parts."""
+    size = source.stat().st_size
+    if size <= 2 * _PART:
+        put_bytes(uri, source.read_bytes())
+        return
+    starts = 0
+    while True:
+        try:
+            _put_parts(uri, source, size)
+            return
+        except StorageError as err:
+            # The endpoint dropped the upload: it restarted, rejected a damaged part for good, or had completed the
+            # upload when its answer got lost. All are mended by uploading again.
+            starts += 1
+            if code(err) not in {"NoSuchUpload", "InvalidPart"} or starts == _UPLOAD_STARTS:
+                raise
+
+
+def _put_parts(uri: str, source: Path, size: int) -> None:
+    where = _where(uri)
+    part_bytes = max(_PART, -(-size // _MAX_PARTS))
+    upload = {**where, "UploadId": ask(uri, "create_multipart_upload", **where)["UploadId"]}
+
+    def put_part(number: int) -> dict[str, Any]:
+        with source.open("rb") as reader:
+            reader.seek((number - 1) * part_bytes)
+            data = reader.read(part_bytes)
+        if len(data) != min(part_bytes, size - (number - 1) * part_bytes):
+            raise StorageError(source, "the file changed while it was uploaded")
+        md5 = _md5(data)
+        answer = ask(uri, "upload_part", **upload, PartNumber=number, Body=data, ContentMD5=md5)
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    try:
+        numbers = range(1, -(-size // part_bytes) + 1)
+        parts = sorted(parallel(put_part, numbers, workers=_PART_WORKERS), key=lambda part: int(part["PartNumber"]))
+        ask(uri, "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
+    except BaseException:
+        with contextlib.suppress(Exception):  # one try: the error at hand matters more
+            connect(uri).client.abort_multipart_upload(**upload)
+        raise
+
+
+def get_bytes(uri: str, byte_range: tuple[int, int] | None) -> bytes:
+    """Read an object or (offset, length) of it.
+
+    A whole object is compared with its ETag, which is the MD5 of its bytes except on encrypted and on multipart
+    objects; so bytes that disagree are read once more, and the same bytes twice are right.
+    """
+    where = _where(uri)
+    if byte_range is not None:
+        where["Range"] = f"bytes={byte_range[0]}-{byte_range[0] + byte_range[1] - 1}"
+    doubted: list[bytes] = []
+
+    def read(client: Any) -> bytes:
+        answer = client.get_object(**where)
+        data: bytes = answer["Body"].read()
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        if byte_range is None and md5.hex() != answer.get("ETag", "").strip('"') and md5 not in doubted:
+            doubted.append(md5)
+            raise TransientError(StorageError(uri, "bytes were damaged on their way"))
+        return data
+
+    try:
+        return request(uri, read)
+    except StorageError as err:
+        if code(err) == "InvalidRange":  # it begins behind the end
+            return b""
+        raise
+
+
+def get_file(uri: str, target: Path) -> None:
+    """Read an object into a file, a large one in parallel parts."""
+    with target.open("wb") as writer:
+
+        def write(offset: int, block: bytes) -> None:
+            os.pwrite(writer.fileno(), block, offset)
+
+        size, etag = _get_part(uri, 0, None, write)
+        for _ in parallel(
+            lambda offset: _get_part(uri, offset, etag, write), range(_PART, size, _PART), workers=_PART_WORKERS
+        ):
+            pass
+
+
+def checksum(uri: str) -> tuple[int, str]:
+    """Size and SHA-256 of an object, read in parts and not kept."""
+    digest = hashlib.sha256()
+    part = bytearray(_PART)
+    offset, size, etag = 0, 1, None
+    while offset < size:
+
+        def keep(at: int, block: bytes, start: int = offset) -> None:
+            part[at - start : at - start + len(block)] = block
+
+        size, etag = _get_part(uri, offset, etag, keep)
+        digest.update(memoryview(part)[: min(_PART, size - offset)])
+        offset += _PART
+    return size, digest.hexdigest()
+
+
+def _get_part(uri: str, offset: int, etag: str | None, keep: Callable[[int, bytes], None]) -> tuple[int, str]:
+    """Read up to `_PART` bytes from `offset` on; `keep` gets (offset, block) and again whatever is read again.
+
+    Returns:
+        Size and ETag of the whole object.
+    """
+    where = _where(uri)
+    where["Range"] = f"bytes={offset}-{offset + _PART - 1}"
+    if etag:
+        where["IfMatch"] = etag
+
+    def read(client: Any) -> tuple[int, str]:
+        answer = client.get_object(**where)
+        size = int(str(answer.get("ContentRange", "")).rpartition("/")[2] or -1)
+        expected = min(_PART, size - offset)
+        if size < 0 or answer["ContentLength"] != expected:
+            raise StorageError(uri, "object storage does not answer ranged reads as S3 does")
+        at = offset
+        for block in answer["Body"].iter_chunks(1 << 20):
+            keep(at, block)
+            at += len(block)
+        return size, str(answer.get("ETag", ""))
+
+    try:
+        return request(uri, read)
+    except StorageError as err:
+        if code(err) == "InvalidRange" and offset == 0:  # an empty object has no first byte
+            return 0, ""
+        if code(err) in {"PreconditionFailed", "InvalidRange"}:
+            raise StorageError(uri, "the object was replaced while it was read") from err
+        raise
+
+
+def stat(uri: str) -> ObjectInfo | None:
+    """Size of an object, or None where there is none."""
+    where = _where(uri)
+    try:
+        return ObjectInfo(uri, int(ask(uri, "head_object", **where)["ContentLength"]))
+    except ObjectNotFoundError:
+        return None
+
+
+def list_objects(uri: str) -> list[ObjectInfo]:
+    """All objects below a folder; the empty objects with which consoles mark folders are left out."""
+    bucket, _ = split(uri)
+    pages = _pages(uri, "list_objects_v2", {"ContinuationToken": "NextContinuationToken"})
+    items = [item for page in pages for item in page.get("Contents", [])]
+    return [ObjectInfo(f"s3://{bucket}/{i['Key']}", int(i["Size"])) for i in items if not i["Key"].endswith("/")]
+
+
+def delete(uri: str) -> None:
+    """Remove an object."""
+    where = _where(uri)
+    ask(uri, "delete_object", **where)
+
+
+def clean_abandoned(uri: str, older_than_s: float) -> int:
+    """Abort multipart uploads whose writers were killed; they are invisible, and providers charge for them."""
+    bucket, _ = split(uri)
+    markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
+    aborted = 0
+    try:
+        for page in _pages(uri, "list_multipart_uploads", markers):
+            for upload in page.get("Uploads", []):
+                age = datetime.datetime.now(datetime.UTC) - upload["Initiated"]
+                if age.total_seconds() > older_than_s:
+                    which = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+                    ask(uri, "abort_multipart_upload", **which)
+                    aborted += 1
+    except StorageError as err:
+        # Not every endpoint can list uploads, and not every user may: tidying up must not stop the work.
+        if code(err) not in {"AccessDenied", "NotImplemented", "MethodNotAllowed", "NoSuchUpload"}:
+            raise
+    return aborted
+
+
+def _pages(uri: str, operation: str, markers: dict[str, str]) -> list[dict[str, Any]]:
+    """All pages of a listing below a folder; each page is a request of its own, repeated where it fails."""
+    bucket, key = split(uri)
+    arguments = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
+    pages: list[dict[str, Any]] = []
+    while not pages or pages[-1].get("IsTruncated"):
+        if pages:
+            arguments |= {name: pages[-1][source] for name, source in markers.items()}
+        pages.append(ask(uri, operation, **arguments))
+    return pages

@@ -1,0 +1,161 @@
+"""The connection to an S3-compatible endpoint: one retry policy for every request, one clear line for every failure.
+
+boto3 signs and parses; its own retries are switched off, because they neither cover a body that breaks off nor know an
+outage from a wrong address (see :mod:`landseg.storage.retry`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import boto3
+import botocore.exceptions as boto_errors
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+
+from landseg.errors import ObjectNotFoundError, StorageError
+from landseg.storage.retry import TransientError, retrying
+
+R = TypeVar("R")
+
+_ENVIRONMENT = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "LANDSEG_S3_ADDRESSING",
+)
+_TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
+# Answered with 4xx, yet another attempt may do better: bytes that were damaged or cut off on their way up, throttling.
+_TRANSIENT_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown", "Throttling", "OperationAborted"}
+_TRANSPORT_ERRORS = (
+    boto_errors.ConnectionError,
+    boto_errors.HTTPClientError,
+    boto_errors.IncompleteReadError,
+    ResponseParserError,  # an answer that was cut off
+    ConnectionError,
+    TimeoutError,
+)
+_CREDENTIAL_ERRORS = (
+    boto_errors.NoCredentialsError,
+    boto_errors.PartialCredentialsError,
+    boto_errors.CredentialRetrievalError,
+)
+_CREDENTIALS_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+
+
+@dataclass
+class _Connection:
+    """A client, and whether its endpoint has ever answered."""
+
+    client: Any
+    reached: bool = False
+
+    @property
+    def address(self) -> str:
+        return str(self.client.meta.endpoint_url).rpartition("@")[2]
+
+
+_connections: dict[tuple[object, ...], _Connection] = {}
+_connecting = threading.Lock()
+
+
+def _new_connection() -> _Connection:
+    config = Config(
+        retries={"total_max_attempts": 1},
+        connect_timeout=5,
+        read_timeout=60,
+        max_pool_connections=64,
+        tcp_keepalive=True,
+        # Endpoints older than 2025 refuse the CRC trailers that boto3 adds by default; Content-MD5 all of them check.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": os.environ.get("LANDSEG_S3_ADDRESSING", "path")},
+    )
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return _Connection(boto3.session.Session().client("s3", config=config, region_name=region))
+
+
+def connect(uri: str) -> _Connection:
+    """The connection for the environment as it is now, and for this process: a fork must not share sockets."""
+    key = (os.getpid(), *(os.environ.get(name) for name in _ENVIRONMENT))
+    if found := _connections.get(key):
+        return found
+    try:
+        with _connecting:  # a client takes a third of a second to make: one thread makes it, the others wait
+            return _connections.get(key) or _connections.setdefault(key, _new_connection())
+    except (ValueError, boto_errors.BotoCoreError) as err:
+        raise StorageError(uri, f"cannot set up object storage: {err}", "check the AWS_* environment") from err
+
+
+def ask(uri: str, operation: str, **arguments: Any) -> dict[str, Any]:
+    """One request whose answer is all in its headers and its XML, e.g. `ask(uri, "head_object", **where)`."""
+    answer: dict[str, Any] = request(uri, lambda client: getattr(client, operation)(**arguments))
+    return answer
+
+
+def request(uri: str, call: Callable[[Any], R]) -> R:
+    """Run one request, the reading of its answer's body included, until it succeeds or has failed for good."""
+    connection = connect(uri)
+
+    def attempt() -> R:
+        try:
+            result = call(connection.client)
+        except boto_errors.ClientError as err:
+            connection.reached = True
+            raise _refused(uri, err) from err
+        except _CREDENTIAL_ERRORS as err:
+            raise StorageError(uri, f"no credentials for object storage: {err}", _CREDENTIALS_HINT) from err
+        except _TRANSPORT_ERRORS as err:
+            problem = f"object storage at {connection.address} is out of reach: {_reason(err)}"
+            raise TransientError(StorageError(uri, problem, "check AWS_ENDPOINT_URL and the network")) from err
+        except boto_errors.BotoCoreError as err:
+            raise StorageError(uri, f"object storage cannot be used: {err}") from err
+        connection.reached = True
+        return result
+
+    return retrying(attempt, lambda: connection.reached)
+
+
+def _refused(uri: str, err: boto_errors.ClientError) -> Exception:
+    """What an error answer means: nothing there, not allowed, or worth another attempt."""
+    name = code(err)
+    status = err.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if name == "NoSuchBucket":
+        return StorageError(uri, "the bucket does not exist", "create it first")
+    if name in {"NoSuchKey", "404", "NotFound"}:
+        return ObjectNotFoundError(uri, "no such object")
+    if name == "RequestTimeTooSkewed":
+        return StorageError(uri, "object storage refuses this machine's clock", "set the clock")
+    if status in {401, 403}:
+        return StorageError(
+            uri,
+            f"access denied by object storage ({name})",
+            "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy",
+        )
+    final = StorageError(uri, f"object storage answered {status} ({name})")
+    return TransientError(final) if status in _TRANSIENT_STATUS or name in _TRANSIENT_CODES else final
+
+
+def code(err: BaseException) -> str:
+    """S3's error code behind an error of :func:`request`, or an empty string."""
+    err = err.__cause__ or err
+    return str(err.response.get("Error", {}).get("Code", "")) if isinstance(err, boto_errors.ClientError) else ""
+
+
+def _reason(err: BaseException) -> str:
+    """The operating system's own words where there are any, e.g. `connection refused`."""
+    cause: BaseException | None = err
+    words = ""
+    while cause is not None:
+        words = cause.strerror.lower() if isinstance(cause, OSError) and cause.strerror else words
+        cause = cause.__cause__ or cause.__context__
+    return words or type(err).__name__

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import S3
+
+from landseg import storage
+from landseg.errors import StorageError
+from landseg.storage.retry import FIRST_CONTACT_S
+
+
+def operations(uri: str, tmp_path: Path) -> list[Callable[[], object]]:
+    big = tmp_path / "big"
+    with big.open("wb") as writer:
+        writer.truncate(40 << 20)
+    return [
+        lambda: storage.put_bytes(uri, b"x"),
+        lambda: storage.put_file(uri, big),
+        lambda: storage.get_bytes(uri),
+        lambda: storage.get_file(uri, tmp_path / "target"),
+        lambda: storage.list_objects(storage.parent(uri)),
+    ]
+
+
+def test_a_bucket_that_does_not_exist(s3: S3, tmp_path: Path) -> None:
+    for operation in operations("s3://no-such-bucket/a/b", tmp_path):
+        with pytest.raises(StorageError, match=r"^s3://no-such-bucket/\S+: the bucket does not exist \(create it"):
+            operation()
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "wrong-and-secret")
+    for operation in [*operations(s3.uri + "/x", tmp_path), lambda: storage.stat(s3.uri + "/x")]:
+        with pytest.raises(StorageError, match=r"access denied by object storage .*check AWS_ACCESS_KEY_ID") as caught:
+            operation()
+        assert "wrong-and-secret" not in str(caught.value)
+        assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+
+
+def test_no_credentials(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(StorageError, match=r"no credentials for object storage.*set AWS_ACCESS_KEY_ID"):
+        storage.get_bytes(s3.uri + "/x")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "half")
+    with pytest.raises(StorageError, match=r"missing: AWS_SECRET_ACCESS_KEY \(check the AWS_\* environment\)"):
+        storage.get_bytes(s3.uri + "/x")
+
+
+def test_nobody_listens_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:  # bound, not listening: refuses connections
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        start = time.monotonic()
+        with pytest.raises(StorageError, match=rf"127\.0\.0\.1:{port} is out of reach: connection refused; gave up"):
+            storage.get_bytes(s3.uri + "/x")
+        assert time.monotonic() - start < FIRST_CONTACT_S + 3
+
+
+def test_a_host_name_that_does_not_exist(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-host.invalid:9000")
+    monkeypatch.setenv("LANDSEG_S3_RETRY_S", "0.5")
+    with pytest.raises(StorageError, match=r"no-such-host\.invalid:9000 is out of reach: .*check AWS_ENDPOINT_URL"):
+        storage.get_bytes(s3.uri + "/x")
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:9000", "not a url", "http://"])
+def test_an_endpoint_that_is_no_url(s3: S3, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(StorageError, match=r"cannot set up object storage: .*check the AWS_"):
+        storage.get_bytes(s3.uri + "/x")
+
+
+def test_a_password_in_the_endpoint_is_not_shown(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:hunter2@127.0.0.1:1")
+    monkeypatch.setenv("LANDSEG_S3_RETRY_S", "0")
+    with pytest.raises(StorageError) as caught:
+        storage.get_bytes(s3.uri + "/x")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "nan", "1e9", ""])
+def test_a_retry_budget_that_is_no_number(s3: S3, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("LANDSEG_S3_RETRY_S", value)
+    with pytest.raises(StorageError, match=r"LANDSEG_S3_RETRY_S: expected seconds between 0 and 86400"):
+        storage.get_bytes(s3.uri + "/x")
+
+
+def test_threads_and_a_changed_environment_get_the_right_connection(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert storage.put_many((f"{s3.uri}/{n}", b"x") for n in range(50)) == 50
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StorageError, match="access denied"):
+        storage.get_bytes(f"{s3.uri}/1")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.server.secret_key)
+    assert storage.get_bytes(f"{s3.uri}/1") == b"x"
