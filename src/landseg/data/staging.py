@@ -108,8 +108,9 @@ def stage_dataset(source: Source, storage_uri: str, scratch: Path, *, shard_byte
     Raises:
         DataError: what is wrong with the dataset, all files considered.
     """
+    files = source.files()
     config = parse_config(source.config(), source.where("dataset.yaml"))
-    pairing = pair(source, source.files())
+    pairing = pair(source, files)
     tiles = [tile for split in pairing.tiles.values() for tile in split]
     kind = probe_kind(source, tiles)
     problems = pairing.problems + _config_problems(config, kind, source)
@@ -136,8 +137,8 @@ def summarised(problems: Sequence[DataError], source: Source) -> DataError:
     """All problems as one error line: the first few, and how many more there are."""
     if len(problems) == 1:
         return problems[0]
-    prefix = storage.join(source.uri, "")
-    shown = "; ".join(f"{str(problem).removeprefix(prefix)}" for problem in problems[:_SHOWN_PROBLEMS])
+    prefix = f"{source.uri}/"
+    shown = "; ".join(str(problem).removeprefix(prefix) for problem in problems[:_SHOWN_PROBLEMS])
     more = len(problems) - _SHOWN_PROBLEMS
     return DataError(source.uri, f"{len(problems)} problems: {shown}" + (f"; and {more} more" if more > 0 else ""))
 

@@ -12,6 +12,7 @@ import struct
 import warnings
 from typing import NamedTuple
 
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -38,7 +39,8 @@ _COMPRESSIONS = {
     34925: "LZMA",
     50000: "ZSTD",
 }
-_PLANAR_SEPARATE, _PALETTE, _PREDICTORS = 2, 3, (1, 2)
+_JPEG = 7
+_PLANAR_SEPARATE, _PREDICTORS = 2, (1, 2)
 _INTEGER = 1
 _SAMPLE_FORMATS = {1: "unsigned integer", 2: "signed integer", 3: "float", 5: "complex", 6: "complex"}
 
@@ -79,6 +81,8 @@ def decode_image(data: bytes | memoryview, where: object) -> NDArray[np.uint8] |
             _check_single(tiff, page, where)
             info = _check_page(page, where)
             _check_segments(page, info, data, where)
+            if page.compression == _JPEG and page.planarconfig == _PLANAR_SEPARATE:
+                return _decode_planar_jpeg(page, info, data)
             array = page.asarray(squeeze=False, maxworkers=1)
     except DataError:
         raise
@@ -197,8 +201,22 @@ def _check_segments(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memo
                 f"the TIFF is truncated: expected at least {offset + count} bytes, found {len(data)}",
                 "copy or write the file again",
             )
-        if page.compression == 7 and count:
+        if page.compression == _JPEG and count:
             _check_jpeg(data[offset : offset + count], rows, columns, where)
+
+
+def _decode_planar_jpeg(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memoryview) -> NDArray[np.uint8]:
+    """One grey JPEG per band and segment; tifffile 2026.3 takes them for RGB and fails."""
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, info.width)
+    across, down = math.ceil(info.width / columns), math.ceil(info.height / rows)
+    image = np.full((info.height, info.width, info.num_bands), int(page.nodata), np.uint8)
+    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        band, y, x = index // (across * down), index // across % down * rows, index % across * columns
+        height, width = min(rows, info.height - y), min(columns, info.width - x)
+        if count:
+            segment = imagecodecs.jpeg_decode(bytes(data[offset : offset + count]), tables=page.jpegtables)
+            image[y : y + height, x : x + width, band] = segment[:height, :width]
+    return image
 
 
 def _check_jpeg(segment: bytes | memoryview, rows: int, columns: int, where: object) -> None:

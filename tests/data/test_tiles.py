@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from raw_tiles import random_image
+
+from landseg.data.manifest import ClassSchema
+from landseg.data.tiles import decode_image, decode_label, label_table
+from landseg.errors import DataError
+
+
+def tiff(array: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    options.setdefault("photometric", "minisblack")
+    tifffile.imwrite(buffer, array, metadata=None, **options)
+    return buffer.getvalue()
+
+
+def png(array: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "adobe_deflate", "packbits", "zstd", "lzma"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_every_layout_decodes_to_the_same_array(compression, planar):
+    layouts = itertools.product(
+        ["uint8", "uint16"],
+        [3] if compression == "lzma" else [1, 3, 4, 16],  # its encoder is slow
+        [{}, {"tile": (16, 32)}, {"rowsperstrip": 7}],
+        ["<", ">"],
+        [False, True],
+        [1, 2],
+    )
+    for dtype, bands, segments, byteorder, big, predictor in layouts:
+        image = random_image(3, 40, bands, dtype)[:, :37]
+        if compression in (None, "packbits") and predictor == 2:
+            continue
+        stored = image if planar == "contig" else np.ascontiguousarray(image.transpose(2, 0, 1))
+        if bands == 1:
+            stored = image[:, :, 0]
+        options = {"planarconfig": planar} if bands > 1 else {}
+        data = tiff(
+            stored,
+            compression=compression,
+            byteorder=byteorder,
+            bigtiff=big,
+            predictor=predictor if predictor == 2 else None,
+            **segments,
+            **options,
+        )
+        decoded = decode_image(data, "x")
+        assert decoded.dtype == image.dtype
+        assert decoded.flags.c_contiguous
+        np.testing.assert_array_equal(decoded, image, strict=True)
+
+
+def test_jpeg_in_tiff():
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    image = np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 90, np.uint8)], -1)
+    for options in ({}, {"tile": (32, 32)}, {"rowsperstrip": 16}):
+        data = tiff(image, compression="jpeg", photometric="rgb", compressionargs={"level": 95}, **options)
+        assert np.abs(decode_image(data, "x").astype(int) - image).mean() < 3
+
+
+def test_an_image_with_overviews_is_its_first_page():
+    image = random_image(1, 64)
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(image, photometric="rgb", metadata=None)
+        writer.write(image[::2, ::2].copy(), photometric="rgb", subfiletype=1, metadata=None)
+    np.testing.assert_array_equal(decode_image(buffer.getvalue(), "x"), image)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint32", "float32", "float64", "complex64", "bool"])
+def test_other_types_are_refused(dtype):
+    with pytest.raises(DataError, match="expected uint8 or uint16"):
+        decode_image(tiff(np.zeros((8, 8), dtype)), "x")
+
+
+def test_seventeen_bands_are_refused():
+    with pytest.raises(DataError, match="17"):
+        decode_image(tiff(np.zeros((8, 8, 17), np.uint8), planarconfig="contig"), "x")
+
+
+def test_an_unknown_compression_is_named():
+    with pytest.raises(DataError, match=r"WEBP is not supported \(known: none, LZW"):
+        decode_image(tiff(random_image(1), photometric="rgb", compression="webp"), "x")
+
+
+def test_any_truncation_is_noticed():
+    for options in ({}, {"compression": "lzw"}, {"tile": (16, 16)}, {"compression": "deflate"}):
+        data = tiff(random_image(1), photometric="rgb", **options)
+        for length in range(0, len(data) - 1, 101):
+            with pytest.raises(DataError):
+                decode_image(data[:length], "x")
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_png_labels_are_indexes_not_colours(mode):
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8) % 5
+    image = Image.fromarray(values)
+    if mode == "P":
+        image.putpalette([v for i in range(5) for v in (200 - i, i, 7)])
+    for bits in (8,) if mode == "L" else (8, 4):
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", bits=bits)
+        np.testing.assert_array_equal(decode_label(buffer.getvalue(), "x"), values, strict=True)
+
+
+def test_tiff_labels():
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    np.testing.assert_array_equal(decode_label(tiff(values, compression="zstd"), "x"), values, strict=True)
+    with pytest.raises(DataError, match="1 band, found 3"):
+        decode_label(tiff(random_image(1), photometric="rgb"), "x")
+
+
+def test_label_table():
+    schema = ClassSchema(classes=("a", "b"), palette=((0, 0, 0),) * 2, bands=(1,), label_offset=1, stored_ignore=0)
+    assert label_table(schema)[:4].tolist() == [255, 0, 1, -1]
+    schema = ClassSchema(classes=("a", "b"), palette=((0, 0, 0),) * 2, bands=(1,))
+    table = label_table(schema)
+    assert (table[0], table[1], table[2], table[255]) == (0, 1, -1, 255)
+
+
+SEEDS = [
+    tiff(random_image(1), photometric="rgb"),
+    tiff(random_image(1), photometric="rgb", compression="lzw", predictor=2, bigtiff=True),
+    tiff(random_image(1), photometric="rgb", compression="deflate", tile=(16, 16), byteorder=">"),
+    tiff(random_image(1, 64), photometric="rgb", compression="jpeg", tile=(32, 32)),
+    png(random_image(1)[:, :, 0]),
+]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    st.sampled_from(SEEDS),
+    st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=4)), max_size=6),
+    st.integers(-300, 0),
+)
+def test_damaged_bytes_are_refused_or_decoded_never_worse(data, edits, cut):
+    damaged = bytearray(data)
+    for position, replacement in edits:
+        # near the header, or near the end, where tifffile puts nothing but pixels and PNG its checksums
+        damaged[position : position + len(replacement)] = replacement
+    for decode in (decode_image, decode_label):
+        try:
+            array = decode(bytes(damaged[: len(damaged) + cut or None]), "x")
+        except DataError:
+            continue
+        assert array.dtype in (np.uint8, np.uint16)
