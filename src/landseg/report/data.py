@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
-from landseg.report.page import Facts
+from landseg.report import figures
+from landseg.report.figures import Mark
+from landseg.report.gallery import Picture, Studio, fit
+from landseg.report.page import MAX_TABLE_ROWS, PICTURE_BYTES, Facts, count, palette_css, percent, render_page, sentence
+
+_MAX_SIZES = 6
 
 
 @dataclass(frozen=True)
@@ -121,3 +127,112 @@ class DataReport:
     samples: tuple[SampleTile, ...] = ()
     seconds: float | None = None
     provenance: Facts = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class in the table: its share of each labelled split's pixels, and the chart."""
+
+    class_id: int
+    shares: tuple[float, ...]
+    dots: Markup
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample tile with its pictures."""
+
+    tile: SampleTile
+    image: Picture
+    label: Picture | None
+
+
+def render(report: DataReport) -> str:
+    """Make the page.
+
+    Returns:
+        HTML, at most 5 MB.
+    """
+    labelled = [split for split in report.splits if split.labelled]
+    rows, ruler = _class_rows(report, labelled)
+    samples = fit(
+        report.samples, lambda tile, side: _sample(tile, Studio(report.classes, report.palette, side)), PICTURE_BYTES
+    )
+    problems = sorted(report.problems, key=lambda problem: problem.severity)
+    num_errors = sum(problem.severity == "error" for problem in problems)
+    sections = [
+        ("result", "Result", True),
+        ("problems", "Problems", bool(problems)),
+        ("classes", "Classes", bool(rows)),
+        ("bands", "Bands", True),
+        ("files", "Files", True),
+        ("needs", "What later stages need", bool(report.needs)),
+        ("samples", "Tiles", bool(samples)),
+        ("provenance", "Provenance", bool(report.provenance)),
+    ]
+    return render_page(
+        "data.html",
+        kind="data report",
+        title=report.name,
+        meta=[
+            f"dataset {report.dataset_id}" if report.dataset_id else "not published",
+            f"{len(report.classes)} classes",
+        ],
+        sections=[(id, name) for id, name, present in sections if present],
+        palette_css=palette_css(report.palette),
+        report=report,
+        verdict=_verdict(report, num_errors),
+        num_errors=num_errors,
+        num_warnings=len(problems) - num_errors,
+        shown_problems=problems[:MAX_TABLE_ROWS],
+        labelled=labelled,
+        has_tiles=any(split.class_tiles for split in labelled),
+        markers=[figures.marker(number) for number in range(len(labelled))],
+        class_rows=rows,
+        class_ruler=ruler,
+        sizes=[_sizes(split) for split in report.splits] if any(split.tile_sizes for split in report.splits) else [],
+        samples=samples,
+    )
+
+
+def _verdict(report: DataReport, num_errors: int) -> Markup:
+    """The result in one sentence."""
+    tiles = sum(split.num_tiles for split in report.splits)
+    if num_errors:
+        return Markup("Not published: <b>{} {}</b> to mend first, listed below with what to do.").format(
+            count(num_errors), "problem" if num_errors == 1 else "problems"
+        )
+    return Markup("<b>{} tiles</b> in {} {} were checked, packed and published.").format(
+        count(tiles), sentence(split.name for split in report.splits), "split" if len(report.splits) == 1 else "splits"
+    )
+
+
+def _class_rows(report: DataReport, labelled: list[SplitStats]) -> tuple[list[ClassRow], Markup]:
+    """Rows in falling order of the first labelled split's shares, and the ruler of their chart."""
+    if not labelled:
+        return [], Markup("")
+    shares = [tuple(pixels / max(1, sum(split.class_pixels)) for pixels in split.class_pixels) for split in labelled]
+    axis = figures.axis([share for split in shares for share in split], low=0)
+    rows = []
+    for class_id in range(len(report.classes)):
+        marks = [Mark(split.name, n, shares[n][class_id]) for n, split in enumerate(labelled)]
+        own = tuple(split[class_id] for split in shares)
+        rows.append(ClassRow(class_id, own, figures.dots(marks, axis, lambda value: f"{percent(value, 2)} %")))
+    return sorted(rows, key=lambda row: -row.shares[0]), figures.ruler(axis, lambda value: percent(value, 0))
+
+
+def _sizes(split: SplitStats) -> str:
+    """The tile sizes, the most frequent first."""
+    ranked = sorted(split.tile_sizes.items(), key=lambda item: (-item[1], item[0]))
+    if len(ranked) == 1:
+        (height, width), _ = ranked[0]
+        return f"{height} × {width}"
+    shown = [f"{height} × {width} ({count(number)})" for (height, width), number in ranked[:_MAX_SIZES]]
+    more = len(ranked) - len(shown)
+    return ", ".join(shown) + (f" and {count(more)} other sizes" if more else "")
+
+
+def _sample(tile: SampleTile, studio: Studio) -> tuple[Sample, int]:
+    image = studio.photo(tile.image, f"Tile {tile.tile_id}")
+    label = None if tile.label is None else studio.labels(tile.label, f"Labels of tile {tile.tile_id}")
+    return Sample(tile, image, label), image.num_bytes + (0 if label is None else label.num_bytes)

@@ -107,6 +107,13 @@ def marker(series: int) -> Markup:
     ).format(style(series), _shape(series))
 
 
+def swatch(series: int) -> Markup:
+    """A short stroke in a line's colour, for the key of a chart."""
+    return Markup('<svg class="stroke {}" width="18" height="10" aria-hidden="true"><path d="M1 5H15"/></svg>').format(
+        style(series)
+    )
+
+
 def _shape(series: int) -> str:
     return {ENSEMBLE: _DIAMOND, TRUTH: _SHAPES[0]}.get(series, _SHAPES[series % NUM_STYLES])
 

@@ -98,6 +98,11 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
 
 
+def millions(value: int) -> str:
+    """A count in millions: 121_300_000 -> 121.3."""
+    return f"{value / 1e6:.1f}" if value >= 1e5 else f"{value / 1e6:.3f}"
+
+
 def metric(key: str, value: float | None, text: str) -> Markup:
     """A number with its key and its exact value, so that programs can read it back.
 
@@ -197,6 +202,7 @@ _ENVIRONMENT.filters.update(
     count=count,
     size=size,
     number=number,
+    millions=millions,
     duration=duration,
     fact=fact_text,
     code=class_code,

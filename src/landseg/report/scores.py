@@ -190,9 +190,9 @@ def _matrix(classes: Sequence[str], member: Member) -> Matrix:
 def _cell(classes: Sequence[str], truth: int, prediction: int, pixels: int, share: float) -> MatrixCell:
     # A jump at one half: no shade between lets both dark and light text be read well.
     shade = share if share < 0.5 else 0.7 + 0.6 * (share - 0.5)
-    kinds = ["hi"] if share >= 0.5 else ["lo"] if share < 0.01 else []
+    kinds = ["hi"] if share >= 0.5 else ["lo"] if share < 0.005 else []
     title = f"{classes[truth]}, called {classes[prediction]}: {percent(share, 2)} % ({count(pixels)} pixels)"
-    text = "" if not pixels else "<1" if share < 0.01 else percent(share, 0)
+    text = percent(share, 0) if pixels else ""
     return MatrixCell(f"{shade:.2f}", text, title, " ".join([*kinds, *(["diagonal"] if truth == prediction else [])]))
 
 

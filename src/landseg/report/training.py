@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from landseg.report.page import Facts
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from landseg.report import figures
+from landseg.report.figures import Series
+from landseg.report.page import NO_VALUE, Facts, palette_css, percent, render_page
+from landseg.report.scores import SUMMARY_KEYS, Member, Prediction, class_rows
+
+_MAX_EVALUATIONS = 100
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class TrainingReport:
         classes: class names in class-id order.
         palette: one RGB colour per class.
         iterations: the iterations that were logged, rising; the x axis of `losses` and `lr`.
-        losses: by name (`loss`, `decode.loss_ce`, `aux.loss_ce`): one value per logged iteration.
+        losses: by name (`loss`, `decode.loss_ce`, `aux.loss_ce`): one value per logged iteration; `loss` is the sum.
         lr: learning rate per logged iteration.
         evaluations: in the order they were made; the last one is the model's.
         train_pixels: labelled pixels per class that were trained on; empty where not known.
@@ -43,7 +52,7 @@ class TrainingReport:
         images_per_s: mean training speed over all processes.
         seconds: wall-clock time of training.
         num_gpus: 0 on CPU.
-        peak_memory_bytes: largest GPU memory of one process; None on CPU.
+        peak_memory_bytes: largest memory of one process: the GPU's, or on CPU the process's own.
         size_bytes: of the checkpoint.
         config: the resolved mmseg config as text.
         provenance: sections of facts: dataset, parameters, environment, versions.
@@ -70,3 +79,138 @@ class TrainingReport:
     config: str = ""
     provenance: Facts = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with its title, a note, and (marker, name) of each line."""
+
+    title: str
+    note: str
+    key: tuple[tuple[Markup, str], ...]
+    figure: Markup
+
+
+def render(report: TrainingReport) -> str:
+    """Make the page.
+
+    Returns:
+        HTML, at most 5 MB.
+    """
+    last = report.evaluations[-1].scores if report.evaluations else {}
+    member = Member(Prediction(report.name, last), 0, report.name)
+    total = sum(report.train_pixels)
+    shares = [pixels / max(1, total) for pixels in report.train_pixels]
+    charts = _charts(report)
+    sections = [
+        ("result", "Result", True),
+        ("curves", "Curves", bool(charts)),
+        ("classes", "Classes", bool(report.evaluations)),
+        ("epochs", "Epochs", len(report.evaluations) > 1),
+        ("config", "Config", bool(report.config)),
+        ("provenance", "Provenance", bool(report.provenance)),
+    ]
+    return render_page(
+        "training.html",
+        kind="training report",
+        title=report.name,
+        meta=[f"run {report.run_id}", f"dataset {report.dataset}", f"config {report.config_name}"],
+        sections=[(id, name) for id, name, present in sections if present],
+        palette_css=palette_css(report.palette),
+        report=report,
+        member=member,
+        keys=SUMMARY_KEYS,
+        verdict=_verdict(report),
+        charts=charts,
+        class_rows=class_rows(report.classes, [member], shares),
+        class_ruler=figures.ruler(figures.axis((), 0, 1), lambda value: percent(value, 0)),
+        best=[_best_epoch(report, f"IoU.{name}") for name in report.classes],
+        shown_evaluations=report.evaluations[-_MAX_EVALUATIONS:],
+    )
+
+
+def _verdict(report: TrainingReport) -> Markup:
+    """The result in one or two sentences."""
+    if not report.evaluations:
+        return Markup("<b>{}</b> was not scored: no labelled split was kept from training.").format(report.name)
+    best = max(report.evaluations, key=lambda evaluation: evaluation.scores["mIoU"])
+    last = report.evaluations[-1]
+    text = Markup("<b>{}</b> reaches a mean IoU of <b>{} %</b> on val after {} {}.").format(
+        report.name, percent(last.scores["mIoU"], 2), last.epoch, "epoch" if last.epoch == 1 else "epochs"
+    )
+    if best is not last:
+        text += Markup(" It was {} % after epoch {}.").format(percent(best.scores["mIoU"], 2), best.epoch)
+    return text
+
+
+def _best_epoch(report: TrainingReport, key: str) -> str:
+    """A class's best score and the epoch it was reached in."""
+    known = [evaluation for evaluation in report.evaluations if key in evaluation.scores]
+    if not known:
+        return NO_VALUE
+    best = max(known, key=lambda evaluation: evaluation.scores[key])
+    return f"{percent(best.scores[key])} (epoch {best.epoch})"
+
+
+def _charts(report: TrainingReport) -> list[Chart]:
+    iterations = np.asarray(report.iterations, np.float64)
+    charts = []
+    if report.evaluations:
+        charts.append(_scores_chart(report))
+    if len(iterations) > 1:
+        charts += [_loss_chart(report, iterations), _lr_chart(report, iterations)]
+    return charts
+
+
+def _scores_chart(report: TrainingReport) -> Chart:
+    epochs = np.array([evaluation.epoch for evaluation in report.evaluations], np.float64)
+    series = [
+        Series(key, number, epochs, _percentages(report.evaluations, key), points=True)
+        for number, key in enumerate(SUMMARY_KEYS)
+    ]
+    values = [float(value) for line in series for value in line.y]
+    x = figures.axis([*epochs, max(1.0, *epochs)], low=0, num_ticks=6)
+    last = ", ".join(f"{line.name} {line.y[-1]:.1f}" for line in series)
+    title = f"Scores on val per epoch in percent, at the end {last}"
+    key = tuple((figures.swatch(line.series), line.name) for line in series)
+    return Chart("Scores on val", "percent", key, figures.lines(title, series, "epoch", x, figures.axis(values)))
+
+
+def _percentages(evaluations: tuple[Evaluation, ...], key: str) -> NDArray[np.float64]:
+    return np.array([100 * evaluation.scores.get(key, np.nan) for evaluation in evaluations], np.float64)
+
+
+def _loss_chart(report: TrainingReport, iterations: NDArray[np.float64]) -> Chart:
+    curves = {name: np.asarray(values, np.float64) for name, values in report.losses.items()}
+    series = []
+    for number, (name, values) in enumerate(curves.items()):
+        series.append(Series(name, number, iterations, values, faint=True))
+        series.append(Series(f"{name}, running mean", number, iterations, figures.smooth(values)))
+    # A spike at the start must not flatten what follows; it leaves the chart at the top, and the note says so.
+    finite = np.concatenate([values[np.isfinite(values)] for values in curves.values()] or [np.zeros(1)])
+    top = float(np.quantile(finite, 0.995)) * 1.1 if len(finite) else 1.0
+    y = figures.axis([0.0, top], low=0)
+    beyond = int(np.sum(finite > y.high))
+    broken = sum(int(np.sum(~np.isfinite(values))) for values in curves.values())
+    notes = ["faint: as logged, strong: running mean"]
+    notes += [f"{beyond} values are higher than the chart"] if beyond else []
+    notes += [f"{broken} values are not finite"] if broken else []
+    ends = ", ".join(f"{name} {values[-1]:.4g}" for name, values in curves.items())
+    key = tuple((figures.swatch(number), name) for number, name in enumerate(curves))
+    x = figures.axis(iterations, low=0, num_ticks=6)
+    return Chart(
+        "Loss",
+        "; ".join(notes),
+        key,
+        figures.lines(f"Loss per iteration, at the end {ends}", series, "iteration", x, y),
+    )
+
+
+def _lr_chart(report: TrainingReport, iterations: NDArray[np.float64]) -> Chart:
+    values = np.asarray(report.lr, np.float64)
+    x = figures.axis(iterations, low=0, num_ticks=6)
+    title = f"Learning rate per iteration, from {values[0]:.3g} over {np.nanmax(values):.3g} to {values[-1]:.3g}"
+    figure = figures.lines(
+        title, [Series("learning rate", 0, iterations, values)], "iteration", x, figures.axis(values, low=0)
+    )
+    return Chart("Learning rate", "of the first parameter group", (), figure)
