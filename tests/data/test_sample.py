@@ -1,17 +1,15 @@
 import argparse
 import hashlib
-import json
 
 import numpy as np
 import pytest
 import tifffile
-import yaml
 from PIL import Image
 
 from landseg.data import sample, sample_noise
-from landseg.data.manifest import ClassSchema
 from landseg.data.sample import COMPRESSIONS, PALETTE, SampleOptions, draw_tile, make_sample_dataset
 from landseg.data.sample_covers import CLASSES
+from landseg.data.schema import parse_config
 from landseg.errors import ConfigError
 from landseg.stages import make_sample_data
 
@@ -71,10 +69,9 @@ def test_the_tree_is_the_raw_dataset_contract(tmp_path):
 @pytest.mark.parametrize("bands", [3, 4])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_the_description_is_a_valid_schema(bands, dtype):
-    description = yaml.safe_load(sample.dataset_description(SampleOptions(bands=bands, dtype=dtype)))
-    assert description.pop("version") == 1
-    assert description.pop("name") == "sample"
-    schema = ClassSchema.model_validate_json(json.dumps(description))
+    config = parse_config(sample.dataset_description(SampleOptions(bands=bands, dtype=dtype)).encode(), "dataset.yaml")
+    schema = config.class_schema(bands, config.scale_for(bands))
+    assert config.name == "sample"
     assert schema.classes[0] == "background"
     assert schema.num_classes == 9
     assert schema.bands == tuple(range(1, bands + 1))

@@ -137,7 +137,7 @@ def dataset_description(options: SampleOptions) -> str:
         "label_offset": 0,
     }
     if options.dtype == "uint16":
-        description["scale"] = {"low": [0.0 for _ in bands], "high": [float(_WHITE_UINT16) for _ in bands]}
+        description["scale"] = {"method": "range", "low": 0, "high": _WHITE_UINT16}
     return yaml.safe_dump(description, sort_keys=False, default_flow_style=None, width=100)
 
 
