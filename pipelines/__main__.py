@@ -22,6 +22,7 @@ def main() -> int:
     command.add_argument(
         "--output-dir", type=Path, metavar="DIR", help="write the pipelines here, not over the committed files"
     )
+    command.add_argument("--check", action="store_true", help="write nothing; fail where a committed file is stale")
     command.set_defaults(function=_compile)
 
     command = commands.add_parser("run", help="run a pipeline on this machine")
@@ -53,6 +54,13 @@ def main() -> int:
 def _compile(args: argparse.Namespace) -> int:
     from pipelines.compile import PIPELINES, compile_text, targets
 
+    if args.check:
+        stale = [
+            path for path, source in targets().items() if not path.exists() or path.read_text() != compile_text(source)
+        ]
+        for path in stale:
+            print(f"{path} is not what the code compiles to: run `make compile`", file=sys.stderr)
+        return 2 if stale else 0
     if args.output_dir is None:
         files = targets()
     else:

@@ -54,9 +54,13 @@ def _value(name: str, text: str, kind: str) -> Any:
     error = ValueError(f"--param {name}: expected {_KINDS.get(kind, kind)}, found {text!r}")
     types = {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float), "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse)
     except ValueError:
         raise error from None
     if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):  # type: ignore[arg-type]
         raise error
     return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,62 @@
+# `make help` lists the targets. Everything runs in .venv, which `make setup` creates from pinned and hashed requirements.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PYTHON ?=
+# One process per core: more threads in each only get in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check lint format compile lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv and install everything, pinned and hashed
+
+# mmcv's setup.py needs an older setuptools than pip would take for the build: requirements/build.txt says why.
+$(STAMP): requirements/dev.txt requirements/build.txt pyproject.toml
+	@for python in $(PYTHON) python3.11 python3.12 python3 python; do \
+	  $$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null || continue; \
+	  $(BIN)/python -c '' 2>/dev/null || $$python -m venv --clear $(VENV) || exit 1; \
+	  exit 0; \
+	done; \
+	echo "make setup: expected Python 3.11 or 3.12 with ensurepip, found none; name one: make setup PYTHON=/path/to/python" >&2; \
+	exit 2
+	@echo "installing the pinned requirements into $(VENV): several GB with CUDA's libraries, some minutes"
+	PIP_CONSTRAINT=$(CURDIR)/requirements/build.txt $(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## run the whole pipeline on sample data (FRESH=1 starts over)
+	@$(BIN)/python -m pipelines demo $(if $(FRESH),--fresh) $(if $(DOCKER),--docker)
+
+test: check ## what CI runs: check, and the tests that are not slow
+	$(PYTEST) -m "not slow"
+
+test-slow: $(STAMP) ## the slow tests: random kills, exhaustive corruption, full-size models
+	$(PYTEST) -m slow
+
+check: lint ## lint, and that the committed YAML is what the code compiles to
+	$(BIN)/python -m pipelines compile --check
+
+lint: $(STAMP) ## style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP) ## format the code, mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+compile: $(STAMP) ## compile components and pipelines to the committed YAML (REGISTRY=… TAG=…)
+	$(BIN)/python -m pipelines compile --registry "$(REGISTRY)" --tag "$(TAG)"
+
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --build-constraints requirements/build.txt --generate-hashes
+lock: ## lock the requirements again after a change in pyproject.toml (needs uv)
+	$(COMPILE) --all-extras pyproject.toml -o requirements/dev.txt
+
+clean: ## remove what was built, .venv apart
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
