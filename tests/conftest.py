@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
@@ -47,13 +48,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
 
 
 @pytest.fixture
-def s3(s3_server: EmbeddedS3, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3:
-    """S3 for one test: credentials and endpoint in the environment, and a prefix of its own."""
+def s3(s3_server: EmbeddedS3, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """S3 for one test: credentials and endpoint in the environment, and a prefix of its own, the same in every run."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in s3_server.env.items():
         monkeypatch.setenv(name, value)
-    prefix = (
-        f"{re.sub(r'[^A-Za-z0-9]+', '-', request.node.name)[:60].strip('-')}-{tmp_path.parent.name}-{tmp_path.name}"
-    )
+    test = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:60].strip("-")
+    prefix = f"{test}-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:8]}"
     return S3(s3_server, f"s3://{BUCKET}/{prefix}", s3_server.root / BUCKET / prefix)

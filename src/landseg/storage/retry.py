@@ -19,8 +19,8 @@ from landseg.errors import StorageError
 R = TypeVar("R")
 
 FIRST_CONTACT_S = 5.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-_ANNOUNCED_ATTEMPT = 6  # about three seconds in: the first hiccups are not worth a line
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
+_ANNOUNCED_ATTEMPT = 7  # about three seconds in: the first hiccups are not worth a line
 
 _log = logging.getLogger("landseg.storage")
 

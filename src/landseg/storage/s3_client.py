@@ -6,6 +6,7 @@ outage from a wrong address (see :mod:`landseg.storage.retry`).
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -49,6 +50,7 @@ _CREDENTIAL_ERRORS = (
     boto_errors.PartialCredentialsError,
     boto_errors.CredentialRetrievalError,
 )
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # answers that are cut off are handled here
 _CREDENTIALS_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
@@ -81,7 +83,17 @@ def _new_connection() -> _Connection:
         s3={"addressing_style": os.environ.get("LANDSEG_S3_ADDRESSING", "path")},
     )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return _Connection(boto3.session.Session().client("s3", config=config, region_name=region))
+    client = boto3.session.Session().client("s3", config=config, region_name=region)
+    client.meta.events.register("before-parse.s3", _refuse_half_a_head)
+    return _Connection(client)
+
+
+def _refuse_half_a_head(operation_model: Any, response_dict: dict[str, Any], **_rest: object) -> None:
+    """Refuse an answer that was cut off inside its head: http.client takes it for a whole one with an empty body."""
+    names = {name.lower() for name in response_dict["headers"]}
+    framed = names & {"content-length", "transfer-encoding", "connection"}
+    if not framed and operation_model.http["method"] != "HEAD" and response_dict["status_code"] not in {204, 304}:
+        raise ConnectionError("the answer was cut off")
 
 
 def connect(uri: str) -> _Connection:
@@ -97,13 +109,19 @@ def connect(uri: str) -> _Connection:
 
 
 def ask(uri: str, operation: str, **arguments: Any) -> dict[str, Any]:
-    """One request whose answer is all in its headers and its XML, e.g. `ask(uri, "head_object", **where)`."""
+    """One request whose answer is all in its headers and its XML, e.g. `ask(uri, "list_objects_v2", Bucket="b")`."""
     answer: dict[str, Any] = request(uri, lambda client: getattr(client, operation)(**arguments))
     return answer
 
 
 def request(uri: str, call: Callable[[Any], R]) -> R:
-    """Run one request, the reading of its answer's body included, until it succeeds or has failed for good."""
+    """Run one request until it succeeds or has failed for good.
+
+    Args:
+        uri: what it is about, for the error line.
+        call: makes the request with the client it is given and reads all it needs of the answer, so that a body that
+            breaks off or a header that is missing (KeyError) is a failure of the request.
+    """
     connection = connect(uri)
 
     def attempt() -> R:
@@ -117,6 +135,8 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
         except _TRANSPORT_ERRORS as err:
             problem = f"object storage at {connection.address} is out of reach: {_reason(err)}"
             raise TransientError(StorageError(uri, problem, "check AWS_ENDPOINT_URL and the network")) from err
+        except KeyError as err:
+            raise TransientError(StorageError(uri, f"object storage left {err} out of its answer")) from err
         except boto_errors.BotoCoreError as err:
             raise StorageError(uri, f"object storage cannot be used: {err}") from err
         connection.reached = True

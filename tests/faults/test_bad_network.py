@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, S3
+
+from benchmarks.netproxy import FaultProxy, Faults
+from landseg import storage
+from landseg.errors import DamagedObjectError, StorageError
+from landseg.storage import s3_client
+
+
+@pytest.fixture
+def proxy(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    with FaultProxy(s3.server.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("big") / "big.bin"
+    path.write_bytes(random.Random(1).randbytes(1 << 20) * 70)
+    return path
+
+
+def uploads_left(s3: S3) -> int:
+    bucket = s3.uri.split("/")[2]
+    return len(s3_client.ask(s3.uri, "list_multipart_uploads", Bucket=bucket).get("Uploads", []))
+
+
+BAD = Faults(error_rate=0.05, reset_rate=0.05, truncate_rate=0.02, flip_rate=0.05, upload_flip_rate=0.05)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_everything_arrives_over_a_bad_network(s3: S3, proxy: FaultProxy, tmp_path: Path, big: Path, seed: int) -> None:
+    proxy.faults, proxy.seed = BAD, seed
+    contents = {f"{s3.uri}/small/{n:03}": random.Random(n).randbytes(1 + n * 50) for n in range(150)}
+    assert storage.put_many(contents.items()) == 150
+    storage.put_file(f"{s3.uri}/big", big)
+    assert sorted(contents) == [info.uri for info in storage.list_objects(f"{s3.uri}/small")]
+    storage.get_many(
+        (uri, tmp_path / uri[-3:], hashlib.sha256(content).hexdigest()) for uri, content in contents.items()
+    )
+    for uri, content in contents.items():
+        assert (tmp_path / uri[-3:]).read_bytes() == content
+    # No checksum is known here; the ETag finds flipped bits.
+    assert dict(storage.parallel(lambda uri: (uri, storage.get_bytes(uri)), contents)) == contents
+    for info in storage.parallel(storage.stat, contents):
+        assert info is not None
+        assert info.size_bytes == len(contents[info.uri])
+    sha256 = storage.file_sha256(big)
+    storage.get_file(f"{s3.uri}/big", tmp_path / "big", sha256=sha256)
+    storage.check(f"{s3.uri}/big", size_bytes=big.stat().st_size, sha256=sha256)
+    assert storage.file_sha256(s3.folder / "big") == sha256
+    for fault in ("503 Slow Down", "500 Internal Server Error", "truncated", "upload reset", "answer reset"):
+        assert proxy.counts[fault] > 0, fault
+    assert proxy.counts["answer bit flipped"] > 0
+    assert proxy.counts["upload bit flipped"] > 0
+    assert uploads_left(s3) == 0
+
+
+def test_a_damaged_part_is_uploaded_again(s3: S3, proxy: FaultProxy, tmp_path: Path, big: Path) -> None:
+    proxy.faults, proxy.seed = Faults(upload_flip_rate=0.3), 4
+    storage.put_file(f"{s3.uri}/big", big)
+    assert proxy.counts["upload bit flipped"] > 0
+    assert storage.file_sha256(s3.folder / "big") == storage.file_sha256(big)
+    assert uploads_left(s3) == 0
+
+
+def test_bytes_that_are_damaged_every_time_are_refused(s3: S3, proxy: FaultProxy, tmp_path: Path) -> None:
+    storage.put_bytes(f"{s3.uri}/x", b"12345678" * 100)
+    proxy.faults = Faults(flip_rate=1.0)
+    with pytest.raises(DamagedObjectError, match="expected bytes with sha256"):
+        storage.get_file(f"{s3.uri}/x", tmp_path / "x", sha256=hashlib.sha256(b"12345678" * 100).hexdigest())
+    assert list(tmp_path.iterdir()) == []
+
+
+def outage_in_mid_work(s3: S3, proxy: FaultProxy, seconds: float, tmp_path: Path, big: Path) -> None:
+    storage.put_bytes(f"{s3.uri}/first", b"contact")
+    proxy.faults = Faults(latency_s=0.005)
+    timer = threading.Timer(0.2, proxy.outage, (seconds,))
+    timer.start()
+    start = time.monotonic()
+    contents = [(f"{s3.uri}/{n:03}", str(n).encode() * 100) for n in range(200)]
+    assert storage.put_many(contents, workers=4) == 300
+    storage.put_file(f"{s3.uri}/big", big)
+    storage.get_file(f"{s3.uri}/big", tmp_path / "big", sha256=storage.file_sha256(big))
+    assert time.monotonic() - start > seconds
+    for uri, content in contents:
+        assert (s3.folder / uri[-3:]).read_bytes() == content
+
+
+def test_an_outage_is_waited_out(s3: S3, proxy: FaultProxy, tmp_path: Path, big: Path) -> None:
+    outage_in_mid_work(s3, proxy, 1.5, tmp_path, big)
+
+
+@pytest.mark.slow
+def test_an_outage_of_thirty_seconds_is_waited_out(
+    s3: S3, proxy: FaultProxy, tmp_path: Path, big: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage_in_mid_work(s3, proxy, 30.0, tmp_path, big)
+    assert re.search(r"out of reach: .*; trying again for up to 1\d\d s", caplog.text)
+
+
+def test_an_outage_without_end_ends_with_one_line(
+    s3: S3, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, big: Path
+) -> None:
+    storage.put_bytes(f"{s3.uri}/first", b"contact")
+    monkeypatch.setenv("LANDSEG_S3_RETRY_S", "1.5")
+    proxy.down = True
+    start = time.monotonic()
+    with pytest.raises(StorageError, match=r"is out of reach: .*; gave up after \d+ attempts \(check") as caught:
+        storage.put_many((f"{s3.uri}/{n}", b"x") for n in range(100))
+    assert "\n" not in str(caught.value)
+    assert 0.5 < time.monotonic() - start < 10
+
+
+def test_errors_without_end_name_the_answer(s3: S3, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDSEG_S3_RETRY_S", "0.5")
+    proxy.faults = Faults(error_rate=1.0)
+    with pytest.raises(StorageError, match=r"object storage answered 50[03] .*; gave up after \d+ attempts"):
+        storage.get_bytes(f"{s3.uri}/x")
+
+
+def test_an_upload_that_fails_for_good_is_aborted(s3: S3, proxy: FaultProxy, big: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    parts: list[object] = []
+
+    def stop_at_the_third_part(params: dict[str, object], **_rest: object) -> None:
+        parts.append(params["PartNumber"])
+        if len(parts) == 3:
+            raise StopError
+
+    events = s3_client.connect(s3.uri).client.meta.events
+    events.register("provide-client-params.s3.UploadPart", stop_at_the_third_part)
+    with pytest.raises(StopError):
+        storage.put_file(f"{s3.uri}/big", big)
+    assert uploads_left(s3) == 0
+    assert storage.stat(f"{s3.uri}/big") is None
+
+
+UPLOAD = """
+import sys
+from pathlib import Path
+from landseg import storage
+storage.put_file(sys.argv[1], Path(sys.argv[2]))
+"""
+
+
+def test_the_upload_of_a_killed_process_is_invisible_and_can_be_cleaned(s3: S3, proxy: FaultProxy, big: Path) -> None:
+    proxy.faults = Faults(latency_s=0.3)
+    uri = f"{s3.uri}/big"
+    with subprocess.Popen([sys.executable, "-c", UPLOAD, uri, str(big)], cwd=ROOT) as process:
+        deadline = time.monotonic() + 30
+        while proxy.counts["requests"] < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    proxy.faults = Faults()
+    assert storage.stat(uri) is None
+    assert uploads_left(s3) == 1
+    assert storage.clean_abandoned(s3.uri) == 0  # young ones may be at work
+    assert storage.clean_abandoned(s3.uri + "-other", older_than_s=0) == 0
+    assert storage.clean_abandoned(s3.uri, older_than_s=0) == 1
+    assert uploads_left(s3) == 0
