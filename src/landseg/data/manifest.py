@@ -66,11 +66,42 @@ class ClassSchema(Model):
         return len(self.classes)
 
 
+class GeoKeys(Model):
+    """A coordinate reference system as a GeoTIFF states it: the values of tags 34735, 34736 and 34737."""
+
+    directory: Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(min_length=4, max_length=4096)]
+    doubles: Annotated[tuple[float, ...], Field(max_length=4096)] = ()
+    ascii: Annotated[str, Field(max_length=16384)] = ""
+
+
+class Geo(Model):
+    """Where a tile lies.
+
+    Attributes:
+        crs: position in the manifest's `crs`; None where the file names none.
+        transform: (a, b, c, d, e, f): x = a·column + b·row + c, y = d·column + e·row + f, as the file's tags say.
+    """
+
+    crs: Count | None
+    transform: tuple[float, float, float, float, float, float]
+
+
+class SceneWindow(Model):
+    """Which part of which scene a tile was cut from: the scene's id and size, the window's first row and column."""
+
+    id: TileId
+    y: Count
+    x: Count
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+
+
 class Tile(Model):
     """One row of a split's tile index: where the tile's bytes lie and what they are.
 
     `image` and `label` are (byte offset, length) inside the shard's tar file, pointing at the member's content: the
-    unchanged bytes of the source file (or of the tile cut from a scene). `label` is None in an unlabelled split.
+    unchanged bytes of the source file (or of the tile cut from a scene). `label` is None in an unlabelled split, `geo`
+    in a file without georeference, `scene` in a tile that was not cut from a larger image.
     """
 
     id: TileId
@@ -81,6 +112,16 @@ class Tile(Model):
     width: Annotated[int, Field(ge=1)]
     image_sha256: Sha256
     label_sha256: Sha256 | None
+    geo: Geo | None = None
+    scene: SceneWindow | None = None
+
+
+class SkippedTile(Model):
+    """A tile of the source that was left out because it is bad (`--on-bad-tile skip`), and why."""
+
+    split: Split
+    id: str
+    problem: str
 
 
 class Shard(Blob):
@@ -107,6 +148,7 @@ class DatasetManifest(Document):
 
     `dataset_id` names the content (schema, tiles and their bytes) and nothing else: neither the time nor the place of
     staging. Band statistics are over the selected bands, in the order of `class_schema.bands`, in stored units.
+    `crs` holds the coordinate reference systems that the tiles name by position.
     """
 
     kind: Literal["landseg.dataset"] = "landseg.dataset"
@@ -117,3 +159,5 @@ class DatasetManifest(Document):
     num_bands: Annotated[int, Field(ge=1, le=16)]
     dtype: Literal["uint8", "uint16"]
     splits: dict[Split, SplitInfo]
+    crs: tuple[GeoKeys, ...] = ()
+    skipped: tuple[SkippedTile, ...] = ()
