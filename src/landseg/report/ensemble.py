@@ -154,6 +154,7 @@ def render(report: EnsembleReport) -> str:
         for split, number in report.num_tiles.items()
     )
     axis = score_axis(members, "mIoU")
+    rows, ruler = class_rows(report.classes, members, shares)
     return render_page(
         "ensemble.html",
         kind="ensemble report",
@@ -168,8 +169,8 @@ def render(report: EnsembleReport) -> str:
         gain=_gain(report),
         headline=[(member, figures.dots(member.mark("mIoU"), axis, percent)) for member in members],
         headline_ruler=figures.ruler(axis, lambda value: percent(value, 0)),
-        class_rows=class_rows(report.classes, members, shares) if scored else [],
-        class_ruler=figures.ruler(figures.axis((), 0, 1), lambda value: percent(value, 0)),
+        class_rows=rows if scored else [],
+        class_ruler=ruler,
         matrices=matrices(report.classes, members),
         confusions=[] if confusion is None else largest_confusions(confusion),
         galleries=shown,

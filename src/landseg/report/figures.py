@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from landseg.report.page import Interval, number
+from landseg.report.page import Interval, count, number
 
 ENSEMBLE = -1
 """Series number of the ensemble."""
@@ -72,26 +72,35 @@ class Series:
     faint: bool = False
 
 
-def axis(values: Iterable[float], low: float | None = None, high: float | None = None, num_ticks: int = 5) -> Axis:
-    """An axis around finite values, its ends on ticks of 1, 2, 2.5 or 5 times a power of ten.
+def axis(
+    values: Iterable[float],
+    low: float | None = None,
+    high: float | None = None,
+    num_ticks: int = 5,
+    whole: bool = False,
+) -> Axis:
+    """An axis around finite values; ticks, and the ends that are not fixed, at 1, 2, 2.5 or 5 times a power of ten.
 
     Args:
         values: what must fit.
         low: fixed lower end.
         high: fixed upper end.
         num_ticks: about how many ticks.
+        whole: ticks at whole numbers only.
     """
     finite = [value for value in values if math.isfinite(value)]
     bottom = low if low is not None else min(finite, default=0.0)
     top = high if high is not None else max(finite, default=1.0)
-    if not top > bottom:
+    if not top - bottom > 1e-9 * max(abs(top), abs(bottom), 1e-3):  # one value, as far as a chart can tell
         bottom, top = (bottom, bottom + 1) if low is not None else (bottom - 0.5, bottom + 0.5)
     rough = (top - bottom) / max(1, num_ticks - 1)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    factors = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
+    step = next(factor * power for factor in factors if factor * power >= rough * 0.999)
+    step = max(step, 1.0) if whole else step
     first = math.ceil(bottom / step - 1e-9) if low is not None else math.floor(bottom / step + 1e-9)
     last = math.floor(top / step + 1e-9) if high is not None else math.ceil(top / step - 1e-9)
-    ticks = tuple(round(index * step, 12) for index in range(first, last + 1))
+    ticks = tuple(float(f"{index * step:.12g}") for index in range(first, last + 1))
     return Axis(low if low is not None else ticks[0], high if high is not None else ticks[-1], ticks)
 
 
@@ -161,7 +170,7 @@ def lines(title: str, series: Sequence[Series], x_name: str, x: Axis, y: Axis) -
         title: what the chart shows, for those who cannot see it.
         series: the lines; a value that is not finite breaks its line.
         x_name: what the x axis counts.
-        x: the x axis.
+        x: the x axis, of whole numbers.
         y: the y axis.
     """
     grid = "".join(f"M0 {1000 - 10 * y.at(tick):.0f}H1000" for tick in y.ticks)
@@ -179,7 +188,7 @@ def lines(title: str, series: Sequence[Series], x_name: str, x: Axis, y: Axis) -
             )
             paths.append(Markup('<path class="points {}" d="{}"/>').format(kind, dots_path))
     ticks = [Markup('<span class="ty" style="bottom:{:.2f}%">{}</span>').format(y.at(t), number(t, 3)) for t in y.ticks]
-    ticks += [Markup('<span class="tx" style="left:{:.2f}%">{}</span>').format(x.at(t), number(t, 6)) for t in x.ticks]
+    ticks += [Markup('<span class="tx" style="left:{:.2f}%">{}</span>').format(x.at(t), count(t)) for t in x.ticks]
     return Markup(
         '<div class="chart" role="img" aria-label="{}"><div class="plot">'
         '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" aria-hidden="true">{}</svg>{}</div>'

@@ -94,7 +94,12 @@ def fit(items: Sequence[T], encode: Callable[[T, int], tuple[R, int]], budget: i
         The encoded items, in order; fewer than `items` only where the smallest pictures are still too large.
     """
     encoded: list[R] = []
+    few = items[:: max(1, len(items) // 4)]
     for side in pictures.SIDES:
+        # A few items tell which sizes are not worth a try; the smallest is always tried.
+        guess = sum(encode(item, side)[1] for item in few) * len(items) / max(1, len(few))
+        if guess > 1.1 * budget and side != pictures.SIDES[-1]:
+            continue
         encoded, used = [], 0
         for item in items:
             result, size = encode(item, side)

@@ -113,7 +113,9 @@ def metric(key: str, value: float | None, text: str) -> Markup:
     """
     if value is None:
         return escape(text)
-    return Markup('<span data-metric="{}" data-value="{}">{}</span>').format(key, repr(value), text)
+    return Markup('<span data-metric="{}" data-value="{}">{}</span>').format(
+        key, repr(value if isinstance(value, int) else float(value)), text
+    )
 
 
 def hex_colour(colour: RGB) -> str:

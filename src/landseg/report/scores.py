@@ -101,26 +101,30 @@ class ClassRow:
     gain: float | None
 
 
-def score_axis(members: Sequence[Member], key: str) -> Axis:
+def score_axis(members: Sequence[Member], *keys: str) -> Axis:
     """An axis on which the members' scores and their intervals can be told apart."""
-    values = [value for member in members if (value := member.get(key)) is not None]
-    ends = [end for member in members for end in member.prediction.intervals.get(key, ())]
-    spread = [*values, *ends]
+    spread = [value for member in members for key in keys if (value := member.get(key)) is not None]
+    spread += [end for member in members for key in keys for end in member.prediction.intervals.get(key, ())]
     if not spread:
         return figures.axis((), 0, 1)
-    margin = max(0.01, 0.1 * (max(spread) - min(spread)))
+    margin = max(0.01, 0.05 * (max(spread) - min(spread)))
     return figures.axis([max(0.0, min(spread) - margin), min(1.0, max(spread) + margin)], num_ticks=4)
 
 
-def class_rows(classes: Sequence[str], members: Sequence[Member], shares: Sequence[float]) -> list[ClassRow]:
+def class_rows(
+    classes: Sequence[str], members: Sequence[Member], shares: Sequence[float]
+) -> tuple[list[ClassRow], Markup]:
     """Per-class IoU in falling order of the last member's, classes without one at the end.
 
     Args:
         classes: class names in class-id order.
         members: the ensemble last.
         shares: share of the scored pixels per class; empty where not known.
+
+    Returns:
+        The rows, and the ruler of their chart.
     """
-    axis = figures.axis((), 0, 1)
+    axis = score_axis(members, *(f"IoU.{name}" for name in classes))
     rows = []
     for class_id, name in enumerate(classes):
         key = f"IoU.{name}"
@@ -140,7 +144,8 @@ def class_rows(classes: Sequence[str], members: Sequence[Member], shares: Sequen
             )
         )
     last = members[-1]
-    return sorted(rows, key=lambda row: -(last.get(f"IoU.{classes[row.class_id]}") or -1.0))
+    rows.sort(key=lambda row: -last.prediction.scores.get(f"IoU.{classes[row.class_id]}", -1.0))
+    return rows, figures.ruler(axis, lambda value: percent(value, 0))
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def render(report: TrainingReport) -> str:
     total = sum(report.train_pixels)
     shares = [pixels / max(1, total) for pixels in report.train_pixels]
     charts = _charts(report)
+    rows, ruler = class_rows(report.classes, [member], shares)
     sections = [
         ("result", "Result", True),
         ("curves", "Curves", bool(charts)),
@@ -122,8 +123,8 @@ def render(report: TrainingReport) -> str:
         keys=SUMMARY_KEYS,
         verdict=_verdict(report),
         charts=charts,
-        class_rows=class_rows(report.classes, [member], shares),
-        class_ruler=figures.ruler(figures.axis((), 0, 1), lambda value: percent(value, 0)),
+        class_rows=rows,
+        class_ruler=ruler,
         best=[_best_epoch(report, f"IoU.{name}") for name in report.classes],
         shown_evaluations=report.evaluations[-_MAX_EVALUATIONS:],
     )
@@ -144,11 +145,13 @@ def _verdict(report: TrainingReport) -> Markup:
 
 
 def _best_epoch(report: TrainingReport, key: str) -> str:
-    """A class's best score and the epoch it was reached in."""
+    """A class's best score and its epoch, where that is not the last one's."""
     known = [evaluation for evaluation in report.evaluations if key in evaluation.scores]
     if not known:
         return NO_VALUE
     best = max(known, key=lambda evaluation: evaluation.scores[key])
+    if best is report.evaluations[-1]:
+        return NO_VALUE
     return f"{percent(best.scores[key])} (epoch {best.epoch})"
 
 
@@ -169,7 +172,7 @@ def _scores_chart(report: TrainingReport) -> Chart:
         for number, key in enumerate(SUMMARY_KEYS)
     ]
     values = [float(value) for line in series for value in line.y]
-    x = figures.axis([*epochs, max(1.0, *epochs)], low=0, num_ticks=6)
+    x = figures.axis((), low=0, high=max(1.0, *epochs), whole=True)
     last = ", ".join(f"{line.name} {line.y[-1]:.1f}" for line in series)
     title = f"Scores on val per epoch in percent, at the end {last}"
     key = tuple((figures.swatch(line.series), line.name) for line in series)
@@ -197,7 +200,7 @@ def _loss_chart(report: TrainingReport, iterations: NDArray[np.float64]) -> Char
     notes += [f"{broken} values are not finite"] if broken else []
     ends = ", ".join(f"{name} {values[-1]:.4g}" for name, values in curves.items())
     key = tuple((figures.swatch(number), name) for number, name in enumerate(curves))
-    x = figures.axis(iterations, low=0, num_ticks=6)
+    x = figures.axis((), low=0, high=float(iterations[-1]), whole=True)
     return Chart(
         "Loss",
         "; ".join(notes),
@@ -208,7 +211,7 @@ def _loss_chart(report: TrainingReport, iterations: NDArray[np.float64]) -> Char
 
 def _lr_chart(report: TrainingReport, iterations: NDArray[np.float64]) -> Chart:
     values = np.asarray(report.lr, np.float64)
-    x = figures.axis(iterations, low=0, num_ticks=6)
+    x = figures.axis((), low=0, high=float(iterations[-1]), whole=True)
     title = f"Learning rate per iteration, from {values[0]:.3g} over {np.nanmax(values):.3g} to {values[-1]:.3g}"
     figure = figures.lines(
         title, [Series("learning rate", 0, iterations, values)], "iteration", x, figures.axis(values, low=0)

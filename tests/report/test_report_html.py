@@ -1,0 +1,288 @@
+"""What every report must be: well-formed, complete in itself, readable by machines and by screen readers, small."""
+
+import dataclasses
+import itertools
+import re
+
+import numpy as np
+import pytest
+from html_tree import metrics, parse
+from report_examples import data_example, ensemble_example, predict, training_example
+
+from landseg.report import data, ensemble, page, training
+from landseg.report.data import Problem
+from landseg.report.ensemble import ClassAreas, Prediction, TilePicture
+
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(1)>'&{{7*7}}</style>"
+
+PAGES = {
+    "ensemble": lambda: ensemble.render(ensemble_example(num_tiles=6)),
+    "one model": lambda: ensemble.render(ensemble_example(names=("swin",), num_tiles=3, intervals=False)),
+    "four models": lambda: ensemble.render(ensemble_example(names=("swin", "resnest", "third", "fourth"), num_tiles=3)),
+    "no labels": lambda: ensemble.render(ensemble_example(labelled=False, num_tiles=3)),
+    "data": lambda: data.render(data_example(num_samples=4)),
+    "bad data": lambda: data.render(data_example(num_samples=2, num_problems=500)),
+    "training": lambda: training.render(training_example()),
+    "training, not scored": lambda: training.render(training_example(evaluated=False)),
+}
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def html(request):
+    return PAGES[request.param]()
+
+
+@pytest.fixture(scope="module")
+def tree(html):
+    return parse(html)
+
+
+def test_the_page_is_well_formed(html, tree):
+    assert html.lower().startswith("<!doctype html>")
+    assert [element.tag for element in tree.children if not isinstance(element, str)] == ["html"]
+    (root,) = tree.all("html")
+    assert root["lang"] == "en"
+    assert tree.all("title")[0].text
+    assert len(tree.all("main")) == 1
+
+
+def test_nothing_is_fetched_from_anywhere(html, tree):
+    assert not tree.all("link", "iframe", "object", "embed", "base", "form")
+    for element in tree.walk():
+        for name in ("src", "href", "srcset", "action", "poster", "xlink:href"):
+            value = element.get(name)
+            assert value is None or value.startswith(("data:image/webp;base64,", "#")), (element.tag, name, value)
+        assert not any(name.startswith("on") for name in element.attributes)
+    styles = "".join(child for style in tree.all("style") for child in style.children if isinstance(child, str))
+    assert "url(" not in styles
+    assert "@import" not in styles
+    (policy,) = [meta["content"] for meta in tree.all("meta") if meta.get("http-equiv")]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert len(tree.all("script")) == 1
+
+
+def test_headings_are_in_order(tree):
+    levels = [int(element.tag[1]) for element in tree.all("h1", "h2", "h3", "h4", "h5", "h6")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    for section in tree.all("section"):
+        assert section.all("h2")[0]["id"] == section["aria-labelledby"]
+
+
+def test_identifiers_are_unique_and_links_lead_somewhere(tree):
+    ids = [element["id"] for element in tree.walk() if "id" in element.attributes]
+    assert len(set(ids)) == len(ids)
+    for link in tree.all("a"):
+        assert link["href"][1:] in ids
+        assert link.text
+    for label in tree.all("label"):
+        assert label["for"] in ids
+    for element in tree.walk():
+        for name in ("aria-labelledby", "data-copy"):
+            assert element.get(name) is None or element[name] in ids
+    assert {link["href"][1:] for link in tree.all("nav")[0].all("a")} == {s["id"] for s in tree.all("section")}
+
+
+def test_pictures_have_words(tree):
+    for image in tree.all("img"):
+        assert image["alt"].strip()
+        assert image["width"]
+        assert image["height"]
+    for svg in tree.all("svg"):
+        hidden = svg.get("aria-hidden") == "true" or any(a.get("aria-hidden") == "true" for a in svg.ancestors())
+        assert hidden or svg.get("aria-label")
+    for chart in (element for element in tree.walk() if element.get("role") == "img"):
+        assert chart["aria-label"].strip()
+
+
+def test_tables_have_headers_and_captions(tree):
+    for table in tree.all("table"):
+        assert len(table.all("caption")) == 1
+        assert all(cell.get("scope") in {"col", "row"} for cell in table.all("th"))
+        assert all(cell.text for cell in table.all("th"))
+        width = len(table.all("thead")[0].all("th"))
+        rows = table.all("tbody")[0].all("tr")
+        assert rows
+        assert {len(row.all("th", "td")) for row in rows} == {width}
+
+
+def test_what_scrolls_can_be_reached_by_keyboard(tree):
+    for element in tree.walk():
+        if element.get("class") == "scroll":
+            assert element["tabindex"] == "0"
+            assert element["aria-label"]
+
+
+def test_choices_are_labelled(tree):
+    names = {}
+    for choice in tree.all("input"):
+        assert choice["type"] == "radio"
+        names.setdefault(choice["name"], []).append("checked" in choice.attributes)
+        assert any(label["for"] == choice["id"] and label.text for label in tree.all("label"))
+        assert any(parent.tag == "fieldset" and parent.all("legend") for parent in choice.ancestors())
+    assert all(checked.count(True) == 1 for checked in names.values())
+
+
+def _scores_of(prediction, path):
+    return {f"{path}.{key}": value for key, value in prediction.scores.items()}
+
+
+def test_the_numbers_are_those_that_were_given():
+    report = ensemble_example(num_tiles=4)
+    expected = _scores_of(report.ensemble, "ensemble")
+    for model in report.models:
+        expected |= _scores_of(model, f"models.{model.name}")
+    expected |= {f"seconds.{cost.stage}": cost.seconds for cost in report.costs}
+    expected |= {f"num_tiles.{split}": number for split, number in report.num_tiles.items()}
+    assert metrics(ensemble.render(report)) == expected
+
+
+def test_the_numbers_of_the_training_report():
+    report = training_example()
+    assert metrics(training.render(report)) == {f"swin.{k}": v for k, v in report.evaluations[-1].scores.items()}
+
+
+def test_hostile_names_stay_text():
+    report = ensemble_example(num_tiles=2)
+    tiles = tuple(dataclasses.replace(tile, tile_id=HOSTILE) for tile in report.disagreeing[:1])
+    classes = (HOSTILE, *report.classes[1:])
+    report = dataclasses.replace(
+        report,
+        classes=classes,
+        run_id=HOSTILE,
+        dataset=HOSTILE,
+        disagreeing=tiles,
+        worst=(),
+        best=(),
+        warnings=(HOSTILE,),
+        provenance={HOSTILE: {HOSTILE: HOSTILE, "lines": f"{HOSTILE}\n{HOSTILE}"}},
+    )
+    bad = data_example(num_samples=1)
+    bad = dataclasses.replace(
+        bad, name=HOSTILE, classes=classes, problems=(Problem(HOSTILE, HOSTILE, HOSTILE),), warnings=(HOSTILE,)
+    )
+    trained = dataclasses.replace(training_example(), config=HOSTILE, name=HOSTILE, classes=classes)
+    for text in (ensemble.render(report), data.render(bad), training.render(trained)):
+        tree = parse(text)
+        assert len(tree.all("script")) == 1
+        assert all(image["src"].startswith("data:") for image in tree.all("img"))
+        assert "49" not in tree.all("h1")[0].text
+        assert tree.all("h1")[0].text == " ".join(HOSTILE.split())
+
+
+def test_a_tile_is_drawn_once_and_linked_from_later_lists():
+    report = ensemble_example(num_tiles=3)
+    report = dataclasses.replace(report, disagreeing=report.best, worst=report.best, best=report.best)
+    tree = parse(ensemble.render(report))
+    articles = tree.all("article")
+    assert [bool(article.all("img")) for article in articles] == [True, False, False]
+    assert articles[1].all("a")[0]["href"] == f"#{articles[0]['id']}"
+
+
+def test_what_is_not_known_is_left_out():
+    bare = ensemble_example(names=("swin",), num_tiles=1, labelled=False)
+    bare = dataclasses.replace(bare, areas=(), costs=(), provenance={}, disagreeing=())
+    tree = parse(ensemble.render(bare))
+    assert [section["id"] for section in tree.all("section")] == ["result"]
+    assert "nothing is scored" in tree.all("section")[0].text
+
+
+def test_a_gain_that_is_not_told_from_zero_says_so():
+    report = ensemble_example(num_tiles=2)
+    doubtful = ensemble.render(dataclasses.replace(report, gain_interval=(-0.01, 0.02)))
+    clear = ensemble.render(dataclasses.replace(report, gain_interval=(0.01, 0.02)))
+    assert "is not told from zero (−1.00 to +2.00)" in doubtful
+    assert "told from zero" not in clear
+
+
+def test_a_class_without_a_score_is_shown_without_one():
+    report = ensemble_example(num_tiles=2)
+    for prediction in (*report.models, report.ensemble):
+        prediction.scores.pop("IoU.dig")
+    tree = parse(ensemble.render(report))
+    (row,) = [r for r in tree.all("section")[1].all("tr") if r.all("th")[0].text == "dig"]
+    assert row.text.count("–") == 4
+
+
+def test_hectares_come_from_the_pixel_area():
+    report = ensemble_example(num_tiles=2)
+    area = ClassAreas("test", (20_000, *[0] * 8), None, 100.0, None)
+    tree = parse(ensemble.render(dataclasses.replace(report, areas=(area,))))
+    (section,) = [s for s in tree.all("section") if s["id"] == "areas"]
+    assert section.all("tbody")[0].all("tr")[0].all("td")[-1].text == "200.0"
+
+
+@pytest.mark.parametrize("num_classes", [41, 255])
+def test_many_classes_are_drawn_as_a_picture(num_classes):
+    rng = np.random.default_rng(0)
+    classes = tuple(f"class {number}" for number in range(num_classes))
+    found = {"mIoU": 0.5, "mAcc": 0.6, "aAcc": 0.7, **{f"IoU.{name}": rng.random() for name in classes}}
+    confusion = rng.integers(0, 100, (num_classes, num_classes))
+    report = dataclasses.replace(
+        ensemble_example(num_tiles=1),
+        classes=classes,
+        palette=tuple(tuple(int(v) for v in rng.integers(0, 256, 3)) for _ in classes),
+        models=tuple(Prediction(f"m{n}", found, confusion) for n in range(3)),
+        ensemble=Prediction("ensemble", found, confusion),
+        areas=(),
+        disagreeing=(),
+        worst=(),
+        best=(),
+    )
+    text = ensemble.render(report)
+    assert "Confusion matrix of ensemble" in parse(text).all("img")[-1]["alt"]
+    assert len(text.encode()) < page.MAX_BYTES
+
+
+@pytest.mark.slow
+def test_sixty_tiles_of_512_px_and_20_classes_stay_within_five_megabytes():
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 20, (64, 64), dtype=np.uint8)
+    truth = np.kron(coarse, np.ones((8, 8), np.uint8))
+    image = rng.integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    maps = [predict(np.roll(truth, 16 * n, 0), 0.9, rng) for n in range(3)]
+    tiles = tuple(
+        TilePicture(f"{n:05d}", "val", np.roll(image, n), truth, tuple(maps[:2]), maps[2], rng.random((512, 512)), 0.4)
+        for n in range(60)
+    )
+    report = dataclasses.replace(
+        ensemble_example(num_tiles=1),
+        classes=tuple(f"class {n}" for n in range(20)),
+        palette=tuple(tuple(int(v) for v in rng.integers(0, 256, 3)) for _ in range(20)),
+        models=(Prediction("swin"), Prediction("resnest")),
+        ensemble=Prediction("ensemble"),
+        areas=(),
+        disagreeing=tiles,
+        worst=(),
+        best=(),
+    )
+    text = ensemble.render(report)
+    assert len(text.encode()) <= page.MAX_BYTES
+    assert len(parse(text).all("article")) == 60
+
+
+def test_tiles_for_which_there_is_no_room_are_counted(monkeypatch):
+    report = ensemble_example(num_tiles=6)
+    report = dataclasses.replace(report, worst=(), best=(), disagreeing=report.disagreeing[:4])
+    monkeypatch.setattr(ensemble, "PICTURE_BYTES", 20_000)
+    text = ensemble.render(report)
+    shown = len(parse(text).all("article"))
+    assert 0 < shown < 4
+    assert f"{4 - shown} more tiles are left out" in parse(text).text
+
+
+def test_long_lists_of_problems_are_cut_and_say_so():
+    tree = parse(data.render(data_example(num_samples=1, num_problems=page.MAX_TABLE_ROWS + 1)))
+    (section,) = [s for s in tree.all("section") if s["id"] == "problems"]
+    assert len(section.all("li")) == page.MAX_TABLE_ROWS
+    assert f"The first {page.MAX_TABLE_ROWS} are listed" in section.text
+
+
+def test_the_script_is_the_one_that_the_policy_names(html):
+    import base64
+    import hashlib
+
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src &#39;sha256-{digest}&#39;" in html
