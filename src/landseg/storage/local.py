@@ -78,13 +78,18 @@ def stat(uri: str) -> ObjectInfo | None:
     """Size of a file, or None where there is none."""
     with errors(uri):
         path = Path(uri)
-        return ObjectInfo(uri, path.stat().st_size) if path.is_file() else None
+        return _info(path, uri) if path.is_file() else None
 
 
 def list_objects(uri: str) -> list[ObjectInfo]:
     """All files below a folder, half-written ones left out."""
     with errors(uri):
-        return [ObjectInfo(str(path), path.stat().st_size) for path in _files(Path(uri)) if not _is_partial(path)]
+        return [_info(path, str(path)) for path in _files(Path(uri)) if not _is_partial(path)]
+
+
+def _info(path: Path, uri: str) -> ObjectInfo:
+    status = path.stat()
+    return ObjectInfo(uri, status.st_size, status.st_mtime)
 
 
 def delete(uri: str) -> None:

@@ -183,7 +183,8 @@ def stat(uri: str) -> ObjectInfo | None:
     """Size of an object, or None where there is none."""
     where = _where(uri)
     try:
-        return ObjectInfo(uri, request(uri, lambda client: int(client.head_object(**where)["ContentLength"])))
+        head = request(uri, lambda client: client.head_object(**where))
+        return ObjectInfo(uri, int(head["ContentLength"]), head["LastModified"].timestamp())
     except ObjectNotFoundError:
         return None
 
@@ -193,7 +194,11 @@ def list_objects(uri: str) -> list[ObjectInfo]:
     bucket, _ = split(uri)
     pages = _pages(uri, "list_objects_v2", {"ContinuationToken": "NextContinuationToken"})
     items = [item for page in pages for item in page.get("Contents", [])]
-    return [ObjectInfo(f"s3://{bucket}/{i['Key']}", int(i["Size"])) for i in items if not i["Key"].endswith("/")]
+    return [
+        ObjectInfo(f"s3://{bucket}/{item['Key']}", int(item["Size"]), item["LastModified"].timestamp())
+        for item in items
+        if not item["Key"].endswith("/")
+    ]
 
 
 def delete(uri: str) -> None:
