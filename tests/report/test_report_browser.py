@@ -1,4 +1,4 @@
-"""The reports in a real browser: they fit every width, are legible in both themes, and speak to assistive technology."""
+"""The reports in a real browser: they fit every width, are legible in both themes, and can be read aloud."""
 
 import pytest
 from browser import Browser, executable
