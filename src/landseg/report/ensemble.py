@@ -174,7 +174,7 @@ def render(report: EnsembleReport) -> str:
         matrices=matrices(report.classes, members),
         confusions=[] if confusion is None else largest_confusions(confusion),
         galleries=shown,
-        areas=[(area, _area_rows(report, area)) for area in report.areas],
+        areas=[(area, *_area_rows(area)) for area in report.areas],
         truth_marker=figures.marker(TRUTH),
         ensemble_marker=figures.marker(ENSEMBLE),
         total_s=sum(cost.seconds for cost in report.costs),
@@ -225,25 +225,34 @@ def _verdict(report: EnsembleReport) -> Markup:
     return text
 
 
-def _area_rows(report: EnsembleReport, area: ClassAreas) -> list[dict[str, object]]:
-    """One row per class in falling order of area, classes that do not occur left to the end."""
-    predicted, true = area.predicted_px, area.true_px
-    total, true_total = max(1, sum(predicted)), max(1, sum(true or ()))
-    shares = [pixels / total for pixels in predicted]
-    true_shares = None if true is None else [pixels / true_total for pixels in true]
-    axis = figures.axis([*shares, *(true_shares or ())], low=0, num_ticks=5)
-    rows: list[dict[str, object]] = []
-    for class_id, pixels in enumerate(predicted):
-        marks = [] if true_shares is None else [Mark("truth", TRUTH, true_shares[class_id])]
+@dataclass(frozen=True)
+class AreaRow:
+    """A class in the table of areas; shares are of the split's pixels."""
+
+    class_id: int
+    pixels: int
+    share: float
+    true_share: float | None
+    hectares: float | None
+    dots: Markup
+
+
+def _area_rows(area: ClassAreas) -> tuple[list[AreaRow], Markup]:
+    """One row per class in falling order of area, and the ruler of their chart."""
+    shares = [pixels / max(1, sum(area.predicted_px)) for pixels in area.predicted_px]
+    true = None if area.true_px is None else [pixels / max(1, sum(area.true_px)) for pixels in area.true_px]
+    axis = figures.axis([*shares, *(true or ())], low=0)
+    rows = []
+    for class_id, pixels in enumerate(area.predicted_px):
+        marks = [] if true is None else [Mark("truth", TRUTH, true[class_id])]
         rows.append(
-            {
-                "class_id": class_id,
-                "pixels": pixels,
-                "hectares": None if area.pixel_area_m2 is None else pixels * area.pixel_area_m2 / _M2_PER_HECTARE,
-                "share": shares[class_id],
-                "true_share": None if true_shares is None else true_shares[class_id],
-                "dots": figures.dots([*marks, Mark("ensemble", ENSEMBLE, shares[class_id])], axis, percent),
-                "ruler": figures.ruler(axis, lambda value: percent(value, 0)),
-            }
+            AreaRow(
+                class_id=class_id,
+                pixels=pixels,
+                share=shares[class_id],
+                true_share=None if true is None else true[class_id],
+                hectares=None if area.pixel_area_m2 is None else pixels * area.pixel_area_m2 / _M2_PER_HECTARE,
+                dots=figures.dots([*marks, Mark("ensemble", ENSEMBLE, shares[class_id])], axis, percent),
+            )
         )
-    return sorted(rows, key=lambda row: -predicted[int(str(row["class_id"]))])
+    return sorted(rows, key=lambda row: -row.pixels), figures.ruler(axis, lambda value: percent(value, 0))

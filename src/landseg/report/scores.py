@@ -108,7 +108,7 @@ def score_axis(members: Sequence[Member], *keys: str) -> Axis:
     if not spread:
         return figures.axis((), 0, 1)
     margin = max(0.01, 0.05 * (max(spread) - min(spread)))
-    return figures.axis([max(0.0, min(spread) - margin), min(1.0, max(spread) + margin)], num_ticks=4)
+    return figures.axis([max(0.0, min(spread) - margin), min(1.0, max(spread) + margin)], num_ticks=6)
 
 
 def class_rows(
