@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -102,9 +103,16 @@ def parse_json(data: bytes, where: object) -> Any:
     if len(data) > MAX_DOCUMENT_BYTES:
         raise ContractError(where, f"expected at most {MAX_DOCUMENT_BYTES} bytes of JSON, found {len(data)}")
     try:
-        return json.loads(data)
+        return json.loads(data, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as err:
         raise ContractError(where, f"expected JSON, found something else: {err}") from err
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
 
 
 def validate(model: type[M], data: bytes, where: object) -> M:
