@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -123,12 +124,17 @@ def validate(model: type[M], data: bytes, where: object) -> M:
         raise ContractError(where, describe(err)) from err
 
 
+_REPR = reprlib.Repr()
+_REPR.maxlevel = _REPR.maxlist = _REPR.maxdict = 3  # a few lines of YAML aliases make a value that fills memory as text
+_REPR.maxstring = _REPR.maxother = 60
+
+
 def describe(err: ValidationError) -> str:
     """One line for a validation error: which field, what is wrong, how many more."""
     problems = err.errors(include_url=False, include_context=False)
     first = problems[0]
     field = ".".join(str(part) for part in first["loc"]) or "document"
-    found = repr(first.get("input"))
+    found = _REPR.repr(first.get("input"))
     found = found if len(found) <= 60 else found[:57] + "..."
     more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
     return f"field {field}: {first['msg'].lower()}, found {found}{more}"

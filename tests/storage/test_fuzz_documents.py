@@ -10,9 +10,10 @@ from fuzzing import JSON, broken_bytes, broken_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from manifest_examples import MANIFESTS, reference
+from pydantic import ValidationError
 
 from landseg import storage
-from landseg.documents import Document, Reference, parse_json, parse_yaml
+from landseg.documents import Blob, Document, Reference, describe, parse_json, parse_yaml
 from landseg.errors import ContractError, LandsegError, StorageError
 from landseg.kfp_io import ExecutorInput
 from landseg.stages.verify import blobs
@@ -142,3 +143,12 @@ def test_any_uri_is_understood_or_refused(uri: str, below: str) -> None:
         return
     assert "/" not in bucket
     assert ".." not in key.split("/")
+
+
+def test_a_value_that_would_fill_memory_as_text_is_described_briefly() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
+    bomb = parse_yaml("\n".join(lines).encode(), "here")["a39"]
+    with pytest.raises(ValidationError) as caught:
+        Blob.model_validate({"path": bomb, "size_bytes": 1, "sha256": "0" * 64})
+    assert len(describe(caught.value)) < 200
