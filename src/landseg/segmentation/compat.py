@@ -54,6 +54,26 @@ def has_compiled_ops() -> bool:
     return not isinstance(importlib.import_module(EXTENSION), _StandIn)
 
 
+def run_compiled_op() -> str:
+    """Call one of mmcv's compiled ops, on a GPU where there is one, and check its result.
+
+    Returns:
+        What was run, and where.
+
+    Raises:
+        RuntimeError: the op gives a wrong result, or its binary does not fit this torch or this GPU.
+    """
+    ops = importlib.import_module("mmcv.ops")
+    torch = importlib.import_module("torch")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # The second box lies on the first, the third by itself.
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]], device=device)
+    _, kept = ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), iou_threshold=0.5)
+    if kept.tolist() != [0, 2]:
+        raise RuntimeError(f"mmcv.ops.nms kept boxes {kept.tolist()}, expected [0, 2]")
+    return f"mmcv.ops.nms ran on {device}"
+
+
 def _install() -> None:
     with warnings.catch_warnings():
         # Both are said at every import and ask for nothing a user of landseg can do.

@@ -1,0 +1,144 @@
+"""`landseg doctor`: is this machine, or this image, fit to run a stage?"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from landseg import __version__, storage
+from landseg.errors import ConfigError, LandsegError
+
+HELP = "check versions, compiled ops, GPUs, shared memory, scratch space and object storage"
+
+PACKAGES = ("numpy", "boto3", "tifffile", "imagecodecs", "zarr", "torch", "torchvision", "mmcv-full", "mmcv")
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found; `ok` is None where it could not fail."""
+
+    check: str
+    ok: bool | None
+    found: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this verb's flags."""
+    parser.add_argument(
+        "--storage-uri", metavar="URI", help="also write, read, list and delete an object below this URI"
+    )
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="fail with fewer GPUs (default: 0)")
+    parser.add_argument(
+        "--min-shm-gb", type=float, default=0, metavar="GB", help="fail with less /dev/shm (default: 0)"
+    )
+    parser.add_argument(
+        "--min-scratch-gb", type=float, default=0, metavar="GB", help="fail with less free scratch (default: 0)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print what was found.
+
+    Raises:
+        ConfigError: a check failed; all that failed are named.
+    """
+    findings = list(examine(args))
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            mark = {True: "ok", False: "FAILED", None: "-"}[finding.ok]
+            print(f"{mark:7}{finding.check:16}{finding.found}")
+    failed = [f"{finding.check}: {finding.found}" for finding in findings if finding.ok is False]
+    if failed:
+        raise ConfigError("this machine", "; ".join(failed))
+
+
+def examine(args: argparse.Namespace) -> Iterator[Finding]:
+    """Run the checks one after the other."""
+    yield Finding("landseg", None, f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+    versions = {name: _version(name) for name in PACKAGES}
+    yield Finding("packages", None, ", ".join(f"{name} {version}" for name, version in versions.items() if version))
+    if versions["torch"]:
+        yield _guarded("compiled ops", lambda: _compiled_ops(required=bool(versions["mmcv-full"])))
+        yield _guarded("GPUs", lambda: _gpus(args.gpus))
+    elif args.gpus:
+        yield Finding("GPUs", False, "torch is not installed here")
+    yield _space("/dev/shm", Path("/dev/shm"), args.min_shm_gb, total=True)
+    yield _space("scratch", Path(os.environ.get("TMPDIR") or tempfile.gettempdir()), args.min_scratch_gb, total=False)
+    if args.storage_uri:
+        yield _guarded("object storage", lambda: _storage(args.storage_uri))
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _guarded(check: str, examine_one: Callable[[], tuple[bool | None, str]]) -> Finding:
+    """A check that breaks is a check that failed; it must not hide the others."""
+    try:
+        ok, found = examine_one()
+    except LandsegError as err:
+        ok, found = False, str(err)
+    except Exception as err:  # whatever a damaged installation raises
+        ok, found = False, f"{type(err).__name__}: {err}"
+    return Finding(check, ok, found)
+
+
+def _compiled_ops(*, required: bool) -> tuple[bool | None, str]:
+    from landseg.segmentation import compat
+
+    if not compat.has_compiled_ops():
+        if required:
+            return False, "mmcv-full is installed without its compiled extension"
+        return None, "none: pure-Python mmcv, enough for the bundled models"
+    return True, compat.run_compiled_op()
+
+
+def _gpus(expected: int) -> tuple[bool | None, str]:
+    import torch
+
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    found = f"{len(names)}: {', '.join(names)}" if names else "none"
+    if len(names) < expected:
+        return False, f"expected {expected}, found {found}"
+    return None if not expected else True, found
+
+
+def _space(check: str, folder: Path, minimum_gb: float, *, total: bool) -> Finding:
+    if not folder.is_dir():
+        return Finding(check, False if minimum_gb else None, f"{folder} does not exist")
+    usage = shutil.disk_usage(folder)
+    gb = (usage.total if total else usage.free) / _GIB
+    found = f"{gb:.1f} GiB {'' if total else 'free '}in {folder}"
+    if gb < minimum_gb:
+        return Finding(check, False, f"expected {minimum_gb:g} GiB, found {found}")
+    return Finding(check, True if minimum_gb else None, found)
+
+
+def _storage(root: str) -> tuple[bool, str]:
+    uri = storage.join(root, f".landseg-doctor-{uuid.uuid4().hex}", "probe")
+    data = os.urandom(1 << 10)
+    storage.put_bytes(uri, data)
+    try:
+        if storage.get_bytes(uri) != data:
+            return False, f"{uri}: other bytes were read than were written"
+        if not storage.list_objects(storage.parent(uri)):
+            return False, f"{uri}: written, but not listed"
+    finally:
+        storage.delete(uri)
+    return True, f"{root}: written, read, listed and deleted an object"
