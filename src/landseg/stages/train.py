@@ -1,0 +1,200 @@
+"""`landseg train`: a staged dataset and an mmseg config become a model in object storage."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from typing import TYPE_CHECKING, Any, cast
+
+from landseg import __version__, storage
+from landseg.data.dataset import StagedDataset
+from landseg.data.manifest import SPLITS, Split
+from landseg.data.workers import num_cpus
+from landseg.documents import Blob
+from landseg.errors import ConfigError
+from landseg.segmentation.manifest import ModelManifest
+from landseg.stages.common import StageContext, add_common_arguments, finished, stage_context
+
+if TYPE_CHECKING:
+    from landseg.segmentation.job import TrainJob
+
+HELP = "train a model; go on from its own checkpoints after an interruption"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's flags."""
+    parser.add_argument("--name", required=True, metavar="NAME", help="the model's name in the run, e.g. swin")
+    parser.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
+    parser.add_argument(
+        "--config", required=True, metavar="REF", help="an mmseg 0.x config: bundled name, path, s3:// or http(s)://"
+    )
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config, as in mmseg"
+    )
+    group = parser.add_argument_group("what to train (0 means what the config says)")
+    group.add_argument("--epochs", type=int, default=0, metavar="N", help="passes over the training tiles")
+    group.add_argument("--batch-per-gpu", type=int, default=0, metavar="N", help="tiles per process and iteration")
+    group.add_argument("--lr", type=float, default=0.0, metavar="X", help="learning rate")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    group.add_argument("--train-splits", default="train", metavar="A,B", help="train (default), or train,val")
+    group.add_argument(
+        "--pretrained", default="", metavar="URI", help="weights to start from: URL, s3://, path, or none"
+    )
+    group.add_argument(
+        "--class-weights",
+        default="none",
+        choices=("none", "inverse-frequency", "sqrt-inverse-frequency"),
+        help="weights of the classes in the losses, from the numbers of their pixels (default: none)",
+    )
+    group = parser.add_argument_group("how to train")
+    group.add_argument("--gpus", type=int, metavar="N", help="GPUs, one process each; 0: CPU (default: all visible)")
+    group.add_argument("--cpu-processes", type=int, default=1, metavar="N", help="processes where no GPU trains")
+    group.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16"))
+    group.add_argument(
+        "--num-workers", type=int, metavar="N", help="processes per GPU that read tiles (default: from the CPUs)"
+    )
+    group.add_argument(
+        "--checkpoint-interval", type=int, default=0, metavar="N", help="also publish a checkpoint every N iterations"
+    )
+    group.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints to keep (default: 2)")
+    group.add_argument("--deterministic", action="store_true", help="ask GPUs for kernels that repeat their results")
+    add_common_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, or find the trained model; publish its reference, metrics and report."""
+    _check(args)
+    with stage_context("train", args) as context:
+        from landseg.segmentation import distributed, trainer
+
+        processes, on_gpu = distributed.count_processes(args.gpus, args.cpu_processes)
+        staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
+        job, identity = _plan(args, context, staged, processes, on_gpu)
+        model = finished(ModelManifest, job.folder)
+        if model is None:
+            distributed.run_processes(trainer.train, job, processes, on_gpu, context.scratch)
+            model = _publish(job, staged, identity)
+        _write_outputs(context, model)
+        print(model.uri)
+
+
+def _check(args: argparse.Namespace) -> None:
+    for flag, least in (
+        ("epochs", 0),
+        ("batch_per_gpu", 0),
+        ("lr", 0),
+        ("seed", 0),
+        ("cpu_processes", 1),
+        ("checkpoint_interval", 0),
+        ("keep", 1),
+    ):
+        if getattr(args, flag) < least:
+            raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least {least}, found {getattr(args, flag)}")
+    for flag in ("gpus", "num_workers"):
+        if (getattr(args, flag) or 0) < 0:
+            raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least 0, found {getattr(args, flag)}")
+
+
+def _plan(
+    args: argparse.Namespace, context: StageContext, staged: StagedDataset, processes: int, on_gpu: bool
+) -> tuple[TrainJob, dict[str, Any]]:
+    from landseg.segmentation import job, precision
+    from landseg.segmentation.models import fit_config, load_config, parse_options
+
+    manifest = staged.manifest
+    splits = _splits(args.train_splits, staged)
+    config = fit_config(load_config(args.config, parse_options(args.cfg_options)), manifest.class_schema)
+    job.set_parameters(config, epochs=args.epochs, batch_per_gpu=args.batch_per_gpu, lr=args.lr)
+    job.set_class_weights(config, args.class_weights, manifest, splits)
+    val = manifest.splits.get("val")
+    scored = val is not None and val.labelled and "val" not in splits
+    identity = {
+        "name": args.name,
+        "dataset_sha256": staged.sha256,
+        "config": config.pretty_text,
+        "train_splits": list(splits),
+        "seed": args.seed,
+        "processes": processes,
+        "device": "gpu" if on_gpu else "cpu",
+        "precision": precision.resolve(args.precision, config, on_gpu),
+        "class_weights": args.class_weights,
+        "deterministic": args.deterministic,
+    }
+    workers = args.num_workers if args.num_workers is not None else min(4, max(1, num_cpus() // processes))
+    plan = job.TrainJob(
+        name=args.name,
+        dataset=staged.uri,
+        cache=staged.cache,
+        config=identity["config"],
+        folder=context.folder(args.name, identity),
+        scratch=context.scratch,
+        splits=splits,
+        eval_split="val" if scored else None,
+        seed=args.seed,
+        precision=identity["precision"],
+        num_workers=workers,
+        keep=args.keep,
+        checkpoint_interval=args.checkpoint_interval,
+        deterministic=args.deterministic,
+    )
+    return plan, identity
+
+
+def _splits(text: str, staged: StagedDataset) -> tuple[Split, ...]:
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        info = staged.manifest.splits.get(cast(Split, name))
+        if name not in SPLITS or info is None or not info.labelled:
+            there = [key for key, value in staged.manifest.splits.items() if value.labelled]
+            raise ConfigError("--train-splits", f"expected labelled splits ({', '.join(there)}), found {name!r}")
+    if not names or len(set(names)) != len(names):
+        raise ConfigError("--train-splits", f"expected train or train,val, found {text!r}")
+    return tuple(cast(Split, name) for name in names)
+
+
+def _publish(job: TrainJob, staged: StagedDataset, identity: dict[str, Any]) -> storage.Loaded[ModelManifest]:
+    from landseg.segmentation import trainer
+
+    result = json.loads((job.scratch / trainer.RESULT).read_text())
+    scores = result["evaluations"][-1]["scores"] if result["evaluations"] else {}
+    document = ModelManifest(
+        name=job.name,
+        checkpoint=Blob(**result["checkpoint"]),
+        config=job.config,
+        class_schema=staged.manifest.class_schema,
+        mean=tuple(result["mean"]),
+        std=tuple(result["std"]),
+        metrics=scores,
+        parameters={key: value for key, value in identity.items() if key != "config"},
+        versions=_versions(),
+        dataset_id=staged.manifest.dataset_id,
+        dataset_sha256=staged.sha256,
+        seconds=result["seconds"],
+    )
+    storage.put_bytes(storage.join(job.folder, trainer.RESULT), json.dumps(result).encode())
+    return storage.write_document(storage.join(job.folder, "manifest.json"), document)
+
+
+def _versions() -> dict[str, str]:
+    import mmcv
+    import mmseg
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "mmcv": mmcv.__version__,
+        "mmseg": mmseg.__version__,
+        "landseg": __version__,
+    }
+
+
+def _write_outputs(context: StageContext, model: storage.Loaded[ModelManifest]) -> None:
+    document = model.document
+    facts: dict[str, Any] = {"name": document.name, "seconds": round(document.seconds, 1)}
+    if "mIoU" in document.metrics:
+        facts["mIoU"] = round(document.metrics["mIoU"], 4)
+    context.publish("model", model, facts)
+    context.outputs.metadata("metrics", dict(document.metrics))
+    context.outputs.write("metrics", json.dumps(document.metrics, indent=1), ".json")
