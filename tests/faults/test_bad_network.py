@@ -144,7 +144,7 @@ def test_an_upload_that_fails_for_good_is_aborted(s3: S3, proxy: FaultProxy, big
         if len(parts) == 3:
             raise StopError
 
-    events = s3_client.connect(s3.uri).client.meta.events
+    events = s3_client.connect(s3.uri).meta.events
     events.register("provide-client-params.s3.UploadPart", stop_at_the_third_part)
     with pytest.raises(StopError):
         storage.put_file(f"{s3.uri}/big", big)

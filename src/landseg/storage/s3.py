@@ -85,7 +85,7 @@ def _put_parts(uri: str, source: Path, size: int) -> None:
         ask(uri, "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
     except BaseException:
         with contextlib.suppress(Exception):  # one try: the error at hand matters more
-            connect(uri).client.abort_multipart_upload(**upload)
+            connect(uri).abort_multipart_upload(**upload)
         raise
 
 
@@ -182,9 +182,13 @@ def _get_part(uri: str, offset: int, etag: str | None, keep: Callable[[int, byte
 def stat(uri: str) -> ObjectInfo | None:
     """Size of an object, or None where there is none."""
     where = _where(uri)
-    try:
-        head = request(uri, lambda client: client.head_object(**where))
+
+    def read(client: Any) -> ObjectInfo:
+        head = client.head_object(**where)
         return ObjectInfo(uri, int(head["ContentLength"]), head["LastModified"].timestamp())
+
+    try:
+        return request(uri, read)
     except ObjectNotFoundError:
         return None
 

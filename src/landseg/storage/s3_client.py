@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import boto3
@@ -54,23 +53,12 @@ logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # answers that 
 _CREDENTIALS_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
-@dataclass
-class _Connection:
-    """A client, and whether its endpoint has ever answered."""
-
-    client: Any
-    reached: bool = False
-
-    @property
-    def address(self) -> str:
-        return str(self.client.meta.endpoint_url).rpartition("@")[2]
-
-
-_connections: dict[tuple[object, ...], _Connection] = {}
+_clients: dict[tuple[object, ...], Any] = {}
 _connecting = threading.Lock()
+_reached: set[str] = set()  # endpoints that have answered; a forked process knows them too
 
 
-def _new_connection() -> _Connection:
+def _new_client() -> Any:
     config = Config(
         retries={"total_max_attempts": 1},
         connect_timeout=5,
@@ -85,7 +73,7 @@ def _new_connection() -> _Connection:
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     client = boto3.session.Session().client("s3", config=config, region_name=region)
     client.meta.events.register("before-parse.s3", _refuse_half_a_head)
-    return _Connection(client)
+    return client
 
 
 def _refuse_half_a_head(operation_model: Any, response_dict: dict[str, Any], **_rest: object) -> None:
@@ -96,14 +84,14 @@ def _refuse_half_a_head(operation_model: Any, response_dict: dict[str, Any], **_
         raise ConnectionError("the answer was cut off")
 
 
-def connect(uri: str) -> _Connection:
-    """The connection for the environment as it is now, and for this process: a fork must not share sockets."""
+def connect(uri: str) -> Any:
+    """The client for the environment as it is now, and for this process: a fork must not share sockets."""
     key = (os.getpid(), *(os.environ.get(name) for name in _ENVIRONMENT))
-    if found := _connections.get(key):
+    if found := _clients.get(key):
         return found
     try:
         with _connecting:  # a client takes a third of a second to make: one thread makes it, the others wait
-            return _connections.get(key) or _connections.setdefault(key, _new_connection())
+            return _clients.get(key) or _clients.setdefault(key, _new_client())
     except (ValueError, boto_errors.BotoCoreError) as err:
         raise StorageError(uri, f"cannot set up object storage: {err}", "check the AWS_* environment") from err
 
@@ -122,27 +110,28 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
         call: makes the request with the client it is given and reads all it needs of the answer, so that a body that
             breaks off or a header that is missing (KeyError) is a failure of the request.
     """
-    connection = connect(uri)
+    client = connect(uri)
+    address = str(client.meta.endpoint_url).rpartition("@")[2]  # without a password
 
     def attempt() -> R:
         try:
-            result = call(connection.client)
+            result = call(client)
         except boto_errors.ClientError as err:
-            connection.reached = True
+            _reached.add(address)
             raise _refused(uri, err) from err
         except _CREDENTIAL_ERRORS as err:
             raise StorageError(uri, f"no credentials for object storage: {err}", _CREDENTIALS_HINT) from err
         except _TRANSPORT_ERRORS as err:
-            problem = f"object storage at {connection.address} is out of reach: {_reason(err)}"
+            problem = f"object storage at {address} is out of reach: {_reason(err)}"
             raise TransientError(StorageError(uri, problem, "check AWS_ENDPOINT_URL and the network")) from err
         except KeyError as err:
             raise TransientError(StorageError(uri, f"object storage left {err} out of its answer")) from err
         except boto_errors.BotoCoreError as err:
             raise StorageError(uri, f"object storage cannot be used: {err}") from err
-        connection.reached = True
+        _reached.add(address)
         return result
 
-    return retrying(attempt, lambda: connection.reached)
+    return retrying(attempt, lambda: address in _reached)
 
 
 def _refused(uri: str, err: boto_errors.ClientError) -> Exception:
