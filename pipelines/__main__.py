@@ -1,93 +1,144 @@
-"""`python -m pipelines <command>`: compile and run the pipelines."""
+"""`python -m pipelines <command>`: compile, run on this machine, submit to a cluster, run one step again."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
+
+from pipelines.errors import UserError
 
 
 def main() -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0 done, 2 user error, 1 a bug.
+        The exit status: 0 done, 2 user error, 1 a bug or a failed run, 130 interrupted.
     """
-    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    command = commands.add_parser("compile", help="compile components and pipelines to YAML")
-    command.add_argument("--registry", default="", metavar="HOST/PATH", help="where the cluster pulls the images from")
-    command.add_argument("--tag", default="", help="tag of the images (default: the version of landseg)")
-    command.add_argument(
-        "--output-dir", type=Path, metavar="DIR", help="write the pipelines here, not over the committed files"
-    )
-    command.add_argument("--check", action="store_true", help="write nothing; fail where a committed file is stale")
-    command.set_defaults(function=_compile)
-
-    command = commands.add_parser("run", help="run a pipeline on this machine")
-    command.add_argument("pipeline", help="train-and-ensemble, predict, or the path of a compiled pipeline")
-    command.add_argument(
-        "--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the pipeline; repeatable"
-    )
-    command.add_argument(
-        "--root", type=Path, default=Path("build/runs"), metavar="DIR", help="KFP's artifacts (default: %(default)s)"
-    )
-    command.add_argument("--docker", action="store_true", help="run each step in its image, not as a process")
-    command.add_argument("--no-cache", action="store_true", help="run every step, whatever ran before")
-    command.set_defaults(function=_run)
-
-    command = commands.add_parser("demo", help="run the whole pipeline on sample data")
-    command.add_argument("--root", type=Path, default=Path("build/demo"), metavar="DIR", help="default: %(default)s")
-    command.add_argument("--fresh", action="store_true", help="remove what earlier demos left and start over")
-    command.add_argument("--docker", action="store_true", help="run each step in its image, not as a process")
-    command.set_defaults(function=_demo)
-
-    args = parser.parse_args()
+    args = _parser().parse_args()
     try:
         return int(args.function(args))
+    except UserError as err:
+        print(f"python -m pipelines {args.command}: error: {' '.join(str(err).split())}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    images = argparse.ArgumentParser(add_help=False)
+    images.add_argument("--registry", default="", metavar="HOST/PATH", help="where the cluster pulls the images from")
+    images.add_argument("--tag", default="", help="tag of the images (default: the version of landseg)")
+    images.add_argument("--queue", default="", metavar="NAME", help="Kueue LocalQueue for the steps with GPUs")
+
+    parameters = argparse.ArgumentParser(add_help=False)
+    parameters.add_argument(
+        "--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the pipeline; repeatable"
+    )
+
+    here = argparse.ArgumentParser(add_help=False)
+    here.add_argument(
+        "--root", type=Path, default=Path("build/runs"), metavar="DIR", help="KFP's artifacts: %(default)s"
+    )
+    here.add_argument("--docker", action="store_true", help="run each step in its image, not as a process")
+
+    cluster = argparse.ArgumentParser(add_help=False)
+    cluster.add_argument(
+        "--endpoint", default=os.environ.get("KF_PIPELINES_ENDPOINT", ""), metavar="URL", help="of KFP"
+    )
+    cluster.add_argument("--namespace", default="", help="yours in a multi-user Kubeflow, else where KFP runs")
+    cluster.add_argument("--service-account", default="", metavar="NAME", help="for the pods (default: KFP's)")
+    cluster.add_argument("--wait", action="store_true", help="follow the run to its end, then print the scores")
+    cluster.add_argument("--timeout", type=float, default=4 * 24 * 3600.0, metavar="S", help="how long --wait waits")
+
+    run = argparse.ArgumentParser(add_help=False)
+    run.add_argument("--storage-uri", required=True, metavar="URI", help="root in object storage")
+
+    def add(name: str, function: object, help_text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help_text, parents=parents, allow_abbrev=False)
+        command.set_defaults(function=function)
+        return command
+
+    command = add("compile", _compile, "compile components and pipelines to YAML", images)
+    command.add_argument("--output-dir", type=Path, metavar="DIR", help="write the pipelines here, not where committed")
+    command.add_argument("--check", action="store_true", help="write nothing; fail where a committed file is stale")
+
+    command = add("run", _run, "run a pipeline on this machine", parameters, here)
+    command.add_argument("pipeline", help="train-and-ensemble, predict, a step, or the path of a compiled pipeline")
+    command.add_argument("--no-cache", action="store_true", help="run every step, whatever ran before")
+
+    command = add("demo", _demo, "run the whole pipeline on sample data", here)
+    command.set_defaults(root=Path("build/demo"))
+    command.add_argument("--fresh", action="store_true", help="remove what earlier demos left and start over")
+
+    command = add("submit", _submit, "submit a pipeline to a cluster", run, parameters, images, cluster)
+    command.add_argument("pipeline", nargs="?", default="train-and-ensemble", help="default: %(default)s")
+    command.add_argument("--source", required=True, metavar="URI", help="raw tiles, as the pods see them")
+    command.add_argument("--run-id", default=time.strftime("%Y%m%d-%H%M%S"), metavar="ID", help="default: the time")
+    command.add_argument("--no-cache", action="store_true", help="run every step, whatever ran before")
+
+    command = add("rerun", _rerun, "run one step of an earlier run again", run, parameters, images, cluster, here)
+    command.add_argument("step", help="stage-data, train-<model>, export-probs-<model> or average-probs")
+    command.add_argument("--run-id", required=True, metavar="ID", help="the earlier run")
+
+    command = add("status", _status, "say how far a run has come, from object storage alone", run)
+    command.add_argument("--run-id", required=True, metavar="ID", help="the run")
+    return parser
+
+
 def _compile(args: argparse.Namespace) -> int:
     from pipelines.compile import PIPELINES, compile_text, targets
+    from pipelines.scheduling import with_queue
 
     if args.check:
         stale = [
-            path for path, source in targets().items() if not path.exists() or path.read_text() != compile_text(source)
+            path for path, item in targets().items() if not path.exists() or path.read_text() != compile_text(item)
         ]
         for path in stale:
             print(f"{path} is not what the code compiles to: run `make compile`", file=sys.stderr)
         return 2 if stale else 0
     if args.output_dir is None:
+        if args.registry or args.tag or args.queue:
+            raise UserError("--registry, --tag and --queue make YAML for one cluster: give --output-dir too")
         files = targets()
     else:
         files = {args.output_dir / f"{name}.yaml": pipeline for name, pipeline in PIPELINES.items()}
-    for path, source in files.items():
+    for path, item in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(compile_text(source, args.registry, args.tag))
+        path.write_text(with_queue(compile_text(item, args.registry, args.tag), args.queue))
         print(path)
     return 0
 
 
 def _run(args: argparse.Namespace) -> int:
-    from pipelines import local
     from pipelines.compile import PIPELINES, package
     from pipelines.parameters import parse_parameters
+    from pipelines.source import fingerprint
 
     path = package(args.pipeline) if args.pipeline in PIPELINES else Path(args.pipeline)
+    arguments = parse_parameters(path, args.param)
+    if "source" in arguments:
+        arguments.setdefault("source_version", fingerprint(arguments["source"]))
+    return _run_here(args, path, arguments, use_cache=not args.no_cache)
+
+
+def _run_here(args: argparse.Namespace, path: Path, arguments: dict[str, object], *, use_cache: bool) -> int:
+    from pipelines import local
+
+    places = [str(arguments[name]) for name in ("source", "storage_uri") if name in arguments]
+    folders = [args.root.resolve(), *(Path(place).resolve() for place in places if "://" not in place)]
+    launcher = local.docker_command(folders) if args.docker else local.host_command
     try:
-        arguments = parse_parameters(path, args.param)
-    except (ValueError, OSError) as err:
-        print(f"python -m pipelines run: error: {err}", file=sys.stderr)
-        return 2
-    launcher = local.docker_command([args.root.resolve()]) if args.docker else local.host_command
-    try:
-        local.run(path, arguments, args.root, launcher=launcher, use_cache=not args.no_cache)
+        local.run(path, arguments, args.root, launcher=launcher, use_cache=use_cache)
     except local.StageFailedError as err:
-        print(f"python -m pipelines run: {err}", file=sys.stderr)
+        print(f"python -m pipelines {args.command}: {err}", file=sys.stderr)
         return 2 if err.status == 2 else 1
     return 0
 
@@ -96,6 +147,63 @@ def _demo(args: argparse.Namespace) -> int:
     from pipelines import demo
 
     return demo.run(args.root, fresh=args.fresh, docker=args.docker)
+
+
+def _submit(args: argparse.Namespace) -> int:
+    from pipelines.source import fingerprint
+
+    given = [f"source={args.source}", f"storage_uri={args.storage_uri}", f"run_id={args.run_id}", *args.param]
+    if not any(pair.startswith("source_version=") for pair in args.param):
+        given.append(f"source_version={fingerprint(args.source)}")
+    return _to_cluster(args, args.pipeline, given, args.run_id, use_cache=not args.no_cache)
+
+
+def _rerun(args: argparse.Namespace) -> int:
+    from pipelines.compile import package
+    from pipelines.parameters import parse_parameters
+    from pipelines.rerun import find_step
+
+    step = find_step(args.step, args.storage_uri, args.run_id, args.param)
+    for parameter in step.parameters:
+        print(f"  {parameter}", file=sys.stderr)
+    if args.endpoint:
+        return _to_cluster(args, step.pipeline, step.parameters, f"{args.run_id}: {args.step}", use_cache=False)
+    path = package(step.pipeline)
+    return _run_here(args, path, parse_parameters(path, step.parameters), use_cache=False)
+
+
+def _to_cluster(args: argparse.Namespace, pipeline: str, given: list[str], name: str, *, use_cache: bool) -> int:
+    from pipelines import client, submit
+    from pipelines.compile import PIPELINES, package, with_images
+    from pipelines.parameters import parse_parameters
+    from pipelines.scheduling import with_queue
+
+    if pipeline not in PIPELINES:
+        raise UserError(f"expected one of {', '.join(PIPELINES)}, found {pipeline!r}")
+    parameters = parse_parameters(package(pipeline), given)
+    text = with_queue(with_images(package(pipeline).read_text(), args.registry, args.tag), args.queue)
+    target = submit.Target(client.normalise(args.endpoint), args.namespace, args.service_account)
+    submission = submit.submit(target, pipeline, text if use_cache else without_cache(text), parameters, name)
+    print(submission.link)
+    if not args.wait:
+        return 0
+    state = submit.wait(target, submission.run_id, timeout_s=args.timeout)
+    print(f"the run has {state.lower()}", file=sys.stderr)
+    if state != "SUCCEEDED":
+        return 1
+    return _status(args)
+
+
+def without_cache(package: str) -> str:
+    """Compiled YAML whose steps run whatever ran before."""
+    return package.replace("enableCache: true", "enableCache: false")
+
+
+def _status(args: argparse.Namespace) -> int:
+    from pipelines.local import host_command
+
+    command = ["landseg", "status", "--storage-uri", args.storage_uri, "--run-id", args.run_id]
+    return subprocess.run(host_command("", command)).returncode
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from components.stage_data.component import stage_data
 from components.train_resnest.component import train_resnest
 from components.train_swin.component import train_swin
 from pipelines.predict import predict
+from pipelines.steps import STEPS
 from pipelines.train_and_ensemble import train_and_ensemble
 
 COMPONENTS = {
@@ -26,7 +27,7 @@ COMPONENTS = {
     "export_probs": export_probs,
     "average_probs": average_probs,
 }
-PIPELINES = {"train-and-ensemble": train_and_ensemble, "predict": predict}
+PIPELINES = {"train-and-ensemble": train_and_ensemble, "predict": predict, **STEPS}
 COMPILED = ROOT / "pipelines" / "compiled"
 
 

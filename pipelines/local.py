@@ -27,12 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
 import botocore.exceptions
 from kfp import components, local
 from kfp.local import cache, subprocess_task_handler
 from kfp.local.orchestrator import task_executor
 from kfp.local.status import Status
+
+from pipelines.preflight import s3_client
 
 Launcher = Callable[[str, list[str]], list[str]]
 """Turns (image, command of the component) into the command to run on this machine."""
@@ -234,7 +235,7 @@ def _exists(uri: str) -> bool:
         return not uri or Path(uri).exists()
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     try:
-        boto3.client("s3").head_object(Bucket=bucket, Key=key)
+        s3_client().head_object(Bucket=bucket, Key=key)
     except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
         return False  # the step then runs and says what is wrong with object storage
     return True

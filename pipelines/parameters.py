@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from pipelines.errors import UserError
+
 _KINDS = {
     "STRING": "text",
     "NUMBER_INTEGER": "a whole number",
@@ -27,31 +29,33 @@ def parse_parameters(package: Path, given: list[str]) -> dict[str, Any]:
         given: `NAME=VALUE` each.
 
     Raises:
-        OSError: the YAML cannot be read.
-        ValueError: a parameter is unknown, missing, or not of its type.
+        UserError: the YAML cannot be read; a parameter is unknown, missing, or not of its type.
     """
-    spec = next(yaml.safe_load_all(package.read_text()))
-    declared = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    try:
+        spec = next(yaml.safe_load_all(package.read_text()))
+        declared = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    except (OSError, yaml.YAMLError, StopIteration, TypeError, KeyError) as err:
+        raise UserError(f"{package}: expected a compiled pipeline, found none ({type(err).__name__})") from err
     values = {}
     for pair in given:
         name, separator, text = pair.partition("=")
         if not separator:
-            raise ValueError(f"--param {pair}: expected NAME=VALUE")
+            raise UserError(f"--param {pair}: expected NAME=VALUE")
         if name not in declared:
             near = difflib.get_close_matches(name, declared, 1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(declared)}"
-            raise ValueError(f"--param {name}: {package.stem} has no such parameter, {hint}")
+            raise UserError(f"--param {name}: {package.stem} has no such parameter, {hint}")
         values[name] = _value(name, text, declared[name]["parameterType"])
     missing = [name for name, spec in declared.items() if not spec.get("isOptional") and name not in values]
     if missing:
-        raise ValueError(f"{package.stem} needs --param {' --param '.join(f'{name}=…' for name in missing)}")
+        raise UserError(f"{package.stem} needs --param {' --param '.join(f'{name}=…' for name in missing)}")
     return values
 
 
 def _value(name: str, text: str, kind: str) -> Any:
     if kind == "STRING":
         return text
-    error = ValueError(f"--param {name}: expected {_KINDS.get(kind, kind)}, found {text!r}")
+    error = UserError(f"--param {name}: expected {_KINDS.get(kind, kind)}, found {text!r}")
     types = {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float), "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
     try:
         value = json.loads(text, parse_constant=_refuse)

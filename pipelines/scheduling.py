@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from kfp import kubernetes
 
 STORAGE_SECRET = "landseg-storage"
@@ -75,3 +76,20 @@ def schedule(task: Any, resources: Resources, name: str, node_selector: Any = No
     kubernetes.use_secret_as_env(task, STORAGE_SECRET, {name: name for name in STORAGE_ENV})
     kubernetes.set_timeout(task, resources.timeout_s)
     return task
+
+
+def with_queue(package: str, queue: str) -> str:
+    """Hand the steps with GPUs to a Kueue queue: a label on their pods, which KFP cannot take from a parameter.
+
+    Args:
+        package: compiled YAML.
+        queue: name of the LocalQueue; empty changes nothing.
+    """
+    if not queue:
+        return package
+    spec, platform = yaml.safe_load_all(package)
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        if "accelerator" in executor["container"]["resources"]:
+            pods[name].setdefault("podMetadata", {}).setdefault("labels", {})["kueue.x-k8s.io/queue-name"] = queue
+    return yaml.safe_dump_all([spec, platform], sort_keys=False)

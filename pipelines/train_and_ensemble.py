@@ -38,6 +38,7 @@ def train_and_ensemble(
     tta: str = "hv",
     dtype: str = "uint8",
     weights: str = "",
+    source_version: str = "",
     node_selector: dict = {},  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default, nothing changes it
     tolerations: list = [],  # type: ignore[type-arg]  # noqa: B006
 ) -> None:
@@ -63,10 +64,12 @@ def train_and_ensemble(
         tta: views that are averaged: none, h or hv.
         dtype: how probabilities are stored.
         weights: one number per model, swin first, comma-separated; empty means equal weights.
+        source_version: anything that changes when the tiles at the source do; `make submit` fills it in.
         node_selector: labels that nodes with GPUs must have, e.g. {"pool": "gpu"}.
         tolerations: of the taints on nodes with GPUs, e.g. [{"key": "nvidia.com/gpu", "operator": "Exists"}].
     """
-    stage = schedule(stage_data(source=source, storage_uri=storage_uri), STAGE_DATA, "stage-data")
+    stage = stage_data(source=source, source_version=source_version, storage_uri=storage_uri)
+    schedule(stage, STAGE_DATA, "stage-data")
     dataset = stage.outputs["dataset"]
     common = {
         "dataset": dataset,

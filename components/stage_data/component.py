@@ -11,6 +11,7 @@ def stage_data(
     report: dsl.Output[dsl.HTML],
     source: str,
     storage_uri: str,
+    source_version: str = "",
 ) -> dsl.ContainerSpec:
     """Pair, validate and pack raw tiles into tar shards in object storage, with manifest and statistics.
 
@@ -19,6 +20,7 @@ def stage_data(
         report: what is in the dataset: tiles, classes, bands, pictures.
         source: raw tiles (docs/contracts.md, "Raw dataset"): an s3:// prefix, or a folder the pod can see.
         storage_uri: root in object storage, s3://bucket/prefix.
+        source_version: anything that changes when the tiles at the source do, which KFP's cache does not see itself.
     """
     return dsl.ContainerSpec(
         image=image("stage-data"),

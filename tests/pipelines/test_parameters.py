@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipelines.compile import package
+from pipelines.errors import UserError
 from pipelines.parameters import parse_parameters
 
 PACKAGE = package("train-and-ensemble")
@@ -37,6 +40,15 @@ def test_values_take_the_types_the_pipeline_declares() -> None:
     ],
 )
 def test_wrong_parameters(given: list[str], said: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         parse_parameters(PACKAGE, given)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, "", "a: [", "just text", "{}"])
+def test_what_is_no_compiled_pipeline(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match="expected a compiled pipeline"):
+        parse_parameters(path, [])
