@@ -18,6 +18,7 @@ from benchmarks.netproxy import FaultProxy, Faults
 from landseg import storage
 from landseg.errors import DamagedObjectError, StorageError
 from landseg.storage import s3_client
+from landseg.storage.retry import FIRST_CONTACT_S
 
 
 @pytest.fixture
@@ -111,6 +112,14 @@ def test_an_outage_of_thirty_seconds_is_waited_out(
 ) -> None:
     outage_in_mid_work(s3, proxy, 30.0, tmp_path, big)
     assert re.search(r"out of reach: .*; trying again for up to 1\d\d s", caplog.text)
+
+
+@pytest.mark.slow
+def test_a_worker_process_that_starts_in_an_outage_waits_it_out(s3: S3, proxy: FaultProxy, big: Path) -> None:
+    storage.put_bytes(f"{s3.uri}/first", b"contact")
+    proxy.outage(FIRST_CONTACT_S + 3)
+    subprocess.run([sys.executable, "-c", UPLOAD, f"{s3.uri}/big", str(big)], check=True)
+    assert storage.stat(f"{s3.uri}/big") is not None
 
 
 def test_an_outage_without_end_ends_with_one_line(

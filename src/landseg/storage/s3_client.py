@@ -55,7 +55,8 @@ _CREDENTIALS_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 _clients: dict[tuple[object, ...], Any] = {}
 _connecting = threading.Lock()
-_reached: set[str] = set()  # endpoints that have answered; a forked process knows them too
+# The endpoint that has answered, kept in the environment: worker processes, however they are started, know it too.
+_REACHED = "LANDSEG_S3_REACHED"
 
 
 def _new_client() -> Any:
@@ -117,7 +118,7 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
         try:
             result = call(client)
         except boto_errors.ClientError as err:
-            _reached.add(address)
+            os.environ[_REACHED] = address
             raise _refused(uri, err) from err
         except _CREDENTIAL_ERRORS as err:
             raise StorageError(uri, f"no credentials for object storage: {err}", _CREDENTIALS_HINT) from err
@@ -128,10 +129,11 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
             raise TransientError(StorageError(uri, f"object storage left {err} out of its answer")) from err
         except boto_errors.BotoCoreError as err:
             raise StorageError(uri, f"object storage cannot be used: {err}") from err
-        _reached.add(address)
+        if os.environ.get(_REACHED) != address:
+            os.environ[_REACHED] = address
         return result
 
-    return retrying(attempt, lambda: address in _reached)
+    return retrying(attempt, lambda: os.environ.get(_REACHED) == address)
 
 
 def _refused(uri: str, err: boto_errors.ClientError) -> Exception:
