@@ -8,3 +8,10 @@ model = dict(
     auxiliary_head=dict(in_channels=256, channels=32),
 )
 optimizer = dict(lr=0.02)
+train_pipeline = {{_base_.own_size_train_pipeline}}
+test_pipeline = {{_base_.own_size_test_pipeline}}
+data = dict(
+    train=dict(pipeline=train_pipeline),
+    val=dict(pipeline=test_pipeline),
+    test=dict(pipeline=test_pipeline),
+)

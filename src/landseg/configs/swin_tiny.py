@@ -11,3 +11,10 @@ model = dict(
 )
 optimizer = dict(lr=1e-3)
 lr_config = dict(warmup_iters=50)
+train_pipeline = {{_base_.own_size_train_pipeline}}
+test_pipeline = {{_base_.own_size_test_pipeline}}
+data = dict(
+    train=dict(pipeline=train_pipeline),
+    val=dict(pipeline=test_pipeline),
+    test=dict(pipeline=test_pipeline),
+)

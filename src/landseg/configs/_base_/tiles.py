@@ -32,6 +32,10 @@ test_pipeline = [
         ],
     ),
 ]
+# For tiles of any one size, neither padded nor resized: what the tiny twins train on and predict.
+own_size_train_pipeline = [step for step in train_pipeline if step["type"] != "Pad"]
+own_size_test_pipeline = [test_pipeline[0], dict(test_pipeline[1], img_scale=None, img_ratios=[1.0])]
+
 data = dict(
     samples_per_gpu=8,
     workers_per_gpu=4,

@@ -1,0 +1,223 @@
+"""Softmax probabilities of tiles: mmseg's `whole` inference with MultiScaleFlipAug, batched and in any precision."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import interpolate
+
+import landseg.segmentation.compat  # noqa: F401  # before mmcv
+from landseg.errors import ConfigError
+from landseg.segmentation.transforms import normalisation_table
+
+# isort: split
+import mmcv
+from mmseg.models import EncoderDecoder
+
+Image = npt.NDArray[np.uint8]
+Planes = npt.NDArray[np.float32]
+
+VIEWS: dict[str, tuple[tuple[tuple[int, ...], int], ...]] = {
+    "none": (((), 1),),
+    "h": (((), 1), ((3,), 1)),
+    "hv": (((), 2), ((3,), 1), ((2,), 1)),
+}
+"""For each `--tta`: the flipped axes of (N, C, H, W) and the weight of each view.
+
+The weights are MultiScaleFlipAug's, which makes every pair of (flipped or not, direction): with two directions the
+original comes twice, and so it does in what mmseg averages. It is computed once here.
+"""
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TileScale:
+    """How a config's test pipeline resizes: to fit in `size` (width, height), or by a factor of the tile's own size."""
+
+    size: tuple[int, int] | None
+    ratio: float
+    keep_ratio: bool
+
+    def __call__(self, image: Image) -> Image:
+        """Resize; a tile that already has the size comes back as it is."""
+        height, width = image.shape[:2]
+        size = self.size or (int(width * self.ratio), int(height * self.ratio))
+        resized = mmcv.imrescale(image, size) if self.keep_ratio else mmcv.imresize(image, size)
+        return cast(Image, resized.reshape(*resized.shape[:2], image.shape[2]))
+
+
+def tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
+    """The scales of a config's test pipeline.
+
+    Raises:
+        ConfigError: the pipeline transforms tiles in a way that landseg has not.
+    """
+    pipeline = _test_pipeline(config)
+    views: Any = next((step for step in pipeline if step["type"] == "MultiScaleFlipAug"), None)
+    if views is None:
+        return (TileScale(None, 1.0, True),)
+    known = {"Resize", "RandomFlip", "Normalize", "ImageToTensor", "Collect", "DefaultFormatBundle"}
+    for step in views["transforms"]:
+        if step["type"] not in known:
+            raise ConfigError("test_pipeline", f"expected only {', '.join(sorted(known))}, found {step['type']}")
+    resize = next((step for step in views["transforms"] if step["type"] == "Resize"), None)
+    if resize is None:
+        return (TileScale(None, 1.0, True),)
+    if resize.get("min_size") is not None or resize.get("multiscale_mode", "range") != "range":
+        raise ConfigError("test_pipeline", f"expected Resize(keep_ratio=...), found {dict(resize)}")
+    keep_ratio = bool(resize.get("keep_ratio", True))
+    scale, ratios = views.get("img_scale"), views.get("img_ratios")
+    ratios = [1.0] if ratios is None else ratios if isinstance(ratios, list | tuple) else [ratios]
+    if scale is None:
+        return tuple(TileScale(None, float(ratio), keep_ratio) for ratio in ratios)
+    sizes = scale if isinstance(scale, list) else [scale]
+    return tuple(
+        TileScale((int(width * ratio), int(height * ratio)), 1.0, keep_ratio)
+        for width, height in sizes
+        for ratio in ratios
+    )
+
+
+def resolve_precision(choice: str, device: torch.device) -> str:
+    """What `--precision auto` means on a device: the smallest type that it computes in without emulation."""
+    if choice != "auto":
+        return choice
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    return "bf16" if _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, values = line.partition(":")
+            if name.strip() in {"flags", "Features"}:
+                return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(values.split())
+    return False
+
+
+class Predictor:
+    """A model ready to predict tiles.
+
+    Args:
+        model: the segmentor; moved to the device and to evaluation mode.
+        config: its config, for the test pipeline.
+        mean: per band, in the order in which the model takes them, on the 0-255 scale.
+        std: likewise.
+        tta: a key of :data:`VIEWS`.
+        precision: fp32, bf16 or fp16: the type of the network's forward pass. Softmax and means are float32 always.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        config: mmcv.Config,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        tta: str,
+        precision: str,
+        device: torch.device,
+    ) -> None:
+        if getattr(model, "out_channels", 2) == 1:
+            raise ConfigError("model.decode_head.out_channels", "expected one channel per class (softmax), found 1")
+        self._model: Any = model.to(device).eval()
+        self._slide = model.test_cfg.get("mode", "whole") == "slide"  # type: ignore[union-attr, operator]
+        self._plain = type(model).encode_decode is EncoderDecoder.encode_decode  # type: ignore[attr-defined]
+        self._scales = tile_scales(config)
+        self._table = normalisation_table(mean, std)
+        self._reverse = len(mean) == 3 and not _expects_rgb(config)
+        self._views = VIEWS[tta]
+        self._precision = precision
+        self._device = device
+
+    def prepare(self, image: Image) -> list[Planes]:
+        """Resize to the test scales and normalise; may run in any thread.
+
+        Args:
+            image: (H, W, B) uint8, bands in the schema's order.
+
+        Returns:
+            One (B, h, w) float32 per test scale.
+        """
+        ordered = image[:, :, ::-1] if self._reverse else image
+        return [self._normalise(scale(ordered)) for scale in self._scales]
+
+    def _normalise(self, image: Image) -> Planes:
+        planes = np.empty((image.shape[2], *image.shape[:2]), np.float32)
+        for band, table in enumerate(self._table):
+            np.take(table, image[:, :, band], out=planes[band])
+        return planes
+
+    def __call__(self, batch: Sequence[list[Planes]], size: tuple[int, int]) -> Planes:
+        """Predict tiles of one size.
+
+        Args:
+            batch: N prepared tiles.
+            size: (height, width) of the tiles themselves.
+
+        Returns:
+            (N, C, H, W) float32, at the tiles' own size; sums to 1 over C.
+        """
+        total: torch.Tensor | None = None
+        weights = 0
+        with torch.inference_mode(), self._autocast():
+            for planes in zip(*batch, strict=True):
+                images = torch.from_numpy(np.stack(planes)).to(self._device)
+                for axes, weight in self._views:
+                    view = self._probs(images.flip(axes) if axes else images, size)
+                    view = view.flip(axes) if axes else view
+                    weights += weight
+                    if total is None:
+                        total = view if weight == 1 else view.mul_(weight)
+                    else:
+                        total.add_(view, alpha=weight)
+            assert total is not None
+            return cast(Planes, total.div_(weights).cpu().numpy())
+
+    def _probs(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Softmax of one view, at the tile's own size."""
+        shape = tuple(images.shape[2:])
+        metas = [{"ori_shape": shape, "img_shape": shape, "pad_shape": shape, "flip": False}] * len(images)
+        if self._slide:
+            logits = self._model.slide_inference(images, metas, False)
+        elif self._plain:
+            # As EncoderDecoder.encode_decode, but the logits are enlarged in float32.
+            features = self._model.extract_feat(images)
+            logits = self._model._decode_head_forward_test(features, metas)
+        else:
+            logits = self._model.encode_decode(images, metas)
+        with torch.autocast(self._device.type, enabled=False):
+            logits = self._resize(logits.float(), shape)
+            return self._resize(logits, size).softmax(1)
+
+    def _resize(self, logits: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+        if tuple(logits.shape[2:]) == tuple(size):
+            return logits
+        return interpolate(logits, size=size, mode="bilinear", align_corners=self._model.align_corners)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=DTYPES[self._precision])
+
+
+def _test_pipeline(config: mmcv.Config) -> list[Any]:
+    test = (config.get("data") or {}).get("test") or {}
+    return list(test.get("pipeline") or config.get("test_pipeline") or [])
+
+
+def _expects_rgb(config: mmcv.Config) -> bool:
+    """Whether the model sees the bands in the schema's order; a config with `to_rgb=False` has them reversed."""
+    steps = _test_pipeline(config)
+    steps += [inner for step in steps for inner in step.get("transforms", [])]
+    return all(step.get("to_rgb", True) for step in steps if step["type"] == "Normalize")
