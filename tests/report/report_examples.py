@@ -76,6 +76,8 @@ def ensemble_example(names=("swin", "resnest"), num_tiles=12, side=128, labelled
 
     models = tuple(prediction(name, [tile.models[n] for tile in tiles]) for n, name in enumerate(names))
     combined = prediction("ensemble", [tile.ensemble for tile in tiles])
+    pairs = [(a, b) for a in range(len(names)) for b in range(a + 1, len(names))] if len(names) > 2 else []
+    subsets = tuple(prediction(f"{names[a]}+{names[b]}", [tile.models[b] for tile in tiles]) for a, b in pairs)
     gain = combined.scores["mIoU"] - max(model.scores["mIoU"] for model in models) if labelled else 0.0
     predicted = sum(np.bincount(tile.ensemble.ravel(), minlength=9) for tile in tiles)
     true = sum(np.bincount(tile.truth.ravel(), minlength=256)[:9] for tile in tiles)
@@ -105,6 +107,8 @@ def ensemble_example(names=("swin", "resnest"), num_tiles=12, side=128, labelled
         num_tiles={"train": 256, "val": 64, "test": 16} if labelled else {"test": 16},
         scored_split="val" if labelled else None,
         gain_interval=(gain - 0.009, gain + 0.01) if intervals and labelled and len(names) > 1 else None,
+        adds={name: (gain + 0.01 * n, (gain - 0.01, gain + 0.03)) for n, name in enumerate(names)} if labelled else {},
+        subsets=subsets if labelled else (),
         areas=(area,),
         disagreeing=tuple(by_difference[: max(1, num_tiles * 2 // 3)]),
         worst=tuple(by_score[: max(1, num_tiles // 3)]),

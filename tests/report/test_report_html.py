@@ -129,11 +129,14 @@ def _scores_of(prediction, path):
 
 
 def test_the_numbers_are_those_that_were_given():
-    report = ensemble_example(num_tiles=4)
+    report = ensemble_example(names=("swin", "resnest", "third"), num_tiles=4)
     expected = _scores_of(report.ensemble, "ensemble")
     for model in report.models:
         expected |= _scores_of(model, f"models.{model.name}")
+    for subset in report.subsets:
+        expected |= {f"subsets.{subset.name}.{key}": subset.scores[key] for key in ("mIoU", "mAcc", "aAcc")}
     expected |= {f"seconds.{cost.stage}": cost.seconds for cost in report.costs}
+    expected |= {f"splits.val.gain_of.{name}.mIoU": value for name, (value, _) in report.adds.items()}
     expected |= {f"num_tiles.{split}": number for split, number in report.num_tiles.items()}
     assert metrics(ensemble.render(report)) == expected
 

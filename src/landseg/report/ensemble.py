@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 from landseg.report import figures
-from landseg.report.figures import ENSEMBLE, TRUTH, Mark
+from landseg.report.figures import ENSEMBLE, SUBSET, TRUTH, Mark
 from landseg.report.gallery import TilePicture, galleries
 from landseg.report.page import (
     PICTURE_BYTES,
@@ -66,13 +66,13 @@ class StageCost:
 
     Attributes:
         stage: e.g. `train-swin`.
-        seconds: wall-clock time of the work (of the first run, where a rerun found it done).
+        seconds: wall-clock time of the work (of the first run, where a rerun found it done); None where not known.
         gpu_seconds: seconds times GPUs; None where no GPU was used.
         size_bytes: what the stage wrote to object storage; None where not known.
     """
 
     stage: str
-    seconds: float
+    seconds: float | None
     gpu_seconds: float | None = None
     size_bytes: int | None = None
 
@@ -92,6 +92,9 @@ class EnsembleReport:
         scored_split: the split that the scores are of; None where no labels exist.
         confidence: the level of all intervals, e.g. 0.95.
         gain_interval: confidence interval of the gain: ensemble mIoU minus the best single model's.
+        adds: by model: the ensemble's mIoU minus that of the ensemble without it (of two models, of the other one), and
+            its confidence interval where one is known.
+        subsets: the ensembles of some of three or more models, named `swin+resnest` and so on.
         areas: class areas per predicted split.
         disagreeing: tiles in falling order of disagreement.
         worst: labelled tiles in rising order of the ensemble's score.
@@ -112,6 +115,8 @@ class EnsembleReport:
     scored_split: str | None = None
     confidence: float = 0.95
     gain_interval: Interval | None = None
+    adds: Mapping[str, tuple[float, Interval | None]] = field(default_factory=dict)
+    subsets: tuple[Prediction, ...] = ()
     areas: tuple[ClassAreas, ...] = ()
     disagreeing: tuple[TilePicture, ...] = ()
     worst: tuple[TilePicture, ...] = ()
@@ -153,7 +158,9 @@ def render(report: EnsembleReport) -> str:
         Markup("{} {}").format(metric(f"num_tiles.{split}", number, count(number)), split)
         for split, number in report.num_tiles.items()
     )
-    axis = score_axis(members, "mIoU")
+    subsets = [Member(subset, SUBSET, f"subsets.{subset.name}") for subset in report.subsets]
+    headline = [*members[:-1], *subsets, members[-1]]
+    axis = score_axis(headline, "mIoU")
     rows, ruler = class_rows(report.classes, members, shares)
     return render_page(
         "ensemble.html",
@@ -167,7 +174,9 @@ def render(report: EnsembleReport) -> str:
         keys=SUMMARY_KEYS,
         verdict=_verdict(report),
         gain=_gain(report),
-        headline=[(member, figures.dots(member.mark("mIoU"), axis, percent)) for member in members],
+        headline=[
+            (member, figures.dots(member.mark("mIoU"), axis, percent), _adds(report, member)) for member in headline
+        ],
         headline_ruler=figures.ruler(axis, lambda value: percent(value, 0)),
         class_rows=rows if scored else [],
         class_ruler=ruler,
@@ -177,7 +186,7 @@ def render(report: EnsembleReport) -> str:
         areas=[(area, *_area_rows(area)) for area in report.areas],
         truth_marker=figures.marker(TRUTH),
         ensemble_marker=figures.marker(ENSEMBLE),
-        total_s=sum(cost.seconds for cost in report.costs),
+        total_s=sum(cost.seconds or 0 for cost in report.costs),
         total_gpu_s=sum(cost.gpu_seconds or 0 for cost in report.costs),
         total_bytes=sum(cost.size_bytes or 0 for cost in report.costs),
     )
@@ -192,6 +201,17 @@ def _gain(report: EnsembleReport) -> float | None:
     if len(report.models) == 1 or not report.ensemble.scores:
         return None
     return report.ensemble.scores["mIoU"] - _best_model(report).scores["mIoU"]
+
+
+def _adds(report: EnsembleReport, member: Member) -> Markup:
+    """What having a model adds to the ensemble, with its interval as hover text; empty where not known."""
+    if member.name not in report.adds or member.series == ENSEMBLE:
+        return Markup("")
+    value, ends = report.adds[member.name]
+    text = metric(f"splits.{report.scored_split}.gain_of.{member.name}.mIoU", value, signed(value, 2))
+    if ends is None:
+        return text
+    return Markup('<span title="{} to {}">{}</span>').format(*(signed(end, 2) for end in ends), text)
 
 
 def _verdict(report: EnsembleReport) -> Markup:

@@ -22,6 +22,9 @@ ENSEMBLE = -1
 TRUTH = -2
 """Series number of the truth."""
 
+SUBSET = -3
+"""Series number of an ensemble of some of the models."""
+
 NUM_STYLES = 6
 """Series beyond these repeat colours and shapes; names and numbers stand beside them."""
 
@@ -106,7 +109,7 @@ def axis(
 
 def style(series: int) -> str:
     """The style-sheet class of a series."""
-    return {ENSEMBLE: "se", TRUTH: "st"}.get(series, f"s{series % NUM_STYLES}")
+    return {ENSEMBLE: "se", TRUTH: "st", SUBSET: "sx"}.get(series, f"s{series % NUM_STYLES}")
 
 
 def marker(series: int) -> Markup:
@@ -124,7 +127,7 @@ def swatch(series: int) -> Markup:
 
 
 def _shape(series: int) -> str:
-    return {ENSEMBLE: _DIAMOND, TRUTH: _SHAPES[0]}.get(series, _SHAPES[series % NUM_STYLES])
+    return {ENSEMBLE: _DIAMOND, SUBSET: _DIAMOND, TRUTH: _SHAPES[0]}.get(series, _SHAPES[series % NUM_STYLES])
 
 
 def dots(marks: Sequence[Mark], scale: Axis, text: Callable[[float], str]) -> Markup:
