@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, S3
 
-from benchmarks.netproxy import FaultProxy, Faults
+from benchmarks.netproxy import FaultProxy, Faults, spawned
 from landseg import storage
 from landseg.errors import DamagedObjectError, StorageError
 from landseg.storage import s3_client
@@ -41,6 +41,18 @@ def uploads_left(s3: S3) -> int:
 
 
 BAD = Faults(error_rate=0.05, reset_rate=0.05, truncate_rate=0.02, flip_rate=0.05, upload_flip_rate=0.05)
+
+
+def test_the_proxy_in_its_own_process_adds_latency_and_ends(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    with spawned(s3.server.endpoint, Faults(latency_s=0.1)) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        start = time.monotonic()
+        storage.put_bytes(f"{s3.uri}/x", b"x")
+        assert storage.get_bytes(f"{s3.uri}/x") == b"x"
+        assert time.monotonic() - start >= 0.2
+    monkeypatch.setenv("LANDSEG_S3_RETRY_S", "0")
+    with pytest.raises(StorageError, match="is out of reach"):
+        storage.get_bytes(f"{s3.uri}/x")
 
 
 @pytest.mark.parametrize("seed", [1, 2])
