@@ -118,7 +118,9 @@ class LabelsManifest(Document):
         members: in the order in which probabilities are summed: by name, then by checksum.
         splits: an archive of single-channel palette PNGs each: the value of a pixel is its class id plus
             `class_schema.label_offset`, as in the labels of the dataset.
-        summary: the scores, as `summary.json` has them.
+        summary: scores of every model, every subset of them and the ensemble, with intervals: `summary.json`.
+        ranking: all tiles, those most worth a look first: `ranking.csv`.
+        report: HTML.
     """
 
     kind: Literal["landseg.labels"] = "landseg.labels"
@@ -129,3 +131,5 @@ class LabelsManifest(Document):
     members: Annotated[tuple[EnsembleMember, ...], Field(min_length=1)]
     splits: dict[Split, LabelArchive]
     summary: Blob
+    ranking: Blob
+    report: Blob

@@ -1,0 +1,91 @@
+"""Tiles worth showing: where models disagree, where the ensemble fails, where it does well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseg.data.manifest import Split
+from landseg.ensemble.average import Labels, disagreement
+from landseg.ensemble.codec import Probs
+from landseg.ensemble.metrics import confusion_matrix, scores
+from landseg.ensemble.parts import Job, differing_share
+from landseg.ensemble.summary import Scoring, SplitResult
+
+Place = tuple[Split, str]
+"""A tile: split and id."""
+
+
+@dataclass(frozen=True, eq=False)
+class TileView:
+    """Everything there is to see of a tile.
+
+    Attributes:
+        split, tile_id: which tile.
+        image: (H, W, 3) uint8: the first three bands, or one band three times.
+        truth: (H, W) uint8 class ids and `ignore_index`; None where the tile has no label.
+        models: each model's label map.
+        ensemble: the ensemble's label map.
+        disagreement: (H, W) float32 in 0-1.
+        differing: share of the pixels where the models' label maps are not all the same.
+        miou: by model and `ensemble`, the tile's own mIoU; empty where nothing is scored.
+    """
+
+    split: Split
+    tile_id: str
+    image: NDArray[np.uint8]
+    truth: Labels | None
+    models: tuple[Labels, ...]
+    ensemble: Labels
+    disagreement: Probs
+    differing: float
+    miou: dict[str, float]
+
+
+def most_disagreeing(results: Sequence[SplitResult], count: int) -> list[Place]:
+    """The tiles on which the models disagree most, in falling order."""
+    tiles = [(-value, r.split, tile) for r in results for tile, value in zip(r.tile_ids, r.differing, strict=True)]
+    return [(split, tile) for _, split, tile in sorted(tiles)[:count]]
+
+
+def worst_and_best(results: Sequence[SplitResult], scoring: Scoring | None, count: int) -> tuple[list[Place], ...]:
+    """The tiles of the scored split with the lowest (rising) and the highest (falling) mIoU of the ensemble."""
+    result = next((result for result in results if scoring is not None and result.split == scoring.split), None)
+    if result is None:
+        return [], []
+    miou = result.tile_miou(-1)
+    order = [int(i) for i in np.argsort(miou, kind="stable") if not np.isnan(miou[i])]
+    return [(result.split, result.tile_ids[i]) for i in order[:count]], [
+        (result.split, result.tile_ids[i]) for i in order[::-1][:count]
+    ]
+
+
+def view(job: Job, place: Place) -> TileView:
+    """Read a tile, and average it once more."""
+    split, tile_id = place
+    tile, schema = job.tiles[split][tile_id], job.dataset.schema
+    stored = [member.reader.read_tile(split, tile_id) for member in job.members]
+    alone = [(model,) for model in range(len(stored))]
+    *models, ensemble = job.average.labels(stored, [*alone, tuple(range(len(stored)))])
+    image = job.dataset.read_image(split, tile)
+    truth = None if tile.label is None else job.dataset.read_label(split, tile)
+    miou: dict[str, float] = {}
+    if truth is not None:
+        names = [*(member.name for member in job.members), "ensemble"]
+        for name, labels in zip(names, [*models, ensemble], strict=True):
+            found = scores(confusion_matrix(truth, labels, schema.num_classes, schema.ignore_index), schema.classes)
+            miou |= {name: found["mIoU"]} if found else {}
+    return TileView(
+        split=split,
+        tile_id=tile_id,
+        image=np.repeat(image[:, :, :1], 3, axis=2) if image.shape[2] < 3 else image[:, :, :3],
+        truth=truth,
+        models=tuple(models),
+        ensemble=ensemble,
+        disagreement=disagreement(stored, job.average.dtypes),
+        differing=differing_share(models),
+        miou=miou,
+    )

@@ -1,0 +1,156 @@
+"""The models of an ensemble: opened, checked against each other and the dataset, in the order of the sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from landseg.data.dataset import StagedDataset
+from landseg.data.manifest import Split
+from landseg.ensemble.manifest import EnsembleMember, StoredTile
+from landseg.ensemble.store import ProbsReader
+from landseg.errors import ConfigError, ContractError
+
+_SHOWN = 3
+"""How many differences an error names."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model in an ensemble.
+
+    Attributes:
+        reader: its probabilities.
+        weight: its factor in the sum.
+    """
+
+    reader: ProbsReader
+    weight: float
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.reader.spec.model
+
+    def describe(self) -> EnsembleMember:
+        """What the manifest of the labels says of it."""
+        return EnsembleMember(model=self.name, probs_sha256=self.reader.sha256, weight=self.weight)
+
+
+def open_members(refs: Sequence[str], weights: Sequence[float] | None, dataset: StagedDataset) -> list[Member]:
+    """Open models' probabilities and make sure that they may be averaged.
+
+    Args:
+        refs: manifests or references, in any order.
+        weights: one per ref, in the same order; None for equal weights.
+        dataset: the dataset they must be of.
+
+    Returns:
+        The members, sorted by name: floating-point sums depend on the order, and results must not.
+
+    Raises:
+        ConfigError: the weights are no weights.
+        ContractError: the models differ in dataset, classes, splits or tiles, or one is there twice.
+    """
+    if weights is None:
+        weights = [1.0] * len(refs)
+    if len(weights) != len(refs):
+        raise ConfigError("--weights", f"expected {len(refs)} weights, one per model, found {len(weights)}")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) <= 0:
+        raise ConfigError("--weights", f"expected weights of at least 0 and not all 0, found {list(weights)}")
+    members = [Member(ProbsReader.open(ref), weight) for ref, weight in zip(refs, weights, strict=True)]
+    members.sort(key=lambda member: (member.name, member.reader.sha256))
+    _check_distinct(members)
+    for member in members:
+        _check_dataset(member.reader, dataset)
+    first = members[0].reader
+    for member in members[1:]:
+        _check_same_splits(first, member.reader)
+    for split in first.manifest.splits:
+        expected = [StoredTile(tile.id, tile.height, tile.width) for tile in dataset.tiles(split)]
+        for member in members:
+            _check_tiles(member.reader, split, expected, dataset)
+    return members
+
+
+def _check_distinct(members: Sequence[Member]) -> None:
+    by_checkpoint: dict[str, Member] = {}
+    by_name: dict[str, Member] = {}
+    for member in members:
+        spec = member.reader.spec
+        twin = by_checkpoint.setdefault(spec.checkpoint_sha256, member)
+        if twin is not member:
+            raise ContractError(
+                member.reader.uri,
+                f"holds the same model as {twin.reader.uri}: both are of checkpoint {spec.checkpoint_sha256[:12]}",
+                "name each model once",
+            )
+        twin = by_name.setdefault(spec.model, member)
+        if twin is not member:
+            raise ContractError(
+                member.reader.uri,
+                f"its model has the name {spec.model!r}, as that of {twin.reader.uri}",
+                "train one of them with another --name",
+            )
+
+
+def _check_dataset(reader: ProbsReader, dataset: StagedDataset) -> None:
+    spec, manifest = reader.spec, dataset.manifest
+    if spec.dataset_id != manifest.dataset_id:
+        raise ContractError(
+            reader.uri,
+            f"expected probabilities for dataset {manifest.dataset_id} ({dataset.uri}), "
+            f"found those for dataset {spec.dataset_id}",
+            "export them for this dataset",
+        )
+    expected = dataset.schema.classes
+    if spec.classes != expected:
+        if len(spec.classes) != len(expected):
+            problem = f"expected {len(expected)} classes, found {len(spec.classes)}"
+        else:
+            pairs = enumerate(zip(expected, spec.classes, strict=True))
+            differing = [
+                f"class {i} is {found!r} in place of {right!r}" for i, (right, found) in pairs if right != found
+            ]
+            problem = f"expected the dataset's classes in its order, found that {_first(differing)}"
+        raise ContractError(reader.uri, problem, "export the probabilities for this dataset")
+
+
+def _check_same_splits(first: ProbsReader, other: ProbsReader) -> None:
+    a, b = sorted(first.manifest.splits), sorted(other.manifest.splits)
+    if a != b:
+        raise ContractError(
+            other.uri,
+            f"expected the splits {', '.join(a)} of {first.spec.model} ({first.uri}), found {', '.join(b)}",
+            "export the same splits of every model",
+        )
+
+
+def _check_tiles(reader: ProbsReader, split: Split, expected: Sequence[StoredTile], dataset: StagedDataset) -> None:
+    found = reader.manifest.tiles(split)
+    missing = sorted({tile.id for tile in expected} - {tile.id for tile in found})
+    extra = sorted({tile.id for tile in found} - {tile.id for tile in expected})
+    if missing or extra:
+        parts = [f"lacks {_first(missing)}"] * bool(missing) + [f"has {_first(extra)} besides"] * bool(extra)
+        raise ContractError(
+            reader.uri,
+            f"its {len(found)} tiles of split {split} are not the {len(expected)} of {dataset.uri}: "
+            f"it {' and '.join(parts)}",
+            "export the probabilities for this dataset",
+        )
+    sizes = {tile.id: tile for tile in expected}
+    differing = [
+        f"tile {tile.id} has {tile.height} x {tile.width} in place of {sizes[tile.id].height} x {sizes[tile.id].width}"
+        for tile in found
+        if tile != sizes[tile.id]
+    ]
+    if differing:
+        raise ContractError(reader.uri, f"split {split}: {_first(differing)} pixels", "export the probabilities again")
+
+
+def _first(items: Iterable[str]) -> str:
+    """The first few of many."""
+    items = list(items)
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more

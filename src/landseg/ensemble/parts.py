@@ -1,0 +1,195 @@
+"""Averaging a shard: what it leaves in object storage, so that a killed run resumes and workers share one.
+
+<folder>/parts/<split>-<shard>.tar     the shard's label maps, as blocks of a tar archive
+<folder>/parts/<split>-<shard>.json    a :class:`Part`, written after it: present means complete
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from landseg import storage
+from landseg.data.dataset import StagedDataset
+from landseg.data.manifest import Split, Tile, TileId
+from landseg.documents import Blob, Count, Model, sha256_hex, validate
+from landseg.ensemble.average import Average, Labels, disagreement, entropy, subsets
+from landseg.ensemble.codec import DTYPES, Stored
+from landseg.ensemble.labels import encode_png, tar_member
+from landseg.ensemble.manifest import StoredTile
+from landseg.ensemble.members import Member
+from landseg.ensemble.metrics import confusion_matrix
+from landseg.ensemble.store import ShardReader
+from landseg.errors import ContractError
+
+SAMPLING = 4
+"""A tile's disagreement and entropy are means over every fourth pixel in both directions."""
+
+Matrix = tuple[tuple[Count, ...], ...]
+
+
+class TileResult(Model):
+    """What averaging a tile yields beside its label map.
+
+    Attributes:
+        id: the tile.
+        span: (offset, length) of its block in the part's archive.
+        pixels: per class, pixels of the ensemble's label map.
+        disagreement: mean over the tile (:func:`landseg.ensemble.average.disagreement`); 0 of a single model.
+        entropy: mean over the tile (:func:`landseg.ensemble.average.entropy`).
+        differing: share of the tile's pixels where the models' own labels are not all the same.
+        areas: per ensemble of :func:`landseg.ensemble.average.subsets`: per class, pixels that are right, pixels of the
+            truth, pixels of the prediction, among those that are scored; None where the tile has no label.
+    """
+
+    id: TileId
+    span: tuple[Count, Count]
+    pixels: tuple[Count, ...]
+    disagreement: Annotated[float, Field(ge=0, le=1)]
+    entropy: Annotated[float, Field(ge=0, le=1)]
+    differing: Annotated[float, Field(ge=0, le=1)]
+    areas: tuple[Matrix, ...] | None
+
+
+class Part(Model):
+    """A finished shard.
+
+    Attributes:
+        archive: the label maps.
+        tiles: in the shard's order.
+        confusions: sums over the tiles of the (C, C) matrices of each model, then of the ensemble; None where the split
+            has no labels.
+    """
+
+    archive: Blob
+    tiles: tuple[TileResult, ...]
+    confusions: tuple[Matrix, ...] | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """An ensemble at work.
+
+    Attributes:
+        folder: URI of the stage's folder.
+        dataset: the dataset.
+        members: the models.
+        tiles: of each split, by id.
+        scratch: local folder for shards.
+    """
+
+    folder: str
+    dataset: StagedDataset
+    members: tuple[Member, ...]
+    tiles: dict[Split, dict[str, Tile]]
+    scratch: Path
+
+    @property
+    def average(self) -> Average:
+        """The arithmetic."""
+        dtypes = tuple(DTYPES[member.reader.spec.dtype] for member in self.members)
+        return Average(dtypes, tuple(member.weight for member in self.members))
+
+    @property
+    def shards(self) -> list[tuple[Split, int]]:
+        """Every shard: split and number."""
+        manifest = self.members[0].reader.manifest
+        return [(split, index) for split, shards in manifest.splits.items() for index in range(len(shards))]
+
+    def finished(self, shard: tuple[Split, int]) -> Part | None:
+        """The part of a shard, or None where it has still to be made."""
+        uri = storage.join(self.folder, _name(shard, "json"))
+        if storage.stat(uri) is None:
+            return None
+        part = validate(Part, storage.get_bytes(uri), uri)
+        archive = storage.stat(storage.join(self.folder, part.archive.path))
+        return part if archive is not None and archive.size_bytes == part.archive.size_bytes else None
+
+    def process(self, shard: tuple[Split, int]) -> Part:
+        """Average a shard and write its part."""
+        split, index = shard
+        blocks: list[bytes] = []
+        results: list[TileResult] = []
+        confusions = None
+        with contextlib.ExitStack() as stack:
+            readers = [stack.enter_context(member.reader.shard(split, index, self.scratch)) for member in self.members]
+            for position, stored_tile in enumerate(_same_tiles(readers)):
+                tile = self.tiles[split][stored_tile.id]
+                result, block, matrices = self._tile(
+                    split, tile, [reader.read(position) for reader in readers], sum(map(len, blocks))
+                )
+                blocks.append(block)
+                results.append(result)
+                if matrices is not None:
+                    confusions = matrices if confusions is None else confusions + matrices
+        data = b"".join(blocks)
+        archive = Blob(path=_name(shard, "tar"), size_bytes=len(data), sha256=sha256_hex(data))
+        part = Part(
+            archive=archive, tiles=tuple(results), confusions=None if confusions is None else _nested(confusions)
+        )
+        storage.put_bytes(storage.join(self.folder, archive.path), data)
+        record = json.dumps(part.model_dump(mode="json"), separators=(",", ":")).encode()
+        storage.put_bytes(storage.join(self.folder, _name(shard, "json")), record)
+        return part
+
+    def _tile(
+        self, split: Split, tile: Tile, stored: Sequence[Stored], offset: int
+    ) -> tuple[TileResult, bytes, NDArray[np.int64] | None]:
+        schema, average = self.dataset.schema, self.average
+        wanted = subsets(len(stored)) if tile.label is not None else [tuple(range(len(stored)))]
+        labels = average.labels(stored, wanted)
+        sampled = [values[:, ::SAMPLING, ::SAMPLING] for values in stored]
+        alone = average.labels(sampled, [(model,) for model in range(len(stored))])
+        areas, matrices = None, None
+        if tile.label is not None:
+            truth = self.dataset.read_label(split, tile)
+            found = [confusion_matrix(truth, one, schema.num_classes, schema.ignore_index) for one in labels]
+            areas = tuple(_areas(matrix) for matrix in found)
+            by_subset = dict(zip(wanted, found, strict=True))
+            matrices = np.stack([*(by_subset[(model,)] for model in range(len(stored))), found[-1]])
+        block = tar_member(f"{tile.id}.png", encode_png(labels[-1], schema))
+        result = TileResult(
+            id=tile.id,
+            span=(offset, len(block)),
+            pixels=tuple(np.bincount(labels[-1].ravel(), minlength=schema.num_classes).tolist()),
+            disagreement=float(disagreement(sampled, average.dtypes).mean(dtype=np.float64)),
+            entropy=float(entropy(average.mean(sampled)).mean(dtype=np.float64)),
+            differing=differing_share(alone),
+            areas=areas,
+        )
+        return result, block, matrices
+
+
+def differing_share(labels: Sequence[Labels]) -> float:
+    """Share of the pixels where not all label maps are the same."""
+    same = np.logical_and.reduce([one == labels[0] for one in labels])
+    return float(1 - same.mean(dtype=np.float64))
+
+
+def _same_tiles(readers: Sequence[ShardReader]) -> Sequence[StoredTile]:
+    first = readers[0].shard.tiles
+    for reader in readers[1:]:
+        if reader.shard.tiles != first:
+            raise ContractError(reader.uri, f"expected the same tiles as in {readers[0].uri}, found others")
+    return first
+
+
+def _areas(confusion: NDArray[np.int64]) -> Matrix:
+    areas: Matrix = _nested(np.stack([np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)]))
+    return areas
+
+
+def _nested(array: NDArray[np.int64]) -> Any:
+    return tuple(map(_nested, array)) if array.ndim > 1 else tuple(array.tolist())
+
+
+def _name(shard: tuple[Split, int], suffix: str) -> str:
+    return f"parts/{shard[0]}-{shard[1]:06d}.{suffix}"

@@ -1,0 +1,64 @@
+"""A small staged dataset and made-up models on it."""
+
+import numpy as np
+
+from landseg.cli import main
+from landseg.data.dataset import StagedDataset
+from landseg.documents import sha256_hex
+from landseg.ensemble.manifest import ProbsSpec
+from landseg.ensemble.store import ProbsWriter
+
+
+def stage(root, **options):
+    """Draw and stage sample tiles; returns the reference's path."""
+    options = {"train": 0, "val": 20, "test": 5, "size": 48, **options}
+    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    assert main(["make-sample-data", str(root / "raw"), *flags]) == 0
+    assert (
+        main(["stage-data", "--source", str(root / "raw"), "--storage-uri", str(root), "--output-dir", str(root)]) == 0
+    )
+    return str(root / "dataset.json")
+
+
+def open_dataset(ref, tmp_path):
+    return StagedDataset.open(ref, tmp_path / "cache")
+
+
+def made_up_probs(dataset, split, tile, model, skill=2.0):
+    """Probabilities that favour the truth, where there is one, by `skill`."""
+    rng = np.random.default_rng([int(tile.id), *model.encode()])
+    num_classes = dataset.schema.num_classes
+    coarse = rng.normal(size=(num_classes, -(-tile.height // 4), -(-tile.width // 4)))
+    logits = 2 * np.kron(coarse, np.ones((1, 4, 4)))[:, : tile.height, : tile.width]
+    if tile.label is not None:
+        logits += skill * (dataset.read_label(split, tile) == np.arange(num_classes)[:, None, None])
+    raised = np.exp(logits)
+    return (raised / raised.sum(axis=0)).astype(np.float32)
+
+
+def make_spec(dataset, model, **changes):
+    values = {
+        "model": model,
+        "model_sha256": sha256_hex(b"model " + model.encode()),
+        "checkpoint_sha256": sha256_hex(b"checkpoint " + model.encode()),
+        "dataset_id": dataset.manifest.dataset_id,
+        "dataset_sha256": dataset.sha256,
+        "classes": dataset.schema.classes,
+        "dtype": "companded",
+        "tta": "none",
+        "precision": "fp32",
+    }
+    return ProbsSpec(**{**values, **changes})
+
+
+def export(folder, dataset, model, splits=("val", "test"), tiles=None, probs=made_up_probs, **changes):
+    """Write a made-up model's probabilities; returns the manifest's URI."""
+    by_split = {split: tiles(split) if tiles else dataset.tiles(split) for split in splits}
+    lookup = {tile.id: (split, tile) for split, members in by_split.items() for tile in members}
+    writer = ProbsWriter(str(folder), make_spec(dataset, model, **changes), by_split)
+    for plan in writer.pending():
+        builder = writer.shard(plan)
+        for stored in plan.tiles:
+            builder.add(stored.id, probs(dataset, *lookup[stored.id], model))
+        builder.close()
+    return writer.publish().uri

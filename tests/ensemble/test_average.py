@@ -1,0 +1,446 @@
+import csv
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ensembles import export, made_up_probs, open_dataset, stage
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from landseg import storage
+from landseg.cli import main
+from landseg.ensemble.average import Average, disagreement, entropy, subsets
+from landseg.ensemble.bootstrap import area_scores, interval, resample
+from landseg.ensemble.codec import DTYPES, dequantize, quantize
+from landseg.ensemble.manifest import LabelsManifest
+from landseg.ensemble.metrics import confusion_matrix, scores
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    return stage(tmp_path_factory.mktemp("staged"))
+
+
+@pytest.fixture
+def dataset(staged, tmp_path):
+    return open_dataset(staged, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def exported(staged, tmp_path_factory):
+    """Three models' probabilities, by name."""
+    folder = tmp_path_factory.mktemp("probs")
+    dataset = open_dataset(staged, folder)
+    return {model: export(folder / model, dataset, model) for model in ("swin", "resnest", "third")}
+
+
+def average(staged, refs, root, *flags, run_id="r"):
+    probs = [text for ref in refs for text in ("--probs", ref)]
+    common = ["--storage-uri", str(root), "--run-id", run_id, "--output-dir", str(root / "out")]
+    return main(["average-probs", "--dataset", staged, *probs, *common, *flags])
+
+
+def published(root):
+    return storage.read_document(LabelsManifest, str(root / "out" / "labels.json"))
+
+
+def objects(root, run_id="r"):
+    """Published objects by name, without the folder and the parts."""
+    files = (path for path in (root / "runs" / run_id).rglob("*") if path.is_file() and "parts" not in path.parts)
+    return {path.name: path.read_bytes() for path in files}
+
+
+def label_maps(labels, split):
+    archive = labels.document.splits[split]
+    data = storage.get_bytes(storage.join(storage.parent(labels.uri), archive.path), sha256=archive.sha256)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {info.name: Image.open(io.BytesIO(tar.extractfile(info).read())) for info in tar}
+
+
+def some_models(seed, num_models, num_classes=5, size=(9, 7)):
+    rng = np.random.default_rng(seed)
+    raised = np.exp(2 * rng.normal(size=(num_models, num_classes, *size)))
+    return list((raised / raised.sum(axis=1, keepdims=True)).astype(np.float32))
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.sampled_from(sorted(DTYPES)), min_size=1, max_size=5),
+    st.lists(st.floats(0.125, 8), min_size=5, max_size=5),
+    st.booleans(),
+)
+def test_labels_are_the_argmax_of_the_weighted_sum(seed, names, weights, equal):
+    dtypes = tuple(DTYPES[name] for name in names)
+    weights = (1.0,) * len(names) if equal else tuple(weights[: len(names)])
+    stored = [quantize(p, d) for p, d in zip(some_models(seed, len(names)), dtypes, strict=True)]
+    wanted = subsets(len(names))
+    found = Average(dtypes, weights).labels(stored, wanted)
+    for subset, labels in zip(wanted, found, strict=True):
+        exact = sum(weights[m] * (stored[m].astype(np.float64) * dtypes[m].unit) for m in subset)
+        chosen = np.take_along_axis(exact, labels[None].astype(np.intp), 0)[0]
+        np.testing.assert_allclose(chosen, exact.max(axis=0), rtol=1e-6)
+
+
+def test_parity_with_the_plain_program_in_float32():
+    models = some_models(1, 2, 9, (64, 64))
+    labels = Average((DTYPES["float32"],) * 2, (1.0, 1.0)).labels(models, [(0, 1)])[0]
+    np.testing.assert_array_equal(labels, (models[0] + models[1]).argmax(axis=0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ties_go_to_the_first_class(dtype):
+    half = np.array([0.0, 0.5, 0.5], np.float32).reshape(3, 1, 1)
+    other = np.array([0.5, 0.25, 0.25], np.float32).reshape(3, 1, 1)
+    stored = [quantize(one, DTYPES[dtype]) for one in (half, other, half)]
+    found = Average((DTYPES[dtype],) * 3, (1.0,) * 3).labels(stored, [(0,), (0, 2), (0, 1, 2)])
+    assert [int(labels[0, 0]) for labels in found] == [1, 1, 1]
+
+
+def test_weights_have_no_scale(dataset):
+    stored = [quantize(p, DTYPES["companded"]) for p in some_models(2, 2)]
+    dtypes = (DTYPES["companded"],) * 2
+    for a, b in (((1, 1), (7, 7)), ((1, 3), (2, 6))):
+        one, other = (Average(dtypes, w).labels(stored, [(0, 1)])[0] for w in (a, b))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_subsets():
+    assert subsets(1) == [(0,)]
+    assert subsets(3) == [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+    many = subsets(6)
+    assert len(many) == 6 + 6 + 1
+    assert many[0] == (0,) and many[-1] == tuple(range(6))
+
+
+def test_entropy_and_disagreement_at_their_ends():
+    sure = np.array([[1, 0], [0, 0.5]], np.float32).reshape(2, 1, 2)
+    other = np.array([[0, 0], [1, 0.5]], np.float32).reshape(2, 1, 2)
+    sure[0, 0, 1] = other[0, 0, 1] = 0.5
+    np.testing.assert_allclose(entropy(sure), [[0, 1]], atol=1e-6)
+    dtypes = [DTYPES["float32"]] * 2
+    np.testing.assert_allclose(disagreement([sure, other], dtypes), [[1, 0]], atol=1e-6)
+    np.testing.assert_array_equal(disagreement([sure], dtypes[:1]), [[0, 0]])
+
+
+def test_bootstrap_scores_are_those_of_the_metrics(dataset):
+    rng = np.random.default_rng(0)
+    confusions = rng.integers(0, 50, (8, 3, 3))
+    confusions[:, 2] = confusions[:, :, 2] = 0
+    areas = np.stack([np.stack([np.diag(c), c.sum(1), c.sum(0)]) for c in confusions])
+    found = area_scores(areas.sum(axis=0).astype(float), "abc")
+    expected = scores(confusions.sum(axis=0), "abc")
+    assert {key: float(value) for key, value in found.items() if not np.isnan(value)} == pytest.approx(expected)
+    drawn = resample(areas)
+    assert drawn.shape == (1000, 3, 3)
+    np.testing.assert_array_equal(drawn, resample(areas))
+    low, high = interval(area_scores(drawn, "abc")["mIoU"])
+    assert low < expected["mIoU"] < high
+    assert resample(areas[:1]) is None
+    assert interval(np.array([np.nan])) is None
+
+
+def test_the_whole_stage(staged, exported, dataset, tmp_path, capsys):
+    refs = [exported["swin"], exported["resnest"]]
+    assert average(staged, refs, tmp_path, "--png-dir", str(tmp_path / "png")) == 0
+    labels = published(tmp_path)
+    assert [member.model for member in labels.document.members] == ["resnest", "swin"]
+    schema = dataset.schema
+    confusion = np.zeros((3, schema.num_classes, schema.num_classes), np.int64)
+    for split in ("val", "test"):
+        maps = label_maps(labels, split)
+        assert list(maps) == [f"{tile.id}.png" for tile in dataset.tiles(split)]
+        for tile in dataset.tiles(split):
+            image = maps[f"{tile.id}.png"]
+            assert image.mode == "P"
+            assert image.getpalette()[: 3 * schema.num_classes] == [v for colour in schema.palette for v in colour]
+            probs = [
+                dequantize(
+                    quantize(made_up_probs(dataset, split, tile, model), DTYPES["companded"]), DTYPES["companded"]
+                )
+                for model in ("resnest", "swin")
+            ]
+            expected = [p.argmax(axis=0) for p in (*probs, probs[0] + probs[1])]
+            np.testing.assert_array_equal(np.asarray(image), expected[-1])
+            np.testing.assert_array_equal(
+                np.asarray(Image.open(tmp_path / "png" / split / f"{tile.id}.png")), expected[-1]
+            )
+            if split == "val":
+                truth = dataset.read_label(split, tile)
+                confusion += [
+                    confusion_matrix(truth, one.astype(np.uint8), schema.num_classes, schema.ignore_index)
+                    for one in expected
+                ]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    expected = [scores(one, schema.classes) for one in confusion]
+    assert summary["models"] == {"resnest": expected[0], "swin": expected[1]}
+    assert summary["ensemble"] == expected[2]
+    assert summary["num_tiles"] == {"val": 20, "test": 5}
+    assert summary["scored_split"] == "val"
+    assert summary["confusion"] == confusion[2].tolist()
+    ensembles = summary["splits"]["val"]["ensembles"]
+    assert [one["models"] for one in ensembles] == [["resnest"], ["swin"], ["resnest", "swin"]]
+    for one in ensembles:
+        for key, (low, high) in one["intervals"].items():
+            assert low <= one["scores"][key] <= high
+    gain = summary["splits"]["val"]["gain"]
+    assert gain["mIoU"] == summary["ensemble"]["mIoU"] - summary["models"][gain["over"]]["mIoU"]
+    assert gain["interval"][0] <= gain["mIoU"] <= gain["interval"][1]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(name in page for name in ("resnest", "swin", *schema.classes))
+    rows = list(csv.DictReader((tmp_path / "runs").rglob("ranking.csv").__next__().open()))
+    assert len(rows) == 25
+    assert [float(row["entropy"]) for row in rows] == sorted((float(row["entropy"]) for row in rows), reverse=True)
+    assert {row["mIoU.ensemble"] == "" for row in rows if row["split"] == "test"} == {True}
+    assert capsys.readouterr().out.strip() == labels.uri
+
+
+def test_a_rerun_does_no_work_and_writes_its_outputs_again(staged, exported, tmp_path):
+    refs = [exported["swin"], exported["resnest"]]
+    average(staged, refs, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
+    outputs = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
+    assert average(staged, refs, tmp_path) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")} == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == outputs
+
+
+def test_order_workers_and_threads_change_no_bit(staged, exported, tmp_path):
+    refs = list(exported.values())
+    weights = ("--weights", "0.3,0.5,0.2")
+    average(staged, refs, tmp_path / "a", *weights, "--num-workers", "1")
+    average(staged, [refs[2], refs[0], refs[1]], tmp_path / "b", "--weights", "0.2,0.3,0.5", "--num-workers", "4")
+    for worker in (3, 1):
+        assert average(staged, refs, tmp_path / "c", *weights, "--worker", f"{worker}/3") == 0
+        assert objects(tmp_path / "c") == {}
+    average(staged, refs, tmp_path / "c", *weights, "--worker", "2/3")
+    assert objects(tmp_path / "a").keys() == {
+        "manifest.json", "labels-val.tar", "labels-test.tar", "summary.json", "ranking.csv", "report.html"
+    }  # fmt: skip
+    assert objects(tmp_path / "a") == objects(tmp_path / "b") == objects(tmp_path / "c")
+
+
+def test_goes_on_after_the_last_finished_part(staged, exported, tmp_path):
+    refs = [exported["swin"], exported["resnest"]]
+    average(staged, refs, tmp_path)
+    expected = objects(tmp_path)
+    folder = Path(storage.parent(published(tmp_path).uri))
+    parts = sorted((folder / "parts").glob("val-*.json"))
+    for name in expected:
+        (folder / name).unlink()
+    parts[0].unlink()  # killed between the label maps and the record
+    parts[1].with_suffix(".tar").write_bytes(b"half")
+    kept = parts[2].stat().st_mtime_ns
+    average(staged, refs, tmp_path)
+    assert objects(tmp_path) == expected
+    assert parts[2].stat().st_mtime_ns == kept
+
+
+def test_one_model_is_an_ensemble_too(staged, exported, tmp_path):
+    assert average(staged, [exported["swin"]], tmp_path) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["ensemble"] == summary["models"]["swin"]
+    assert "gain" not in summary["splits"]["val"]
+
+
+def test_without_labels_there_are_no_scores(staged, dataset, tmp_path):
+    refs = [export(tmp_path / model, dataset, model, splits=("test",)) for model in ("a", "b")]
+    assert average(staged, refs, tmp_path) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["models"] == {"a": {}, "b": {}}
+    assert (summary["ensemble"], summary["scored_split"], summary["confusion"]) == ({}, None, [])
+
+
+def test_labels_are_written_as_the_dataset_writes_them(tmp_path):
+    """With a label offset of 1, class 0 is the value 1."""
+    root = tmp_path / "raw"
+    assert main(["make-sample-data", str(root), "--train", "0", "--val", "3", "--test", "0", "--size", "48"]) == 0
+    (root / "dataset.yaml").write_text(
+        (root / "dataset.yaml").read_text().replace("label_offset: 0", "label_offset: 1")
+    )
+    for path in (root / "val" / "labels").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) + 1).save(path)
+    assert (
+        main(["stage-data", "--source", str(root), "--storage-uri", str(tmp_path), "--output-dir", str(tmp_path)]) == 0
+    )
+    dataset = open_dataset(str(tmp_path / "dataset.json"), tmp_path)
+    ref = export(tmp_path / "p", dataset, "swin", splits=("val",), probs=lambda *a: made_up_probs(*a, skill=50))
+    assert average(str(tmp_path / "dataset.json"), [ref], tmp_path) == 0
+    maps = label_maps(published(tmp_path), "val")
+    for name, image in maps.items():
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(Image.open(root / "val" / "labels" / name)))
+        assert image.getpalette()[3:6] == list(dataset.schema.palette[0])
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["ensemble"]["mIoU"] == 1.0
+
+
+def test_kfp_gets_metrics_and_confusion_matrix(staged, exported, tmp_path):
+    names = {"labels": "Dataset", "metrics": "Metrics", "confusion_matrix": "ClassificationMetrics", "report": "HTML"}
+    artifacts = {
+        name: {"artifacts": [{"name": name, "uri": str(tmp_path / "kfp" / name), "metadata": {}}]} for name in names
+    }
+    wired = {
+        f"probs_{i}": {"artifacts": [{"name": "probs", "uri": exported[model], "metadata": {}}]}
+        for i, model in enumerate(("swin", "resnest"), 1)
+    }
+    wired["dataset"] = {"artifacts": [{"name": "dataset", "uri": staged, "metadata": {}}]}
+    executor = {
+        "inputs": {"artifacts": wired},
+        "outputs": {"artifacts": artifacts, "outputFile": str(tmp_path / "kfp" / "output.json")},
+    }
+    common = ["--storage-uri", str(tmp_path), "--run-id", "r", "--executor-input", json.dumps(executor)]
+    assert main(["average-probs", "--dataset", "", "--probs", "", "--weights", "", *common]) == 0
+    found = json.loads((tmp_path / "kfp" / "output.json").read_text())["artifacts"]
+    metrics = found["metrics"]["artifacts"][0]["metadata"]
+    assert metrics.keys() == {f"{m}.{k}" for m in ("swin", "resnest", "ensemble") for k in ("mIoU", "mAcc", "aAcc")}
+    matrix = found["confusion_matrix"]["artifacts"][0]["metadata"]["confusionMatrix"]
+    assert len(matrix["annotationSpecs"]) == len(matrix["rows"]) == 9
+    assert len(matrix["rows"][0]["row"]) == 9
+    assert "<html" in (tmp_path / "kfp" / "report").read_text()
+
+
+def test_tiles_of_all_sizes(staged, dataset, tmp_path):
+    """The archive is sorted by id although tiles of one size lie together."""
+
+    def tiles(split):
+        return [t.model_copy(update={"height": 48 + 150 * (i % 2)}) for i, t in enumerate(dataset.tiles(split))]
+
+    from landseg.ensemble.manifest import LabelArchive
+    from landseg.ensemble.members import Member
+    from landseg.ensemble.parts import Job
+    from landseg.ensemble.store import ProbsReader
+    from landseg.ensemble.summary import combine, write_archive
+
+    probs = lambda dataset, split, tile, model: made_up_probs(dataset, "test", tile, model)  # noqa: E731
+    ref = export(tmp_path / "p", dataset, "swin", splits=("test",), tiles=tiles, probs=probs)
+    job = Job(
+        str(tmp_path / "job"),
+        dataset,
+        (Member(ProbsReader.open(ref), 1.0),),
+        {"test": {tile.id: tile for tile in tiles("test")}},
+        tmp_path,
+    )
+    parts = [job.process(shard) for shard in job.shards]
+    assert write_archive(job, parts, tmp_path / "labels.tar") == 5
+    with tarfile.open(tmp_path / "labels.tar") as tar:
+        sizes = {info.name: Image.open(tar.extractfile(info)).size for info in tar}
+    assert sizes == {f"{tile.id}.png": (tile.width, tile.height) for tile in tiles("test")}
+    assert list(sizes) == sorted(sizes)
+    assert combine("test", parts).tile_ids == [tile.id for tile in tiles("test")]
+    assert LabelArchive.model_fields
+
+
+def refused(capsys, status):
+    assert status == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("landseg average-probs: error: ")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": "b", "checkpoint_sha256": "a" * 64}, ["same model", "aaaaaaaaaaaa"]),
+        ({"model": "a"}, ["'a'", "--name"]),
+        ({"model": "b", "dataset_id": "f" * 16}, ["ffffffffffffffff", "dataset"]),
+        ({"model": "b", "splits": ("test",)}, ["splits", "test, val"]),
+        ({"model": "b", "tiles": lambda tiles: tiles[1:]}, ["lacks 300000", "4 tiles", "not the 5"]),
+        (
+            {"model": "b", "tiles": lambda tiles: [*tiles, tiles[-1].model_copy(update={"id": "399999"})]},
+            ["has 399999 besides"],
+        ),
+        (
+            {"model": "b", "tiles": lambda tiles: [t.model_copy(update={"height": 47}) for t in tiles]},
+            ["47 x 48 in place of 48 x 48", "2 more"],
+        ),
+        ({"model": "b", "classes": "swap"}, ["class 0 is 'field' in place of 'background'", "class 1"]),
+        ({"model": "b", "classes": "fewer"}, ["9 classes", "8"]),
+    ],
+    ids=[
+        "same model",
+        "same name",
+        "dataset",
+        "splits",
+        "fewer tiles",
+        "more tiles",
+        "sizes",
+        "class order",
+        "classes",
+    ],
+)
+def test_models_that_do_not_match_are_refused(staged, dataset, tmp_path, capsys, changes, expected):
+    first = export(tmp_path / "first", dataset, "a", splits=("test",), checkpoint_sha256="a" * 64)
+    if changes.get("splits") == ("test",):
+        first = export(tmp_path / "both", dataset, "a", splits=("val", "test"))
+    changes = dict(changes)
+    classes = dataset.schema.classes
+    if changes.get("classes") == "swap":
+        changes["classes"] = (classes[1], classes[0], *classes[2:])
+    if changes.get("classes") == "fewer":
+        changes["classes"] = classes[:-1]
+    num_classes = len(changes.get("classes", classes))
+    choose = changes.pop("tiles", lambda tiles: tiles)
+
+    def probs(dataset, split, tile, model):
+        return np.full((num_classes, tile.height, tile.width), 1 / num_classes, np.float32)
+
+    settings = {"splits": ("test",), **changes}
+    model = settings.pop("model")
+    other = export(
+        tmp_path / "other", dataset, model, tiles=lambda split: choose(dataset.tiles(split)), probs=probs, **settings
+    )
+    line = refused(capsys, average(staged, [first, other], tmp_path))
+    for text in expected:
+        assert text in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--weights", "1"), "expected 2 weights"),
+        (("--weights", "1,2,3"), "expected 2 weights"),
+        (("--weights", "1,x"), "numbers"),
+        (("--weights", "1,-1"), "at least 0"),
+        (("--weights", "0,0"), "not all 0"),
+        (("--weights", "1,nan"), "at least 0"),
+        (("--worker", "3/2"), "I/N"),
+        (("--worker", "two"), "I/N"),
+        (("--num-workers", "0"), "at least 1"),
+    ],
+)
+def test_wrong_flags_are_refused(staged, exported, tmp_path, capsys, flags, expected):
+    refs = [exported["swin"], exported["resnest"]]
+    assert expected in refused(capsys, average(staged, refs, tmp_path, *flags))
+
+
+def test_damaged_and_missing_shards_are_refused(staged, dataset, tmp_path, capsys):
+    ref = export(tmp_path / "p", dataset, "a", splits=("test",))
+    shard = next((tmp_path / "p").rglob("probs/c/2/0/0/0"))
+    good = shard.read_bytes()
+    shard.write_bytes(good[:100] + bytes([good[100] ^ 1]) + good[101:])
+    line = refused(capsys, average(staged, [ref], tmp_path))
+    assert "sha256" in line and str(shard) in line
+    shard.unlink()
+    assert str(shard) in refused(capsys, average(staged, [ref], tmp_path))
+    assert objects(tmp_path) == {}
+    shard.write_bytes(good)
+    assert average(staged, [ref], tmp_path) == 0
+
+
+def test_works_on_s3(staged, exported, s3, tmp_path):
+    refs = [exported["swin"], exported["resnest"]]
+    common = ["--run-id", "r", "--output-dir", str(tmp_path / "out"), "--scratch", str(tmp_path / "scratch")]
+    assert (
+        main(["average-probs", "--dataset", staged, "--probs", ",".join(refs), "--storage-uri", s3.uri, *common]) == 0
+    )
+    average(staged, refs, tmp_path / "local")
+    assert list((tmp_path / "scratch").iterdir()) == []
+    remote = {
+        path.name: path.read_bytes() for path in s3.folder.rglob("*") if path.is_file() and "parts" not in path.parts
+    }
+    assert remote == objects(tmp_path / "local")
