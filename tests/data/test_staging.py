@@ -103,7 +103,8 @@ def test_the_id_names_the_content(raw, tmp_path):
     write_config(changed, name="other")
     third = stage(changed, tmp_path / "store").document
     assert len({first.dataset_id, second.dataset_id, third.dataset_id}) == 3
-    assert second.splits["train"].shards == third.splits["train"].shards
+    assert third.splits["val"].shards == first.splits["val"].shards
+    assert second.splits["val"].shards == first.splits["val"].shards
 
 
 def test_reading_through_s3(raw, tmp_path, s3):

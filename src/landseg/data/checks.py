@@ -1,4 +1,4 @@
-"""Decoding and checking tiles before they are staged: what every later stage may rely on."""
+"""Decoding and checking tiles before they are staged: what every later stage may rely on. Runs in worker processes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.data.sources import Source, SourceTile
-from landseg.data.tiles import decode_image, decode_label
+from landseg import storage
+from landseg.data.geotiff import Transform
+from landseg.data.labels import label_problem
+from landseg.data.manifest import GeoKeys, SceneWindow
+from landseg.data.pairing import SourceTile
+from landseg.data.schema import DatasetConfig
+from landseg.data.sources import Source
+from landseg.data.tiles import DecodedTiff, decode_label, decode_tiff, image_info
 from landseg.documents import sha256_hex
 from landseg.errors import DataError
+
+_READS_AT_ONCE = 16
 
 
 class Kind(NamedTuple):
@@ -27,17 +35,10 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Expected:
-    """What a tile must be.
+    """What a tile must be: `dataset.yaml`, and what most images are (None where none could be read)."""
 
-    Attributes:
-        kind: bands and type; None where no image could be read.
-        label_values: stored label values that mean a class or are ignored.
-        labels_hint: says which values those are.
-    """
-
+    config: DatasetConfig
     kind: Kind | None
-    label_values: frozenset[int]
-    labels_hint: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class TileFacts:
         kind: bands and type.
         image_sha256, label_sha256: of the files' bytes.
         band_sums, band_squares: exact sums over pixels of the values and their squares, per band in file order.
-        label_counts: pixels by stored label value; empty where unlabelled.
+        label_counts: (stored label value, pixels) by value; empty where unlabelled.
+        transform, crs: the georeference.
+        scene: the window of the scene it was cut from.
     """
 
     height: int
@@ -59,93 +62,142 @@ class TileFacts:
     label_sha256: str | None
     band_sums: tuple[int, ...]
     band_squares: tuple[int, ...]
-    label_counts: dict[int, int]
+    label_counts: tuple[tuple[int, int], ...]
+    transform: Transform | None
+    crs: GeoKeys | None
+    scene: SceneWindow | None = None
 
 
 @dataclass(frozen=True)
 class CheckedTile:
-    """A tile after its check: the bytes and facts of a good one, the problems of a bad one."""
+    """A tile after its check: the bytes and facts of a good one, the problems of a bad one.
+
+    A scene has neither yet: it is cut first.
+    """
 
     tile: SourceTile
-    image: bytes
-    label: bytes | None
-    facts: TileFacts | None
-    problems: tuple[DataError, ...]
+    image: bytes = b""
+    label: bytes | None = None
+    facts: TileFacts | None = None
+    problems: tuple[DataError, ...] = ()
+    is_scene: bool = False
 
 
-def check_tiles(
-    source: Source, tiles: Sequence[SourceTile], expected: Expected
-) -> tuple[list[CheckedTile], NDArray[np.int64] | None]:
-    """Read, decode and check tiles; runs in worker processes.
+@dataclass(frozen=True)
+class Checked:
+    """Some tiles in order, and the histogram of the good ones' values: (B, 256 or 65536) int64, None without any."""
 
-    Returns:
-        The tiles in order, and the histogram of the good ones' values: (B, 256 or 65536) int64, None without any.
-    """
-    checked, total = [], None
-    for tile in tiles:
-        outcome, histogram = check_tile(source, tile, expected)
-        checked.append(outcome)
+    tiles: list[CheckedTile]
+    histogram: NDArray[np.int64] | None
+
+
+def check_tiles(source: Source, expected: Expected, tiles: Sequence[SourceTile]) -> Checked:
+    """Read, decode and check tiles."""
+    outcomes = []
+    total: NDArray[np.int64] | None = None
+    for tile, content in zip(tiles, read_tiles(source, tiles), strict=True):
+        outcome, histogram = _check_tile(source, expected, tile, content)
+        outcomes.append(outcome)
         if histogram is not None:
             total = histogram if total is None else total + histogram
-    return checked, total
+    return Checked(outcomes, total)
 
 
-def check_tile(source: Source, tile: SourceTile, expected: Expected) -> tuple[CheckedTile, NDArray[np.int64] | None]:
+def identify_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[tuple[str, str | None]]:
+    """SHA-256 of the images and labels, without decoding; ("", None) for a tile that cannot be read."""
+    return [
+        ("", None)
+        if isinstance(content, DataError)
+        else (sha256_hex(content[0]), None if content[1] is None else sha256_hex(content[1]))
+        for content in read_tiles(source, tiles)
+    ]
+
+
+def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[tuple[bytes, bytes | None] | DataError]:
+    """Images and labels of a few tiles, or why one cannot be read; over a network several at once."""
+
+    def read(tile: SourceTile) -> tuple[str, tuple[bytes, bytes | None] | DataError]:
+        try:
+            return tile.id, (source.read(tile.image), source.read(tile.label) if tile.label else None)
+        except DataError as err:
+            return tile.id, err
+
+    if not source.is_remote:
+        return [read(tile)[1] for tile in tiles]
+    contents = dict(storage.parallel(read, tiles, workers=_READS_AT_ONCE))
+    return [contents[tile.id] for tile in tiles]
+
+
+def _check_tile(
+    source: Source, expected: Expected, tile: SourceTile, content: tuple[bytes, bytes | None] | DataError
+) -> tuple[CheckedTile, NDArray[np.int64] | None]:
     """Check one tile; all its problems are collected."""
+    if isinstance(content, DataError):
+        return CheckedTile(tile, problems=(content,)), None
+    image, label = content
+    where = source.where(tile.image.path)
     problems: list[DataError] = []
-    image = label = None
-    values: NDArray[Any] | None = None
+    decoded: DecodedTiff | None = None
     classes: NDArray[Any] | None = None
     try:
-        image = source.read(tile.image.path)
-        values = decode_image(image, source.where(tile.image.path))
-        problems += _image_problems(values, source.where(tile.image.path), expected)
+        info = image_info(image, where)
+        if max(info.height, info.width) > expected.config.scenes.max_px:
+            return CheckedTile(tile, is_scene=True), None
+        decoded = decode_tiff(image, where)
+        problems += image_problems(decoded.values, where, expected)
     except DataError as err:
         problems.append(err)
-    counts: dict[int, int] = {}
-    if tile.label is not None:
+    if tile.label is not None and label is not None:
         where = source.where(tile.label.path)
         try:
-            label = source.read(tile.label.path)
             classes = decode_label(label, where)
-            counts = _value_counts(classes)
-            problems += _label_problems(counts, where, expected)
-            if values is not None and classes.shape != values.shape[:2]:
-                problems.append(
-                    DataError(
-                        where,
-                        f"label and image differ in size: expected {_size(values)} px as in the image, "
-                        f"found {_size(classes)}",
-                    )
-                )
+            problems += label_problems(classes, decoded and decoded.values.shape[:2], where, expected)
         except DataError as err:
             problems.append(err)
-    if problems or image is None or values is None:
-        return CheckedTile(tile, b"", None, None, tuple(problems)), None
-    histogram = band_histogram(values)
+    if problems or decoded is None:
+        return CheckedTile(tile, problems=tuple(problems)), None
+    return good_tile(tile, image, label, decoded, classes)
+
+
+def good_tile(
+    tile: SourceTile,
+    image: bytes,
+    label: bytes | None,
+    decoded: DecodedTiff,
+    classes: NDArray[Any] | None,
+    scene: SceneWindow | None = None,
+) -> tuple[CheckedTile, NDArray[np.int64]]:
+    """Facts and histogram of a tile without problems."""
+    histogram = band_histogram(decoded.values)
     levels = np.arange(histogram.shape[1], dtype=np.int64)
     facts = TileFacts(
-        height=values.shape[0],
-        width=values.shape[1],
-        kind=_kind(values),
+        height=decoded.values.shape[0],
+        width=decoded.values.shape[1],
+        kind=kind_of(decoded.values),
         image_sha256=sha256_hex(image),
         label_sha256=None if label is None else sha256_hex(label),
         band_sums=tuple(int(value) for value in histogram @ levels),
         band_squares=tuple(int(value) for value in histogram @ (levels * levels)),
-        label_counts=counts,
+        label_counts=() if classes is None else value_counts(classes),
+        transform=decoded.transform,
+        crs=decoded.crs,
+        scene=scene,
     )
-    return CheckedTile(tile, image, label, facts, ()), histogram
+    return CheckedTile(tile, image, label, facts), histogram
 
 
 def probe_kind(source: Source, tiles: Sequence[SourceTile], samples: int = 16) -> Kind | None:
     """What most of a few images, evenly spread, are; the rest is measured against it."""
+    chosen = tiles[:: max(1, len(tiles) // samples)]
     kinds: list[Kind] = []
-    for index in range(0, len(tiles), max(1, len(tiles) // samples)):
-        path = tiles[index].image.path
-        try:
-            kinds.append(_kind(decode_image(source.read(path), source.where(path))))
-        except DataError:
+    for tile, content in zip(chosen, read_tiles(source, chosen), strict=True):
+        if isinstance(content, DataError):
             continue  # reported when its turn comes
+        try:
+            info = image_info(content[0], source.where(tile.image.path))
+        except DataError:
+            continue  # as above
+        kinds.append(Kind(info.num_bands, info.dtype))
     return max(kinds, key=kinds.count) if kinds else None
 
 
@@ -162,35 +214,37 @@ def band_histogram(values: NDArray[Any]) -> NDArray[np.int64]:
     return np.stack([np.bincount(values[:, :, band].ravel(), minlength=levels) for band in range(values.shape[2])])
 
 
-def _kind(values: NDArray[Any]) -> Kind:
+def kind_of(values: NDArray[Any]) -> Kind:
+    """Bands and type of an (H, W, B) array."""
     return Kind(values.shape[2], str(values.dtype))
 
 
-def _size(array: NDArray[Any]) -> str:
-    return f"{array.shape[0]}x{array.shape[1]}"
-
-
-def _value_counts(classes: NDArray[Any]) -> dict[int, int]:
+def value_counts(classes: NDArray[Any]) -> tuple[tuple[int, int], ...]:
+    """(value, pixels) of the values that occur, by value."""
     counts = np.bincount(classes.ravel())
-    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    return tuple((int(value), int(counts[value])) for value in np.flatnonzero(counts))
 
 
-def _image_problems(values: NDArray[Any], where: str, expected: Expected) -> list[DataError]:
-    if expected.kind is None or _kind(values) == expected.kind:
+def image_problems(values: NDArray[Any], where: str, expected: Expected) -> list[DataError]:
+    """What is wrong with a decoded image."""
+    if expected.kind is None or kind_of(values) == expected.kind:
         return []
-    return [DataError(where, f"expected {expected.kind}, as in most images, found {_kind(values)}", "all images alike")]
+    found = kind_of(values)
+    return [DataError(where, f"expected {expected.kind}, as in most images, found {found}", "all images must be alike")]
 
 
-def _label_problems(counts: dict[int, int], where: str, expected: Expected) -> list[DataError]:
-    outside = sorted(counts.keys() - expected.label_values)
-    if not outside:
-        return []
-    shown = ", ".join(str(value) for value in outside[:5]) + (", ..." if len(outside) > 5 else "")
-    pixels = sum(counts[value] for value in outside)
-    return [
-        DataError(
-            where,
-            f"label value outside the class list: {pixels} px with {shown}; expected {expected.labels_hint}",
-            "mend the label, or classes, label_offset and ignore_index in dataset.yaml",
+def label_problems(
+    classes: NDArray[Any], image_size: tuple[int, ...] | None, where: str, expected: Expected
+) -> list[DataError]:
+    """What is wrong with a decoded label; `image_size` is (height, width), None where the image is damaged."""
+    problems = [label_problem(dict(value_counts(classes)), where, expected.config)]
+    if image_size is not None and classes.shape != image_size:
+        problems.append(
+            DataError(
+                where,
+                f"label and image differ in size: expected {image_size[0]}x{image_size[1]} px as in the image, "
+                f"found {classes.shape[0]}x{classes.shape[1]}",
+                "cut both alike",
+            )
         )
-    ]
+    return [problem for problem in problems if problem is not None]

@@ -115,11 +115,7 @@ class StagedDataset:
             raise ConfigError(f"tile {tile.id}", f"split {split} has no labels")
         where = f"label of tile {tile.id} of {self.uri}"
         stored = decode_label(self._bytes(split, tile.shard, tile.label), where)
-        table = _label_lookup(self.schema)
-        classes = table[stored] if int(stored.max()) < len(table) else np.full(1, -1)
-        if int(classes.min()) < 0:
-            raise ContractError(where, "holds a value outside the class list", "stage the dataset again")
-        return classes.astype(np.uint8)
+        return to_class_ids(stored, self.schema, where)
 
     def _bytes(self, split: str, shard: int, span: tuple[int, int]) -> memoryview:
         path = self.shard_path(split, shard)
@@ -165,6 +161,27 @@ def to_model_range(values: NDArray[Any], schema: ClassSchema) -> NDArray[np.uint
     for position, table in enumerate(_scale_lookups(schema, int(np.iinfo(values.dtype).max) + 1)):
         result[:, :, position] = table[values[:, :, selected[position]]]
     return result
+
+
+def to_class_ids(stored: NDArray[Any], schema: ClassSchema, where: object) -> NDArray[np.uint8]:
+    """Turn stored label values into class ids.
+
+    Args:
+        stored: (H, W) uint8 or uint16.
+        schema: offset, classes and ignored value.
+        where: the tile, for the error line.
+
+    Returns:
+        (H, W) uint8 class ids, `ignore_index` where ignored.
+
+    Raises:
+        ContractError: a value is outside the class list.
+    """
+    table = _label_lookup(schema)
+    classes = table[stored] if int(stored.max()) < len(table) else np.full(1, -1)
+    if int(classes.min()) < 0:
+        raise ContractError(where, "holds a label value outside the class list", "stage the dataset again")
+    return classes.astype(np.uint8)
 
 
 @functools.lru_cache(8)

@@ -102,6 +102,9 @@ class Tile(Model):
     `image` and `label` are (byte offset, length) inside the shard's tar file, pointing at the member's content: the
     unchanged bytes of the source file (or of the tile cut from a scene). `label` is None in an unlabelled split, `geo`
     in a file without georeference, `scene` in a tile that was not cut from a larger image.
+
+    `band_sums` and `band_squares` are the exact sums of the stored values and of their squares, per band in the file's
+    order; `label_counts` is (stored label value, pixels) by value.
     """
 
     id: TileId
@@ -114,6 +117,9 @@ class Tile(Model):
     label_sha256: Sha256 | None
     geo: Geo | None = None
     scene: SceneWindow | None = None
+    band_sums: tuple[Count, ...] = ()
+    band_squares: tuple[Count, ...] = ()
+    label_counts: tuple[tuple[Byte, Count], ...] = ()
 
 
 class SkippedTile(Model):

@@ -71,6 +71,22 @@ class PercentileScale(Model):
 ScaleRule = Annotated[RangeScale | PercentileScale, Field(discriminator="method")]
 
 
+class SceneRule(Model):
+    """Images with a side above `max_px` are scenes: cut into tiles of `tile_px` that overlap by `overlap_px`."""
+
+    max_px: Annotated[int, Field(ge=64, le=65536)] = 1024
+    tile_px: Annotated[int, Field(ge=32, le=8192)] = 512
+    overlap_px: Annotated[int, Field(ge=0)] = 64
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        if self.tile_px > self.max_px:
+            raise ValueError(f"tile_px {self.tile_px} must not exceed max_px {self.max_px}")
+        if self.overlap_px * 2 > self.tile_px:
+            raise ValueError(f"overlap_px {self.overlap_px} must not exceed half of tile_px {self.tile_px}")
+        return self
+
+
 class DatasetConfig(Model):
     """The content of `dataset.yaml`.
 
@@ -82,6 +98,7 @@ class DatasetConfig(Model):
         ignore_index: label value, as stored, that is neither trained on nor scored.
         label_offset: label value, as stored, of the first class.
         scale: how stored values become 0…255, or None: uint8 as it is, uint16 by percentiles 1-99.
+        scenes: which images are cut into tiles, and how.
     """
 
     version: Literal[1]
@@ -94,6 +111,7 @@ class DatasetConfig(Model):
     ignore_index: Byte = 255
     label_offset: Byte = 0
     scale: ScaleRule | None = None
+    scenes: SceneRule = SceneRule()
 
     @field_validator("classes", "palette", "bands", mode="before")
     @classmethod
@@ -118,14 +136,23 @@ class DatasetConfig(Model):
             raise ValueError(f"expected {len(self.classes)} palette colours, one per class, found {len(self.palette)}")
         if self.bands is not None and len(set(self.bands)) != len(self.bands):
             raise ValueError("bands must differ from each other")
-        last = self.label_offset + len(self.classes) - 1
-        if last > 255:
+        if self.last_label > 255:
             raise ValueError(f"label_offset {self.label_offset} and {len(self.classes)} classes exceed label value 255")
-        if self.label_offset <= self.ignore_index <= last:
+        if self.label_offset <= self.ignore_index <= self.last_label:
             raise ValueError(f"ignore_index {self.ignore_index} is also the label value of a class")
         if self.bands is not None and isinstance(self.scale, RangeScale):
             self.scale_for(len(self.bands))
         return self
+
+    @property
+    def last_label(self) -> int:
+        """Stored label value of the last class."""
+        return self.label_offset + len(self.classes) - 1
+
+    @property
+    def label_values(self) -> frozenset[int]:
+        """Stored label values that mean a class or are ignored."""
+        return frozenset(range(self.label_offset, self.last_label + 1)) | {self.ignore_index}
 
     def scale_for(self, num_bands: int) -> Scale | None:
         """The fixed scale of the selected bands; None without one or where it is asked for by percentiles."""

@@ -1,347 +1,279 @@
-"""Staging: raw tiles are checked, packed into shards, uploaded, and published by a manifest that is written last."""
+"""Staging: raw tiles are checked, packed into shards, uploaded, and published by a manifest that is written last.
+
+The same input gives the same bytes, whatever the number of processes and however often staging was killed before: what
+is packed follows from the source and from the dataset that was *published* last under the same name, never from what a
+killed staging left behind.
+"""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import itertools
-import json
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Literal
 
 from landseg import storage
-from landseg.data.checks import CheckedTile, Expected, Kind, TileFacts, check_tiles, probe_kind
-from landseg.data.manifest import DatasetManifest, Scale, Shard, SplitInfo, Tile
-from landseg.data.schema import DatasetConfig, PercentileScale, parse_config
-from landseg.data.shards import Boundaries, ShardWriter, member_names
-from landseg.data.sources import Source, SourceTile, pair
-from landseg.data.statistics import SplitStatistics, percentile_scale
-from landseg.data.workers import ordered_map
-from landseg.documents import Blob, digest
-from landseg.errors import DataError, ObjectNotFoundError
+from landseg.data.checks import (
+    Checked,
+    Expected,
+    Kind,
+    check_tiles,
+    identify_tiles,
+    probe_kind,
+)
+from landseg.data.cutting import cut_scene
+from landseg.data.findings import Findings
+from landseg.data.manifest import ClassSchema, DatasetManifest, GeoKeys, SkippedTile, Tile
+from landseg.data.packing import Packer, ShardUploads, tile_row
+from landseg.data.pairing import Pairing, SourceTile, jobs, pair
+from landseg.data.previous import Checksums, Previous, load_previous, load_whole, note
+from landseg.data.problems import Problem, Problems
+from landseg.data.publish import SplitIndex, dataset_id, publish
+from landseg.data.scaling import config_problems, needs_histogram, resolve_scale
+from landseg.data.schema import FILE_NAME, DatasetConfig, parse_config
+from landseg.data.sources import Source
+from landseg.data.statistics import SplitStatistics
+from landseg.data.workers import Workers
+from landseg.errors import DataError
 from landseg.progress import Progress
 
-_CHUNK_BYTES = 8 << 20
-_CHUNK_TILES = 64
-_SHOWN_PROBLEMS = 5
+
+@dataclass(frozen=True)
+class Options:
+    """How to stage.
+
+    Attributes:
+        shard_bytes: target size of a shard.
+        num_workers: processes that decode.
+        on_bad_tile: whether a bad tile fails the staging or is left out.
+        max_bad: with `skip`, more bad tiles than this fail it all the same.
+    """
+
+    shard_bytes: int
+    num_workers: int
+    on_bad_tile: Literal["fail", "skip"] = "fail"
+    max_bad: int = 10
 
 
 @dataclass
 class Staged:
-    """What staging did.
+    """What staging found and did.
 
     Attributes:
-        loaded: the published manifest.
+        config: `dataset.yaml`.
+        kind: bands and type of the images; None where none could be read.
+        loaded: the published manifest; None where problems kept it from being published.
         statistics: by split.
+        problems: what is wrong; with a manifest, what was left out.
+        findings: what is odd.
         notes: what the user should know and did not ask.
         uploaded_bytes: bytes of shards that were not there before.
     """
 
-    loaded: storage.Loaded[DatasetManifest]
-    statistics: dict[str, SplitStatistics]
-    notes: list[str]
-    uploaded_bytes: int
+    config: DatasetConfig
+    kind: Kind | None = None
+    loaded: storage.Loaded[DatasetManifest] | None = None
+    statistics: dict[str, SplitStatistics] = field(default_factory=dict)
+    problems: Problems = field(default_factory=Problems)
+    findings: Findings = field(default_factory=Findings)
+    notes: list[str] = field(default_factory=list)
+    uploaded_bytes: int = 0
 
 
-@dataclass
-class _StagedSplit:
-    """A split whose shards are uploaded."""
-
-    labelled: bool
-    index: Path
-    content: hashlib._Hash = field(default_factory=hashlib.sha256)
-    shards: list[Shard] = field(default_factory=list)
-    statistics: SplitStatistics = field(default_factory=SplitStatistics)
-    num_tiles: int = 0
-
-
-class ShardUploads:
-    """Uploads finished shards in the background, at most two waiting; those already in storage are left alone."""
-
-    def __init__(self, storage_uri: str) -> None:
-        self.folder = storage.join(storage_uri, "datasets", "shards")
-        self.uploaded_bytes = 0
-        self._pool = ThreadPoolExecutor(2)
-        self._pending: deque[Future[int]] = deque()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=error is not None)
-
-    def add(self, path: Path, sha256: str) -> None:
-        """Take over a shard file; it is removed once it is in storage."""
-        while len(self._pending) >= 2:
-            self.uploaded_bytes += self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._upload, path, storage.join(self.folder, f"{sha256}.tar")))
-
-    def finish(self) -> None:
-        """Wait until every shard is in storage."""
-        while self._pending:
-            self.uploaded_bytes += self._pending.popleft().result()
-
-    @staticmethod
-    def _upload(path: Path, uri: str) -> int:
-        size = path.stat().st_size
-        there = storage.stat(uri)
-        known = there is not None and there.size_bytes == size
-        if not known:
-            storage.put_file(uri, path)
-        path.unlink()
-        return 0 if known else size
-
-
-def stage_dataset(source: Source, storage_uri: str, scratch: Path, *, shard_bytes: int, num_workers: int) -> Staged:
+def stage_dataset(source: Source, storage_uri: str, scratch: Path, options: Options) -> Staged:
     """Stage a raw dataset.
 
-    The same input gives the same bytes, whatever the number of processes; what is already in storage is not uploaded
-    again; and unless every file is fine, no manifest is written.
+    Files that are wrong do not raise: all of them are in the result, which then has no manifest. Nothing else is
+    written in that case but shards that are full already; they are used when the files are mended.
 
     Raises:
-        DataError: what is wrong with the dataset, all files considered.
+        DataError: there is no dataset to look at.
+        StorageError: object storage cannot be reached or refuses.
     """
     files = source.files()
-    config = parse_config(source.config(), source.where("dataset.yaml"))
+    config = parse_config(source.config(files), source.where(FILE_NAME))
     pairing = pair(source, files)
-    tiles = [tile for split in pairing.tiles.values() for tile in split]
-    kind = probe_kind(source, tiles)
-    problems = pairing.problems + _config_problems(config, kind, source)
-    expected = Expected(kind, _label_values(config), _labels_hint(config))
-    with ShardUploads(storage_uri) as uploads:
-        splits = {
-            split: _stage_split(source, split, members, expected, uploads, problems, scratch, shard_bytes, num_workers)
-            for split, members in pairing.tiles.items()
-        }
-        if problems or kind is None:
-            raise summarised(problems, source)
-        uploads.finish()
-    scale, notes = _resolve_scale(config, kind, {name: split.statistics for name, split in splits.items()})
-    loaded = _publish(config, kind, scale, splits, storage_uri)
-    return Staged(
-        loaded,
-        {name: split.statistics for name, split in splits.items()},
-        _band_notes(config, kind) + pairing.notes + notes,
-        uploads.uploaded_bytes,
-    )
+    del files
+    staging = _Staging(source, storage_uri, scratch, options, config, pairing)
+    staging.run()
+    return staging.result
 
 
-def summarised(problems: Sequence[DataError], source: Source) -> DataError:
-    """All problems as one error line: the first few, and how many more there are."""
-    if len(problems) == 1:
-        return problems[0]
-    prefix = f"{source.uri}/"
-    shown = "; ".join(str(problem).removeprefix(prefix) for problem in problems[:_SHOWN_PROBLEMS])
-    more = len(problems) - _SHOWN_PROBLEMS
-    return DataError(source.uri, f"{len(problems)} problems: {shown}" + (f"; and {more} more" if more > 0 else ""))
-
-
-def _stage_split(
-    source: Source,
-    split: str,
-    tiles: Sequence[SourceTile],
-    expected: Expected,
-    uploads: ShardUploads,
-    problems: list[DataError],
-    scratch: Path,
-    shard_bytes: int,
-    num_workers: int,
-) -> _StagedSplit:
-    """Check and pack the tiles of a split in order; from the first problem on, checking goes on but uploading ends."""
-    staged = _StagedSplit(any(tile.label for tile in tiles), scratch / f"tiles-{split}.jsonl")
-    jobs = list(_chunks(tiles))
-    check = functools.partial(check_tiles, source, expected=expected)
-    with (
-        Progress(f"staging {split}", len(tiles), "tiles") as progress,
-        staged.index.open("w", encoding="utf-8") as index,
-        _Packer(split, staged, uploads, scratch, shard_bytes) as packer,
-    ):
-        for checked, histogram in ordered_map(check, jobs, min(num_workers, len(jobs))):
-            staged.statistics.add_histogram(histogram)
-            for outcome in checked:
-                problems += outcome.problems
-                if outcome.facts is not None and not problems:
-                    tile = packer.add(outcome, outcome.facts)
-                    staged.statistics.add(outcome.facts)
-                    staged.num_tiles += 1
-                    staged.content.update(f"{tile.id} {tile.image_sha256} {tile.label_sha256}\n".encode())
-                    index.write(json.dumps(tile.model_dump(mode="json"), separators=(",", ":")) + "\n")
-            progress.advance(len(checked))
-        if not problems:
-            packer.end_shard()
-    return staged
-
-
-class _Packer:
-    """Appends tiles to the current shard and hands full shards to the uploads."""
+class _Staging:
+    """One staging at work."""
 
     def __init__(
-        self, split: str, staged: _StagedSplit, uploads: ShardUploads, scratch: Path, shard_bytes: int
+        self,
+        source: Source,
+        storage_uri: str,
+        scratch: Path,
+        options: Options,
+        config: DatasetConfig,
+        pairing: Pairing,
     ) -> None:
-        self._split, self._staged, self._uploads, self._scratch = split, staged, uploads, scratch
-        self._boundaries = Boundaries(shard_bytes)
-        self._writer: ShardWriter | None = None
+        self.source, self.storage_uri, self.scratch, self.options = source, storage_uri, scratch, options
+        self.config, self.tiles = config, pairing.tiles
+        every = [tile for tiles in pairing.tiles.values() for tile in tiles]
+        self.kind = probe_kind(source, every)
+        self.expected = Expected(config, self.kind)
+        self.result = Staged(config, self.kind, notes=pairing.notes)
+        self.result.problems = Problems(options.on_bad_tile, options.max_bad)
+        self.result.problems.add(pairing.problems)
+        if self.kind is not None:
+            self.result.problems.add(config_problems(config, self.kind, source.where(FILE_NAME)))
+        self.crs: list[GeoKeys] = []
 
-    def __enter__(self) -> Self:
-        return self
+    def run(self) -> None:
+        """Stage, or find what was staged before."""
+        num_jobs = sum(1 for tiles in self.tiles.values() for _ in jobs(tiles))
+        previous, notes = load_previous(self.storage_uri, self.config.name)
+        self.result.notes += notes
+        with Workers(min(self.options.num_workers, num_jobs)) as workers:
+            checksums = self._identify(workers) if previous else {}
+            if previous and not self.result.problems and (same := self._published(previous, checksums)):
+                self._adopt(same)
+            else:
+                self._stage(workers, previous, checksums)
+        if self.result.loaded is not None:
+            note(self.storage_uri, self.result.loaded.document)
 
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    def _identify(self, workers: Workers) -> dict[str, dict[str, Checksums]]:
+        """Checksums of all files, by split and stem."""
+        found: dict[str, dict[str, Checksums]] = {}
+        identify = functools.partial(identify_tiles, self.source)
+        for split, tiles in self.tiles.items():
+            with Progress(f"reading {split}", len(tiles), "tiles") as progress:
+                found[split] = {}
+                for job, checksums in zip(jobs(tiles), workers.map(identify, jobs(tiles)), strict=True):
+                    found[split].update(zip((tile.id for tile in job), checksums, strict=True))
+                    progress.advance(len(job))
+        return found
 
-    def add(self, checked: CheckedTile, facts: TileFacts) -> Tile:
-        """Append a tile; returns its row of the index."""
-        tile = checked.tile
-        if self._boundaries.starts_shard(tile.id, len(checked.image) + len(checked.label or b"")):
-            self.end_shard()
-        if self._writer is None:
-            path = self._scratch / f"{self._split}-{len(self._staged.shards)}.tar"
-            self._writer = ShardWriter(path).__enter__()
-        names = member_names(tile.id, checked.label)
-        image = self._writer.add(next(names), checked.image)
-        label = None if checked.label is None else self._writer.add(next(names), checked.label)
-        self._writer.num_tiles += 1
-        return Tile(
-            id=tile.id,
-            shard=len(self._staged.shards),
-            image=image,
-            label=label,
-            height=facts.height,
-            width=facts.width,
-            image_sha256=facts.image_sha256,
-            label_sha256=facts.label_sha256,
-        )
+    def _published(self, previous: Previous, checksums: Mapping[str, Mapping[str, Checksums]]) -> Previous | None:
+        """The dataset with this very content, if it is published."""
+        identity = dataset_id(self.config, {split: tiles.items() for split, tiles in checksums.items()})
+        if previous.manifest.dataset_id == identity:
+            return previous
+        return load_whole(self.storage_uri, identity)[0]
 
-    def end_shard(self) -> None:
-        """Finish the current shard, if there is one."""
-        if self._writer is None:
+    def _adopt(self, dataset: Previous) -> None:
+        """Take what the report needs from the index."""
+        self.result.loaded = dataset.loaded
+        for split, tiles in dataset.tiles.items():
+            statistics = self.result.statistics[split] = SplitStatistics()
+            for tile in tiles:
+                statistics.add(tile)
+                self.result.findings.add(split, tile, self.config.ignore_index)
+
+    def _stage(
+        self,
+        workers: Workers,
+        previous: Previous | None,
+        checksums: Mapping[str, Mapping[str, Checksums]],
+    ) -> None:
+        result = self.result
+        with ExitStack() as stack, ShardUploads(self.storage_uri) as uploads:
+            splits = {
+                split: stack.enter_context(
+                    SplitIndex(self.scratch / f"tiles-{split}.jsonl", any(tile.label for tile in tiles))
+                )
+                for split, tiles in self.tiles.items()
+            }
+            for split, index in splits.items():
+                result.statistics[split] = index.statistics
+                self._stage_split(split, index, workers, uploads, previous, checksums.get(split, {}))
+                if not index.num_tiles and not self.result.problems.are_fatal and self.tiles[split]:
+                    where = self.source.where(split)
+                    result.problems.add([Problem(DataError(where, "empty split: every tile is bad"), split)])
+            if self.result.problems.are_fatal or self.kind is None:
+                return
+            uploads.finish()
+            result.uploaded_bytes = uploads.uploaded_bytes
+        for index in splits.values():
+            index.sort()
+        identity = dataset_id(self.config, {split: index.contents() for split, index in splits.items()})
+        if same := load_whole(self.storage_uri, identity)[0]:
+            result.loaded = same.loaded
             return
-        writer, self._writer = self._writer, None
-        sha256 = writer.finish()
-        self._uploads.add(writer.path, sha256)
-        self._staged.shards.append(
-            Shard(
-                path=f"../shards/{sha256}.tar",
-                size_bytes=writer.size_bytes,
-                sha256=sha256,
-                num_tiles=writer.num_tiles,
-            )
+        scale, notes = resolve_scale(self.config, self.kind, result.statistics)
+        result.notes += notes
+        skipped = [
+            SkippedTile.model_validate({"split": problem.split, "id": problem.id, "problem": str(problem.error)})
+            for problem in result.problems
+        ]
+        result.loaded = publish(self.storage_uri, identity, self.config, self.kind, scale, splits, self.crs, skipped)
+
+    def _stage_split(
+        self,
+        split: str,
+        index: SplitIndex,
+        workers: Workers,
+        uploads: ShardUploads,
+        previous: Previous | None,
+        checksums: Mapping[str, Checksums],
+    ) -> None:
+        """Check and pack the tiles of a split; from the first problem on, checking goes on but packing ends."""
+        tiles = self.tiles[split]
+        kept = previous.kept(split, checksums, self.options.shard_bytes, self.crs) if previous else None
+        index.shards = kept.shards if kept else []
+        if previous and kept and self._trusts(previous):
+            good = {tile.id for tile in tiles if self._is_known(kept.find(tile.id, checksums[tile.id]))}
+            for tile_id in sorted(good):
+                index.add(kept.tiles[tile_id])
+                self.result.findings.add(split, kept.tiles[tile_id], self.config.ignore_index)
+            tiles = [tile for tile in tiles if tile.id not in good]
+        packer = Packer(split, index.shards, uploads, self.scratch, self.options.shard_bytes, self.crs)
+        progress = Progress(f"staging {split}", len(self.tiles[split]), "tiles", done=index.num_tiles)
+        with progress, packer:
+            for checked in self._checked(tiles, workers, progress):
+                index.statistics.add_histogram(checked.histogram)
+                for outcome in checked.tiles:
+                    self.result.problems.add(Problem(error, split, outcome.tile.id) for error in outcome.problems)
+                    facts = outcome.facts
+                    if facts is None or self.result.problems.are_fatal:
+                        continue
+                    before = kept and kept.find(outcome.tile.id, (facts.image_sha256, facts.label_sha256))
+                    if before:
+                        tile = tile_row(outcome, facts, before.shard, before.image, before.label, self.crs)
+                    else:
+                        tile = packer.add(outcome, facts)
+                    index.add(tile)
+                    self.result.findings.add(split, tile, self.config.ignore_index)
+            if not self.result.problems.are_fatal:
+                packer.end_shard()
+
+    def _checked(self, tiles: Sequence[SourceTile], workers: Workers, progress: Progress) -> Iterator[Checked]:
+        """Check tiles in order; scenes are cut where they come."""
+        check = functools.partial(check_tiles, self.source, self.expected)
+        for checked in workers.map(check, jobs(tiles)):
+            if any(outcome.is_scene for outcome in checked.tiles):
+                yield from self._cut(checked, workers)
+            else:
+                yield checked
+            progress.advance(len(checked.tiles))
+
+    def _cut(self, checked: Checked, workers: Workers) -> Iterator[Checked]:
+        yield Checked([outcome for outcome in checked.tiles if not outcome.is_scene], checked.histogram)
+        for outcome in checked.tiles:
+            if outcome.is_scene:
+                yield from cut_scene(self.source, self.expected, outcome.tile, workers, self.scratch)
+
+    def _is_known(self, tile: Tile | None) -> bool:
+        """Whether a tile of the earlier dataset would be staged as it is, and not be cut."""
+        return tile is not None and max(tile.height, tile.width) <= self.config.scenes.max_px
+
+    def _trusts(self, previous: Previous) -> bool:
+        """Whether the earlier dataset's tiles need no second look: they were held to the same rules."""
+        manifest = previous.manifest
+        if self.kind is None or needs_histogram(self.config, self.kind):
+            return False
+        same = self.config.class_schema(self.kind.num_bands, manifest.class_schema.scale)
+        return Kind(manifest.num_bands, manifest.dtype) == self.kind and _label_rules(same) == _label_rules(
+            manifest.class_schema
         )
 
 
-def _publish(
-    config: DatasetConfig, kind: Kind, scale: Scale | None, splits: dict[str, _StagedSplit], storage_uri: str
-) -> storage.Loaded[DatasetManifest]:
-    """Write the indexes, then the manifest; a dataset that is already published stays as it is."""
-    content = {name: split.content.hexdigest() for name, split in splits.items()}
-    dataset_id = digest({"format": 1, "config": config.model_dump(mode="json"), "splits": content})[:16]
-    folder = storage.join(storage_uri, "datasets", dataset_id)
-    uri = storage.join(folder, "manifest.json")
-    try:
-        return storage.read_document(DatasetManifest, uri)
-    except ObjectNotFoundError:
-        pass
-    schema = config.class_schema(kind.num_bands, scale)
-    infos = {}
-    for name, split in splits.items():
-        sha256 = storage.file_sha256(split.index)
-        # The name holds the checksum: two stagings at once that cut shards differently do not mix their indexes.
-        index = Blob(path=f"tiles-{name}-{sha256[:12]}.jsonl", size_bytes=split.index.stat().st_size, sha256=sha256)
-        storage.put_file(storage.join(folder, index.path), split.index)
-        mean, std = split.statistics.mean_std(schema.bands)
-        infos[name] = SplitInfo(
-            num_tiles=split.num_tiles,
-            labelled=split.labelled,
-            shards=tuple(split.shards),
-            index=index,
-            class_pixels=split.statistics.class_pixels(schema) if split.labelled else (),
-            ignored_pixels=split.statistics.ignored_pixels(schema) if split.labelled else 0,
-            band_mean=mean,
-            band_std=std,
-        )
-    manifest = DatasetManifest.model_validate(
-        {
-            "dataset_id": dataset_id,
-            "name": config.name,
-            "class_schema": schema,
-            "num_bands": kind.num_bands,
-            "dtype": kind.dtype,
-            "splits": infos,
-        }
-    )
-    return storage.write_document(uri, manifest)
-
-
-def _chunks(tiles: Iterable[SourceTile]) -> Iterator[list[SourceTile]]:
-    """Jobs for worker processes: consecutive tiles, a few megabytes each."""
-    chunk: list[SourceTile] = []
-    size = 0
-    for tile in tiles:
-        if chunk and (size + tile.size_bytes > _CHUNK_BYTES or len(chunk) >= _CHUNK_TILES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(tile)
-        size += tile.size_bytes
-    if chunk:
-        yield chunk
-
-
-def _config_problems(config: DatasetConfig, kind: Kind | None, source: Source) -> list[DataError]:
-    """What dataset.yaml asks for and the images do not have."""
-    if kind is None:
-        return []
-    where = source.where("dataset.yaml")
-    if config.bands and max(config.bands) > kind.num_bands:
-        return [DataError(where, f"bands asks for band {max(config.bands)}, the images have {kind.num_bands}")]
-    try:
-        config.scale_for(len(config.bands) if config.bands else kind.num_bands)
-    except ValueError as err:
-        return [DataError(where, str(err))]
-    return []
-
-
-def _label_values(config: DatasetConfig) -> frozenset[int]:
-    return frozenset(range(config.label_offset, config.label_offset + len(config.classes))) | {config.ignore_index}
-
-
-def _labels_hint(config: DatasetConfig) -> str:
-    last = config.label_offset + len(config.classes) - 1
-    return f"{config.label_offset}-{last} for the {len(config.classes)} classes, or {config.ignore_index} (ignored)"
-
-
-def _band_notes(config: DatasetConfig, kind: Kind) -> list[str]:
-    if config.bands or kind.num_bands == 3:
-        return []
-    return [f"dataset.yaml names no bands: all {kind.num_bands} are used, in the files' order"]
-
-
-def _resolve_scale(
-    config: DatasetConfig, kind: Kind, statistics: dict[str, SplitStatistics]
-) -> tuple[Scale | None, list[str]]:
-    """The scale of the selected bands, and what to say about it."""
-    bands = config.bands or tuple(range(1, kind.num_bands + 1))
-    if fixed := config.scale_for(len(bands)):
-        return fixed, []
-    rule, notes = config.scale, []
-    if rule is None and kind.dtype == "uint16":
-        rule = PercentileScale()
-        notes.append("uint16 images and no scale in dataset.yaml: percentiles 1-99 become 0-255")
-    if not isinstance(rule, PercentileScale):
-        return None, notes
-    split = next(iter(statistics))
-    if split != "train":
-        notes.append(f"there is no train split: the scale comes from {split}")
-    histogram = statistics[split].histogram
-    assert histogram is not None, "a staged split has tiles"
-    scale, flat = percentile_scale(histogram, bands, rule.low, rule.high)
-    shown = ", ".join(f"{low:g}-{high:g}" for low, high in itertools.zip_longest(scale.low, scale.high))
-    notes.append(f"scale per band: {shown}")
-    notes += [f"band {band} is nearly constant in {split}: its percentiles fall together" for band in flat]
-    return scale, notes
+def _label_rules(schema: ClassSchema) -> tuple[int, int, int, int | None]:
+    return schema.num_classes, schema.label_offset, schema.ignore_index, schema.stored_ignore

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.data.checks import TileFacts
-from landseg.data.manifest import ClassSchema, Scale
+from landseg.data.manifest import ClassSchema, Scale, Tile
 
 
 @dataclass
@@ -33,17 +32,17 @@ class SplitStatistics:
     tile_sizes: dict[tuple[int, int], int] = field(default_factory=dict)
     histogram: NDArray[np.int64] | None = None
 
-    def add(self, facts: TileFacts) -> None:
+    def add(self, tile: Tile) -> None:
         """Count a tile."""
-        size = (facts.height, facts.width)
-        self.num_pixels += facts.height * facts.width
+        size = (tile.height, tile.width)
+        self.num_pixels += tile.height * tile.width
         self.tile_sizes[size] = self.tile_sizes.get(size, 0) + 1
         if not self.band_sums:
-            self.band_sums, self.band_squares = [0] * facts.kind.num_bands, [0] * facts.kind.num_bands
-        for band in range(facts.kind.num_bands):
-            self.band_sums[band] += facts.band_sums[band]
-            self.band_squares[band] += facts.band_squares[band]
-        for value, count in facts.label_counts.items():
+            self.band_sums, self.band_squares = [0] * len(tile.band_sums), [0] * len(tile.band_sums)
+        for band, (total, squares) in enumerate(zip(tile.band_sums, tile.band_squares, strict=True)):
+            self.band_sums[band] += total
+            self.band_squares[band] += squares
+        for value, count in tile.label_counts:
             self.label_counts[value] = self.label_counts.get(value, 0) + count
             self.label_tiles[value] = self.label_tiles.get(value, 0) + 1
 

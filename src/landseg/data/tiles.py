@@ -6,11 +6,15 @@ lie inside the file, and only well-known compressions are decoded. Nothing is re
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import math
 import struct
 import warnings
-from typing import NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -18,14 +22,19 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from landseg.data.manifest import ClassSchema
+from landseg.data.geotiff import Transform, read_geo_keys, read_transform
+from landseg.data.manifest import ClassSchema, GeoKeys
 from landseg.data.schema import MAX_BANDS
 from landseg.errors import DataError
 
-MAX_FILE_BYTES = 1 << 30
+MAX_FILE_BYTES = 2 << 30
 """No source file of a tile may be larger."""
 MAX_DECODED_BYTES = 1 << 29
 """No tile may be larger decoded: 8192 x 8192 px with 4 bands of uint16."""
+# Sizes are checked here, against the limits above, before Pillow is asked; its own limit would refuse large scenes.
+Image.MAX_IMAGE_PIXELS = None
+# What tifffile logs of a damaged file is said here, in one line that names the file.
+tifffile.logger().setLevel(logging.CRITICAL)
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -54,12 +63,36 @@ class ImageInfo(NamedTuple):
     dtype: str
 
 
+class DecodedTiff(NamedTuple):
+    """An image and where it lies.
+
+    Attributes:
+        values: (H, W, B) uint8 or uint16, all bands in the file's order.
+        transform: see :class:`landseg.data.manifest.Geo`; None where the file has none.
+        crs: the coordinate reference system; None where the file names none.
+    """
+
+    values: NDArray[Any]
+    transform: Transform | None
+    crs: GeoKeys | None
+
+
 def is_tiff(data: bytes | memoryview) -> bool:
     """Whether the bytes begin as a TIFF or BigTIFF does."""
     return bytes(data[:4]) in TIFF_MAGIC
 
 
-def decode_image(data: bytes | memoryview, where: object) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def image_info(data: bytes, where: object) -> ImageInfo:
+    """Size, bands and type of a TIFF, from its header.
+
+    Raises:
+        DataError: not a TIFF, damaged, or of a kind that is not supported.
+    """
+    with _opened(data, where) as page:
+        return _check_page(page, where)
+
+
+def decode_image(data: bytes | memoryview, where: object) -> NDArray[Any]:
     """Decode a TIFF.
 
     Args:
@@ -72,6 +105,32 @@ def decode_image(data: bytes | memoryview, where: object) -> NDArray[np.uint8] |
     Raises:
         DataError: not a TIFF, damaged, too large, or of a kind that is not supported.
     """
+    with _opened(data, where) as page:
+        return np.ascontiguousarray(_decode(page, data, where, MAX_DECODED_BYTES, None))
+
+
+def decode_tiff(
+    data: bytes, where: object, *, limit: int = MAX_DECODED_BYTES, spool: Path | None = None
+) -> DecodedTiff:
+    """Decode a TIFF together with its georeference.
+
+    Args:
+        data: the file's bytes.
+        where: the file, for the error line.
+        limit: largest decoded size in bytes.
+        spool: a file to decode into in place of memory: the values are a map of it.
+
+    Raises:
+        DataError: as :func:`decode_image`.
+    """
+    with _opened(data, where) as page:
+        values = _decode(page, data, where, limit, spool)
+        return DecodedTiff(values if spool else np.ascontiguousarray(values), read_transform(page), read_geo_keys(page))
+
+
+@contextlib.contextmanager
+def _opened(data: bytes | memoryview, where: object) -> Iterator[tifffile.TiffPage]:
+    """The page that holds the image."""
     if not is_tiff(data):
         raise DataError(where, f"expected a TIFF, found {_describe_start(data)}", "write the image as GeoTIFF or TIFF")
     try:
@@ -79,37 +138,51 @@ def decode_image(data: bytes | memoryview, where: object) -> NDArray[np.uint8] |
             warnings.simplefilter("ignore")
             page = tiff.pages.first
             _check_single(tiff, page, where)
-            info = _check_page(page, where)
-            _check_segments(page, info, data, where)
-            if page.compression == _JPEG and page.planarconfig == _PLANAR_SEPARATE:
-                return _decode_planar_jpeg(page, info, data)
-            array = page.asarray(squeeze=False, maxworkers=1)
+            yield page
     except DataError:
         raise
     except Exception as err:  # whatever a third-party decoder makes of damaged bytes, the file is at fault
         raise _damaged("TIFF", where, err) from err
-    # tifffile's normalised shape: (separate bands, depth, height, width, interleaved bands)
-    bands_last = array[:, 0].transpose(1, 2, 0, 3).reshape(info.height, info.width, info.num_bands)
-    return np.ascontiguousarray(bands_last)
 
 
-def decode_label(data: bytes | memoryview, where: object) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _decode(
+    page: tifffile.TiffPage, data: bytes | memoryview, where: object, limit: int, spool: Path | None
+) -> NDArray[Any]:
+    info = _check_page(page, where)
+    _check_size(info.height * info.width * info.num_bands * np.dtype(info.dtype).itemsize, where, limit)
+    _check_segments(page, info, data, where)
+    # tifffile's normalised shape: (separate bands, depth 1, height, width, interleaved bands)
+    separate, _, height, width, interleaved = page.shaped
+    shape = (separate, 1, height, width, interleaved)
+    out: NDArray[Any]
+    if spool is not None:
+        out = np.lib.format.open_memmap(spool, mode="w+", dtype=info.dtype, shape=shape)
+    else:
+        out = np.empty(shape, info.dtype)
+    if page.compression == _JPEG and page.planarconfig == _PLANAR_SEPARATE:
+        _decode_planar_jpeg(page, info, data, out)
+    else:
+        page.asarray(out=out, squeeze=False, maxworkers=1)
+    return out[:, 0].transpose(1, 2, 0, 3).reshape(height, width, separate * interleaved)
+
+
+def decode_label(data: bytes | memoryview, where: object, *, limit: int = MAX_DECODED_BYTES) -> NDArray[Any]:
     """Decode a label: an 8-bit grey or palette PNG (indexes, not colours) or a single-band TIFF.
 
     Returns:
         (H, W) uint8 (or uint16 from a TIFF), the stored values.
 
     Raises:
-        DataError: neither, damaged, too large, or with colours in place of class values.
+        DataError: neither, damaged, larger than `limit`, or with colours in place of class values.
     """
     if is_tiff(data):
-        array = decode_image(data, where)
-        if array.shape[2] != 1:
-            raise DataError(where, f"expected a label with 1 band, found {array.shape[2]}", "store class values")
-        return array[:, :, 0]
+        with _opened(data, where) as page:
+            if page.samplesperpixel != 1:
+                raise DataError(where, f"expected a label with 1 band, found {page.samplesperpixel}", "store classes")
+            return _decode(page, data, where, limit, None)[:, :, 0]
     if bytes(data[:8]) != PNG_MAGIC:
         raise DataError(where, f"expected a PNG or TIFF label, found {_describe_start(data)}")
-    return _decode_png(data, where)
+    return _decode_png(data, where, limit)
 
 
 def label_table(schema: ClassSchema) -> NDArray[np.int16]:
@@ -124,7 +197,7 @@ def label_table(schema: ClassSchema) -> NDArray[np.int16]:
     return table
 
 
-def _decode_png(data: bytes | memoryview, where: object) -> NDArray[np.uint8]:
+def _decode_png(data: bytes | memoryview, where: object, limit: int) -> NDArray[np.uint8]:
     header = bytes(data[:29])
     if len(header) < 29 or header[12:16] != b"IHDR":
         raise DataError(where, "the PNG is truncated or damaged", "write the file again")
@@ -135,9 +208,11 @@ def _decode_png(data: bytes | memoryview, where: object) -> NDArray[np.uint8]:
         raise DataError(
             where,
             f"expected an 8-bit single-channel PNG of class values, found {depth}-bit {kind}",
-            "store one class value per pixel, grey or palette",
+            "this looks like a colour mask: convert its colours to class values"
+            if colour in (2, 6)
+            else "store one class value per pixel, grey or palette",
         )
-    _check_size(height * width, where)
+    _check_size(height * width, where, limit)
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             warnings.simplefilter("ignore")
@@ -177,7 +252,6 @@ def _check_page(page: tifffile.TiffPage, where: object) -> ImageInfo:
         raise DataError(where, f"expected 1 to {MAX_BANDS} bands, found {info.num_bands}")
     if info.height < 1 or info.width < 1:
         raise DataError(where, f"expected an image, found {info.height}x{info.width} pixels")
-    _check_size(info.height * info.width * info.num_bands * bits // 8, where)
     return info
 
 
@@ -190,7 +264,7 @@ def _check_segments(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memo
     if rows < 1 or columns < 1:
         raise DataError(where, "the TIFF is damaged: its tiles have no size")
     planes = info.num_bands if page.planarconfig == _PLANAR_SEPARATE else 1
-    _check_size(rows * columns * info.num_bands // planes * (2 if info.dtype == "uint16" else 1), where)
+    _check_size(rows * columns * info.num_bands // planes * np.dtype(info.dtype).itemsize, where, MAX_DECODED_BYTES)
     expected = math.ceil(info.height / rows) * math.ceil(info.width / columns) * planes
     if not len(page.dataoffsets) == len(page.databytecounts) == expected:
         raise DataError(where, f"the TIFF is damaged: expected {expected} strips, found {len(page.dataoffsets)}")
@@ -205,18 +279,17 @@ def _check_segments(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memo
             _check_jpeg(data[offset : offset + count], rows, columns, where)
 
 
-def _decode_planar_jpeg(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memoryview) -> NDArray[np.uint8]:
+def _decode_planar_jpeg(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memoryview, out: NDArray[Any]) -> None:
     """One grey JPEG per band and segment; tifffile 2026.3 takes them for RGB and fails."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, info.width)
     across, down = math.ceil(info.width / columns), math.ceil(info.height / rows)
-    image = np.full((info.height, info.width, info.num_bands), int(page.nodata), np.uint8)
+    out[:] = int(page.nodata)
     for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
         band, y, x = index // (across * down), index // across % down * rows, index % across * columns
         height, width = min(rows, info.height - y), min(columns, info.width - x)
         if count:
             segment = imagecodecs.jpeg_decode(bytes(data[offset : offset + count]), tables=page.jpegtables)
-            image[y : y + height, x : x + width, band] = segment[:height, :width]
-    return image
+            out[band, 0, y : y + height, x : x + width, 0] = segment[:height, :width]
 
 
 def _check_jpeg(segment: bytes | memoryview, rows: int, columns: int, where: object) -> None:
@@ -233,11 +306,11 @@ def _check_jpeg(segment: bytes | memoryview, rows: int, columns: int, where: obj
     raise DataError(where, "the TIFF is damaged: a JPEG strip has no frame header")
 
 
-def _check_size(num_bytes: int, where: object) -> None:
-    if num_bytes > MAX_DECODED_BYTES:
+def _check_size(num_bytes: int, where: object, limit: int) -> None:
+    if num_bytes > limit:
         raise DataError(
             where,
-            f"expected at most {MAX_DECODED_BYTES >> 20} MiB decoded, the header asks for {num_bytes >> 20} MiB",
+            f"expected at most {limit >> 20} MiB decoded, the header asks for {num_bytes >> 20} MiB",
             "cut it into smaller tiles",
         )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from landseg.errors import LandsegError
 
@@ -30,24 +31,40 @@ def num_cpus() -> int:
     return min(available, limit)
 
 
-def ordered_map(function: Callable[[T], R], jobs: Iterable[T], num_workers: int) -> Iterator[R]:
-    """Apply a picklable function in worker processes and yield the results in order.
+class Workers:
+    """Worker processes: `with Workers(4) as workers: workers.map(...)`. One worker means none: work is done here."""
 
-    At most two jobs per worker are under way, so memory does not grow with their number. One worker means none: the
-    work is done here.
-    """
-    if num_workers <= 1:
-        yield from map(function, jobs)
-        return
-    # Not fork: this process has threads (uploads). The fork server forks from a process that has none.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, function.__module__])
-    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_end_with_parent) as pool:
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        if self.num_workers > 1:
+            # Not fork: this process has threads (uploads). The fork server forks from a process that has none.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["landseg.data.checks"])
+            self._pool = ProcessPoolExecutor(
+                self.num_workers, mp_context=context, initializer=_begin, initargs=(dict(os.environ),)
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
+        """Apply a picklable function and yield the results in the order of the jobs.
+
+        At most two jobs per worker are under way, so memory does not grow with their number.
+        """
+        if self._pool is None:
+            yield from map(function, jobs)
+            return
         pending: deque[Future[R]] = deque()
         try:
             for job in jobs:
-                pending.append(pool.submit(function, job))
-                if len(pending) >= 2 * num_workers:
+                pending.append(self._pool.submit(function, job))
+                if len(pending) >= 2 * self.num_workers:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
@@ -56,11 +73,14 @@ def ordered_map(function: Callable[[T], R], jobs: Iterable[T], num_workers: int)
                 "worker process", "was killed, most likely for memory", "use fewer --num-workers"
             ) from err
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            for future in pending:
+                future.cancel()
 
 
-def _end_with_parent() -> None:
-    """End this worker when the process that started it is gone, however that ended."""
+def _begin(environment: dict[str, str]) -> None:
+    """Take over the environment, leave Ctrl-C to the parent, and end when the parent is gone, however that ended."""
+    os.environ.update(environment)  # the fork server has that of its own start
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

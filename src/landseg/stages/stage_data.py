@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 
+from landseg.data.archives import open_source
 from landseg.data.shards import DEFAULT_SHARD_BYTES
-from landseg.data.sources import open_source
-from landseg.data.staging import Staged, stage_dataset
+from landseg.data.staging import Options, Staged, stage_dataset
 from landseg.data.workers import num_cpus
 from landseg.errors import ConfigError
-from landseg.stages.common import add_common_arguments, stage_context
+from landseg.report.data import DataReport, render
+from landseg.report.staged import as_json, data_report, gigabytes
+from landseg.stages.common import StageContext, add_common_arguments, stage_context
 
 HELP = "check raw tiles and pack them into indexed shards in object storage"
 _SMALLEST_SHARD = 10_000
+_LISTED = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     parser.add_argument(
-        "--source", required=True, metavar="URI", help="the raw dataset: a folder or s3://bucket/prefix"
+        "--source",
+        required=True,
+        metavar="URI",
+        help="the raw dataset: a folder, s3://bucket/prefix, or a .zip or .tar in either place",
+    )
+    parser.add_argument(
+        "--on-bad-tile",
+        choices=("fail", "skip"),
+        default="fail",
+        help="publish nothing if a tile is bad, or leave bad tiles out (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-bad",
+        type=int,
+        default=10,
+        metavar="N",
+        help="with --on-bad-tile skip: publish nothing if more tiles are bad than this (default: %(default)s)",
     )
     parser.add_argument(
         "--shard-bytes",
@@ -37,45 +55,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Stage a dataset, publish the reference to its manifest and the data report."""
-    if args.shard_bytes < _SMALLEST_SHARD:
-        raise ConfigError("--shard-bytes", f"expected at least {_SMALLEST_SHARD}, found {args.shard_bytes}")
-    if args.num_workers < 1:
-        raise ConfigError("--num-workers", f"expected at least 1, found {args.num_workers}")
+    """Stage a dataset; publish the reference to its manifest, the data report and its facts."""
+    for flag, value, least in (
+        ("--shard-bytes", args.shard_bytes, _SMALLEST_SHARD),
+        ("--num-workers", args.num_workers, 1),
+        ("--max-bad", args.max_bad, 0),
+    ):
+        if value < least:
+            raise ConfigError(flag, f"expected at least {least}, found {value}")
+    options = Options(args.shard_bytes, args.num_workers, args.on_bad_tile, args.max_bad)
     start = time.monotonic()
     with stage_context("stage-data", args) as context:
-        staged = stage_dataset(
-            open_source(args.source),
-            context.storage_uri,
-            context.scratch,
-            shard_bytes=args.shard_bytes,
-            num_workers=args.num_workers,
-        )
-        facts = _facts(staged)
-        context.publish("dataset", staged.loaded, facts)
-        context.outputs.write("report", json.dumps(facts, indent=1), ".html")
-        for note in staged.notes:
-            print(f"note: {note}", file=sys.stderr)
-        print(_summary(staged, time.monotonic() - start))
+        source = open_source(args.source, context.scratch)
+        staged = stage_dataset(source, context.storage_uri, context.scratch, options)
+        report = data_report(staged, source.uri, options, time.monotonic() - start)
+        context.outputs.write("report", render(report), ".html")
+        context.outputs.write("checks", as_json(report), ".json")
+        _say(report, staged)
+        if staged.loaded is None:
+            raise staged.problems.summary(source.uri)
+        _publish(context, staged)
 
 
-def _facts(staged: Staged) -> dict[str, str | int | float | bool]:
+def _publish(context: StageContext, staged: Staged) -> None:
+    assert staged.loaded is not None, "published datasets only"
     manifest = staged.loaded.document
     facts: dict[str, str | int | float | bool] = {
         "dataset_id": manifest.dataset_id,
         "name": manifest.name,
         "num_classes": manifest.class_schema.num_classes,
         "size_bytes": sum(shard.size_bytes for info in manifest.splits.values() for shard in info.shards),
+        "num_skipped": len(manifest.skipped),
     }
-    return facts | {f"num_tiles.{name}": info.num_tiles for name, info in manifest.splits.items()}
+    facts |= {f"num_tiles.{name}": info.num_tiles for name, info in manifest.splits.items()}
+    context.publish("dataset", staged.loaded, facts)
+    print(staged.loaded.uri)
 
 
-def _summary(staged: Staged, seconds: float) -> str:
-    manifest = staged.loaded.document
-    lines = [f"dataset {manifest.name} ({manifest.dataset_id})"]
-    for name, info in manifest.splits.items():
-        size = sum(shard.size_bytes for shard in info.shards)
-        lines.append(f"  {name:6}{info.num_tiles:8} tiles {len(info.shards):5} shards {size / 1e9:9.3f} GB")
-    lines.append(f"  {staged.uploaded_bytes / 1e9:.3f} GB of shards uploaded in {seconds:.1f} s")
-    lines.append(staged.loaded.uri)
-    return "\n".join(lines)
+def _say(report: DataReport, staged: Staged) -> None:
+    """The report in a few lines; the files at fault go to stdout, as stderr is for the one line that ends it."""
+    for warning in report.warnings:
+        print(f"note: {warning}", file=sys.stderr)
+    for problem in report.problems[:_LISTED]:
+        action = f" ({problem.action})" if problem.action else ""
+        print(f"{problem.severity}: {problem.where}: {problem.problem}{action}")
+    if len(report.problems) > _LISTED:
+        print(f"... and {len(report.problems) - _LISTED} more")
+    if staged.loaded is None:
+        return
+    print(f"dataset {report.name} ({report.dataset_id})")
+    for split in report.splits:
+        size = gigabytes(split.size_bytes)
+        print(f"  {split.name:6}{split.num_tiles:9,} tiles {split.num_shards:5} shards {size:>10}")
+    print(f"  {gigabytes(staged.uploaded_bytes)} of shards uploaded in {report.seconds:.1f} s")
+    for need in report.needs:
+        print(f"  {need.stage} needs: {need.what}: {need.amount}")

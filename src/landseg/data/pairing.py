@@ -1,0 +1,137 @@
+"""Which image belongs to which label, and which files fit nowhere."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from landseg.data.manifest import SPLITS
+from landseg.data.problems import Problem
+from landseg.data.schema import FILE_NAME
+from landseg.data.sources import LAYOUT_HINT, Source, SourceFile
+from landseg.data.tiles import MAX_FILE_BYTES
+from landseg.errors import DataError
+
+IMAGE_SUFFIXES = (".tif", ".tiff")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+LABELLED_SPLITS = ("train", "val")
+_MAX_ID = 200
+_JOB_BYTES = 8 << 20
+_JOB_TILES = 64
+_BESIDE = (".xml", ".ovr", ".tfw", ".wld", ".tifw", ".pgw", ".pngw", ".txt", ".md", ".json")
+"""Files that GIS programs and people put beside images; they are no tiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTile:
+    """An image with its label (None in an unlabelled split)."""
+
+    split: str
+    id: str
+    image: SourceFile
+    label: SourceFile | None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of image and label together."""
+        return self.image.size_bytes + (self.label.size_bytes if self.label else 0)
+
+
+@dataclass
+class Pairing:
+    """The tiles of a source, split by split in order of id, and what is wrong with its files."""
+
+    tiles: dict[str, list[SourceTile]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def jobs(tiles: Iterable[SourceTile]) -> Iterator[list[SourceTile]]:
+    """Consecutive tiles for a worker process, a few megabytes each."""
+    job: list[SourceTile] = []
+    size = 0
+    for tile in tiles:
+        if job and (size + tile.size_bytes > _JOB_BYTES or len(job) >= _JOB_TILES):
+            yield job
+            job, size = [], 0
+        job.append(tile)
+        size += tile.size_bytes
+    if job:
+        yield job
+
+
+def pair(source: Source, files: Sequence[SourceFile]) -> Pairing:
+    """Pair images and labels by stem; collect everything that does not fit."""
+    result = Pairing()
+    found: dict[tuple[str, str], dict[str, SourceFile]] = defaultdict(dict)
+    present = source.folders()
+    unused: list[str] = []
+    for file in files:
+        path = PurePosixPath(file.path)
+        if any(part.startswith((".", "__")) for part in path.parts):
+            continue
+        split = path.parts[0] if len(path.parts) > 1 and path.parts[0] in SPLITS else ""
+        present |= {split} - {""}
+        role = path.parts[1] if split and len(path.parts) == 3 else ""
+        suffixes = {"images": IMAGE_SUFFIXES, "labels": LABEL_SUFFIXES}.get(role, ())
+        if path.suffix.lower() not in suffixes:
+            if file.path != FILE_NAME:
+                unused.append(file.path)
+            continue
+        other = found[split, role].get(path.stem)
+        if problem := _file_problem(file, path, other):
+            result.problems.append(Problem(DataError(source.where(file.path), *problem), split, path.stem))
+        else:
+            found[split, role][path.stem] = file
+    if not present:
+        error = DataError(source.uri, f"expected folders {', '.join(SPLITS)}, found none of them", LAYOUT_HINT)
+        result.problems.append(Problem(error))
+    for split in SPLITS:
+        if split in present:
+            result.tiles[split] = _pair_split(source, split, found[split, "images"], found[split, "labels"], result)
+    if tell := [path for path in unused if not path.lower().endswith(_BESIDE)]:
+        result.notes.append(f"{len(tell)} other files are not used, {tell[0]} the first")
+    return result
+
+
+def _file_problem(file: SourceFile, path: PurePosixPath, other: SourceFile | None) -> tuple[str, str] | None:
+    if other is not None:
+        return f"{other.path} has the same stem", "one image and one label per tile"
+    if not file.path.isprintable() or "\\" in path.stem:
+        return "the file name holds characters that are not allowed", "rename it"
+    if len(path.stem) > _MAX_ID:
+        return f"expected a file name of at most {_MAX_ID} characters, found {len(path.stem)}", "rename it"
+    if file.size_bytes > MAX_FILE_BYTES:
+        return f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB", "cut it"
+    return None
+
+
+def _pair_split(
+    source: Source, split: str, images: dict[str, SourceFile], labels: dict[str, SourceFile], result: Pairing
+) -> list[SourceTile]:
+    if not images:
+        where, problem = source.where(f"{split}/images"), "empty split: expected *.tif images, found none"
+        result.problems.append(Problem(DataError(where, problem, "add images, or remove the folder"), split))
+    labelled = split in LABELLED_SPLITS or bool(labels)
+    tiles = []
+    for tile_id in sorted(images.keys() | labels.keys()):
+        image, label = images.get(tile_id), labels.get(tile_id)
+        if image is not None and (label is not None or not labelled):
+            tiles.append(SourceTile(split, tile_id, image, label))
+            continue
+        if image is not None:
+            error = DataError(
+                source.where(image.path),
+                f"image without label: expected {split}/labels/{tile_id}.png",
+                "add the label, or move the image to test",
+            )
+        else:
+            error = DataError(
+                source.where(labels[tile_id].path),
+                f"label without image: expected {split}/images/{tile_id}.tif",
+                "add the image, or remove the label",
+            )
+        result.problems.append(Problem(error, split, tile_id))
+    return tiles
