@@ -95,6 +95,8 @@ def labels() -> LabelsManifest:
         members=(EnsembleMember(model="swin", probs_sha256=DIGEST, weight=1.0),),
         splits={"val": LabelArchive(**blob("val.tar").model_dump(), num_tiles=1)},
         summary=blob("summary.json"),
+        ranking=blob("ranking.csv"),
+        report=blob("report.html"),
     )
 
 
@@ -107,7 +109,7 @@ PATHS = {
     "landseg.dataset": ["tiles-train.jsonl", "tiles-val.jsonl", "../shards/one.tar"],
     "landseg.model": ["model.pth"],
     "landseg.probs": ["val/0/c/0"],
-    "landseg.labels": ["val.tar", "summary.json"],
+    "landseg.labels": ["val.tar", "summary.json", "ranking.csv", "report.html"],
 }
 
 
