@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from landseg.data.manifest import ClassSchema, Tile
@@ -89,19 +89,23 @@ class Findings:
         for (first, second), pairs in self._duplicates.items():
             shown = _examples([f"{a} = {b}" for a, b in pairs])
             if first == second:
-                yield f"{len(pairs)} images of {first} are duplicates of others in it ({shown})"
+                yield f"{_count(pairs, 'image')} of {first} with the bytes of another in it ({shown})"
             else:
                 yield (
-                    f"{len(pairs)} images are both in {first} and in {second} ({shown}): "
+                    f"{_count(pairs, 'image')} both in {first} and in {second} ({shown}): "
                     f"scores on {second} would be better than the model is"
                 )
 
     def _about_tiles(self) -> Iterator[str]:
         for split, ids in self._constant.items():
-            yield f"{len(ids)} images of {split} hold one value only ({_examples(ids)}): no data?"
+            yield f"{_count(ids, 'image')} of {split} with one value only ({_examples(ids)}): no data?"
         for split, ids in self._one_value.items():
             share = 100 * len(ids) / self._labels[split]
-            yield f"{len(ids)} labels of {split} ({share:.0f} %) hold one value only ({_examples(ids)})"
+            yield f"{_count(ids, 'label')} of {split} ({share:.1f} %) with one value only ({_examples(ids)})"
+
+
+def _count(items: Sequence[object], noun: str) -> str:
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 
 def _examples(items: list[str]) -> str:

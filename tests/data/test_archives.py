@@ -1,0 +1,167 @@
+"""Sources in archives: read in place, and refused where a member is not what it should be."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raw_tiles import write_raw
+
+from landseg import storage
+from landseg.data.archives import open_source
+from landseg.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    return write_raw(tmp_path_factory.mktemp("raw") / "fields", train=12)
+
+
+def pack(raw: Path, target: Path, *, nested: bool = False) -> Path:
+    kind = target.suffix[1:]
+    packed = shutil.make_archive(
+        str(target.with_suffix("")), kind, raw.parent if nested else raw, raw.name if nested else "."
+    )
+    assert packed == str(target)
+    return target
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.tar"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_archive_is_staged_like_the_folder(raw, stage, tmp_path, name, nested):
+    expected = stage(raw).loaded
+    archive = pack(raw, tmp_path / name, nested=nested)
+    run = stage(archive, "--num-workers", "2", store=tmp_path / "other")
+    assert run.status == 0, run.err
+    assert run.loaded.sha256 == expected.sha256
+
+
+def test_an_archive_in_object_storage(raw, stage, tmp_path, s3):
+    storage.put_file(f"{s3.uri}/data.zip", pack(raw, tmp_path / "data.zip"))
+    run = stage(f"{s3.uri}/data.zip")
+    assert run.loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
+
+
+def zip_of(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def tar_of(path: Path, *members: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for member in members:
+            archive.addfile(member, io.BytesIO(b"x" * member.size) if member.isreg() else None)
+    return path
+
+
+def tar_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info
+
+
+def link_in_zip() -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo("train/images/a.tif")
+    info.external_attr = 0o120777 << 16
+    return info
+
+
+UNSAFE = {
+    "climbing zip": (lambda p: zip_of(p / "a.zip", ("../../etc/passwd", b"x")), "not allowed"),
+    "absolute zip": (lambda p: zip_of(p / "a.zip", ("/etc/passwd", b"x")), "not allowed"),
+    "backslash zip": (lambda p: zip_of(p / "a.zip", ("..\\x", b"x")), "not allowed"),
+    "link in zip": (lambda p: zip_of(p / "a.zip", (link_in_zip(), b"/etc/passwd")), "a link or a device"),
+    "zip bomb": (lambda p: zip_of(p / "a.zip", ("a", bytes(1 << 20)), ("b", b"x")), "a decompression bomb?"),
+    "climbing tar": (lambda p: tar_of(p / "a.tar", tar_member("train/../../x")), "not allowed"),
+    "absolute tar": (lambda p: tar_of(p / "a.tar", tar_member("/etc/passwd")), "not allowed"),
+    "symbolic link": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.SYMTYPE, "/etc")), "a link or a device"),
+    "hard link": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.LNKTYPE, "b")), "a link or a device"),
+    "device": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.CHRTYPE)), "a link or a device"),
+    "name twice": (lambda p: tar_of(p / "a.tar", tar_member("a"), tar_member("./a")), "of the same name"),
+    "empty": (lambda p: tar_of(p / "a.tar"), "the archive is empty"),
+    "no archive": (lambda p: p / "a.zip", "no such archive"),
+    "not a zip": (lambda p: (p / "a.zip").write_bytes(b"hello") and p / "a.zip", "expected a zip archive"),
+    "not a tar": (lambda p: (p / "a.tar").write_bytes(b"hello" * 200) and p / "a.tar", "expected a tar archive"),
+    "compressed tar": (lambda p: p / "a.tar.gz", "compressed tar"),
+}
+
+
+@pytest.mark.parametrize("case", UNSAFE, ids=lambda name: name.replace(" ", "-"))
+def test_unsafe_archives_are_refused(case, tmp_path, stage, monkeypatch):
+    monkeypatch.setattr("landseg.data.archives._ALWAYS_ALLOWED_BYTES", 1000)
+    make, expected = UNSAFE[case]
+    run = stage(make(tmp_path))
+    assert run.status == 2
+    assert expected in run.error
+    assert not stage.store.exists()
+
+
+def test_an_encrypted_member(raw, tmp_path, stage):
+    path = pack(raw, tmp_path / "data.zip")
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    while data[entry + 46 : entry + 46 + 12] != b"dataset.yaml":
+        entry = data.index(b"PK\x01\x02", entry + 4)
+    data[entry + 8] |= 1
+    path.write_bytes(data)
+    assert "encrypted" in stage(path).error
+
+
+def test_a_damaged_member_is_that_tile_s_problem(raw, tmp_path, stage):
+    path = pack(raw, tmp_path / "data.zip")
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("train/images/t0003.tif")
+    data = bytearray(path.read_bytes())
+    position = info.header_offset + 30 + len(info.filename) + 40
+    data[position : position + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    run = stage(path)
+    assert run.status == 2
+    assert "train/images/t0003.tif: the archive is damaged" in run.error
+
+
+def test_a_truncated_tar(raw, tmp_path, stage):
+    path = pack(raw, tmp_path / "data.tar")
+    path.write_bytes(path.read_bytes()[:-20000])
+    assert stage(path).status == 2
+
+
+@pytest.fixture(scope="module")
+def seeds(raw, tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("seeds")
+    small = write_raw(folder / "small", train=1, val=0, test=0, size=4)
+    return {kind: pack(small, folder / f"s.{kind}").read_bytes() for kind in ("zip", "tar")}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@settings(max_examples=1000, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=6)), max_size=8),
+    st.one_of(st.none(), st.integers(0, 2000)),
+)
+def test_damaged_indexes_are_refused_or_read_never_worse(seeds, kind, tmp_path_factory, edits, cut):
+    data = bytearray(seeds[kind])
+    for place, replacement in edits:
+        position = int(place * len(data))
+        data[position : position + len(replacement)] = replacement
+    folder = tmp_path_factory.mktemp("fuzz")
+    path = folder / f"x.{kind}"
+    path.write_bytes(data[:cut])
+    try:
+        source = open_source(str(path), folder)
+        for file in source.files():
+            assert not file.path.startswith("/")
+            assert ".." not in Path(file.path).parts
+            source.read(file)
+    except DataError:
+        pass
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,179 @@
+"""The data report: what is wrong, what is odd, what was left out, what comes next."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from raw_tiles import random_image, random_label, write_config, write_image, write_label, write_raw
+
+
+def warnings_of(run) -> str:
+    assert run.status == 0, run.err
+    return "\n".join(run.checks["warnings"])
+
+
+def test_a_clean_dataset_has_no_findings(tmp_path, stage):
+    run = stage(write_raw(tmp_path / "raw"))
+    assert run.checks["warnings"] == []
+    assert run.checks["problems"] == []
+    assert run.checks["published"]
+    html = (run.folder / "report.html").read_text()
+    assert "7 tiles" in html
+    assert run.loaded.document.dataset_id in html
+
+
+def test_duplicates_and_leakage(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw")
+    shutil.copy(raw / "train/images/t0000.tif", raw / "train/images/t0001.tif")
+    shutil.copy(raw / "train/images/t0002.tif", raw / "val/images/t0001.tif")
+    run = stage(raw)
+    text = warnings_of(run)
+    assert "1 image of train with the bytes of another in it (t0000 = t0001)" in text
+    assert "1 image both in train and in val (t0002 = t0001): scores on val" in text
+    assert any("train/t0002" in item["problem"] and item["where"] == "val/t0001" for item in run.checks["problems"])
+    assert all(item["severity"] == "warning" for item in run.checks["problems"])
+
+
+def test_constant_images_and_labels(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw")
+    write_image(raw / "train/images/t0001.tif", np.full((24, 24, 3), 7, np.uint8))
+    write_label(raw / "train/labels/t0002.png", np.full((24, 24), 2, np.uint8))
+    write_label(raw / "train/labels/t0003.png", np.full((24, 24), 255, np.uint8))
+    run = stage(raw)
+    text = warnings_of(run)
+    assert "1 image of train with one value only (t0001): no data?" in text
+    assert "2 labels of train (50.0 %) with one value only (t0002, t0003)" in text
+    problems = {item["where"]: item["problem"] for item in run.checks["problems"]}
+    assert problems == {
+        "train/t0001": "every pixel is 7/7/7: no data?",
+        "train/t0003": "every label pixel is ignored",
+    }
+
+
+def test_classes_that_never_occur(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw")
+    for index in range(4):
+        write_label(raw / f"train/labels/t{index:04}.png", np.maximum(random_label(index), 1))
+    text = warnings_of(stage(raw))
+    assert "classes that never occur in train: background; no model can learn them" in text
+    assert "do the labels run from 1?" in text
+    assert "never occur in val" not in text
+
+
+def test_a_0_255_mask(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw")
+    for split in ("train", "val"):
+        for path in (raw / split / "labels").iterdir():
+            write_label(path, np.where(random_label(3) > 0, 255, 0).astype(np.uint8))
+    assert "hold only 0 and 255: a 0/255 mask?" in warnings_of(stage(raw))
+
+
+def test_sizes_and_bands_that_differ(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw")
+    write_image(raw / "val/images/t0001.tif", random_image(1, 60))
+    write_label(raw / "val/labels/t0001.png", random_label(1, 60))
+    write_image(raw / "test/images/t0000.tif", random_image(1) // 4)
+    text = warnings_of(stage(raw))
+    assert "tile sizes differ widely: sides from 24 to 60 px" in text
+    assert "band 1 differs between train and test: mean 1" in text
+    assert "between train and val" not in text
+
+
+@pytest.mark.parametrize(
+    ("values", "fields", "hint"),
+    [
+        ([1, 2, 3], {}, "values seem to run 1-3: set label_offset: 1"),
+        ([0, 1, 2], {"label_offset": 1}, "values seem to run 0-2: set label_offset: 0"),
+        ([0, 255], {"ignore_index": 254}, "looks like a 0/255 mask"),
+        ([0, 76, 150, 226], {}, "greys of a colour mask"),
+        ([0, 1, 3], {}, "mend the label, or classes"),
+    ],
+)
+def test_hints_for_wrong_label_values(values, fields, hint, tmp_path, stage):
+    raw = write_raw(tmp_path / "raw", train=1, val=0, test=0, **fields)
+    write_label(raw / "train/labels/t0000.png", np.resize(np.array(values, np.uint8), (24, 24)))
+    run = stage(raw)
+    assert run.status == 2
+    assert hint in run.error
+
+
+def spoilt(tmp_path, count: int):
+    raw = write_raw(tmp_path / "raw", train=10)
+    for index in range(count):
+        path = raw / f"train/images/t{index:04}.tif"
+        path.write_bytes(path.read_bytes()[:100])
+    return raw
+
+
+def test_every_problem_is_in_the_report(tmp_path, stage):
+    raw = spoilt(tmp_path, 7)
+    (raw / "val/labels/t0001.png").unlink()
+    run = stage(raw)
+    assert run.status == 2
+    assert not run.checks["published"]
+    problems = run.checks["problems"]
+    assert len(problems) == 8
+    assert all(item["severity"] == "error" and item["action"] for item in problems)
+    assert run.out.count("error: ") == 8
+    assert "Not published" in (run.folder / "report.html").read_text()
+    assert not (run.folder / "dataset.json").exists()
+
+
+def test_bad_tiles_are_left_out_on_demand(tmp_path, stage):
+    raw = spoilt(tmp_path, 2)
+    (raw / "val/labels/t0001.png").unlink()
+    run = stage(raw, "--on-bad-tile", "skip")
+    manifest = run.loaded.document
+    assert [(tile.split, tile.id) for tile in manifest.skipped] == [
+        ("val", "t0001"),
+        ("train", "t0000"),
+        ("train", "t0001"),
+    ]
+    assert manifest.splits["train"].num_tiles == 8
+    assert manifest.splits["val"].num_tiles == 1
+    assert {item["severity"] for item in run.checks["problems"]} == {"warning"}
+    again = stage(raw, "--on-bad-tile", "skip")
+    assert again.loaded.sha256 == run.loaded.sha256
+    assert "0.0 MB of shards uploaded" in again.out
+
+
+def test_without_the_bad_files_the_dataset_is_the_same(tmp_path, stage):
+    raw = spoilt(tmp_path, 2)
+    skipping = stage(raw, "--on-bad-tile", "skip").loaded.document
+    for index in range(2):
+        (raw / f"train/images/t{index:04}.tif").unlink()
+        (raw / f"train/labels/t{index:04}.png").unlink()
+    assert stage(raw, store=tmp_path / "other").loaded.document.dataset_id == skipping.dataset_id
+
+
+def test_too_many_bad_tiles(tmp_path, stage):
+    run = stage(spoilt(tmp_path, 4), "--on-bad-tile", "skip", "--max-bad", "3")
+    assert run.status == 2
+    assert "4 problems (--max-bad is 3)" in run.error
+    assert stage(tmp_path / "raw", "--on-bad-tile", "skip", "--max-bad", "4").status == 0
+
+
+def test_a_split_of_bad_tiles_only_is_empty(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw")
+    for path in (raw / "val/images").iterdir():
+        path.write_bytes(b"")
+    run = stage(raw, "--on-bad-tile", "skip")
+    assert run.status == 2
+    assert "every tile is bad" in run.error
+
+
+def test_needs_of_later_stages(tmp_path, stage):
+    run = stage(write_raw(tmp_path / "raw", train=40))
+    assert "train needs: images per epoch: 40 (3 steps of 16)" in run.out
+    needs = {(need["stage"], need["what"]): need["amount"] for need in run.checks["needs"]}
+    assert needs["export-probs", "images (val and test)"] == "3"
+    assert needs["export-probs", "storage per model, at most"] == "0.0 MB at 8 bit, 0.0 MB at 16 bit"
+
+
+def test_bands_that_are_not_named(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw", bands=5)
+    assert "all 5 are used" in warnings_of(stage(raw))
+    write_config(raw, bands=[3, 2, 1])
+    assert warnings_of(stage(raw)) == ""
