@@ -226,7 +226,7 @@ def clean_abandoned(uri: str, older_than_s: float) -> int:
                     aborted += 1
     except StorageError as err:
         # Not every endpoint can list uploads, and not every user may: tidying up must not stop the work.
-        if code(err) not in {"AccessDenied", "NotImplemented", "MethodNotAllowed", "NoSuchUpload"}:
+        if code(err) in {"", "NoSuchBucket"}:
             raise
     return aborted
 
