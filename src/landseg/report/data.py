@@ -202,8 +202,8 @@ def _verdict(report: DataReport, num_errors: int) -> Markup:
         return Markup("Not published: <b>{} {}</b> to mend first, listed below with what to do.").format(
             count(num_errors), "problem" if num_errors == 1 else "problems"
         )
-    return Markup("<b>{} tiles</b> in {} {} were checked, packed and published.").format(
-        count(tiles), sentence(split.name for split in report.splits), "split" if len(report.splits) == 1 else "splits"
+    return Markup("<b>{} tiles</b> were checked, packed and published: {}.").format(
+        count(tiles), sentence(f"{count(split.num_tiles)} {split.name}" for split in report.splits)
     )
 
 
