@@ -157,5 +157,5 @@ def test_a_test_pipeline_that_landseg_has_not_is_refused() -> None:
 
 
 def test_precision() -> None:
-    assert resolve_precision("auto", CPU) in {"fp32", "bf16"}
-    assert resolve_precision("fp16", CPU) == "fp16"
+    assert resolve_precision("auto") in {"fp32", "bf16"}
+    assert resolve_precision("fp16") == "fp16"

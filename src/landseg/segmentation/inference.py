@@ -14,7 +14,11 @@ import torch
 from torch.nn.functional import interpolate
 
 import landseg.segmentation.compat  # noqa: F401  # before mmcv
+from landseg.ensemble.manifest import Precision
 from landseg.errors import ConfigError
+from landseg.segmentation.configs import parse_config
+from landseg.segmentation.manifest import ModelManifest
+from landseg.segmentation.models import load_model
 from landseg.segmentation.transforms import normalisation_table
 
 # isort: split
@@ -86,12 +90,17 @@ def tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
     )
 
 
-def resolve_precision(choice: str, device: torch.device) -> str:
-    """What `--precision auto` means on a device: the smallest type that it computes in without emulation."""
+def default_device() -> torch.device:
+    """The first GPU, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_precision(choice: str) -> Precision:
+    """What `--precision auto` means here: the smallest type that the device computes in without emulation."""
     if choice != "auto":
-        return choice
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+        return cast(Precision, choice)
+    if default_device().type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
     return "bf16" if _cpu_has_bf16() else "fp32"
 
 
@@ -209,6 +218,14 @@ class Predictor:
         if self._precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=DTYPES[self._precision])
+
+
+def load_predictor(manifest: ModelManifest, checkpoint: Path, *, tta: str, precision: str) -> Predictor:
+    """A trained model, ready to predict on this machine's device."""
+    config = parse_config(manifest.config, f"config of model {manifest.name}")
+    model = load_model(manifest, checkpoint)
+    device = default_device()
+    return Predictor(model, config, manifest.mean, manifest.std, tta=tta, precision=precision, device=device)
 
 
 def _test_pipeline(config: mmcv.Config) -> list[Any]:

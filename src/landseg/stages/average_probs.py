@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +24,7 @@ from landseg.errors import ConfigError
 from landseg.progress import Progress
 from landseg.report import ensemble as ensemble_page
 from landseg.report.pictures import shrink
-from landseg.stages.common import StageContext, add_common_arguments, finished, stage_context
+from landseg.stages.common import StageContext, add_common_arguments, finished, parse_worker, stage_context
 
 HELP = "average models' probabilities into label maps; score the models and the ensemble"
 
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     """Average, or find the label maps; publish their reference, the scores and the report."""
     if args.num_workers < 1:
         raise ConfigError("--num-workers", f"expected at least 1, found {args.num_workers}")
-    worker, num_workers = _parse_worker(args.worker)
+    worker, num_workers = parse_worker(args.worker)
     weights = _parse_weights(args.weights)
     with stage_context("average-probs", args) as context:
         dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
@@ -100,14 +99,6 @@ def run(args: argparse.Namespace) -> None:
         if args.png_dir is not None:
             _write_pngs(labels, dataset, args.png_dir, context.scratch)
         print(labels.uri)
-
-
-def _parse_worker(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-    worker, num_workers = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= worker <= num_workers:
-        raise ConfigError("--worker", f"expected I/N with I from 1 to N, found {text!r}")
-    return worker, num_workers
 
 
 def _parse_weights(text: str) -> list[float] | None:

@@ -113,6 +113,15 @@ def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:
         return None
 
 
+def parse_worker(text: str) -> tuple[int, int]:
+    """Parse `--worker I/N`: a share of the work, counted from 1, and the number of shares."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    worker, num_workers = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= worker <= num_workers:
+        raise ConfigError("--worker", f"expected I/N with I from 1 to N, found {text!r}")
+    return worker, num_workers
+
+
 @contextlib.contextmanager
 def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext]:
     """Parse the common flags; on success write the executor output."""

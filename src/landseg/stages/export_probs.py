@@ -1,0 +1,190 @@
+"""`landseg export-probs`: a model and a staged dataset become probabilities in object storage."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import cast, get_args
+
+from landseg import storage
+from landseg.data.dataset import StagedDataset
+from landseg.data.manifest import Split, Tile
+from landseg.data.workers import num_cpus
+from landseg.ensemble.codec import DEFAULT_DTYPE, DTYPES
+from landseg.ensemble.manifest import ProbsManifest, ProbsSpec, Tta
+from landseg.ensemble.store import ProbsWriter
+from landseg.errors import ConfigError, ContractError
+from landseg.progress import Progress
+from landseg.segmentation.manifest import ModelManifest
+from landseg.stages.common import StageContext, add_common_arguments, finished, parse_worker, stage_context
+
+HELP = "predict the tiles of a staged dataset; store their probabilities"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's flags."""
+    parser.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
+    parser.add_argument("--model", metavar="REF", help="the model's manifest or reference")
+    parser.add_argument(
+        "--splits", default="val,test", metavar="A,B", help="splits to predict, with commas between (default: val,test)"
+    )
+    parser.add_argument(
+        "--tta",
+        choices=get_args(Tta),
+        default="hv",
+        help="views to average: none: the tile itself; h: and its mirror image; hv: and its image upside down, weighed "
+        "as mmseg's MultiScaleFlipAug does (default: hv)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=sorted(DTYPES),
+        default=DEFAULT_DTYPE,
+        help="how to store probabilities (default: %(default)s)",
+    )
+    group = parser.add_argument_group("how to compute")
+    group.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the network; auto is the smallest that the device computes in natively (default: auto)",
+    )
+    group.add_argument("--batch-size", type=int, default=4, metavar="N", help="tiles predicted together (default: 4)")
+    group.add_argument(
+        "--num-workers",
+        type=int,
+        default=num_cpus(),
+        metavar="N",
+        help="threads that decode, and as many that encode (default: the CPUs, %(default)s)",
+    )
+    group.add_argument(
+        "--worker",
+        default="1/1",
+        metavar="I/N",
+        help="do the I-th of N shares of the work; the worker that finds all shares done publishes the result",
+    )
+    add_common_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export, or find the exported probabilities; publish their reference."""
+    for flag in ("batch_size", "num_workers"):
+        if getattr(args, flag) < 1:
+            raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least 1, found {getattr(args, flag)}")
+    worker, num_workers = parse_worker(args.worker)
+    with stage_context("export-probs", args) as context:
+        from landseg.segmentation.inference import resolve_precision
+
+        staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
+        model = storage.read_document(ModelManifest, context.reference("model", args.model))
+        _check_schema(model, staged)
+        tiles = _tiles(args.splits, staged)
+        spec = ProbsSpec(
+            model=model.document.name,
+            model_sha256=model.sha256,
+            checkpoint_sha256=model.document.checkpoint.sha256,
+            dataset_id=staged.manifest.dataset_id,
+            dataset_sha256=staged.sha256,
+            classes=staged.schema.classes,
+            dtype=args.dtype,
+            tta=args.tta,
+            precision=resolve_precision(args.precision),
+        )
+        folder = context.folder(spec.model, {"spec": spec.model_dump(mode="json"), "splits": list(tiles)})
+        probs = finished(ProbsManifest, folder)
+        if probs is None:
+            writer = ProbsWriter(folder, spec, tiles)
+            _export(args, context, model, staged, writer, worker, num_workers)
+            probs = writer.publish()
+        if probs is None:
+            print("shards are missing that are left to other workers", file=sys.stderr)
+            return
+        _publish(context, probs)
+        print(probs.uri)
+
+
+def _check_schema(model: storage.Loaded[ModelManifest], staged: StagedDataset) -> None:
+    """Refuse a model whose classes or bands are not the dataset's."""
+    theirs, ours = model.document.class_schema, staged.schema
+    if theirs.classes != ours.classes:
+        raise ContractError(
+            model.uri,
+            f"the model's classes are not the dataset's: {_first_difference(theirs.classes, ours.classes)}",
+            "predict with a model that was trained on this class list, in this order",
+        )
+    if len(theirs.bands) != len(ours.bands):
+        raise ContractError(
+            model.uri,
+            f"the model takes {len(theirs.bands)} bands, the dataset has {len(ours.bands)}",
+            "name the same bands in dataset.yaml and stage the dataset again",
+        )
+    if theirs.bands != ours.bands:
+        print(
+            f"{model.uri}: trained on the TIFF bands {theirs.bands}; "
+            f"this dataset gives it the bands {ours.bands} of its own TIFFs",
+            file=sys.stderr,
+        )
+
+
+def _first_difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
+    if len(theirs) != len(ours):
+        return f"{len(theirs)} and {len(ours)} in number"
+    return next(f"class {i} is {a!r} and {b!r}" for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
+
+
+def _tiles(text: str, staged: StagedDataset) -> dict[Split, list[Tile]]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError("--splits", f"expected different splits with commas between, found {text!r}")
+    return {cast(Split, name): staged.tiles(name) for name in sorted(names)}
+
+
+def _export(
+    args: argparse.Namespace,
+    context: StageContext,
+    model: storage.Loaded[ModelManifest],
+    staged: StagedDataset,
+    writer: ProbsWriter,
+    worker: int,
+    num_workers: int,
+) -> None:
+    pending = writer.pending(worker - 1, num_workers)
+    if not pending:
+        return
+    from landseg.segmentation.export import export
+    from landseg.segmentation.inference import load_predictor
+
+    blob = model.document.checkpoint
+    checkpoint = context.scratch / "model.pth"
+    storage.get_file(storage.join(storage.parent(model.uri), blob.path), checkpoint, sha256=blob.sha256)
+    predict = load_predictor(model.document, checkpoint, tta=writer.spec.tta, precision=writer.spec.precision)
+    total, left = (
+        sum(len(plan.tiles) for plan in plans) for plans in (writer.plan[worker - 1 :: num_workers], pending)
+    )
+    with Progress(f"exporting {writer.spec.model}", total, "tiles", done=total - left) as progress:
+        export(
+            predict,
+            staged,
+            writer,
+            pending,
+            batch_size=args.batch_size,
+            num_threads=args.num_workers,
+            advance=progress.advance,
+        )
+
+
+def _publish(context: StageContext, probs: storage.Loaded[ProbsManifest]) -> None:
+    manifest = probs.document
+    shards = [shard for split in manifest.splits.values() for shard in split]
+    context.publish(
+        "probs",
+        probs,
+        {
+            "model": manifest.spec.model,
+            "splits": ",".join(manifest.splits),
+            "tiles": sum(len(shard.tiles) for shard in shards),
+            "megabytes": round(sum(shard.size_bytes for shard in shards) / 1e6, 1),
+            "tta": manifest.spec.tta,
+            "dtype": manifest.spec.dtype,
+            "precision": manifest.spec.precision,
+        },
+    )
