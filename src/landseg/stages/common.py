@@ -136,6 +136,7 @@ def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext
     storage_uri = args.storage_uri.rstrip("/")
     if not storage.is_s3(storage_uri):
         storage_uri = str(Path(storage_uri).resolve())
+    storage.clean_abandoned(storage_uri)  # what was left unfinished by stages that were killed, a day ago or earlier
     if args.scratch is not None:
         args.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="landseg-", dir=args.scratch or os.environ.get("TMPDIR")) as scratch:
