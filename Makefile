@@ -7,8 +7,16 @@ PYTHON ?=
 # One process per core: more threads in each only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+# Object storage, the KFP endpoint and the namespace may come from the environment.
+STORAGE   ?=
+ENDPOINT  ?= $(KF_PIPELINES_ENDPOINT)
+NAMESPACE ?= kubeflow
+CLUSTER    = --endpoint "$(ENDPOINT)" $(foreach param,$(PARAMS),--param "$(param)") $(if $(WAIT),--wait) \
+             --registry "$(REGISTRY)" --tag "$(TAG)" --queue "$(QUEUE)" --service-account "$(SERVICE_ACCOUNT)" \
+             $(if $(filter-out kubeflow,$(NAMESPACE)),--namespace "$(NAMESPACE)")
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint format compile lock clean
+.PHONY: help setup demo test test-slow check lint format compile submit rerun status deploy lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +61,22 @@ format: $(STAMP) ## format the code, mend what the linter can
 
 compile: $(STAMP) ## compile components and pipelines to the committed YAML (REGISTRY=… TAG=…)
 	$(BIN)/python -m pipelines compile --registry "$(REGISTRY)" --tag "$(TAG)"
+
+submit: $(STAMP) ## start a run on a cluster (ENDPOINT=… STORAGE=s3://… SOURCE=s3://… [RUN=…] [PARAMS="a=1 b=2"])
+	@$(BIN)/python -m pipelines submit --storage-uri "$(STORAGE)" --source "$(SOURCE)" $(if $(RUN),--run-id "$(RUN)") $(CLUSTER)
+
+rerun: $(STAMP) ## run one step of a run again (STEP=… RUN=… STORAGE=… [PARAMS=…] [ENDPOINT=…: else on this machine])
+	@$(BIN)/python -m pipelines rerun "$(STEP)" --storage-uri "$(STORAGE)" --run-id "$(RUN)" $(CLUSTER)
+
+status: $(STAMP) ## how far a run has come, from object storage alone (RUN=… STORAGE=…)
+	@$(BIN)/python -m pipelines status --storage-uri "$(STORAGE)" --run-id "$(RUN)"
+
+deploy: ## prepare a namespace of the cluster (OVERLAY=in-cluster-storage|external-s3|kueue|single-node [NAMESPACE=…])
+	@test -d "manifests/overlays/$(OVERLAY)" || { echo "OVERLAY: expected one of $(notdir $(wildcard manifests/overlays/*)), found '$(OVERLAY)'" >&2; exit 2; }
+	@kubectl get secret landseg-storage --namespace $(NAMESPACE) --output name >/dev/null || { echo "create the secret first: manifests/storage-secret.yaml says how" >&2; exit 2; }
+	kubectl kustomize manifests/overlays/$(OVERLAY) \
+	  | sed -e 's/^\( *namespace:\) kubeflow$$/\1 $(NAMESPACE)/' -e 's/\.kubeflow\.svc/.$(NAMESPACE).svc/' \
+	  | kubectl apply --server-side --filename -
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --build-constraints requirements/build.txt --generate-hashes
 lock: ## lock the requirements again after a change in pyproject.toml (needs uv)

@@ -15,6 +15,10 @@ STORAGE_SECRET = "landseg-storage"
 STORAGE_ENV = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
 
 
+POD_LABELS = {"app.kubernetes.io/part-of": "landseg", "app.kubernetes.io/component": "stage"}
+"""What the network policy selects the stages' pods by (manifests/base/network-policy.yaml)."""
+
+
 @dataclass(frozen=True)
 class Resources:
     """What a step asks for.
@@ -75,6 +79,8 @@ def schedule(task: Any, resources: Resources, name: str, node_selector: Any = No
     kubernetes.empty_dir_mount(task, "scratch", "/tmp", size_limit=resources.scratch)
     kubernetes.use_secret_as_env(task, STORAGE_SECRET, {name: name for name in STORAGE_ENV})
     kubernetes.set_timeout(task, resources.timeout_s)
+    for key, value in POD_LABELS.items():
+        kubernetes.add_pod_label(task, key, value)
     return task
 
 
