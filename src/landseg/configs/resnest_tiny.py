@@ -1,16 +1,31 @@
-# The same family at a size that learns the sample data from scratch on two CPU cores.
+# The same family at a size that learns the sample data from scratch in two minutes on two CPU cores.
 _base_ = "resnest.py"
 
 pretrained = None
 model = dict(
-    backbone=dict(depth=50, stem_channels=16, base_channels=16),
-    decode_head=dict(in_channels=512, channels=48, dilations=(1, 2, 4, 6), c1_in_channels=64, c1_channels=16),
-    auxiliary_head=dict(in_channels=256, channels=32),
+    # Two stages: what the sample data asks for is texture, and deeper stages learn it no better and more slowly.
+    backbone=dict(
+        depth=50,
+        num_stages=2,
+        stem_channels=16,
+        base_channels=24,
+        out_indices=(0, 1),
+        dilations=(1, 1),
+        strides=(1, 2),
+    ),
+    decode_head=dict(
+        in_channels=192, in_index=1, channels=48, dilations=(1, 2, 4, 6), c1_in_channels=96, c1_channels=16
+    ),
+    auxiliary_head=dict(in_channels=192, in_index=1, channels=32),
 )
-optimizer = dict(lr=0.02)
+optimizer = dict(lr=0.05)
+runner = dict(max_epochs=14)
+evaluation = dict(interval=7)
+
 train_pipeline = {{_base_.own_size_train_pipeline}}
 test_pipeline = {{_base_.own_size_test_pipeline}}
 data = dict(
+    samples_per_gpu=4,
     train=dict(pipeline=train_pipeline),
     val=dict(pipeline=test_pipeline),
     test=dict(pipeline=test_pipeline),
