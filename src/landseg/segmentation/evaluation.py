@@ -2,61 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from landseg.data.dataset import StagedDataset
-from landseg.data.manifest import Split
+from landseg.data.manifest import Split, Tile
 from landseg.ensemble.metrics import confusion_matrix, scores
 from landseg.segmentation.distributed import Team
-from landseg.segmentation.transforms import Pipeline
+from landseg.segmentation.inference import Planes, Predictor
+
+_BATCH = 4
 
 
-@torch.no_grad()
 def evaluate(
-    model: torch.nn.Module,
-    staged: StagedDataset,
-    split: Split,
-    pipeline: Pipeline,
-    team: Team,
-    stopping: Callable[[], bool] = lambda: False,
+    predictor: Predictor, staged: StagedDataset, split: Split, team: Team, stopping: Callable[[], bool]
 ) -> dict[str, float] | None:
-    """Score the model on a split, without test-time augmentation.
+    """Score a model on a split.
 
-    Process `rank` takes every `size`-th tile, one at a time, so that neither their number nor the company a tile is in
-    changes its prediction.
+    The tiles are cut into the same batches whatever the number of processes, and process `rank` takes every `size`-th
+    batch: a tile's prediction depends neither on their number nor on who makes it.
 
     Args:
-        model: the segmentor; left in training mode.
+        predictor: the model, without test-time augmentation.
         staged: the dataset.
         split: a labelled split.
-        pipeline: the training transforms; normalisation is theirs.
         team: the processes that share the work.
-        stopping: asked between tiles; True leaves the work unfinished.
+        stopping: asked between batches; True leaves the work unfinished.
 
     Returns:
         `mIoU`, `mAcc`, `aAcc` and `IoU.<class>`; None where a process was asked to stop.
     """
     schema = staged.manifest.class_schema
     total = np.zeros((schema.num_classes, schema.num_classes), np.int64)
+    mine = list(_batches(staged.tiles(split)))[team.rank :: team.size]
     stopped = False
-    team.share_buffers(model)
-    model.eval()
-    for tile in staged.tiles(split)[team.rank :: team.size]:
-        if stopped := stopping():
-            break
-        image = staged.read_image(split, tile)
-        planes = pipeline.normalise(image)
-        shape = image.shape
-        meta = {"ori_shape": shape, "img_shape": shape, "pad_shape": shape, "flip": False, "scale_factor": 1.0}
-        logits = model.inference(torch.from_numpy(planes)[None].to(team.device), [meta], True)  # type: ignore[operator]
-        labels = logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
-        total += confusion_matrix(staged.read_label(split, tile), labels, schema.num_classes, schema.ignore_index)
-    model.train()
-    flat = torch.from_numpy(np.append(total.ravel(), int(stopped))).to(team.device)
-    counts = team.sum(flat).cpu().numpy()
-    if counts[-1]:
-        return None
-    return scores(counts[:-1].reshape(total.shape), schema.classes)
+
+    def read(tiles: Sequence[Tile]) -> list[list[Planes]]:
+        return [predictor.prepare(staged.read_image(split, tile)) for tile in tiles]
+
+    with ThreadPoolExecutor(1) as pool:  # reads the next batch during the prediction of this one
+        coming = pool.submit(read, mine[0]) if mine else None
+        for position, tiles in enumerate(mine):
+            if stopped := stopping():
+                break
+            assert coming is not None
+            inputs = coming.result()
+            if position + 1 < len(mine):
+                coming = pool.submit(read, mine[position + 1])
+            probs = predictor(inputs, (tiles[0].height, tiles[0].width))
+            for tile, labels in zip(tiles, probs.argmax(1).astype(np.uint8), strict=True):
+                truth = staged.read_label(split, tile)
+                total += confusion_matrix(truth, labels, schema.num_classes, schema.ignore_index)
+    counts = team.sum(torch.from_numpy(np.append(total.ravel(), int(stopped))).to(team.device)).cpu().numpy()
+    return None if counts[-1] else scores(counts[:-1].reshape(total.shape), schema.classes)
+
+
+def _batches(tiles: Sequence[Tile]) -> Iterator[tuple[Tile, ...]]:
+    """Neighbours of one size."""
+    for _, group in itertools.groupby(tiles, lambda tile: (tile.height, tile.width)):
+        members = list(group)
+        yield from (tuple(members[first : first + _BATCH]) for first in range(0, len(members), _BATCH))

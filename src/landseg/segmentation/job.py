@@ -30,6 +30,7 @@ class TrainJob:
         config: the resolved mmseg config as text.
         folder: URI of the stage's folder.
         scratch: local folder for temporary files.
+        result: name of the file in `scratch` for what the manifest and the report need.
         splits: what is trained on.
         eval_split: what is scored, or None.
         seed: of everything random.
@@ -46,6 +47,7 @@ class TrainJob:
     config: str
     folder: str
     scratch: Path
+    result: str
     splits: tuple[Split, ...]
     eval_split: Split | None
     seed: int

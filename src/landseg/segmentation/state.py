@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import random
 from collections import OrderedDict
 from typing import Any
@@ -16,6 +17,17 @@ from landseg.segmentation.job import TrainJob
 # isort: split
 import mmcv
 import mmseg
+
+
+def versions() -> dict[str, str]:
+    """What decided the result beside the configuration: versions by package."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "mmcv": mmcv.__version__,
+        "mmseg": mmseg.__version__,
+        "landseg": __version__,
+    }
 
 
 def seed_everything(seed: int, deterministic: bool, cudnn_benchmark: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from landseg.segmentation import precision, state
 from landseg.segmentation.checkpoints import CheckpointStore, write_local
 from landseg.segmentation.distributed import TERMINATED_STATUS, Team
 from landseg.segmentation.evaluation import evaluate
+from landseg.segmentation.inference import Predictor
 from landseg.segmentation.job import Length, TrainJob, find_pipeline
 from landseg.segmentation.loader import Batch, Schedule, TileBatches, training_batches
 from landseg.segmentation.models import build_model, parse_config
@@ -31,7 +33,6 @@ from landseg.segmentation.runner import HookRunner, update_from_config
 # isort: split
 from mmseg.core import build_optimizer
 
-RESULT = "result.json"
 MODEL = "model.pth"
 
 
@@ -39,7 +40,7 @@ def train(job: TrainJob, team: Team) -> None:
     """Train in one of the team's processes, from the newest checkpoint where there is one.
 
     The leader publishes checkpoints and the final weights, and leaves what the manifest and the report need in
-    `scratch/result.json`.
+    `scratch`, in the job's `result` file.
 
     Raises:
         LandsegError: the configuration, the data or the storage is at fault, or the loss is not finite.
@@ -75,7 +76,8 @@ class Trainer:
         self.length = Length.of(config, self.schedule.iters_per_epoch)
         state.seed_everything(job.seed, job.deterministic, bool(config.get("cudnn_benchmark", False)))
         self.model = build_model(config, manifest.class_schema).to(team.device)
-        self.model.init_weights()  # type: ignore[operator]
+        with _quiet():
+            self.model.init_weights()  # type: ignore[operator]
         state.seed_everything(job.seed + team.rank, job.deterministic, bool(config.get("cudnn_benchmark", False)))
         if job.precision != "fp32":
             precision.losses_in_fp32(self.model)
@@ -218,15 +220,20 @@ class Trainer:
         due = done and (done % self.length.eval_interval == 0 or done == self.length.max_iters)
         if not due or self.job.eval_split is None or any(e["iteration"] == done for e in self.monitor.evaluations):
             return
+        self.team.share_buffers(self.model)
         pipeline = self.dataset.pipeline
-        found = evaluate(
+        predictor = Predictor(
             self.model,
-            self.staged,
-            self.job.eval_split,
-            pipeline,
-            self.team,
-            lambda: bool(self.stops),
+            self.config,
+            pipeline.mean,
+            pipeline.std,
+            tta="none",
+            precision=self.job.precision,
+            device=self.team.device,
         )
+        split = self.job.eval_split
+        found = evaluate(predictor, self.staged, split, self.team, lambda: bool(self.stops))
+        self.model.train()
         if found is None:
             self._publish(done)
             self._stop()
@@ -317,7 +324,7 @@ class Trainer:
             "mean": self.dataset.pipeline.mean,
             "std": self.dataset.pipeline.std,
         }
-        (self.job.scratch / RESULT).write_text(json.dumps(result))
+        (self.job.scratch / self.job.result).write_text(json.dumps(result))
         self.team.gather(None)
 
     def _seconds(self) -> float:
@@ -333,6 +340,19 @@ def _log_interval(config: Any, max_iters: int) -> int:
     """The config's, but at least 100 points where there are as many iterations: short runs have curves too."""
     asked = int((config.get("log_config") or {}).get("interval", 50))
     return max(1, min(asked, max_iters // 100))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the two lines per weight that mmcv prints of its initialisation."""
+    loggers = {name: logging.getLogger(name).level for name in ("mmcv", "mmseg")}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in loggers.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @contextlib.contextmanager

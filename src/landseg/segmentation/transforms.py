@@ -220,13 +220,6 @@ class Pipeline:
             planes[plane, :height, :width] = values
         target[:height, :width] = label
 
-    def normalise(self, image: Image) -> Planes:
-        """An image as the model sees it in inference: (B, H, W) float32, neither distorted nor padded."""
-        planes = np.empty((image.shape[2], *image.shape[:2]), np.float32)
-        label = np.zeros(image.shape[:2], np.uint8)
-        self.write(image, label, None, planes, label)
-        return planes
-
     def _run_mmseg(self, image: Image, label: Label) -> tuple[Image, Label]:
         rgb = image.shape[2] == 3  # mmseg reads RGB files as BGR
         results: dict[str, Any] = {

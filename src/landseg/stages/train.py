@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from typing import TYPE_CHECKING, Any, cast
 
-from landseg import __version__, storage
+from landseg import storage
 from landseg.data.dataset import StagedDataset
 from landseg.data.manifest import SPLITS, Split
 from landseg.data.workers import num_cpus
 from landseg.documents import Blob
 from landseg.errors import ConfigError
+from landseg.report.training import Evaluation, TrainingReport, render
 from landseg.segmentation.manifest import ModelManifest
 from landseg.stages.common import StageContext, add_common_arguments, finished, stage_context
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from landseg.segmentation.job import TrainJob
 
 HELP = "train a model; go on from its own checkpoints after an interruption"
+
+RESULT = "result.json"
+"""Beside the manifest: the curves and speed that the report shows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         if model is None:
             distributed.run_processes(trainer.train, job, processes, on_gpu, context.scratch)
             model = _publish(job, staged, identity)
-        _write_outputs(context, model)
+        _write_outputs(context, args, staged, model)
         print(model.uri)
 
 
@@ -129,6 +132,7 @@ def _plan(
         config=identity["config"],
         folder=context.folder(args.name, identity),
         scratch=context.scratch,
+        result=RESULT,
         splits=splits,
         eval_split="val" if scored else None,
         seed=args.seed,
@@ -154,9 +158,9 @@ def _splits(text: str, staged: StagedDataset) -> tuple[Split, ...]:
 
 
 def _publish(job: TrainJob, staged: StagedDataset, identity: dict[str, Any]) -> storage.Loaded[ModelManifest]:
-    from landseg.segmentation import trainer
+    from landseg.segmentation import state
 
-    result = json.loads((job.scratch / trainer.RESULT).read_text())
+    result = json.loads((job.scratch / RESULT).read_text())
     scores = result["evaluations"][-1]["scores"] if result["evaluations"] else {}
     document = ModelManifest(
         name=job.name,
@@ -167,30 +171,18 @@ def _publish(job: TrainJob, staged: StagedDataset, identity: dict[str, Any]) -> 
         std=tuple(result["std"]),
         metrics=scores,
         parameters={key: value for key, value in identity.items() if key != "config"},
-        versions=_versions(),
+        versions=state.versions(),
         dataset_id=staged.manifest.dataset_id,
         dataset_sha256=staged.sha256,
         seconds=result["seconds"],
     )
-    storage.put_bytes(storage.join(job.folder, trainer.RESULT), json.dumps(result).encode())
+    storage.put_bytes(storage.join(job.folder, RESULT), json.dumps(result).encode())
     return storage.write_document(storage.join(job.folder, "manifest.json"), document)
 
 
-def _versions() -> dict[str, str]:
-    import mmcv
-    import mmseg
-    import torch
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "mmcv": mmcv.__version__,
-        "mmseg": mmseg.__version__,
-        "landseg": __version__,
-    }
-
-
-def _write_outputs(context: StageContext, model: storage.Loaded[ModelManifest]) -> None:
+def _write_outputs(
+    context: StageContext, args: argparse.Namespace, staged: StagedDataset, model: storage.Loaded[ModelManifest]
+) -> None:
     document = model.document
     facts: dict[str, Any] = {"name": document.name, "seconds": round(document.seconds, 1)}
     if "mIoU" in document.metrics:
@@ -198,3 +190,45 @@ def _write_outputs(context: StageContext, model: storage.Loaded[ModelManifest]) 
     context.publish("model", model, facts)
     context.outputs.metadata("metrics", dict(document.metrics))
     context.outputs.write("metrics", json.dumps(document.metrics, indent=1), ".json")
+    result = json.loads(storage.get_bytes(storage.join(storage.parent(model.uri), RESULT)))
+    report = _report(args, staged, document, result)
+    context.outputs.write("report", render(report), ".html")
+
+
+def _report(
+    args: argparse.Namespace, staged: StagedDataset, model: ModelManifest, result: dict[str, Any]
+) -> TrainingReport:
+    curve = dict(result["curve"])
+    splits = model.parameters["train_splits"]
+    pixels = [staged.manifest.splits[split].class_pixels for split in splits]
+    warnings = []
+    if "val" in splits:
+        warnings.append("The model was trained on val: no score of it on val says anything.")
+    if model.parameters["class_weights"] != "none":
+        warnings.append("Classes are weighted in the loss: it does not compare with that of another weighting.")
+    return TrainingReport(
+        name=model.name,
+        config_name=args.config,
+        run_id=args.run_id,
+        dataset=staged.manifest.name,
+        classes=model.class_schema.classes,
+        palette=model.class_schema.palette,
+        iterations=[int(value) for value in curve.pop("iteration")],
+        lr=curve.pop("lr"),
+        losses={name: values for name, values in curve.items() if "loss" in name},
+        evaluations=tuple(Evaluation(**evaluation) for evaluation in result["evaluations"]),
+        train_pixels=tuple(map(sum, zip(*pixels, strict=True))),
+        num_parameters=result["num_parameters"],
+        images_per_s=result["images_per_s"],
+        seconds=model.seconds,
+        num_gpus=model.parameters["processes"] if model.parameters["device"] == "gpu" else 0,
+        peak_memory_bytes=result["peak_memory_bytes"] if model.parameters["device"] == "gpu" else None,
+        size_bytes=model.checkpoint.size_bytes,
+        config=model.config,
+        provenance={
+            "Dataset": {"id": model.dataset_id, "sha256 of the manifest": model.dataset_sha256, "URI": staged.uri},
+            "Parameters": {key: str(value) for key, value in model.parameters.items()},
+            "Versions": dict(model.versions),
+        },
+        warnings=tuple(warnings),
+    )
