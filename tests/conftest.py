@@ -5,7 +5,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
@@ -20,24 +19,11 @@ hypothesis.settings.load_profile("shared")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # components, pipelines and benchmarks are not installed
 
+from s3_endpoint import S3  # noqa: E402
+
 from pipelines.embedded_s3 import EmbeddedS3  # noqa: E402
 
 BUCKET = "test"
-
-
-@dataclass
-class S3:
-    """The embedded endpoint as one test sees it.
-
-    Attributes:
-        server: the endpoint, shared by the tests of a process.
-        uri: `s3://test/<this test's own prefix>`.
-        folder: where the objects below `uri` lie on disk.
-    """
-
-    server: EmbeddedS3
-    uri: str
-    folder: Path
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, S3
+from s3_endpoint import S3
 
 from benchmarks.netproxy import FaultProxy, Faults, spawned
 from landseg import storage
@@ -184,7 +184,7 @@ storage.put_file(sys.argv[1], Path(sys.argv[2]))
 def test_the_upload_of_a_killed_process_is_invisible_and_can_be_cleaned(s3: S3, proxy: FaultProxy, big: Path) -> None:
     proxy.faults = Faults(latency_s=0.3)
     uri = f"{s3.uri}/big"
-    with subprocess.Popen([sys.executable, "-c", UPLOAD, uri, str(big)], cwd=ROOT) as process:
+    with subprocess.Popen([sys.executable, "-c", UPLOAD, uri, str(big)], cwd=Path(__file__).parents[2]) as process:
         deadline = time.monotonic() + 30
         while proxy.counts["requests"] < 3 and time.monotonic() < deadline:
             time.sleep(0.02)

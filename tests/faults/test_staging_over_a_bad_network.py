@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import S3
+from s3_endpoint import S3
 
 from benchmarks.netproxy import FaultProxy, Faults
 from landseg import cli, storage

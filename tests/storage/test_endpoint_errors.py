@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import S3
+from s3_endpoint import S3
 
 from landseg import storage
 from landseg.errors import StorageError

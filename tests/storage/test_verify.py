@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import S3
 from manifest_examples import BYTES, MANIFESTS, PATHS, dataset, write
+from s3_endpoint import S3
 
 from landseg import cli, storage
 from landseg.documents import Document, Reference
