@@ -36,8 +36,8 @@ def train_and_ensemble(
     gpus: int = 2,
     splits: str = "val,test",
     tta: str = "hv",
-    dtype: str = "uint8",
-    weights: str = "",
+    dtype: str = "companded",
+    weights: str = "equal",
     source_version: str = "",
     node_selector: dict = {},  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default, nothing changes it
     tolerations: list = [],  # type: ignore[type-arg]  # noqa: B006
@@ -63,7 +63,7 @@ def train_and_ensemble(
         splits: splits to predict, comma-separated.
         tta: views that are averaged: none, h or hv.
         dtype: how probabilities are stored.
-        weights: one number per model, swin first, comma-separated; empty means equal weights.
+        weights: one number per model, swin first, comma-separated, or equal.
         source_version: anything that changes when the tiles at the source do; `make submit` fills it in.
         node_selector: labels that nodes with GPUs must have, e.g. {"pool": "gpu"}.
         tolerations: of the taints on nodes with GPUs, e.g. [{"key": "nvidia.com/gpu", "operator": "Exists"}].

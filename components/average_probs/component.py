@@ -22,7 +22,7 @@ def average_probs(
     probs_5: dsl.Input[dsl.Dataset] = None,
     dataset_uri: str = "",
     probs_uris: str = "",
-    weights: str = "",
+    weights: str = "equal",
 ) -> dsl.ContainerSpec:
     """Average the models' probabilities into label maps, and score each model and the ensemble.
 
@@ -42,7 +42,7 @@ def average_probs(
         probs_5: of the fifth model.
         dataset_uri: URI of a dataset manifest, for a step run by itself.
         probs_uris: URIs of probability manifests, comma-separated, for a step run by itself.
-        weights: one number per model in the order of the probs, comma-separated; empty means equal weights.
+        weights: one number per model in the order of the probs, comma-separated, or equal.
     """
     return dsl.ContainerSpec(
         image=image("average-probs"),

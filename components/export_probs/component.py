@@ -16,7 +16,7 @@ def export_probs(
     model_uri: str = "",
     splits: str = "val,test",
     tta: str = "hv",
-    dtype: str = "uint8",
+    dtype: str = "companded",
 ) -> dsl.ContainerSpec:
     """Predict every tile of the asked splits and store the probabilities.
 

@@ -18,7 +18,7 @@ from landseg import __version__
 from landseg.errors import LandsegError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-VERBS = ("make-sample-data", "stage-data", "train", "export-probs", "average-probs", "verify", "doctor")
+VERBS = ("make-sample-data", "stage-data", "train", "export-probs", "average-probs", "status", "verify", "doctor")
 
 
 class _Parser(argparse.ArgumentParser):

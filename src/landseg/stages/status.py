@@ -1,0 +1,147 @@
+"""`landseg status`: how far a run has come, from object storage alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from landseg import storage
+from landseg.data.manifest import DatasetManifest
+from landseg.documents import Document
+from landseg.ensemble.manifest import LabelsManifest, ProbsManifest
+from landseg.errors import ContractError, ObjectNotFoundError
+from landseg.segmentation.manifest import ModelManifest
+
+HELP = "say how far a run has come, from object storage alone"
+
+STAGES: dict[str, type[Document]] = {
+    "train": ModelManifest,
+    "export-probs": ProbsManifest,
+    "average-probs": LabelsManifest,
+}
+
+
+@dataclass(frozen=True)
+class StageState:
+    """What one stage has left in object storage, for one set of inputs and parameters.
+
+    Attributes:
+        stage: the verb.
+        name: the model's name; empty for stages that have none.
+        uri: the stage's folder.
+        state: finished, unfinished (running, or stopped on the way), or damaged.
+        modified_s: when something was last written there, seconds since 1970.
+        dataset_uri: the dataset it worked on, where a manifest says so.
+        facts: what there is to say about the result.
+    """
+
+    stage: str
+    name: str
+    uri: str
+    state: str
+    modified_s: float
+    dataset_uri: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's flags."""
+    parser.add_argument("--storage-uri", required=True, metavar="URI", help="root in object storage")
+    parser.add_argument("--run-id", required=True, metavar="ID", help="the run")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the state of every stage of a run, the newest result of each last."""
+    root = args.storage_uri.rstrip("/")
+    root = root if storage.is_s3(root) else str(Path(root).resolve())
+    states = run_states(root, args.run_id)
+    print(json.dumps([asdict(state) for state in states], indent=1) if args.json else _text(root, args.run_id, states))
+
+
+def run_states(storage_uri: str, run_id: str) -> list[StageState]:
+    """Every folder that a run's stages have written, in pipeline order, the oldest first.
+
+    Raises:
+        ObjectNotFoundError: nothing was ever written for this run.
+    """
+    root = storage.join(storage_uri, "runs", run_id)
+    folders: dict[str, float] = {}
+    for info in storage.list_objects(root):
+        parts = Path(info.uri.removeprefix(root).lstrip("/")).parts
+        depth = 2 if parts[0] == "average-probs" else 3
+        if parts[0] in STAGES and len(parts) > depth:
+            folder = storage.join(root, *parts[:depth])
+            folders[folder] = max(info.modified_s, folders.get(folder, 0.0))
+    if not folders:
+        raise ObjectNotFoundError(root, "expected what a run has written, found nothing", "check --run-id")
+    found = [_state(storage_uri, root, folder, modified) for folder, modified in folders.items()]
+    found.sort(key=lambda state: (list(STAGES).index(state.stage), state.name, state.modified_s))
+    datasets = {state.dataset_uri: state.modified_s for state in found if state.dataset_uri}
+    return [*(_dataset_state(uri) for uri in datasets), *found]
+
+
+def _state(storage_uri: str, root: str, folder: str, modified_s: float) -> StageState:
+    stage, *name, _ = folder.removeprefix(root).strip("/").split("/")
+    state = StageState(stage, "".join(name), folder, "unfinished", modified_s)
+    try:
+        document = storage.read_document(STAGES[stage], storage.join(folder, "manifest.json")).document
+    except ObjectNotFoundError:
+        return state
+    except ContractError as err:
+        return replace(state, state="damaged", facts={"problem": str(err)})
+    dataset_id, facts = _facts(document, folder)
+    dataset_uri = storage.join(storage_uri, "datasets", dataset_id, "manifest.json")
+    return replace(state, state="finished", dataset_uri=dataset_uri, facts=facts)
+
+
+def _facts(document: Document, folder: str) -> tuple[str, dict[str, Any]]:
+    """The id of the dataset that a stage worked on, and what there is to say about its result."""
+    if isinstance(document, ModelManifest):
+        scores = {"mIoU": document.metrics["mIoU"]} if "mIoU" in document.metrics else {}
+        return document.dataset_id, scores
+    if isinstance(document, ProbsManifest):
+        tiles = {str(split): len(document.tiles(split)) for split in document.splits}
+        return document.spec.dataset_id, {"tta": document.spec.tta, "dtype": document.spec.dtype, **tiles}
+    assert isinstance(document, LabelsManifest)
+    where = storage.join(folder, document.summary.path)
+    summary = json.loads(storage.get_bytes(where, sha256=document.summary.sha256))
+    weights = {member.model: member.weight for member in document.members}
+    return document.dataset_id, {"weights": weights, "summary": summary}
+
+
+def _dataset_state(uri: str) -> StageState:
+    state = StageState("stage-data", "", storage.parent(uri), "removed", 0.0, dataset_uri=uri)
+    info = storage.stat(uri)
+    if info is None:
+        return state
+    manifest = storage.read_document(DatasetManifest, uri).document
+    tiles = {str(split): info.num_tiles for split, info in manifest.splits.items()}
+    return replace(state, state="finished", modified_s=info.modified_s, facts={"name": manifest.name, **tiles})
+
+
+def _text(storage_uri: str, run_id: str, states: list[StageState]) -> str:
+    lines = [f"run {run_id} in {storage_uri}", ""]
+    for state in states:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.modified_s)) if state.modified_s else "-"
+        facts = {key: value for key, value in state.facts.items() if key != "summary"}
+        said = ", ".join(
+            f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in facts.items()
+        )
+        lines += [f"{f'{state.stage} {state.name}':24}{state.state:12}{when:21}{said}".rstrip(), f"    {state.uri}"]
+    scored = [state.facts["summary"] for state in states if "summary" in state.facts]
+    return "\n".join([*lines, *(_scores(scored[-1]) if scored else [])])
+
+
+def _scores(summary: dict[str, Any]) -> list[str]:
+    """The newest ensemble's scores: one line per model and one for the ensemble."""
+    rows = {**summary["models"], "ensemble": summary["ensemble"]}
+    names = ("mIoU", "mAcc", "aAcc")
+    lines = ["", " " * 16 + "".join(f"{name:>10}" for name in names)]
+    for model, scores in rows.items():
+        lines.append(f"{model:16}" + "".join(f"{scores[name]:10.4f}" for name in names if name in scores))
+    return lines
