@@ -245,6 +245,6 @@ def test_reading_back_executes_nothing(tmp_path: Path) -> None:
 
 def test_stock_configs_read_back() -> None:
     folder = Path(mmcv.__file__).parents[1] / "mmseg" / ".mim" / "configs"
-    for path in sorted(folder.glob("[a-z]*/*.py"))[::60]:
+    for path in sorted(folder.glob("[a-z]*/*.py"))[::150]:
         config = load_config(str(path))
         assert parse_config(config.pretty_text, path)._cfg_dict == config._cfg_dict

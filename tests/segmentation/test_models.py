@@ -96,7 +96,7 @@ def test_a_model_that_mmseg_does_not_have() -> None:
 def test_sync_bn_becomes_bn_without_a_gpu_group() -> None:
     kinds = collections.Counter(type(m) for m in build_model(load_config("resnest_tiny"), schema()).modules())
     assert kinds[torch.nn.SyncBatchNorm] == 0
-    assert kinds[torch.nn.BatchNorm2d] > 50
+    assert kinds[torch.nn.BatchNorm2d] > 30
 
 
 def manifest(name: str = "swin_tiny") -> ModelManifest:

@@ -1,0 +1,210 @@
+"""export-probs: the same bytes whoever writes them and however often they are killed; wrong input is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import yaml
+from PIL import Image
+
+from landseg import storage
+from landseg.cli import main
+from landseg.data.dataset import StagedDataset
+from landseg.documents import Blob, Reference
+from landseg.ensemble.codec import DTYPES, dequantize
+from landseg.ensemble.store import ProbsReader
+from landseg.segmentation.configs import load_config, parse_config
+from landseg.segmentation.inference import Predictor
+from landseg.segmentation.manifest import ModelManifest
+from landseg.segmentation.models import build_model, fit_config, load_model
+
+CLASSES = ["field", "road", "water"]
+SIZES = [(64, 64), (64, 64), (40, 72), (64, 64), (136, 48), (64, 64)]
+MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 55.0)
+
+
+def write_raw(root: Path, classes: list[str], bands: int = 3) -> Path:
+    rng = np.random.default_rng(0)
+    for split, count in {"train": 1, "val": len(SIZES), "test": 2}.items():
+        for i in range(count):
+            image, label = (root / split / kind / f"{split}{i}" for kind in ("images", "labels"))
+            for path in (image, label):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            height, width = SIZES[i]
+            tifffile.imwrite(f"{image}.tif", rng.integers(0, 256, (height, width, bands), np.uint8), metadata=None)
+            if split != "test":
+                Image.fromarray(rng.integers(0, len(classes), (height, width)).astype(np.uint8)).save(f"{label}.png")
+    (root / "dataset.yaml").write_text(yaml.safe_dump({"version": 1, "name": "noise", "classes": classes}))
+    return root
+
+
+def stage(root: Path, store: Path) -> str:
+    out = root / "staged"
+    assert main(["stage-data", "--source", str(root), "--storage-uri", str(store), "--output-dir", str(out)]) == 0
+    return str(out / "dataset.json")
+
+
+def write_model(store: Path, dataset: str, seed: int = 0) -> str:
+    """A model with random weights, published as training publishes one."""
+    torch.manual_seed(seed)
+    staged = StagedDataset.open(dataset, store)
+    config = fit_config(load_config("swin_tiny"), staged.schema)
+    folder, path = f"{store}/model{seed}", store / "model.pth"
+    torch.save({"meta": {}, "state_dict": build_model(config, staged.schema).state_dict()}, path)
+    storage.put_file(f"{folder}/model.pth", path)
+    manifest = ModelManifest(
+        name="swin",
+        checkpoint=Blob(path="model.pth", size_bytes=path.stat().st_size, sha256=storage.file_sha256(path)),
+        config=config.pretty_text,
+        class_schema=staged.schema,
+        mean=MEAN,
+        std=STD,
+        metrics={},
+        parameters={},
+        versions={},
+        dataset_id=staged.manifest.dataset_id,
+        dataset_sha256=staged.sha256,
+        seconds=0.0,
+    )
+    return storage.write_document(f"{folder}/manifest.json", manifest).uri
+
+
+class Place:
+    """A storage folder with a staged dataset and a model in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = root / "store"
+        self.dataset = stage(write_raw(root / "raw", CLASSES), self.store)
+        self.model = write_model(self.store, self.dataset)
+
+    def arguments(self, run_id: str, *more: str) -> list[str]:
+        inputs = ["--dataset", self.dataset, "--model", self.model, "--storage-uri", str(self.store)]
+        return ["export-probs", *inputs, "--run-id", run_id, "--precision", "fp32", "--num-workers", "2", *more]
+
+    def files(self, run_id: str) -> dict[str, bytes]:
+        folder = self.store / "runs" / run_id
+        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    made = Place(tmp_path_factory.mktemp("export"))
+    assert main(made.arguments("one", "--output-dir", str(made.store / "out"))) == 0
+    return made
+
+
+def test_probabilities_are_the_predictors(place: Place) -> None:
+    assert main(place.arguments("float", "--dtype", "float32", "--output-dir", str(place.store / "float"))) == 0
+    reader = ProbsReader.open(str(place.store / "float" / "probs.json"))
+    staged = StagedDataset.open(place.dataset, place.store)
+    manifest = storage.read_document(ModelManifest, place.model).document
+    model = load_model(manifest, Path(storage.parent(place.model)) / "model.pth")
+    predict = Predictor(
+        model, parse_config(manifest.config, ""), MEAN, STD, tta="hv", precision="fp32", device=torch.device("cpu")
+    )
+    for tile in staged.tiles("val"):
+        image = staged.read_image("val", tile)
+        expected = predict([predict.prepare(image)], image.shape[:2])[0]
+        found = dequantize(reader.read_tile("val", tile.id), DTYPES["float32"])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_reference_says_what_is_there(place: Place) -> None:
+    path = place.store / "out" / "probs.json"
+    reference = Reference.parse(path.read_bytes(), path)
+    facts = reference.facts
+    assert (facts["model"], facts["splits"], facts["tiles"], facts["tta"]) == ("swin", "test,val", 8, "hv")
+    assert ProbsReader.open(str(path)).spec.classes == tuple(CLASSES)
+
+
+def test_workers_write_the_same_bytes_as_one(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    for share in ("2/3", "3/3", "1/3"):
+        assert main(place.arguments("three", "--worker", share)) == 0
+    assert "left to other workers" in capsys.readouterr().err
+    assert place.files("three") == place.files("one")
+
+
+def test_a_rerun_does_no_work_and_writes_its_reference(place: Place, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (place.store / "runs" / "one").rglob("*")}
+    assert main(place.arguments("one", "--output-dir", str(tmp_path))) == 0
+    assert {path: path.stat().st_mtime_ns for path in (place.store / "runs" / "one").rglob("*")} == before
+    assert (tmp_path / "probs.json").read_bytes() == (place.store / "out" / "probs.json").read_bytes()
+
+
+def test_unfinished_shards_alone_are_written_again(place: Place) -> None:
+    assert main(place.arguments("half")) == 0
+    folder = next((place.store / "runs" / "half" / "export-probs" / "swin").iterdir())
+    records = sorted((folder / "records").iterdir())
+    kept = (folder / "probs.zarr").rglob("probs/c/*/0/0/0")
+    (folder / "manifest.json").unlink()
+    records[0].unlink()
+    times = {path: path.stat().st_mtime_ns for path in kept}
+    assert main(place.arguments("half")) == 0
+    assert sum(path.stat().st_mtime_ns != before for path, before in times.items()) == 1
+    assert place.files("half") == place.files("one")
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on(place: Place) -> None:
+    command = [sys.executable, "-m", "landseg", *place.arguments("killed", "--batch-size", "4")]
+    for delay in np.random.default_rng(1).uniform(4, 12, 5):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert main(place.arguments("killed")) == 0
+    assert place.files("killed") == place.files("one")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--splits", "val,dev"], "split 'dev'"),
+        (["--splits", "val,val"], "--splits: expected different splits"),
+        (["--splits", ","], "--splits: expected different splits"),
+        (["--worker", "3/2"], "--worker: expected I/N"),
+        (["--batch-size", "0"], "--batch-size: expected at least 1"),
+        (["--model", "absent.json"], "absent.json: no such file"),
+        (["--model", "DATASET"], "expected a document of kind 'landseg.model'"),
+    ],
+)
+def test_bad_arguments(place: Place, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [place.dataset if value == "DATASET" else value for value in arguments]
+    assert main([*place.arguments("bad"), *given]) == 2
+    assert message in capsys.readouterr().err
+    assert not (place.store / "runs" / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "bands", "message"),
+    [
+        (["field", "water", "road"], 3, "class 1 is 'road' and 'water'"),
+        (["field", "road"], 3, "3 and 2 in number"),
+        (CLASSES, 4, "the model takes 3 bands, the dataset has 4"),
+    ],
+)
+def test_a_model_of_other_classes_or_bands_is_refused(
+    place: Place, classes: list[str], bands: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = stage(write_raw(tmp_path / "raw", classes, bands), tmp_path / "store")
+    assert main([*place.arguments("other"), "--dataset", dataset]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_refused(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = write_model(place.store, place.dataset, seed=1)
+    checkpoint = Path(storage.parent(uri)) / "model.pth"
+    data = bytearray(checkpoint.read_bytes())
+    data[len(data) // 2] ^= 1
+    checkpoint.write_bytes(data)
+    assert main([*place.arguments("damaged"), "--model", uri]) == 2
+    assert "expected bytes with sha256" in capsys.readouterr().err
