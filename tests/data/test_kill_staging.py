@@ -1,0 +1,75 @@
+"""SIGKILL at any moment, then again: the result is that of a run that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from raw_tiles import random_image, random_label, write_image, write_label, write_raw
+from staging_cli import tree
+
+
+def command(raw: Path, store: Path, scratch: Path) -> list[str]:
+    options = ["--shard-bytes", "60000", "--num-workers", "2", "--scratch", str(scratch)]
+    return [sys.executable, "-m", "landseg", "stage-data", "--source", str(raw), "--storage-uri", str(store), *options]
+
+
+def left_running(scratch: Path) -> list[int]:
+    """Processes that work below a folder."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(scratch).encode() in status.read_bytes():
+                found.append(int(status.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("grown", "kills"), [(False, 20), (True, 8)], ids=["first", "grown"])
+def test_killed_at_random_moments(tmp_path, grown, kills):
+    raw = write_raw(tmp_path / "raw", train=400, val=40, test=20)
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    if grown:
+        subprocess.run(command(raw, earlier, tmp_path), check=True, capture_output=True)
+        write_image(raw / "train/images/t0100a.tif", random_image(7))
+        write_label(raw / "train/labels/t0100a.png", random_label(7))
+    reference = tmp_path / "reference"
+    shutil.copytree(earlier, reference)
+    start = time.monotonic()
+    subprocess.run(command(raw, reference, tmp_path), check=True, capture_output=True)
+    duration = time.monotonic() - start
+    expected = tree(reference)
+    moments = random.Random(0)
+    killed = 0
+    for attempt in range(kills):
+        store, scratch = tmp_path / f"store-{attempt}", tmp_path / f"scratch-{attempt}"
+        shutil.copytree(earlier, store)
+        process = subprocess.Popen(
+            command(raw, store, scratch), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            process.wait(timeout=duration * moments.uniform(0.05, 0.9))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+        published = list(store.glob("datasets/*/manifest.json"))
+        assert all(path.read_bytes() in expected.values() for path in published)
+        subprocess.run(command(raw, store, scratch), check=True, capture_output=True)
+        assert tree(store) == expected
+        deadline = time.monotonic() + 10
+        while left_running(scratch) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not left_running(scratch)
+    assert killed >= kills // 2
