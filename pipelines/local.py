@@ -28,10 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
-from kfp import components, local
-from kfp.local import cache, subprocess_task_handler
+import yaml
+from google.protobuf import json_format
+from kfp import local
+from kfp.local import cache, pipeline_orchestrator, subprocess_task_handler
 from kfp.local.orchestrator import task_executor
 from kfp.local.status import Status
+from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.preflight import s3_client
 
@@ -115,7 +118,7 @@ def run(
 
     Args:
         package: the compiled YAML.
-        arguments: the pipeline's parameters.
+        arguments: the pipeline's parameters, as `parameters.parse_parameters` gives them.
         root: folder for KFP's artifacts and cache.
         launcher: runs a step's command: `host_command`, or one made by `docker_command`.
         use_cache: take the outputs of an equal earlier step where they still exist.
@@ -126,11 +129,11 @@ def run(
 
     Raises:
         StageFailedError: a step failed.
-        TypeError: an argument is missing, unknown or of the wrong type.
     """
     root = root.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    pipeline = components.load_component_from_file(str(package))
+    # Called by way of kfp.components, a pipeline of one step would run as a component, past the cache.
+    spec = json_format.ParseDict(next(yaml.safe_load_all(package.read_text())), pipeline_spec_pb2.PipelineSpec())
     session = _Session(launcher, say or _to_stderr)
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
@@ -139,7 +142,7 @@ def run(
         enable_caching=use_cache,
     )
     with session.installed(), _quiet():
-        pipeline(**arguments)
+        pipeline_orchestrator.run_local_pipeline(spec, arguments)
     return session.runs
 
 

@@ -56,6 +56,11 @@ def outer(text: str):
     inner(data=data.outputs["data"], text="python3")
 
 
+@dsl.pipeline(name="single")
+def single(text: str):
+    produce(text=text).set_display_name("alone")
+
+
 class Bench:
     """A compiled pipeline of two steps whose commands are stand-ins that log what they were asked."""
 
@@ -106,6 +111,12 @@ def test_container_components_run_as_processes_and_hand_over_artifacts(bench: Be
     assert bench.said[-1].startswith("consume inside: done in ")
     now = (subprocess_task_handler.SubprocessTaskHandler, task_executor.execute_single_task, cache.LocalCache)
     assert now == stock
+
+
+def test_a_pipeline_of_one_step_runs_like_any_other(bench: Bench) -> None:
+    compiler.Compiler().compile(single, str(bench.package))
+    assert [(run.name, run.cached) for run in bench.run("x")] == [("alone", False)]
+    assert [(run.name, run.cached) for run in bench.run("x")] == [("alone", True)]
 
 
 @pytest.mark.parametrize("status", [1, 2])
