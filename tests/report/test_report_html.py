@@ -191,12 +191,12 @@ def test_what_is_not_known_is_left_out():
     assert "nothing is scored" in tree.all("section")[0].text
 
 
-def test_a_gain_that_is_not_told_from_zero_says_so():
+def test_a_gain_that_may_be_chance_says_so():
     report = ensemble_example(num_tiles=2)
     doubtful = ensemble.render(dataclasses.replace(report, gain_interval=(-0.01, 0.02)))
     clear = ensemble.render(dataclasses.replace(report, gain_interval=(0.01, 0.02)))
-    assert "is not told from zero (−1.00 to +2.00)" in doubtful
-    assert "told from zero" not in clear
+    assert "holds zero (−1.00 to +2.00): it may be chance" in doubtful
+    assert "may be chance" not in clear
 
 
 def test_a_class_without_a_score_is_shown_without_one():

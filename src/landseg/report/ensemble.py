@@ -239,7 +239,7 @@ def _verdict(report: EnsembleReport) -> Markup:
         "The ensemble reaches a mean IoU of <b>{} %</b> on {}, <b>{} points</b> {} the {} single model, {}."
     ).format(percent(report.ensemble.scores["mIoU"], 2), where, percent(abs(gain), 2), relation, rank, best.name)
     if report.gain_interval is not None and report.gain_interval[0] <= 0 <= report.gain_interval[1]:
-        text += Markup(" With {} % confidence the difference is not told from zero ({} to {}).").format(
+        text += Markup(" The {} % interval of the difference holds zero ({} to {}): it may be chance.").format(
             percent(report.confidence, 0), *(signed(end, 2) for end in report.gain_interval)
         )
     return text

@@ -184,7 +184,8 @@ def _percentages(evaluations: tuple[Evaluation, ...], key: str) -> NDArray[np.fl
 
 
 def _loss_chart(report: TrainingReport, iterations: NDArray[np.float64]) -> Chart:
-    curves = {name: np.asarray(values, np.float64) for name, values in report.losses.items()}
+    names = sorted(report.losses, key=lambda name: name != "loss")  # the sum first, the parts as they come
+    curves = {name: np.asarray(report.losses[name], np.float64) for name in names}
     series = []
     for number, (name, values) in enumerate(curves.items()):
         series.append(Series(name, number, iterations, values, faint=True))
