@@ -182,6 +182,12 @@ def _render(outcome: Outcome, run_id: str) -> str:
             scored_split=scoring.split if scoring else None,
             confidence=CONFIDENCE,
             gain_interval=scoring.gain[1] if scoring and scoring.gain else None,
+            adds=scoring.gains if scoring else {},
+            subsets=tuple(
+                _prediction("+".join(scored.models), scored, None)
+                for scored in (scoring.ensembles.values() if scoring else ())
+                if 1 < len(scored.models) < len(job.members)
+            ),
             areas=tuple(_class_areas(result, several) for result in outcome.results),
             disagreeing=gallery(disagreeing),
             worst=gallery(worst),
