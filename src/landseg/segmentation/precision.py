@@ -18,10 +18,10 @@ _FP16_HOOKS = {"Fp16OptimizerHook", "GradientCumulativeFp16OptimizerHook"}
 
 def asked_for(config: mmcv.Config) -> Any:
     """The config's loss scale where it asks for mixed precision (`fp16`, or an Fp16OptimizerHook), else None."""
-    if config.get("fp16") is not None:
-        return config.fp16.get("loss_scale", 512.0)
     options = config.get("optimizer_config") or {}
-    return options.get("loss_scale", 512.0) if options.get("type") in _FP16_HOOKS else None
+    if options.get("type") in _FP16_HOOKS:  # what stock mmseg goes by; `fp16` beside it is a mark
+        return options.get("loss_scale", 512.0)
+    return None if config.get("fp16") is None else config.fp16.get("loss_scale", 512.0)
 
 
 def resolve(choice: str, config: mmcv.Config, on_gpu: bool) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landseg.errors import ConfigError, DataError
+from landseg.segmentation.augment import PIPELINES
 
 Image = npt.NDArray[np.uint8]
 """(H, W, B) uint8, bands in the order of the class schema."""
@@ -317,8 +318,6 @@ def _fast(step: dict[str, Any]) -> Flip | PhotoMetricDistortion:
 
 
 def _build_mmseg(step: dict[str, Any]) -> Any:
-    from mmseg.datasets.builder import PIPELINES
-
     try:
         return PIPELINES.build(step)
     except (KeyError, TypeError, AssertionError) as err:
