@@ -123,7 +123,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from err
     if not isinstance(content, dict):
         raise ContractError(path, f"expected a checkpoint with a `state_dict`, found a {type(content).__name__}")
-    state = content.get("state_dict", content)
+    state = content.get("state_dict", content.get("model", content))  # "model": official Swin's and others'
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ContractError(path, f"expected a checkpoint with a `state_dict`, found {sorted(map(str, content))[:5]}")
     # What DistributedDataParallel saved without unwrapping.
