@@ -82,6 +82,7 @@ def make_job(
         result="result.json",
         splits=("train",),
         eval_split="val",
+        pretrained=None,
         seed=0,
         precision="fp32",
         num_workers=0,

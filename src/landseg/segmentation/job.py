@@ -33,6 +33,7 @@ class TrainJob:
         result: name of the file in `scratch` for what the manifest and the report need.
         splits: what is trained on.
         eval_split: what is scored, or None.
+        pretrained: local file of weights to start from, or None.
         seed: of everything random.
         precision: fp32, fp16 or bf16.
         num_workers: processes per training process that read and transform tiles.
@@ -50,6 +51,7 @@ class TrainJob:
     result: str
     splits: tuple[Split, ...]
     eval_split: Split | None
+    pretrained: Path | None
     seed: int
     precision: str
     num_workers: int

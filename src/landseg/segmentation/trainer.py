@@ -29,9 +29,11 @@ from landseg.segmentation.loader import Batch, Schedule, TileBatches, training_b
 from landseg.segmentation.models import build_model, parse_config
 from landseg.segmentation.monitor import Monitor, memory_bytes
 from landseg.segmentation.runner import HookRunner, update_from_config
+from landseg.segmentation.weights import load_pretrained
 
 # isort: split
 from mmseg.core import build_optimizer
+from mmseg.models.segmentors import BaseSegmentor
 
 MODEL = "model.pth"
 
@@ -78,7 +80,11 @@ class Trainer:
         self.model = build_model(config, manifest.class_schema).to(team.device)
         with _quiet():
             self.model.init_weights()  # type: ignore[operator]
+        if job.pretrained is not None and team.leads:  # the other processes take the leader's weights
+            _say(f"{job.pretrained.name}: {load_pretrained(self.model, job.pretrained)}")
         state.seed_everything(job.seed + team.rank, job.deterministic, bool(config.get("cudnn_benchmark", False)))
+        if type(self.model).train_step is not BaseSegmentor.train_step:  # type: ignore[attr-defined]
+            raise ConfigError("model.type", f"{type(self.model).__name__} has a training step of its own, not mmseg's")
         if job.precision != "fp32":
             precision.losses_in_fp32(self.model)
         self.forward = self._wrapped()

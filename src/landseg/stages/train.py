@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,14 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config, as in mmseg"
     )
-    group = parser.add_argument_group("what to train (0 means what the config says)")
+    group = parser.add_argument_group("what to train (0, or nothing, means what the config says)")
     group.add_argument("--epochs", type=int, default=0, metavar="N", help="passes over the training tiles")
     group.add_argument("--batch-per-gpu", type=int, default=0, metavar="N", help="tiles per process and iteration")
     group.add_argument("--lr", type=float, default=0.0, metavar="X", help="learning rate")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
     group.add_argument("--train-splits", default="train", metavar="A,B", help="train (default), or train,val")
     group.add_argument(
-        "--pretrained", default="", metavar="URI", help="weights to start from: URL, s3://, path, or none"
+        "--pretrained", default="", metavar="URI", help="weights to start from: URL, s3://, path, or none (#sha256=...)"
     )
     group.add_argument(
         "--class-weights",
@@ -69,13 +70,17 @@ def run(args: argparse.Namespace) -> None:
     """Train, or find the trained model; publish its reference, metrics and report."""
     _check(args)
     with stage_context("train", args) as context:
-        from landseg.segmentation import distributed, trainer
+        from landseg.segmentation import distributed, trainer, weights
 
         processes, on_gpu = distributed.count_processes(args.gpus, args.cpu_processes)
         staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         job, identity = _plan(args, context, staged, processes, on_gpu)
         model = finished(ModelManifest, job.folder)
         if model is None:
+            if identity["pretrained"] is not None:
+                fetched = weights.fetch(identity["pretrained"], context.storage_uri, context.scratch)
+                job = dataclasses.replace(job, pretrained=fetched.path)
+                identity["pretrained_sha256"] = fetched.sha256
             distributed.run_processes(trainer.train, job, processes, on_gpu, context.scratch)
             model = _publish(job, staged, identity)
         _write_outputs(context, args, staged, model)
@@ -102,12 +107,14 @@ def _check(args: argparse.Namespace) -> None:
 def _plan(
     args: argparse.Namespace, context: StageContext, staged: StagedDataset, processes: int, on_gpu: bool
 ) -> tuple[TrainJob, dict[str, Any]]:
-    from landseg.segmentation import job, precision
+    from landseg.segmentation import job, precision, weights
     from landseg.segmentation.models import fit_config, load_config, parse_options
 
     manifest = staged.manifest
     splits = _splits(args.train_splits, staged)
-    config = fit_config(load_config(args.config, parse_options(args.cfg_options)), manifest.class_schema)
+    config = load_config(args.config, parse_options(args.cfg_options))
+    pretrained = weights.find_source(config, args.pretrained or config.get("load_from") or "")
+    config = fit_config(weights.without_pretrained(config), manifest.class_schema)
     job.set_parameters(config, epochs=args.epochs, batch_per_gpu=args.batch_per_gpu, lr=args.lr)
     job.set_class_weights(config, args.class_weights, manifest, splits)
     val = manifest.splits.get("val")
@@ -116,6 +123,7 @@ def _plan(
         "name": args.name,
         "dataset_sha256": staged.sha256,
         "config": config.pretty_text,
+        "pretrained": pretrained,
         "train_splits": list(splits),
         "seed": args.seed,
         "processes": processes,
@@ -135,6 +143,7 @@ def _plan(
         result=RESULT,
         splits=splits,
         eval_split="val" if scored else None,
+        pretrained=None,
         seed=args.seed,
         precision=identity["precision"],
         num_workers=workers,
