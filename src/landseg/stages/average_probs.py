@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from landseg.ensemble.summary import Scored, SplitResult, scored_split
 from landseg.errors import ConfigError
 from landseg.progress import Progress
 from landseg.report import ensemble as ensemble_page
+from landseg.report.ground import pixel_area_m2
 from landseg.report.pictures import shrink
 from landseg.stages.common import StageContext, add_common_arguments, finished, parse_worker, stage_context
 
@@ -188,10 +189,11 @@ def _render(outcome: Outcome, run_id: str) -> str:
                 for scored in (scoring.ensembles.values() if scoring else ())
                 if 1 < len(scored.models) < len(job.members)
             ),
-            areas=tuple(_class_areas(result, several) for result in outcome.results),
+            areas=tuple(_class_areas(job, result, several) for result in outcome.results),
             disagreeing=gallery(disagreeing),
             worst=gallery(worst),
             best=gallery(best),
+            costs=tuple(_costs(job)),
             provenance=_provenance(job),
         )
     )
@@ -217,14 +219,25 @@ def _picture(tile: TileView, several: bool) -> ensemble_page.TilePicture:
     )
 
 
-def _class_areas(result: SplitResult, several: bool) -> ensemble_page.ClassAreas:
+def _class_areas(job: Job, result: SplitResult, several: bool) -> ensemble_page.ClassAreas:
+    tiles = job.tiles[result.split].values()
     truth = None if result.areas is None else tuple(result.areas[:, -1, 1].sum(axis=0).tolist())
     return ensemble_page.ClassAreas(
         split=result.split,
         predicted_px=tuple(result.pixels.tolist()),
         true_px=truth,
+        pixel_area_m2=pixel_area_m2((tile.geo for tile in tiles), job.dataset.manifest.crs),
+        overlapping=any(tile.scene is not None for tile in tiles),
         disagreement_share=float(result.differing.mean()) if several else None,
     )
+
+
+def _costs(job: Job) -> Iterator[ensemble_page.StageCost]:
+    shards = [shard for info in job.dataset.manifest.splits.values() for shard in info.shards]
+    yield ensemble_page.StageCost("stage-data", None, size_bytes=sum(shard.size_bytes for shard in shards))
+    for member in job.members:
+        size = sum(shard.size_bytes for split in member.reader.manifest.splits.values() for shard in split)
+        yield ensemble_page.StageCost(f"export-probs-{member.name}", None, size_bytes=size)
 
 
 def _provenance(job: Job) -> dict[str, dict[str, object]]:
