@@ -121,9 +121,8 @@ def test_entropy_and_disagreement_at_their_ends():
     other = np.array([[0, 0], [1, 0.5]], np.float32).reshape(2, 1, 2)
     sure[0, 0, 1] = other[0, 0, 1] = 0.5
     np.testing.assert_allclose(entropy(sure), [[0, 1]], atol=1e-6)
-    dtypes = [DTYPES["float32"]] * 2
-    np.testing.assert_allclose(disagreement([sure, other], dtypes), [[1, 0]], atol=1e-6)
-    np.testing.assert_array_equal(disagreement([sure], dtypes[:1]), [[0, 0]])
+    np.testing.assert_allclose(disagreement([sure, other]), [[1, 0]], atol=1e-6)
+    np.testing.assert_array_equal(disagreement([sure]), [[0, 0]])
 
 
 def test_bootstrap_scores_are_those_of_the_metrics(dataset):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.ensemble.codec import Dtype, Probs, Stored, dequantize
+from landseg.ensemble.codec import Dtype, Probs, Stored
 
 Labels = NDArray[np.uint8]
 """(H, W) uint8, class ids."""
@@ -74,20 +74,26 @@ class Average:
                 if class_id == 0:
                     top[...] = total
                 else:
-                    np.copyto(label, np.uint8(class_id), where=total > top)
+                    # Class ids rise, so the latest class that won has the largest: three times as fast as assigning.
+                    won = (total > top).view(np.uint8)
+                    won *= np.uint8(class_id)
+                    np.maximum(label, won, out=label)
                     np.maximum(top, total, out=top)
         return labels
 
-    def mean(self, stored: Sequence[Stored], every: int = 1) -> Probs:
-        """The weighted mean probabilities, at every n-th pixel in both directions.
+    def mean(self, probs: Sequence[Probs]) -> Probs:
+        """The weighted mean of models' probabilities.
+
+        Args:
+            probs: (C, H, W) float32 of each model.
 
         Returns:
-            (C, ceil(H / every), ceil(W / every)) float32.
+            (C, H, W) float32.
         """
-        shares = np.array(self.weights) / sum(self.weights)
-        total = np.zeros((), np.float32)
-        for share, dtype, values in zip(shares, self.dtypes, stored, strict=True):
-            total = total + np.float32(share) * dequantize(values[:, ::every, ::every], dtype)
+        shares = [np.float32(weight / sum(self.weights)) for weight in self.weights]
+        total: Probs = np.zeros_like(probs[0])
+        for share, values in zip(shares, probs, strict=True):
+            total += share * values
         return total
 
     @functools.cached_property
@@ -124,21 +130,20 @@ def entropy(mean: Probs) -> Probs:
     return np.clip(result, 0, 1)  # only rounding can leave it
 
 
-def disagreement(stored: Sequence[Stored], dtypes: Sequence[Dtype], every: int = 1) -> Probs:
+def disagreement(stored: Sequence[Stored]) -> Probs:
     """How far models are apart: the probability mass on which not all of them agree.
 
     It is 1 - sum over classes of the least probability that any model gives the class; of two models, their total
     variation distance.
 
     Args:
-        stored: (C, H, W) of each model.
-        dtypes: how each model's probabilities are stored.
-        every: at every n-th pixel in both directions.
+        stored: (C, H, W) of each model, in any unit.
 
     Returns:
-        (ceil(H / every), ceil(W / every)) float32 in 0-1.
+        (H, W) float32 in 0-1.
     """
-    probs = [dequantize(values[:, ::every, ::every], dtype) for values, dtype in zip(stored, dtypes, strict=True)]
-    common = np.minimum.reduce([one / np.maximum(one.sum(axis=0), 1e-6) for one in probs])
-    result: Probs = 1 - common.sum(axis=0, dtype=np.float32)
-    return np.clip(result, 0, 1)  # only rounding can leave it
+    totals = [np.maximum(one.sum(axis=0, dtype=np.float32), np.finfo(np.float32).tiny) for one in stored]
+    common = np.zeros(stored[0].shape[1:], np.float32)
+    for planes in zip(*stored, strict=True):
+        common += np.minimum.reduce([plane / total for plane, total in zip(planes, totals, strict=True)])
+    return np.clip(1 - common, 0, 1)  # only rounding can leave it

@@ -28,7 +28,8 @@ Stored = NDArray[Any]
 
 BLOSC_CNAME: Literal["zstd"] = "zstd"
 BLOSC_CLEVEL = 5
-"""Blosc's compressor and level, with byte shuffle: the best ratio of what decodes at memory speed (docs/adr)."""
+BLOSC_BLOCK_BYTES = 1 << 20
+"""Blosc's compressor, level and block size, with byte shuffle (docs/adr)."""
 SUM_TOLERANCE = 0.01
 """How far the probabilities of a pixel may be from summing to 1: bfloat16 models stay well below."""
 
@@ -141,7 +142,7 @@ def encode_tile(stored: Stored, canvas: tuple[int, int]) -> bytes:
     """
     padding = [(0, 0), *((0, room - side) for room, side in zip(canvas, stored.shape[1:], strict=True))]
     padded = np.ascontiguousarray(np.pad(stored, padding) if np.any(padding) else stored)
-    return bytes(blosc.compress(padded, BLOSC_CNAME.encode(), BLOSC_CLEVEL, blosc.SHUFFLE, 0))
+    return bytes(blosc.compress(padded, BLOSC_CNAME.encode(), BLOSC_CLEVEL, blosc.SHUFFLE, BLOSC_BLOCK_BYTES))
 
 
 def decode_tile(

@@ -85,7 +85,7 @@ def view(job: Job, place: Place) -> TileView:
         truth=truth,
         models=tuple(models),
         ensemble=ensemble,
-        disagreement=disagreement(stored, job.average.dtypes),
+        disagreement=disagreement(stored),
         differing=differing_share(models),
         miou=miou,
     )

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-import io
+import struct
 import tarfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from landseg.data.manifest import ClassSchema
 from landseg.ensemble.average import Labels
 
-_COMPRESS_LEVEL = 3
-"""Of zlib: a quarter larger than at its default of 6, five times as fast."""
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PALETTE_8_BIT = struct.pack(">5B", 8, 3, 0, 0, 0)  # bits, colour type, compression, filter method, no interlace
+_FILTER_UP = 2
 _TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def encode_png(labels: Labels, schema: ClassSchema) -> bytes:
-    """Write a label map as the dataset's own labels are written: class id plus `label_offset`, with the palette."""
+    """Write a label map as the dataset's own labels are written: class id plus `label_offset`, with the palette.
+
+    Label maps are runs of equal values: as differences from the row above, with zlib's run-length strategy, they are
+    smaller than what Pillow writes and made in a tenth of its time.
+    """
+    height, width = labels.shape
     values = labels + np.uint8(schema.label_offset)
-    image = Image.fromarray(values)
+    rows = np.empty((height, 1 + width), np.uint8)
+    rows[:, 0] = _FILTER_UP
+    rows[0, 1:] = values[0]
+    np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
+    deflate = zlib.compressobj(strategy=zlib.Z_RLE)
     colours = [(0, 0, 0)] * schema.label_offset + list(schema.palette)
-    image.putpalette([channel for colour in colours for channel in colour])
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL)
-    return buffer.getvalue()
+    return b"".join(
+        [
+            _PNG_SIGNATURE,
+            _png_chunk(b"IHDR", struct.pack(">II", width, height) + _PALETTE_8_BIT),
+            _png_chunk(b"PLTE", bytes(channel for colour in colours for channel in colour)),
+            _png_chunk(b"IDAT", deflate.compress(rows.data) + deflate.flush()),
+            _png_chunk(b"IEND", b""),
+        ]
+    )
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def tar_member(name: str, content: bytes) -> bytes:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from landseg.data.manifest import Split
-from landseg.ensemble.codec import BLOSC_CLEVEL, BLOSC_CNAME, DTYPES
+from landseg.ensemble.codec import BLOSC_BLOCK_BYTES, BLOSC_CLEVEL, BLOSC_CNAME, DTYPES
 from landseg.ensemble.manifest import ProbsSpec, StoredTile
 
 ROOT = "probs.zarr"
@@ -124,7 +124,11 @@ def _create_group(root: Any, name: str, spec: ProbsSpec, shards: Sequence[ShardP
         dtype=dtype.stored,
         fill_value=0,
         compressors=zarr.codecs.BloscCodec(
-            cname=BLOSC_CNAME, clevel=BLOSC_CLEVEL, shuffle="shuffle", typesize=dtype.stored.itemsize
+            cname=BLOSC_CNAME,
+            clevel=BLOSC_CLEVEL,
+            shuffle="shuffle",
+            typesize=dtype.stored.itemsize,
+            blocksize=BLOSC_BLOCK_BYTES,
         ),
         dimension_names=("tile", "class", "y", "x"),
         attributes={"coordinates": "height width", **({"scale_factor": dtype.unit} if dtype.levels else {})},

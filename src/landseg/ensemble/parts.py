@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from landseg.data.dataset import StagedDataset
 from landseg.data.manifest import Split, Tile, TileId
 from landseg.documents import Blob, Count, Model, sha256_hex, validate
 from landseg.ensemble.average import Average, Labels, disagreement, entropy, subsets
-from landseg.ensemble.codec import DTYPES, Stored
+from landseg.ensemble.codec import DTYPES, Stored, dequantize
 from landseg.ensemble.labels import encode_png, tar_member
 from landseg.ensemble.manifest import StoredTile
 from landseg.ensemble.members import Member
@@ -30,8 +31,8 @@ from landseg.ensemble.metrics import confusion_matrix
 from landseg.ensemble.store import ShardReader
 from landseg.errors import ContractError
 
-SAMPLING = 4
-"""A tile's disagreement and entropy are means over every fourth pixel in both directions."""
+SAMPLES = 64
+"""A tile's disagreement and entropy are means over a grid of at least so many pixels in both directions."""
 
 Matrix = tuple[tuple[Count, ...], ...]
 
@@ -92,7 +93,7 @@ class Job:
     tiles: dict[Split, dict[str, Tile]]
     scratch: Path
 
-    @property
+    @functools.cached_property
     def average(self) -> Average:
         """The arithmetic."""
         dtypes = tuple(DTYPES[member.reader.spec.dtype] for member in self.members)
@@ -146,7 +147,9 @@ class Job:
         schema, average = self.dataset.schema, self.average
         wanted = subsets(len(stored)) if tile.label is not None else [tuple(range(len(stored)))]
         labels = average.labels(stored, wanted)
-        sampled = [values[:, ::SAMPLING, ::SAMPLING] for values in stored]
+        every = max(1, min(tile.height, tile.width) // SAMPLES)
+        sampled = [np.ascontiguousarray(values[:, ::every, ::every]) for values in stored]
+        probs = [dequantize(values, dtype) for values, dtype in zip(sampled, average.dtypes, strict=True)]
         alone = average.labels(sampled, [(model,) for model in range(len(stored))])
         areas, matrices = None, None
         if tile.label is not None:
@@ -159,9 +162,9 @@ class Job:
         result = TileResult(
             id=tile.id,
             span=(offset, len(block)),
-            pixels=tuple(np.bincount(labels[-1].ravel(), minlength=schema.num_classes).tolist()),
-            disagreement=float(disagreement(sampled, average.dtypes).mean(dtype=np.float64)),
-            entropy=float(entropy(average.mean(sampled)).mean(dtype=np.float64)),
+            pixels=tuple(int(np.count_nonzero(labels[-1] == i)) for i in range(schema.num_classes)),
+            disagreement=float(disagreement(sampled).mean(dtype=np.float64)),
+            entropy=float(entropy(average.mean(probs)).mean(dtype=np.float64)),
             differing=differing_share(alone),
             areas=areas,
         )

@@ -1,0 +1,157 @@
+"""average-probs against numpy: tiles/s and peak memory, 2 models x 9 classes x 512 px, label maps written as PNGs.
+
+The peer is the program people write: float32 `.npy` files, a mean, an argmax, Pillow. It runs in a process of its own,
+its files in the page cache. Ours is the whole command, in a process of its own; its rate is that of the tiles beyond
+the first fifty, so that neither side's start counts.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from benchmarks.fields import made_up_probs
+from landseg.data.dataset import StagedDataset
+from landseg.data.sample import PALETTE
+from landseg.data.sample_covers import CLASSES
+from landseg.documents import sha256_hex
+from landseg.ensemble.manifest import ProbsSpec
+from landseg.ensemble.store import ProbsWriter
+
+SIZE_PX = 512
+FEW, MANY = 50, 500
+NUM_FIELDS = 8
+REPEATS = 3
+MODELS = ("resnest", "swin")
+
+_OURS = """
+import re, sys
+from pathlib import Path
+from landseg.cli import main
+status = main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+sys.exit(status)
+"""
+_PEER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from PIL import Image
+folder, palette = Path(sys.argv[1]), eval(sys.argv[2])
+start = time.perf_counter()
+tiles = sorted(path.name for path in (folder / "swin").iterdir())
+for name in tiles:
+    mean = (np.load(folder / "swin" / name) + np.load(folder / "resnest" / name)) / 2
+    image = Image.fromarray(mean.argmax(axis=0).astype(np.uint8))
+    image.putpalette(palette)
+    image.save(folder / "png" / name.replace("npy", "png"))
+print(len(tiles) / (time.perf_counter() - start))
+"""
+
+
+def run() -> dict[str, Any]:
+    """Measure."""
+    with tempfile.TemporaryDirectory(prefix="landseg-bench-") as folder:
+        root = Path(folder)
+        fields = {model: [made_up_probs(10 * i + n) for i in range(NUM_FIELDS)] for n, model in enumerate(MODELS)}
+        flags = {count: _stores(root / str(count), count, fields) for count in (FEW, MANY)}
+        _npy_files(root / "peer", fields)
+        ours, peers, few, many = [], [], [], []
+        for repeat in range(REPEATS):
+            few.append(_command(root, f"few{repeat}", flags[FEW]))
+            many.append(_command(root, f"many{repeat}", flags[MANY]))
+            ours.append((MANY - FEW) / (many[-1][0] - few[-1][0]))
+            peers.append(_peer(root / "peer"))
+        shown = [statistics.median(values) for values in (ours, peers)]
+        return {
+            "what": f"averaging {len(MODELS)} models x 9 classes x {SIZE_PX} px into PNGs; peer: numpy, float32 .npy",
+            "ours": round(shown[0], 2),
+            "peer": round(shown[1], 2),
+            "ratio": round(shown[0] / shown[1], 2),
+            "unit": "tiles/s",
+            "target": 3,
+            "cpus": len(os.sched_getaffinity(0)),
+            "whole_command_s": {FEW: _median(few, 0), MANY: _median(many, 0)},
+            "peak_memory_mib": {FEW: _median(few, 1), MANY: _median(many, 1)},
+            "peak_memory_ratio": round(_median(many, 1) / _median(few, 1), 3),
+            "peak_memory_ratio_target": 1.1,
+        }
+
+
+def _median(runs: list[tuple[float, float]], column: int) -> float:
+    return round(statistics.median(run[column] for run in runs), 2)
+
+
+def _stores(root: Path, count: int, fields: dict[str, list[Any]]) -> list[str]:
+    """Stage so many blank tiles and write both models' probabilities; returns the command's flags."""
+    _blank_dataset(root / "raw", count)
+    common = ["--storage-uri", str(root), "--output-dir", str(root)]
+    stage = [sys.executable, "-m", "landseg", "stage-data", "--source", str(root / "raw"), *common]
+    subprocess.run(stage, check=True, capture_output=True)
+    dataset = StagedDataset.open(str(root / "dataset.json"), root / "cache")
+    flags = ["--dataset", dataset.uri]
+    for model in MODELS:
+        spec = ProbsSpec(
+            model=model,
+            model_sha256=sha256_hex(model.encode()),
+            checkpoint_sha256=sha256_hex(model.encode()),
+            dataset_id=dataset.manifest.dataset_id,
+            dataset_sha256=dataset.sha256,
+            classes=dataset.schema.classes,
+            dtype="companded",
+            tta="none",
+            precision="fp32",
+        )
+        writer = ProbsWriter(str(root / model), spec, {"test": dataset.tiles("test")})
+        for plan in writer.pending():
+            builder = writer.shard(plan)
+            ids = [tile.id for tile in plan.tiles]
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(builder.add, ids, [fields[model][int(id) % NUM_FIELDS] for id in ids]))
+            builder.close()
+        manifest = writer.publish()
+        assert manifest is not None
+        flags += ["--probs", manifest.uri]
+    return flags
+
+
+def _blank_dataset(root: Path, count: int) -> None:
+    images = root / "test" / "images"
+    images.mkdir(parents=True)
+    for number in range(count):
+        blank = np.full((SIZE_PX, SIZE_PX, 3), number % 251, np.uint8)
+        tifffile.imwrite(images / f"{number:05d}.tif", blank, photometric="rgb", compression="deflate")
+    colours = [list(colour) for colour in PALETTE]
+    (root / "dataset.yaml").write_text(f"version: 1\nname: blank\nclasses: {list(CLASSES)}\npalette: {colours}\n")
+
+
+def _npy_files(root: Path, fields: dict[str, list[Any]]) -> None:
+    (root / "png").mkdir(parents=True)
+    for model, probs in fields.items():
+        (root / model).mkdir()
+        for number in range(FEW):
+            np.save(root / model / f"{number:05d}.npy", probs[number % NUM_FIELDS])
+
+
+def _peer(root: Path) -> float:
+    palette = [channel for colour in PALETTE for channel in colour]
+    command = [sys.executable, "-c", _PEER, str(root), repr(palette)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _command(root: Path, run_id: str, flags: list[str]) -> tuple[float, float]:
+    """Run the whole command; returns seconds and peak memory in MiB."""
+    command = [sys.executable, "-c", _OURS, "average-probs", *flags, "--storage-uri", str(root / "out")]
+    start = time.perf_counter()
+    done = subprocess.run([*command, "--run-id", run_id], check=True, capture_output=True, text=True)
+    return time.perf_counter() - start, int(done.stdout.split()[-1]) / 1024

@@ -1,0 +1,32 @@
+"""Made-up probabilities that look like a trained model's, for benchmarks where only the amount of work matters."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_STRIDE = 4
+"""Segmentation heads predict at a quarter of the resolution and upsample."""
+
+
+def made_up_probs(seed: int, num_classes: int = 9, size_px: int = 512) -> NDArray[np.float32]:
+    """Smooth regions with undecided borders.
+
+    Returns:
+        (C, H, W) float32, sums to 1 over C; the most probable class has about 0.85 in the mean.
+    """
+    rng = np.random.default_rng(seed)
+    side = size_px // _STRIDE
+    logits = np.empty((num_classes, size_px, size_px), np.float32)
+    for plane in logits:
+        coarse = 6 * _noise(rng, side, 8) + 1.5 * _noise(rng, side, 40) + 0.3 * _noise(rng, side, side)
+        plane[...] = np.asarray(Image.fromarray(coarse).resize((size_px, size_px), Image.Resampling.BILINEAR))
+    raised = np.exp(logits - logits.max(axis=0))
+    probs: NDArray[np.float32] = raised / raised.sum(axis=0)
+    return probs
+
+
+def _noise(rng: np.random.Generator, side: int, cells: int) -> NDArray[np.float32]:
+    values = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
+    return np.asarray(values.resize((side, side), Image.Resampling.BICUBIC))
