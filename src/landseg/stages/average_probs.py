@@ -94,7 +94,9 @@ def run(args: argparse.Namespace) -> None:
                 print(f"{len(job.shards) - len(parts)} shards are left to other workers", file=sys.stderr)
                 return
             labels = publish(
-                job, [parts[shard] for shard in job.shards], lambda outcome: _render(outcome, context.run_id)
+                job,
+                [parts[shard] for shard in job.shards],
+                lambda outcome: _render(outcome, context.run_id, args.num_workers),
             )
         _write_outputs(context, labels)
         if args.png_dir is not None:
@@ -158,12 +160,16 @@ def _write_pngs(labels: storage.Loaded[LabelsManifest], dataset: StagedDataset, 
         path.unlink()
 
 
-def _render(outcome: Outcome, run_id: str) -> str:
+def _render(outcome: Outcome, run_id: str, num_threads: int) -> str:
     job, scoring = outcome.job, scored_split(outcome.scorings)
     schema, several = job.dataset.schema, len(job.members) > 1
     disagreeing = most_disagreeing(outcome.results, _GALLERY_TILES) if several else []
     worst, best = worst_and_best(outcome.results, scoring, _GALLERY_TILES)
-    pictures = {place: _picture(view(job, place), several) for place in dict.fromkeys([*disagreeing, *worst, *best])}
+
+    def draw(place: Place) -> tuple[Place, ensemble_page.TilePicture]:
+        return place, _picture(view(job, place), several)
+
+    pictures = dict(storage.parallel(draw, dict.fromkeys([*disagreeing, *worst, *best]), workers=num_threads))
 
     def gallery(places: Iterable[Place]) -> tuple[ensemble_page.TilePicture, ...]:
         return tuple(pictures[place] for place in places)
