@@ -130,7 +130,7 @@ def test_the_recipes_swin_takes_the_official_checkpoints_layout(tmp_path: Path) 
 def test_features_of_mmcls_resnest(tmp_path: Path) -> None:
     from mmcls.models.backbones import ResNeSt
 
-    common = {"depth": 50, "num_stages": 2, "stem_channels": 16, "base_channels": 24, "out_indices": (0, 1)}
+    common = {"depth": 50, "num_stages": 2, "stem_channels": 32, "base_channels": 24, "out_indices": (0, 1)}
     original = randomise(ResNeSt(**common, strides=(1, 2), dilations=(1, 1)))
     state = {f"backbone.{key}": value for key, value in original.state_dict().items()}
     assert "backbone.stem.2.conv.weight" in state

@@ -18,8 +18,7 @@ model = dict(
 )
 optimizer = dict(lr=2e-3)
 lr_config = dict(warmup_iters=50)
-runner = dict(max_epochs=14)
-evaluation = dict(interval=7)
+evaluation = dict(interval=6)
 
 train_pipeline = {{_base_.own_size_train_pipeline}}
 test_pipeline = {{_base_.own_size_test_pipeline}}
