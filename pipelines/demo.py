@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -9,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 from pipelines import local
 from pipelines.compile import package
 from pipelines.embedded_s3 import EmbeddedS3
+from pipelines.errors import UserError
 
 BUCKET = "landseg"
 
@@ -31,12 +35,17 @@ def run(root: Path, *, fresh: bool = False, docker: bool = False) -> int:
     Returns:
         The exit status.
     """
-    start = time.monotonic()
     root = root.resolve()
-    if fresh:
-        shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _interrupt)
+    with _alone(root):
+        if fresh and root.exists():
+            shutil.rmtree(root)
+        root.mkdir(parents=True, exist_ok=True)
+        return _run(root, docker=docker)
+
+
+def _run(root: Path, *, docker: bool) -> int:
+    start = time.monotonic()
     sample = local.host_command("", ["landseg", "make-sample-data", str(root / "data")])
     if status := subprocess.run(sample, stdout=sys.stderr).returncode:
         return status
@@ -98,6 +107,18 @@ def table(scores: dict[str, Any], seconds: dict[str, float], reused: set[str]) -
     lines += ["", f"{'step':{width}}{'seconds':>10}"]
     lines += [f"{name:{width}}{taken:10.1f}{'  (reused)' * (name in reused)}" for name, taken in seconds.items()]
     return "\n".join([*lines, ""])
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Two demos in one folder would write over each other, and one of them may be told to remove it."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with root.with_name(f".{root.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another demo is running in {root}: wait for it, or give --root another folder") from None
+        yield
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
