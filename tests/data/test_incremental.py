@@ -68,7 +68,7 @@ def test_known_tiles_are_not_decoded_again(raw, stage, monkeypatch):
     add_tile(raw, "x", 1)
     decoded = []
     original = checks.decode_tiff
-    monkeypatch.setattr(checks, "decode_tiff", lambda data, where: decoded.append(where) or original(data, where))
+    monkeypatch.setattr(checks, "decode_tiff", lambda data, where, **k: decoded.append(where) or original(data, where, **k))
     stage(raw)
     assert decoded == [f"{raw}/train/images/x.tif"]
 

@@ -14,13 +14,23 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from landseg.data.checks import Checked, CheckedTile, Expected, good_tile, image_problems, label_problems, read_tiles
+from landseg.data.checks import (
+    Checked,
+    CheckedTile,
+    Expected,
+    good_tile,
+    image_problems,
+    label_problems,
+    look_at_label,
+    read_tiles,
+    value_counts,
+)
 from landseg.data.geotiff import Transform, geo_tags
 from landseg.data.manifest import Geo, GeoKeys, SceneWindow
 from landseg.data.pairing import SourceTile
 from landseg.data.scenes import Window, cut, shifted, tile_id
 from landseg.data.sources import Source
-from landseg.data.tiles import MAX_DECODED_BYTES, DecodedTiff, decode_label, decode_tiff
+from landseg.data.tiles import MAX_DECODED_BYTES, DecodedTiff, decode_label, spool_tiff
 from landseg.data.workers import Workers
 from landseg.errors import DataError
 
@@ -78,7 +88,7 @@ def _decode_scene(
     where = source.where(tile.image.path)
     try:
         limit = min(MAX_SCENE_BYTES, max(MAX_DECODED_BYTES, _MAX_RATIO * len(image_bytes)))
-        decoded = decode_tiff(image_bytes, where, limit=limit, spool=image)
+        decoded = spool_tiff(image_bytes, where, image, limit)
         problems += image_problems(decoded.values, where, expected)
     except DataError as err:
         problems.append(err)
@@ -86,7 +96,7 @@ def _decode_scene(
         where = source.where(tile.label.path)
         try:
             classes = decode_label(label_bytes, where, limit=MAX_SCENE_LABEL_BYTES)
-            problems += label_problems(classes, decoded and decoded.values.shape[:2], where, expected)
+            problems += label_problems(look_at_label(classes), decoded and decoded.values.shape[:2], where, expected)
             np.save(label, classes.astype(np.uint8, copy=False))
         except DataError as err:
             problems.append(err)
@@ -129,7 +139,7 @@ def _cut_tile(
         _encode_image(values, transform, scene.crs),
         None if classes is None else _encode_label(classes),
         DecodedTiff(values, transform, scene.crs),
-        classes,
+        () if classes is None else value_counts(classes),
         SceneWindow(id=scene.tile.id, y=window.y, x=window.x, height=scene.height, width=scene.width),
     )
 

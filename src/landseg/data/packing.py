@@ -13,16 +13,17 @@ from landseg.data.checks import CheckedTile, TileFacts
 from landseg.data.manifest import Geo, GeoKeys, Shard, Tile
 from landseg.data.shards import Boundaries, ShardWriter, member_names
 
-_UPLOADS = 2
+_WAITING = 2
+"""Shards on local disk at once: one on its way (in parallel parts), one full; beside the one that is being filled."""
 
 
 class ShardUploads:
-    """Uploads finished shards in the background, a few at once; those already in storage are left alone."""
+    """Uploads finished shards in the background; those already in storage are left alone."""
 
     def __init__(self, storage_uri: str) -> None:
         self._folder = storage.join(storage_uri, "datasets", "shards")
         self.uploaded_bytes = 0
-        self._pool = ThreadPoolExecutor(_UPLOADS)
+        self._pool = ThreadPoolExecutor(1)
         self._pending: deque[Future[int]] = deque()
 
     def __enter__(self) -> Self:
@@ -35,7 +36,7 @@ class ShardUploads:
 
     def add(self, path: Path, sha256: str) -> None:
         """Take over a shard file; it is removed once it is in storage."""
-        while len(self._pending) >= _UPLOADS:
+        while len(self._pending) >= _WAITING:
             self.uploaded_bytes += self._pending.popleft().result()
         self._pending.append(self._pool.submit(_upload, path, storage.join(self._folder, f"{sha256}.tar")))
 

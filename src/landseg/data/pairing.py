@@ -18,8 +18,8 @@ IMAGE_SUFFIXES = (".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 LABELLED_SPLITS = ("train", "val")
 _MAX_ID = 200
-_JOB_BYTES = 8 << 20
-_JOB_TILES = 64
+_JOB_BYTES = 4 << 20
+_JOB_TILES = 32
 _BESIDE = (".xml", ".ovr", ".tfw", ".wld", ".tifw", ".pgw", ".pngw", ".txt", ".md", ".json")
 """Files that GIS programs and people put beside images; they are no tiles."""
 

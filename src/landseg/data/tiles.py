@@ -109,23 +109,31 @@ def decode_image(data: bytes | memoryview, where: object) -> NDArray[Any]:
         return np.ascontiguousarray(_decode(page, data, where, MAX_DECODED_BYTES, None))
 
 
-def decode_tiff(
-    data: bytes, where: object, *, limit: int = MAX_DECODED_BYTES, spool: Path | None = None
-) -> DecodedTiff:
+def decode_tiff(data: bytes, where: object, *, max_px: int) -> DecodedTiff | None:
     """Decode a TIFF together with its georeference.
 
-    Args:
-        data: the file's bytes.
-        where: the file, for the error line.
-        limit: largest decoded size in bytes.
-        spool: a file to decode into in place of memory: the values are a map of it.
+    Returns:
+        The image, or None where a side is longer than `max_px`: then nothing is decoded.
 
     Raises:
         DataError: as :func:`decode_image`.
     """
     with _opened(data, where) as page:
-        values = _decode(page, data, where, limit, spool)
-        return DecodedTiff(values if spool else np.ascontiguousarray(values), read_transform(page), read_geo_keys(page))
+        info = _check_page(page, where)
+        if max(info.height, info.width) > max_px:
+            return None
+        values = np.ascontiguousarray(_decode(page, data, where, MAX_DECODED_BYTES, None))
+        return DecodedTiff(values, read_transform(page), read_geo_keys(page))
+
+
+def spool_tiff(data: bytes, where: object, spool: Path, limit: int) -> DecodedTiff:
+    """Decode a large TIFF into an .npy file; the values are a map of it.
+
+    Raises:
+        DataError: as :func:`decode_image`, or decoded it would exceed `limit` bytes.
+    """
+    with _opened(data, where) as page:
+        return DecodedTiff(_decode(page, data, where, limit, spool), read_transform(page), read_geo_keys(page))
 
 
 @contextlib.contextmanager
