@@ -11,12 +11,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 STORAGE   ?=
 ENDPOINT  ?= $(KF_PIPELINES_ENDPOINT)
 NAMESPACE ?= kubeflow
-CLUSTER    = --endpoint "$(ENDPOINT)" $(foreach param,$(PARAMS),--param "$(param)") $(if $(WAIT),--wait) \
+CLUSTER    = --endpoint "$(ENDPOINT)" $(foreach param,$(PARAMS),--param '$(param)') $(if $(WAIT),--wait) \
              --registry "$(REGISTRY)" --tag "$(TAG)" --queue "$(QUEUE)" --service-account "$(SERVICE_ACCOUNT)" \
              $(if $(filter-out kubeflow,$(NAMESPACE)),--namespace "$(NAMESPACE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint format compile submit rerun status deploy lock clean
+.PHONY: help setup demo test test-slow check lint format compile submit rerun status \
+        build-images push-images deploy lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,8 +60,9 @@ format: $(STAMP) ## format the code, mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-compile: $(STAMP) ## compile components and pipelines to the committed YAML (REGISTRY=… TAG=…)
-	$(BIN)/python -m pipelines compile --registry "$(REGISTRY)" --tag "$(TAG)"
+compile: $(STAMP) ## compile to the committed YAML, or for one cluster to build/compiled (REGISTRY=… TAG=… QUEUE=…)
+	$(BIN)/python -m pipelines compile --registry "$(REGISTRY)" --tag "$(TAG)" --queue "$(QUEUE)" \
+	  $(if $(REGISTRY)$(TAG)$(QUEUE),--output-dir build/compiled)
 
 submit: $(STAMP) ## start a run on a cluster (ENDPOINT=… STORAGE=s3://… SOURCE=s3://… [RUN=…] [PARAMS="a=1 b=2"])
 	@$(BIN)/python -m pipelines submit --storage-uri "$(STORAGE)" --source "$(SOURCE)" $(if $(RUN),--run-id "$(RUN)") $(CLUSTER)
@@ -70,6 +72,18 @@ rerun: $(STAMP) ## run one step of a run again (STEP=… RUN=… STORAGE=… [PA
 
 status: $(STAMP) ## how far a run has come, from object storage alone (RUN=… STORAGE=…)
 	@$(BIN)/python -m pipelines status --storage-uri "$(STORAGE)" --run-id "$(RUN)"
+
+IMAGES   := stage-data train-swin train-resnest export-probs average-probs
+VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE     = $(if $(REGISTRY),$(REGISTRY)/)landseg-$(1):$(or $(TAG),$(VERSION))
+
+build-images: ## build the five images ([REGISTRY=…] [TAG=…] [FLAVOR=cpu: without CUDA ops])
+	$(foreach image,$(IMAGES),docker build --file docker/Dockerfile --target $(image) --tag $(call IMAGE,$(image)) \
+	  $(if $(FLAVOR),--build-arg FLAVOR=$(FLAVOR)) . &&) true
+
+push-images: ## push them to REGISTRY
+	@test -n "$(REGISTRY)" || { echo "REGISTRY: expected a registry the cluster can pull from, found none" >&2; exit 2; }
+	$(foreach image,$(IMAGES),docker push $(call IMAGE,$(image)) &&) true
 
 deploy: ## prepare a namespace of the cluster (OVERLAY=in-cluster-storage|external-s3|kueue|single-node [NAMESPACE=…])
 	@test -d "manifests/overlays/$(OVERLAY)" || { echo "OVERLAY: expected one of $(notdir $(wildcard manifests/overlays/*)), found '$(OVERLAY)'" >&2; exit 2; }
