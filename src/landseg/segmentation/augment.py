@@ -8,6 +8,8 @@ import landseg.segmentation.compat  # noqa: F401  # before mmseg
 
 # isort: split
 from mmseg.datasets.builder import PIPELINES
+
+__all__ = ["PIPELINES", "IndependentFlip"]
 from mmseg.datasets.pipelines import RandomFlip
 
 

@@ -54,6 +54,12 @@ def has_compiled_ops() -> bool:
     return not isinstance(importlib.import_module(EXTENSION), _StandIn)
 
 
+def gpu_names() -> list[str]:
+    """The GPUs that torch sees."""
+    torch = importlib.import_module("torch")
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
 def run_compiled_op() -> str:
     """Call one of mmcv's compiled ops, on a GPU where there is one, and check its result.
 

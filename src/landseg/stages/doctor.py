@@ -110,9 +110,9 @@ def _compiled_ops(*, required: bool) -> tuple[bool | None, str]:
 
 
 def _gpus(expected: int) -> tuple[bool | None, str]:
-    import torch
+    from landseg.segmentation import compat
 
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    names = compat.gpu_names()
     found = f"{len(names)}: {', '.join(names)}" if names else "none"
     if len(names) < expected:
         return False, f"expected {expected}, found {found}"
