@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import pytest
 import yaml
 from fuzzing import broken_json
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from landseg.data.schema import parse_config
 from landseg.documents import validate
 from landseg.errors import LandsegError
 
+COUNTS = [pytest.param(150, id="some"), pytest.param(1500, id="many", marks=pytest.mark.slow)]
 CONFIG = {
     "version": 1,
     "name": "a b",
@@ -60,37 +62,35 @@ def parse(data: bytes) -> None:
         config.class_schema(num_bands, None)
 
 
-@settings(max_examples=1000, deadline=None)
-@given(broken_json(CONFIG))
-def test_broken_fields(data):
-    parse(data)  # JSON is YAML
-
-
-@settings(max_examples=1000, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 400), st.text(max_size=4)), max_size=6),
-    st.booleans(),
-)
-def test_broken_text(edits, flow):
-    text = yaml.safe_dump(CONFIG, default_flow_style=flow)
-    for position, replacement in edits:
+@st.composite
+def broken_text(draw: st.DrawFn) -> bytes:
+    text = yaml.safe_dump(CONFIG, default_flow_style=draw(st.booleans()))
+    for position, replacement in draw(st.lists(st.tuples(st.integers(0, 400), st.text(max_size=4)), max_size=6)):
         text = text[:position] + replacement + text[position + len(replacement) :]
-    parse(text.encode(errors="surrogatepass"))
+    return text.encode(errors="surrogatepass")
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=200))
-def test_bytes(data):
-    parse(data)
+@pytest.mark.parametrize("count", COUNTS)
+def test_broken_configs(count):
+    @settings(max_examples=count)
+    @given(broken_json(CONFIG) | broken_text() | st.binary(max_size=200))  # JSON is YAML
+    def run(data):
+        parse(data)
+
+    run()
 
 
-@settings(max_examples=1000, deadline=None)
-@given(broken_json(ROW))
-def test_broken_rows(data):
-    try:
-        validate(Tile, data, "row")
-    except LandsegError as err:
-        assert "\n" not in str(err)
+@pytest.mark.parametrize("count", COUNTS)
+def test_broken_rows(count):
+    @settings(max_examples=count)
+    @given(broken_json(ROW))
+    def run(data):
+        try:
+            validate(Tile, data, "row")
+        except LandsegError as err:
+            assert "\n" not in str(err)
+
+    run()
 
 
 def test_a_row_that_points_outside_its_shard(tmp_path, stage):

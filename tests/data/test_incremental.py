@@ -68,7 +68,9 @@ def test_known_tiles_are_not_decoded_again(raw, stage, monkeypatch):
     add_tile(raw, "x", 1)
     decoded = []
     original = checks.decode_tiff
-    monkeypatch.setattr(checks, "decode_tiff", lambda data, where, **k: decoded.append(where) or original(data, where, **k))
+    monkeypatch.setattr(
+        checks, "decode_tiff", lambda data, where, **k: decoded.append(where) or original(data, where, **k)
+    )
     stage(raw)
     assert decoded == [f"{raw}/train/images/x.tif"]
 
@@ -137,7 +139,9 @@ def test_two_stagings_at_once(raw, stage, tmp_path):
     ]
     results: list[int] = []
     threads = [
-        threading.Thread(target=lambda argv=argv: results.append(subprocess.run([*argv, *SMALL]).returncode))
+        threading.Thread(
+            target=lambda argv=argv: results.append(subprocess.run([*argv, *SMALL, "--num-workers", "1"]).returncode)
+        )
         for argv in commands
     ]
     for thread in threads:

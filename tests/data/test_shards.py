@@ -47,7 +47,7 @@ def test_a_tile_larger_than_a_shard_has_its_own():
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\"), min_size=1)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(st.dictionaries(names.filter(lambda name: name not in {".", ".."}), st.binary(max_size=2000), max_size=6))
 def test_tarfile_reads_back_what_was_written(tmp_path_factory, members):
     path = tmp_path_factory.mktemp("shard") / "x.tar"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
@@ -39,6 +40,16 @@ class Scene:
     width: int
     tiles: tuple[Tile, ...]
     geo: Geo | None
+
+    @cached_property
+    def row_spans(self) -> list[tuple[int, int]]:
+        """(first row, height) of the tiles, each once."""
+        return sorted({(tile.scene.y, tile.height) for tile in self.tiles if tile.scene})
+
+    @cached_property
+    def column_spans(self) -> list[tuple[int, int]]:
+        """(first column, width) of the tiles, each once."""
+        return sorted({(tile.scene.x, tile.width) for tile in self.tiles if tile.scene})
 
 
 def cut(height: int, width: int, tile_px: int, overlap_px: int) -> list[Window]:
@@ -103,8 +114,8 @@ def blend_weights(scene: Scene, tile: Tile) -> NDArray[np.float32]:
         (height, width) float32 in (0, 1]; not normalised: divide by the sum over tiles.
     """
     assert tile.scene is not None, "only tiles cut from a scene are blended"
-    rows = _ramp(tile.scene.y, tile.height, scene.height, [(t.scene.y, t.height) for t in scene.tiles if t.scene])
-    columns = _ramp(tile.scene.x, tile.width, scene.width, [(t.scene.x, t.width) for t in scene.tiles if t.scene])
+    rows = _ramp(tile.scene.y, tile.height, scene.height, scene.row_spans)
+    columns = _ramp(tile.scene.x, tile.width, scene.width, scene.column_spans)
     return rows[:, None] * columns
 
 
