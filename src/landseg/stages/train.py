@@ -54,7 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to train")
     group.add_argument("--gpus", type=int, metavar="N", help="GPUs, one process each; 0: CPU (default: all visible)")
     group.add_argument("--cpu-processes", type=int, default=1, metavar="N", help="processes where no GPU trains")
-    group.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16"))
+    group.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "fp32", "fp16", "bf16"),
+        help="of the network; auto (default): on GPUs what the config says, on the CPU fp32",
+    )
     group.add_argument(
         "--num-workers", type=int, metavar="N", help="processes per GPU that read tiles (default: from the CPUs)"
     )
