@@ -78,7 +78,7 @@ def test_labels_are_the_argmax_of_the_weighted_sum(seed, names, weights, equal):
     weights = (1.0,) * len(names) if equal else tuple(weights[: len(names)])
     stored = [quantize(p, d) for p, d in zip(some_models(seed, len(names)), dtypes, strict=True)]
     wanted = subsets(len(names))
-    found = Average(dtypes, weights).labels(stored, wanted)
+    found = Average(dtypes, weights, (1.0,) * len(names)).labels(stored, wanted)
     for subset, labels in zip(wanted, found, strict=True):
         exact = sum(weights[m] * (stored[m].astype(np.float64) * dtypes[m].unit) for m in subset)
         chosen = np.take_along_axis(exact, labels[None].astype(np.intp), 0)[0]
@@ -87,7 +87,7 @@ def test_labels_are_the_argmax_of_the_weighted_sum(seed, names, weights, equal):
 
 def test_parity_with_the_plain_program_in_float32():
     models = some_models(1, 2, 9, (64, 64))
-    labels = Average((DTYPES["float32"],) * 2, (1.0, 1.0)).labels(models, [(0, 1)])[0]
+    labels = Average((DTYPES["float32"],) * 2, (1.0, 1.0), (1.0, 1.0)).labels(models, [(0, 1)])[0]
     np.testing.assert_array_equal(labels, (models[0] + models[1]).argmax(axis=0))
 
 
@@ -96,7 +96,7 @@ def test_ties_go_to_the_first_class(dtype):
     half = np.array([0.0, 0.5, 0.5], np.float32).reshape(3, 1, 1)
     other = np.array([0.5, 0.25, 0.25], np.float32).reshape(3, 1, 1)
     stored = [quantize(one, DTYPES[dtype]) for one in (half, other, half)]
-    found = Average((DTYPES[dtype],) * 3, (1.0,) * 3).labels(stored, [(0,), (0, 2), (0, 1, 2)])
+    found = Average((DTYPES[dtype],) * 3, (1.0,) * 3, (1.0,) * 3).labels(stored, [(0,), (0, 2), (0, 1, 2)])
     assert [int(labels[0, 0]) for labels in found] == [1, 1, 1]
 
 
@@ -104,7 +104,7 @@ def test_weights_have_no_scale(dataset):
     stored = [quantize(p, DTYPES["companded"]) for p in some_models(2, 2)]
     dtypes = (DTYPES["companded"],) * 2
     for a, b in (((1, 1), (7, 7)), ((1, 3), (2, 6))):
-        one, other = (Average(dtypes, w).labels(stored, [(0, 1)])[0] for w in (a, b))
+        one, other = (Average(dtypes, w, (1.0, 1.0)).labels(stored, [(0, 1)])[0] for w in (a, b))
         np.testing.assert_array_equal(one, other)
 
 

@@ -10,7 +10,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,32 +45,46 @@ class Average:
 
     Attributes:
         dtypes: how each model's probabilities are stored.
-        weights: of each model.
+        weights: of each model. Ensembles whose weights are all 0 are averaged with equal ones.
+        temperatures: of each model: its probabilities are raised to 1 / temperature and brought to a sum of 1 again, as
+            if its logits had been divided by the temperature. At 1, nothing is done.
     """
 
     dtypes: tuple[Dtype, ...]
     weights: tuple[float, ...]
+    temperatures: tuple[float, ...]
 
-    def labels(self, stored: Sequence[Stored], wanted: Sequence[Subset]) -> list[Labels]:
+    def prepare(self, stored: Sequence[Stored]) -> list[Stored]:
+        """Apply the temperatures.
+
+        Args:
+            stored: (C, H, W) of each model, as stored.
+
+        Returns:
+            The same array where the temperature is 1, else (C, H, W) float32.
+        """
+        parts = zip(stored, self.dtypes, self.temperatures, strict=True)
+        return [values if t == 1 else _tempered(values, dtype, t) for values, dtype, t in parts]
+
+    def labels(self, prepared: Sequence[Stored], wanted: Sequence[Subset]) -> list[Labels]:
         """The most probable class of each pixel; of equal ones, the first.
 
         Args:
-            stored: (C, H, W) of each model.
+            prepared: (C, H, W) of each model, as :meth:`prepare` returns it.
             wanted: the ensembles to compute.
 
         Returns:
             One label map per wanted ensemble.
         """
-        num_classes, *size = stored[0].shape
-        best = [np.empty(size, self._accumulator) for _ in wanted]
-        labels = [np.zeros(size, np.uint8) for _ in wanted]
+        num_classes, *size = prepared[0].shape
+        sums = [self._sum(subset) for subset in wanted]
+        best = [np.empty(size, one.accumulator) for one in sums]
+        labels = [np.zeros(size, np.uint8) for _ in sums]
         # Class by class: a class's plane stays in the processor's cache while all ensembles use it.
         for class_id in range(num_classes):
-            planes = [self._plane(model, values[class_id]) for model, values in enumerate(stored)]
-            for subset, top, label in zip(wanted, best, labels, strict=True):
-                total = planes[subset[0]]
-                for model in subset[1:]:
-                    total = total + planes[model]
+            planes = [values[class_id] for values in prepared]
+            for one, top, label in zip(sums, best, labels, strict=True):
+                total = one(planes)
                 if class_id == 0:
                     top[...] = total
                 else:
@@ -81,37 +95,65 @@ class Average:
                     np.maximum(top, total, out=top)
         return labels
 
-    def mean(self, probs: Sequence[Probs]) -> Probs:
+    def mean(self, prepared: Sequence[Stored]) -> Probs:
         """The weighted mean of models' probabilities.
 
         Args:
-            probs: (C, H, W) float32 of each model.
+            prepared: (C, H, W) of each model, as :meth:`prepare` returns it.
 
         Returns:
             (C, H, W) float32.
         """
-        shares = [np.float32(weight / sum(self.weights)) for weight in self.weights]
-        total: Probs = np.zeros_like(probs[0])
-        for share, values in zip(shares, probs, strict=True):
-            total += share * values
+        total: Probs = np.zeros(prepared[0].shape, np.float32)
+        for weight, unit, values in zip(self.weights, self._units, prepared, strict=True):
+            total += np.float32(weight * unit / sum(self.weights)) * values.astype(np.float32)
         return total
 
     @functools.cached_property
-    def _factors(self) -> list[np.float32] | None:
-        """What brings the models' stored values to one scale; None where they are on one already."""
-        factors = [weight * dtype.unit for weight, dtype in zip(self.weights, self.dtypes, strict=True)]
-        return None if len(set(factors)) == 1 else [np.float32(factor) for factor in factors]
+    def _units(self) -> tuple[float, ...]:
+        """What a prepared value of 1 means, for each model."""
+        return tuple(d.unit if t == 1 else 1.0 for d, t in zip(self.dtypes, self.temperatures, strict=True))
 
-    @functools.cached_property
-    def _accumulator(self) -> np.dtype[Any]:
-        """The type of a sum: no model's stored value is rounded in it, and no sum of integers is."""
-        if self._factors is not None or not all(dtype.levels for dtype in self.dtypes):
-            return np.dtype(np.float32)
-        return np.dtype(np.uint16 if sum(dtype.levels for dtype in self.dtypes) < 2**16 else np.uint32)
+    @functools.cache  # noqa: B019  (a handful of subsets; an Average lives as long as its stage)
+    def _sum(self, subset: Subset) -> _Sum:
+        weights = [self.weights[model] for model in subset]
+        if not any(weights):
+            weights = [1.0] * len(subset)
+        factors = [weight * self._units[model] for weight, model in zip(weights, subset, strict=True)]
+        levels = [self.dtypes[model].levels if self.temperatures[model] == 1 else 0 for model in subset]
+        alike = len(set(factors)) == 1
+        if alike and all(levels):
+            # No sum of integers is rounded.
+            return _Sum(subset, None, np.dtype(np.uint16 if sum(levels) < 2**16 else np.uint32))
+        return _Sum(subset, None if alike else tuple(map(np.float32, factors)), np.dtype(np.float32))
 
-    def _plane(self, model: int, values: Stored) -> NDArray[Any]:
-        plane = values.astype(self._accumulator, copy=False)
-        return plane if self._factors is None else plane * self._factors[model]
+
+class _Sum(NamedTuple):
+    """How an ensemble's planes are summed: factors that bring them to one scale, None where they are on one already."""
+
+    subset: Subset
+    factors: tuple[np.float32, ...] | None
+    accumulator: np.dtype[Any]
+
+    def __call__(self, planes: Sequence[Stored]) -> NDArray[Any]:
+        terms = [planes[model].astype(self.accumulator, copy=False) for model in self.subset]
+        if self.factors is not None:
+            terms = [term * factor for term, factor in zip(terms, self.factors, strict=True)]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+
+def _tempered(stored: Stored, dtype: Dtype, temperature: float) -> Probs:
+    power = np.float32(1 / temperature)
+    if dtype.levels:
+        table = (np.arange(dtype.levels + 1, dtype=np.float32) * np.float32(dtype.unit)) ** power
+        raised: Probs = np.take(table, stored)
+    else:
+        raised = stored.astype(np.float32) ** power
+    raised /= np.maximum(raised.sum(axis=0), np.finfo(np.float32).tiny)
+    return raised
 
 
 def entropy(mean: Probs) -> Probs:
@@ -137,7 +179,7 @@ def disagreement(stored: Sequence[Stored]) -> Probs:
     variation distance.
 
     Args:
-        stored: (C, H, W) of each model, in any unit.
+        stored: (C, H, W) of each model, in any unit, tempered or not.
 
     Returns:
         (H, W) float32 in 0-1.

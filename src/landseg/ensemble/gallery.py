@@ -67,7 +67,7 @@ def view(job: Job, place: Place) -> TileView:
     """Read a tile, and average it once more."""
     split, tile_id = place
     tile, schema = job.tiles[split][tile_id], job.dataset.schema
-    stored = [member.reader.read_tile(split, tile_id) for member in job.members]
+    stored = job.average.prepare([member.reader.read_tile(split, tile_id) for member in job.members])
     alone = [(model,) for model in range(len(stored))]
     *models, ensemble = job.average.labels(stored, [*alone, tuple(range(len(stored)))])
     image = job.dataset.read_image(split, tile)

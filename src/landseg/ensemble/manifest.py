@@ -98,11 +98,19 @@ class ProbsManifest(Document):
 
 
 class EnsembleMember(Model):
-    """A model in an ensemble: whose probabilities, and with which weight they were summed."""
+    """A model in an ensemble.
+
+    Attributes:
+        model: the model's name.
+        probs_sha256: of the manifest of its probabilities.
+        weight: the factor of its probabilities in the sum.
+        temperature: they were raised to 1 / temperature and brought to a sum of 1 before; 1 leaves them as they are.
+    """
 
     model: ModelName
     probs_sha256: Sha256
     weight: Annotated[float, Field(ge=0)]
+    temperature: Annotated[float, Field(gt=0)] = 1.0
 
 
 class LabelArchive(Blob):

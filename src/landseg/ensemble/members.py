@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from landseg.data.dataset import StagedDataset
 from landseg.data.manifest import Split
+from landseg.ensemble.average import Average
+from landseg.ensemble.codec import DTYPES
 from landseg.ensemble.manifest import EnsembleMember, StoredTile
-from landseg.ensemble.store import ProbsReader
+from landseg.ensemble.store import ProbsReader, ShardReader
 from landseg.errors import ConfigError, ContractError
 
 _SHOWN = 3
@@ -23,10 +27,12 @@ class Member:
     Attributes:
         reader: its probabilities.
         weight: its factor in the sum.
+        temperature: see :class:`~landseg.ensemble.average.Average`.
     """
 
     reader: ProbsReader
     weight: float
+    temperature: float = 1.0
 
     @property
     def name(self) -> str:
@@ -35,7 +41,33 @@ class Member:
 
     def describe(self) -> EnsembleMember:
         """What the manifest of the labels says of it."""
-        return EnsembleMember(model=self.name, probs_sha256=self.reader.sha256, weight=self.weight)
+        return EnsembleMember(
+            model=self.name, probs_sha256=self.reader.sha256, weight=self.weight, temperature=self.temperature
+        )
+
+
+def make_average(members: Sequence[Member]) -> Average:
+    """The arithmetic of an ensemble."""
+    return Average(
+        tuple(DTYPES[member.reader.spec.dtype] for member in members),
+        tuple(member.weight for member in members),
+        tuple(member.temperature for member in members),
+    )
+
+
+@contextlib.contextmanager
+def open_shards(members: Sequence[Member], split: Split, index: int, scratch: Path) -> Iterator[list[ShardReader]]:
+    """The same shard of all members, verified; see :meth:`ProbsReader.shard`.
+
+    Raises:
+        ContractError: the members' shards hold different tiles.
+    """
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(member.reader.shard(split, index, scratch)) for member in members]
+        for reader in readers[1:]:
+            if reader.shard.tiles != readers[0].shard.tiles:
+                raise ContractError(reader.uri, f"expected the same tiles as in {readers[0].uri}, found others")
+        yield readers
 
 
 def open_members(refs: Sequence[str], weights: Sequence[float] | None, dataset: StagedDataset) -> list[Member]:

@@ -67,3 +67,8 @@ def scores(confusion: Confusion, classes: Sequence[str]) -> dict[str, float]:
         "aAcc": float(hits.sum() / confusion.sum()),
         **{f"IoU.{name}": value for name, value in iou.items()},
     }
+
+
+def class_areas(confusion: Confusion) -> NDArray[np.int64]:
+    """(3, C) int64, by class: pixels that are right, pixels of the truth, pixels of the prediction."""
+    return np.stack([np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)])

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 from collections.abc import Sequence
@@ -23,13 +22,12 @@ from landseg.data.dataset import StagedDataset
 from landseg.data.manifest import Split, Tile, TileId
 from landseg.documents import Blob, Count, Model, sha256_hex, validate
 from landseg.ensemble.average import Average, Labels, disagreement, entropy, subsets
-from landseg.ensemble.codec import DTYPES, Stored, dequantize
+from landseg.ensemble.codec import Stored
+from landseg.ensemble.fit import SPLIT as FITTED_SPLIT
+from landseg.ensemble.fit import Fit
 from landseg.ensemble.labels import encode_png, tar_member
-from landseg.ensemble.manifest import StoredTile
-from landseg.ensemble.members import Member
-from landseg.ensemble.metrics import confusion_matrix
-from landseg.ensemble.store import ShardReader
-from landseg.errors import ContractError
+from landseg.ensemble.members import Member, make_average, open_shards
+from landseg.ensemble.metrics import class_areas, confusion_matrix
 
 SAMPLES = 64
 """A tile's disagreement and entropy are means over a grid of at least so many pixels in both directions."""
@@ -48,7 +46,8 @@ class TileResult(Model):
         entropy: mean over the tile (:func:`landseg.ensemble.average.entropy`).
         differing: share of the tile's pixels where the models' own labels are not all the same.
         areas: per ensemble of :func:`landseg.ensemble.average.subsets`: per class, pixels that are right, pixels of the
-            truth, pixels of the prediction, among those that are scored; None where the tile has no label.
+            truth, pixels of the prediction, among those that are scored (none, in a tile that weights were fitted to);
+            None where the tile has no label.
     """
 
     id: TileId
@@ -85,6 +84,7 @@ class Job:
         members: the models.
         tiles: of each split, by id.
         scratch: local folder for shards.
+        fit: how the members' weights were fitted, where they were.
     """
 
     folder: str
@@ -92,12 +92,16 @@ class Job:
     members: tuple[Member, ...]
     tiles: dict[Split, dict[str, Tile]]
     scratch: Path
+    fit: Fit | None = None
 
     @functools.cached_property
     def average(self) -> Average:
         """The arithmetic."""
-        dtypes = tuple(DTYPES[member.reader.spec.dtype] for member in self.members)
-        return Average(dtypes, tuple(member.weight for member in self.members))
+        return make_average(self.members)
+
+    @functools.cached_property
+    def _fitted_on(self) -> frozenset[tuple[Split, str]]:
+        return frozenset((FITTED_SPLIT, tile_id) for tile_id in (self.fit.fitted_on if self.fit else ()))
 
     @property
     def shards(self) -> list[tuple[Split, int]]:
@@ -120,9 +124,8 @@ class Job:
         blocks: list[bytes] = []
         results: list[TileResult] = []
         confusions = None
-        with contextlib.ExitStack() as stack:
-            readers = [stack.enter_context(member.reader.shard(split, index, self.scratch)) for member in self.members]
-            for position, stored_tile in enumerate(_same_tiles(readers)):
+        with open_shards(self.members, split, index, self.scratch) as readers:
+            for position, stored_tile in enumerate(readers[0].shard.tiles):
                 tile = self.tiles[split][stored_tile.id]
                 result, block, matrices = self._tile(
                     split, tile, [reader.read(position) for reader in readers], sum(map(len, blocks))
@@ -146,16 +149,18 @@ class Job:
     ) -> tuple[TileResult, bytes, NDArray[np.int64] | None]:
         schema, average = self.dataset.schema, self.average
         wanted = subsets(len(stored)) if tile.label is not None else [tuple(range(len(stored)))]
-        labels = average.labels(stored, wanted)
+        prepared = average.prepare(stored)
+        labels = average.labels(prepared, wanted)
         every = max(1, min(tile.height, tile.width) // SAMPLES)
-        sampled = [np.ascontiguousarray(values[:, ::every, ::every]) for values in stored]
-        probs = [dequantize(values, dtype) for values, dtype in zip(sampled, average.dtypes, strict=True)]
+        sampled = [np.ascontiguousarray(values[:, ::every, ::every]) for values in prepared]
         alone = average.labels(sampled, [(model,) for model in range(len(stored))])
         areas, matrices = None, None
         if tile.label is not None:
             truth = self.dataset.read_label(split, tile)
+            if (split, tile.id) in self._fitted_on:
+                truth = np.full_like(truth, schema.ignore_index)  # it would flatter the weights it chose
             found = [confusion_matrix(truth, one, schema.num_classes, schema.ignore_index) for one in labels]
-            areas = tuple(_areas(matrix) for matrix in found)
+            areas = tuple(_nested(class_areas(matrix)) for matrix in found)
             by_subset = dict(zip(wanted, found, strict=True))
             matrices = np.stack([*(by_subset[(model,)] for model in range(len(stored))), found[-1]])
         block = tar_member(f"{tile.id}.png", encode_png(labels[-1], schema))
@@ -164,7 +169,7 @@ class Job:
             span=(offset, len(block)),
             pixels=tuple(int(np.count_nonzero(labels[-1] == i)) for i in range(schema.num_classes)),
             disagreement=float(disagreement(sampled).mean(dtype=np.float64)),
-            entropy=float(entropy(average.mean(probs)).mean(dtype=np.float64)),
+            entropy=float(entropy(average.mean(sampled)).mean(dtype=np.float64)),
             differing=differing_share(alone),
             areas=areas,
         )
@@ -175,19 +180,6 @@ def differing_share(labels: Sequence[Labels]) -> float:
     """Share of the pixels where not all label maps are the same."""
     same = np.logical_and.reduce([one == labels[0] for one in labels])
     return float(1 - same.mean(dtype=np.float64))
-
-
-def _same_tiles(readers: Sequence[ShardReader]) -> Sequence[StoredTile]:
-    first = readers[0].shard.tiles
-    for reader in readers[1:]:
-        if reader.shard.tiles != first:
-            raise ContractError(reader.uri, f"expected the same tiles as in {readers[0].uri}, found others")
-    return first
-
-
-def _areas(confusion: NDArray[np.int64]) -> Matrix:
-    areas: Matrix = _nested(np.stack([np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)]))
-    return areas
 
 
 def _nested(array: NDArray[np.int64]) -> Any:

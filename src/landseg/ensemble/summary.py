@@ -116,9 +116,10 @@ def score(result: SplitResult, names: Sequence[str], classes: Sequence[str]) -> 
     if result.areas is None or result.confusions is None or not result.areas[:, -1, 1].sum():
         return None
     everyone = tuple(range(len(names)))
-    drawn = resample(result.areas)
+    areas = result.areas[result.areas[:, -1, 1].any(axis=-1)]  # tiles without a scored pixel are no tiles to draw
+    drawn = resample(areas)
     draws = None if drawn is None else area_scores(drawn, classes)
-    sums = area_scores(result.areas.sum(axis=0).astype(np.float64), classes)
+    sums = area_scores(areas.sum(axis=0).astype(np.float64), classes)
     wanted = subsets(len(names))
     ensembles = {}
     for position, subset in enumerate(wanted):
@@ -162,6 +163,8 @@ def summarise(job: Job, results: Sequence[SplitResult], scorings: Sequence[Scori
         "scored_split": main.split if main else None,
         "confusion": main.whole.confusion.tolist() if main and main.whole.confusion is not None else [],
         "weights": {member.name: member.weight for member in job.members},
+        "temperatures": {member.name: member.temperature for member in job.members},
+        "fit": job.fit and job.fit.model_dump(mode="json", exclude={"models", "weights", "temperatures", "fitted_on"}),
         "num_tiles": {split: info.num_tiles for split, info in job.dataset.manifest.splits.items()},
         "confidence": CONFIDENCE,
         "splits": {scoring.split: _describe(scoring) for scoring in scorings},

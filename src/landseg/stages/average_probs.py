@@ -5,32 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from landseg import __version__, storage
+from landseg import storage
 from landseg.data.dataset import StagedDataset
 from landseg.data.workers import num_cpus
-from landseg.ensemble.bootstrap import CONFIDENCE
-from landseg.ensemble.gallery import Place, TileView, most_disagreeing, view, worst_and_best
+from landseg.documents import validate
+from landseg.ensemble.fit import Fit, fit
 from landseg.ensemble.labels import extract_pngs
 from landseg.ensemble.manifest import LabelsManifest
-from landseg.ensemble.members import open_members
+from landseg.ensemble.members import Member, open_members
 from landseg.ensemble.parts import Job, Part
-from landseg.ensemble.publish import Outcome, publish
-from landseg.ensemble.summary import Scored, SplitResult, scored_split
+from landseg.ensemble.publish import publish
 from landseg.errors import ConfigError
 from landseg.progress import Progress
-from landseg.report import ensemble as ensemble_page
-from landseg.report.ground import pixel_area_m2
-from landseg.report.pictures import shrink
+from landseg.stages.average_report import render_report
 from landseg.stages.common import StageContext, add_common_arguments, finished, parse_worker, stage_context
 
 HELP = "average models' probabilities into label maps; score the models and the ensemble"
 
-_GALLERY_TILES = 6
-"""Of each of the report's three galleries."""
 _KFP_SCORES = ("mIoU", "mAcc", "aAcc")
 
 
@@ -47,8 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         default="equal",
-        metavar="equal|A,B",
-        help="equal (default), or one number per model in the order of --probs",
+        metavar="equal|auto|A,B",
+        help="equal (default); auto: fitted to one half of the labelled val tiles, scored on the other; or one number "
+        "per model in the order of --probs",
+    )
+    parser.add_argument(
+        "--temperature",
+        choices=("none", "auto"),
+        default="none",
+        help="auto: with --weights auto, also fit how sharp each model's probabilities should be (default: none)",
     )
     parser.add_argument("--png-dir", type=Path, metavar="DIR", help="also write the label maps to DIR/<split>/")
     parser.add_argument(
@@ -69,22 +70,31 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError("--num-workers", f"expected at least 1, found {args.num_workers}")
     worker, num_workers = parse_worker(args.worker)
     weights = _parse_weights(args.weights)
+    if args.temperature == "auto" and weights != "auto":
+        raise ConfigError("--temperature auto", "expected --weights auto with it", "or leave it out")
     with stage_context("average-probs", args) as context:
         dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
-        members = open_members(context.references("probs", args.probs), weights, dataset)
+        refs = context.references("probs", args.probs)
+        members = open_members(refs, None if isinstance(weights, str) else weights, dataset)
+        identity: dict[str, Any] = {
+            "dataset_sha256": dataset.sha256,
+            "members": [member.describe().model_dump(mode="json") for member in members],
+        }
+        if weights == "auto":
+            identity |= {"weights": weights, "temperature": args.temperature}
+        folder = context.folder("", identity)
+        fitted = None
+        if weights == "auto":
+            fitted = _fit(folder, members, dataset, context.scratch, args)
+            members = fitted.apply(members)
         splits = members[0].reader.manifest.splits
         job = Job(
-            folder=context.folder(
-                "",
-                {
-                    "dataset_sha256": dataset.sha256,
-                    "members": [member.describe().model_dump(mode="json") for member in members],
-                },
-            ),
+            folder=folder,
             dataset=dataset,
             members=tuple(members),
             tiles={split: {tile.id: tile for tile in dataset.tiles(split)} for split in splits},
             scratch=context.scratch,
+            fit=fitted,
         )
         labels = finished(LabelsManifest, job.folder)
         if labels is None:
@@ -96,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
             labels = publish(
                 job,
                 [parts[shard] for shard in job.shards],
-                lambda outcome: _render(outcome, context.run_id, args.num_workers),
+                lambda outcome: render_report(outcome, context.run_id, args.num_workers),
             )
         _write_outputs(context, labels)
         if args.png_dir is not None:
@@ -104,13 +114,26 @@ def run(args: argparse.Namespace) -> None:
         print(labels.uri)
 
 
-def _parse_weights(text: str) -> list[float] | None:
+def _parse_weights(text: str) -> list[float] | Literal["equal", "auto"]:
     if text in {"", "equal"}:  # KFP passes an empty string for a parameter that is not given
-        return None
+        return "equal"
+    if text == "auto":
+        return "auto"
     try:
         return [float(weight) for weight in text.split(",")]
     except ValueError as err:
-        raise ConfigError("--weights", f"expected 'equal' or numbers with commas between, found {text!r}") from err
+        problem = f"expected 'equal', 'auto' or numbers with commas between, found {text!r}"
+        raise ConfigError("--weights", problem) from err
+
+
+def _fit(folder: str, members: list[Member], dataset: StagedDataset, scratch: Path, args: argparse.Namespace) -> Fit:
+    """Fit weights, or find the fitted ones."""
+    uri = storage.join(folder, "weights.json")
+    if storage.stat(uri) is not None:
+        return validate(Fit, storage.get_bytes(uri), uri)
+    fitted = fit(members, dataset, scratch, temperature=args.temperature == "auto", num_threads=args.num_workers)
+    storage.put_bytes(uri, (json.dumps(fitted.model_dump(mode="json"), indent=1) + "\n").encode())
+    return fitted
 
 
 def _average(job: Job, shards: list[Any], num_threads: int) -> dict[Any, Part]:
@@ -158,109 +181,3 @@ def _write_pngs(labels: storage.Loaded[LabelsManifest], dataset: StagedDataset, 
         with path.open("rb") as file:
             extract_pngs(file, [f"{tile.id}.png" for tile in dataset.tiles(split)], directory / split)
         path.unlink()
-
-
-def _render(outcome: Outcome, run_id: str, num_threads: int) -> str:
-    job, scoring = outcome.job, scored_split(outcome.scorings)
-    schema, several = job.dataset.schema, len(job.members) > 1
-    disagreeing = most_disagreeing(outcome.results, _GALLERY_TILES) if several else []
-    worst, best = worst_and_best(outcome.results, scoring, _GALLERY_TILES)
-
-    def draw(place: Place) -> tuple[Place, ensemble_page.TilePicture]:
-        return place, _picture(view(job, place), several)
-
-    pictures = dict(storage.parallel(draw, dict.fromkeys([*disagreeing, *worst, *best]), workers=num_threads))
-
-    def gallery(places: Iterable[Place]) -> tuple[ensemble_page.TilePicture, ...]:
-        return tuple(pictures[place] for place in places)
-
-    return ensemble_page.render(
-        ensemble_page.EnsembleReport(
-            run_id=run_id,
-            dataset=job.dataset.manifest.name,
-            classes=schema.classes,
-            palette=schema.palette,
-            models=tuple(
-                _prediction(member.name, scoring.ensembles[(i,)] if scoring else None, member.weight)
-                for i, member in enumerate(job.members)
-            ),
-            ensemble=_prediction("ensemble", scoring.whole if scoring else None, None),
-            num_tiles={split: info.num_tiles for split, info in job.dataset.manifest.splits.items()},
-            scored_split=scoring.split if scoring else None,
-            confidence=CONFIDENCE,
-            gain_interval=scoring.gain[1] if scoring and scoring.gain else None,
-            adds=scoring.gains if scoring else {},
-            subsets=tuple(
-                _prediction("+".join(scored.models), scored, None)
-                for scored in (scoring.ensembles.values() if scoring else ())
-                if 1 < len(scored.models) < len(job.members)
-            ),
-            areas=tuple(_class_areas(job, result, several) for result in outcome.results),
-            disagreeing=gallery(disagreeing),
-            worst=gallery(worst),
-            best=gallery(best),
-            costs=tuple(_costs(job)),
-            provenance=_provenance(job),
-        )
-    )
-
-
-def _prediction(name: str, scored: Scored | None, weight: float | None) -> ensemble_page.Prediction:
-    if scored is None:
-        return ensemble_page.Prediction(name, weight=weight)
-    return ensemble_page.Prediction(name, scored.scores, scored.confusion, scored.intervals, weight)
-
-
-def _picture(tile: TileView, several: bool) -> ensemble_page.TilePicture:
-    return ensemble_page.TilePicture(
-        tile_id=tile.tile_id,
-        split=tile.split,
-        image=shrink(tile.image),
-        truth=None if tile.truth is None else shrink(tile.truth),
-        models=tuple(shrink(labels) for labels in tile.models),
-        ensemble=shrink(tile.ensemble),
-        disagreement=shrink(tile.disagreement) if several else None,
-        disagreement_share=tile.differing if several else None,
-        mIoU=tile.miou,
-    )
-
-
-def _class_areas(job: Job, result: SplitResult, several: bool) -> ensemble_page.ClassAreas:
-    tiles = job.tiles[result.split].values()
-    truth = None if result.areas is None else tuple(result.areas[:, -1, 1].sum(axis=0).tolist())
-    return ensemble_page.ClassAreas(
-        split=result.split,
-        predicted_px=tuple(result.pixels.tolist()),
-        true_px=truth,
-        pixel_area_m2=pixel_area_m2((tile.geo for tile in tiles), job.dataset.manifest.crs),
-        overlapping=any(tile.scene is not None for tile in tiles),
-        disagreement_share=float(result.differing.mean()) if several else None,
-    )
-
-
-def _costs(job: Job) -> Iterator[ensemble_page.StageCost]:
-    shards = [shard for info in job.dataset.manifest.splits.values() for shard in info.shards]
-    yield ensemble_page.StageCost("stage-data", None, size_bytes=sum(shard.size_bytes for shard in shards))
-    for member in job.members:
-        size = sum(shard.size_bytes for split in member.reader.manifest.splits.values() for shard in split)
-        yield ensemble_page.StageCost(f"export-probs-{member.name}", None, size_bytes=size)
-
-
-def _provenance(job: Job) -> dict[str, dict[str, object]]:
-    manifest = job.dataset.manifest
-    sections: dict[str, dict[str, object]] = {
-        "Dataset": {"name": manifest.name, "id": manifest.dataset_id, "manifest sha256": job.dataset.sha256}
-    }
-    for member in job.members:
-        spec = member.reader.spec
-        sections[f"Model {member.name}"] = {
-            "weight": member.weight,
-            "checkpoint sha256": spec.checkpoint_sha256,
-            "model manifest sha256": spec.model_sha256,
-            "probabilities sha256": member.reader.sha256,
-            "stored as": spec.dtype,
-            "views": spec.tta,
-            "precision": spec.precision,
-        }
-    sections["Versions"] = {"landseg": __version__}
-    return sections
