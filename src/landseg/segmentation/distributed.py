@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 import pickle
 import signal
@@ -119,13 +120,15 @@ def run_processes(function: Callable[[J, Team], None], job: J, processes: int, o
     failures.mkdir(parents=True, exist_ok=True)
     # Each process would otherwise take every core.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    for name in ("torch.distributed.elastic", "torch.multiprocessing", "torch.distributed.run"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is raised below, once
     try:
         elastic_launch(config, _process)(function, job, on_gpu, failures)
     except ChildFailedError as err:
         _raise_first(failures)
         if any(failure.exitcode == TERMINATED_STATUS for failure in err.failures.values()):
             raise SystemExit(TERMINATED_STATUS) from err
-        raise LandsegError("training process", _describe(err), "see its output above") from err
+        raise _failed(err) from err
     except SignalException as err:
         _raise_first(failures)
         raise SystemExit(128 + err.sigval) from err
@@ -168,10 +171,15 @@ def _raise_first(failures: Path) -> None:
         raise error
 
 
-def _describe(err: ChildFailedError) -> str:
+def _failed(err: ChildFailedError) -> Exception:
+    """A killed process is the user's concern; an exception that is no LandsegError is a bug."""
     rank, failure = err.get_first_failure()
-    if failure.exitcode < 0:
-        name = signal.Signals(-failure.exitcode).name
-        reason = ", most likely for memory" if name == "SIGKILL" else ""
-        return f"process {rank} was killed by {name}{reason}"
-    return f"process {rank} ended with status {failure.exitcode}"
+    if failure.exitcode >= 0:
+        return RuntimeError(f"training process {rank} failed:\n{failure.message}")
+    name = signal.Signals(-failure.exitcode).name
+    likely = ", most likely for memory" if name == "SIGKILL" else ""
+    return LandsegError(
+        "training",
+        f"process {rank} was killed by {name}{likely}",
+        "the same command goes on from the newest checkpoint",
+    )

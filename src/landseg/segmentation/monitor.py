@@ -51,6 +51,7 @@ class Monitor:
         self._writer: SummaryWriter | None = None
         self._progress: Progress | None = None
         self._data_s = self._busy_s = 0.0
+        self._last = time.perf_counter()
         self._since_start = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Monitor:
         self._writer = SummaryWriter(str(self._folder), purge_step=iteration)
         self._progress = Progress(self._label, self._max_iters, "iters", done=iteration)
         self._progress.__enter__()
-        self._started = self._last = time.perf_counter()
+        self._last = time.perf_counter()
 
     def close(self) -> None:
         """End the progress line and close TensorBoard's file."""

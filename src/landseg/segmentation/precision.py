@@ -6,10 +6,13 @@ import contextlib
 import functools
 from typing import Any
 
-import mmcv
 import torch
 
+import landseg.segmentation.compat  # noqa: F401  # before mmcv
 from landseg.errors import ConfigError
+
+# isort: split
+import mmcv
 
 CHOICES = ("auto", "fp32", "fp16", "bf16")
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}

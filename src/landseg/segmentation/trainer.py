@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
 import signal
@@ -152,20 +153,24 @@ class Trainer:
         self._finish()
 
     def close(self) -> None:
-        """End the workers, and stop showing progress."""
+        """End the workers, stop showing progress, and let what is being published arrive."""
         self._batches.close()
         self.monitor.close()
+        with contextlib.suppress(Exception):  # an error under way matters more
+            self.store.flush()
 
     def _wrapped(self) -> torch.nn.Module:
         if self.team.size == 1:
             return self.model
         on_gpu = self.team.device.type == "cuda"
-        return DistributedDataParallel(
-            self.model,
-            device_ids=[self.team.device.index] if on_gpu else None,
-            broadcast_buffers=False,  # as mmseg: BatchNorm's statistics are shared before evaluation
-            find_unused_parameters=bool(self.config.get("find_unused_parameters", False)),
-        )
+        options: dict[str, Any] = {
+            "device_ids": [self.team.device.index] if on_gpu else None,
+            "find_unused_parameters": bool(self.config.get("find_unused_parameters", False)),
+        }
+        # As mmseg, BatchNorm's statistics are shared before evaluation only. Newer torch has another name for it.
+        known = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        return DistributedDataParallel(self.model, **options | {sync: False})
 
     def _iterate(self, batch: Batch) -> None:
         self.monitor.got_batch()
