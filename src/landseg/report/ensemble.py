@@ -162,7 +162,7 @@ def render(report: EnsembleReport) -> str:
     )
     subsets = [Member(subset, SUBSET, f"subsets.{subset.name}") for subset in report.subsets]
     headline = [*members[:-1], *subsets, members[-1]]
-    axis = score_axis(headline, "mIoU")
+    axis = score_axis(headline, ["mIoU"], headline)
     rows, ruler = class_rows(report.classes, members, shares)
     return render_page(
         "ensemble.html",

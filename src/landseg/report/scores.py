@@ -101,14 +101,14 @@ class ClassRow:
     gain: float | None
 
 
-def score_axis(members: Sequence[Member], *keys: str) -> Axis:
-    """An axis on which the members' scores and their intervals can be told apart."""
+def score_axis(members: Sequence[Member], keys: Sequence[str], with_interval: Sequence[Member]) -> Axis:
+    """An axis on which the members' scores can be told apart, with room for the intervals of some of them."""
     spread = [value for member in members for key in keys if (value := member.get(key)) is not None]
-    spread += [end for member in members for key in keys for end in member.prediction.intervals.get(key, ())]
+    spread += [end for member in with_interval for key in keys for end in member.prediction.intervals.get(key, ())]
     if not spread:
         return figures.axis((), 0, 1)
-    margin = max(0.01, 0.05 * (max(spread) - min(spread)))
-    return figures.axis([max(0.0, min(spread) - margin), min(1.0, max(spread) + margin)], num_ticks=6)
+    margin = max(0.01, 0.03 * (max(spread) - min(spread)))
+    return figures.axis([max(0.0, min(spread) - margin), min(1.0, max(spread) + margin)], num_ticks=7)
 
 
 def class_rows(
@@ -124,7 +124,7 @@ def class_rows(
     Returns:
         The rows, and the ruler of their chart.
     """
-    axis = score_axis(members, *(f"IoU.{name}" for name in classes))
+    axis = score_axis(members, [f"IoU.{name}" for name in classes], members[-1:])
     rows = []
     for class_id, name in enumerate(classes):
         key = f"IoU.{name}"

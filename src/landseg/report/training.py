@@ -102,6 +102,7 @@ def render(report: TrainingReport) -> str:
     total = sum(report.train_pixels)
     shares = [pixels / max(1, total) for pixels in report.train_pixels]
     charts = _charts(report)
+    best = [_best_epoch(report, f"IoU.{name}") for name in report.classes]
     rows, ruler = class_rows(report.classes, [member], shares)
     sections = [
         ("result", "Result", True),
@@ -125,7 +126,8 @@ def render(report: TrainingReport) -> str:
         charts=charts,
         class_rows=rows,
         class_ruler=ruler,
-        best=[_best_epoch(report, f"IoU.{name}") for name in report.classes],
+        best=best,
+        any_best=any(text != NO_VALUE for text in best),
         shown_evaluations=report.evaluations[-_MAX_EVALUATIONS:],
     )
 
