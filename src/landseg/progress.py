@@ -19,7 +19,7 @@ class Progress:
         unit: name of a unit, plural.
         done: units that were finished before, e.g. by a run that was killed.
         interval_s: seconds between plain lines.
-        stream: where to write; a terminal gets a bar.
+        stream: where to write; a terminal gets a bar, and elsewhere work that is over sooner than that gets no line.
     """
 
     def __init__(
@@ -53,7 +53,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._show()
+        if self._terminal or time.monotonic() - self._start >= self._interval_s:
+            self._show()
         if self._terminal:
             self._stream.write("\n")
             self._stream.flush()
