@@ -27,7 +27,7 @@ def main(report: Path, folder: Path) -> None:
         for name, (start, end) in stretches.items():
             path = folder / f"{name}.png"
             browser.screenshot(path, top=start, height=end - start)
-            Image.open(path).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=0).save(path, optimize=True)
+            Image.open(path).convert("RGB").save(path, optimize=True)
             size = path.stat().st_size
             print(f"{path}: {size:,} bytes")
             assert size <= MAX_BYTES, f"{path} is larger than {MAX_BYTES:,} bytes"
