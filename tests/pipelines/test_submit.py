@@ -33,6 +33,8 @@ def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.setenv("HOME", str(tmp_path))
+    for module in ("kubernetes.config", "kubernetes.config.kube_config"):  # KUBECONFIG is read when they are imported
+        monkeypatch.setattr(f"{module}.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
 
 
 @pytest.fixture

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipelines.compile import package
+from pipelines.errors import UserError
+from pipelines.parameters import parse_parameters
+from pipelines.rerun import STEPS, find_step
+
+
+def state(stage: str, name: str, modified_s: float, state: str = "finished", dataset: str = "d1") -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "name": name,
+        "uri": f"s3://b/runs/r/{stage}/{name}/{modified_s:.0f}",
+        "state": state,
+        "modified_s": modified_s,
+        "dataset_uri": f"s3://b/datasets/{dataset}/manifest.json" if state == "finished" else "",
+        "facts": {},
+    }
+
+
+LEFT = [
+    state("stage-data", "", 0),
+    state("train", "resnest", 2),
+    state("train", "swin", 1),
+    state("train", "swin", 3),
+    state("train", "swin", 9, "unfinished"),
+    state("export-probs", "other", 4),
+    state("export-probs", "resnest", 4),
+    state("export-probs", "swin", 5),
+]
+
+
+def parameters(step: str, *given: str, left: list[dict[str, Any]] = LEFT) -> dict[str, str]:
+    found = find_step(step, "s3://b", "r", list(given), lambda storage_uri, run_id: left)
+    parse_parameters(package(found.pipeline), found.parameters)
+    return dict(pair.split("=", 1) for pair in found.parameters)
+
+
+def test_a_training_reads_the_runs_dataset() -> None:
+    assert parameters("train-swin", "epochs=3") == {
+        "storage_uri": "s3://b",
+        "run_id": "r",
+        "epochs": "3",
+        "dataset_uri": "s3://b/datasets/d1/manifest.json",
+    }
+
+
+def test_an_export_reads_the_newest_finished_model_of_its_name() -> None:
+    assert parameters("export-probs-swin")["model_uri"] == "s3://b/runs/r/train/swin/3/manifest.json"
+    assert parameters("export-probs-resnest")["model_uri"] == "s3://b/runs/r/train/resnest/2/manifest.json"
+
+
+def test_averaging_reads_every_model_in_the_order_that_weights_follow() -> None:
+    probs = parameters("average-probs")["probs_uris"].split(",")
+    assert [uri.split("/")[-3] for uri in probs] == ["swin", "resnest", "other"]
+
+
+def test_the_newest_dataset_counts() -> None:
+    left = [*LEFT, state("train", "resnest", 20, dataset="d2")]
+    assert parameters("average-probs", left=left)["dataset_uri"].endswith("/d2/manifest.json")
+
+
+def test_what_is_given_is_not_looked_for() -> None:
+    given = ["dataset_uri=s3://mine/d", "model_uri=s3://mine/m"]
+    found = find_step("export-probs-swin", "s3://b", "r", given, lambda *_: pytest.fail("looked"))
+    assert found.pipeline == "export-probs"
+    assert set(given) <= set(found.parameters)
+    assert find_step("stage-data", "s3://b", "r", ["source=x"], lambda *_: pytest.fail("looked"))
+
+
+def test_nothing_to_read_is_a_user_error() -> None:
+    with pytest.raises(UserError, match=r"nothing finished .* read as model_uri: give model_uri=URI"):
+        parameters("export-probs-swin", left=[state("train", "resnest", 1)])
+    with pytest.raises(UserError, match="expected one of stage-data"):
+        find_step("train", "s3://b", "r", [])
+
+
+def test_out_of_reach_is_the_stages_own_line(tmp_path: Any) -> None:
+    with pytest.raises(UserError, match="expected what a run has written, found nothing"):
+        find_step("average-probs", str(tmp_path), "r", [])
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_has_a_pipeline(step: str) -> None:
+    given = ["source=x"] if step == "stage-data" else []
+    assert package(find_step(step, "s3://b", "r", given, lambda *_: LEFT).pipeline).exists()

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from landseg.cli import main
+from landseg.errors import ObjectNotFoundError
+from landseg.stages.status import run_states
+
+
+def write(path: Path, content: str, modified_s: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    os.utime(path, (modified_s, modified_s))
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    run = tmp_path / "runs" / "r"
+    write(run / "train" / "swin" / "aaa" / "checkpoints" / "iter_1.pth", "", 100)
+    write(run / "train" / "swin" / "aaa" / "checkpoints" / "iter_2.pth", "", 200)
+    write(run / "train" / "resnest" / "bbb" / "manifest.json", '{"kind": "landseg.model", "version": 99}', 50)
+    write(run / "export-probs" / "swin" / "ccc" / "val.zarr" / "0", "", 300)
+    write(run / "average-probs" / "ddd" / "parts" / "0", "", 400)
+    write(run / "notes.txt", "somebody's own file", 500)
+    return tmp_path
+
+
+def test_what_is_under_way_and_what_is_damaged(storage: Path) -> None:
+    states = run_states(str(storage), "r")
+    assert [(state.stage, state.name, state.state, state.modified_s) for state in states] == [
+        ("train", "resnest", "damaged", 50),
+        ("train", "swin", "unfinished", 200),
+        ("export-probs", "swin", "unfinished", 300),
+        ("average-probs", "", "unfinished", 400),
+    ]
+    assert "version 99" in states[0].facts["problem"]
+
+
+def test_it_is_printed_for_people_and_for_programs(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["status", "--storage-uri", f"{storage}/", "--run-id", "r"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[0] == f"run r in {storage}"
+    assert "export-probs swin       unfinished" in text
+    assert main([*arguments, "--json"]) == 0
+    assert [state["stage"] for state in json.loads(capsys.readouterr().out)][-1] == "average-probs"
+
+
+def test_an_unknown_run_is_a_user_error(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ObjectNotFoundError):
+        run_states(str(storage), "other")
+    assert main(["status", "--storage-uri", str(storage), "--run-id", "other"]) == 2
+    assert "check --run-id" in capsys.readouterr().err
