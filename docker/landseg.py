@@ -5,4 +5,5 @@ import sys
 
 from landseg.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # worker processes import this file
+    sys.exit(main())
