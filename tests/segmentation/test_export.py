@@ -19,6 +19,7 @@ from PIL import Image
 from landseg import storage
 from landseg.cli import main
 from landseg.data.dataset import StagedDataset
+from landseg.data.manifest import ClassSchema
 from landseg.documents import Blob, Reference
 from landseg.ensemble.codec import DTYPES, dequantize
 from landseg.ensemble.store import ProbsReader
@@ -107,10 +108,9 @@ def test_probabilities_are_the_predictors(place: Place) -> None:
     reader = ProbsReader.open(str(place.store / "float" / "probs.json"))
     staged = StagedDataset.open(place.dataset, place.store)
     manifest = storage.read_document(ModelManifest, place.model).document
-    model = load_model(manifest, Path(storage.parent(place.model)) / "model.pth")
-    predict = Predictor(
-        model, parse_config(manifest.config, ""), MEAN, STD, tta="hv", precision="fp32", device=torch.device("cpu")
-    )
+    config = parse_config(manifest.config, "")
+    model = load_model(config, staged.schema, Path(storage.parent(place.model)) / "model.pth")
+    predict = Predictor(model, config, MEAN, STD, tta="hv", precision="fp32", device=torch.device("cpu"))
     for tile in staged.tiles("val"):
         image = staged.read_image("val", tile)
         expected = predict([predict.prepare(image)], image.shape[:2])[0]
@@ -208,3 +208,40 @@ def test_a_damaged_checkpoint_is_refused(place: Place, tmp_path: Path, capsys: p
     checkpoint.write_bytes(data)
     assert main([*place.arguments("damaged"), "--model", uri]) == 2
     assert "expected bytes with sha256" in capsys.readouterr().err
+
+
+def stock_checkpoint(path: Path, meta: dict[str, object]) -> str:
+    """What mmsegmentation's own training writes, with a config that landseg has not seen."""
+    options = {"model.decode_head.num_classes": 3, "model.auxiliary_head.num_classes": 3}
+    config = load_config("resnest_tiny", options)
+    schema = ClassSchema(classes=tuple(CLASSES), palette=((0, 0, 0),) * 3, bands=(1, 2, 3))
+    known = {"config": config.pretty_text, "CLASSES": tuple(CLASSES), "PALETTE": [[0, 0, 0]] * 3, "epoch": 1}
+    state = build_model(config, schema).state_dict()
+    torch.save({"meta": known | meta, "state_dict": state, "optimizer": {}}, path)
+    return str(path)
+
+
+def test_a_checkpoint_of_mmsegmentation_predicts_too(place: Place, tmp_path: Path) -> None:
+    checkpoint = stock_checkpoint(tmp_path / "epoch_1.pth", {})
+    for name in ("", "mine"):
+        flags = ["--model", checkpoint, "--name", name, "--splits", "val", "--output-dir", str(tmp_path / name)]
+        assert main([*place.arguments(f"stock{name}"), *flags]) == 0
+    spec = ProbsReader.open(str(tmp_path / "probs.json")).spec
+    assert (spec.model, spec.checkpoint_sha256) == ("resnest", storage.file_sha256(Path(checkpoint)))
+    assert ProbsReader.open(str(tmp_path / "mine" / "probs.json")).spec.model == "mine"
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ({"config": None}, "whose `meta` holds `config` and `CLASSES`, found only CLASSES, PALETTE, config, epoch"),
+        ({"CLASSES": ("field", "water", "road")}, "class 1 is 'water' and 'road'"),
+        ({"config": "model = __import__('os')"}, "expected the text of an mmseg config"),
+    ],
+)
+def test_a_checkpoint_that_says_too_little(
+    place: Place, meta: dict[str, object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = stock_checkpoint(tmp_path / "epoch_1.pth", meta)
+    assert main([*place.arguments("little"), "--model", checkpoint]) == 2
+    assert message in capsys.readouterr().err

@@ -15,7 +15,6 @@ import torch
 from landseg.data.manifest import ClassSchema
 from landseg.errors import ConfigError, ContractError
 from landseg.segmentation.configs import load_config
-from landseg.segmentation.manifest import ModelManifest
 from landseg.segmentation.models import build_model, fit_config, load_model, read_checkpoint
 
 STOCK = Path(mmcv.__file__).parents[1] / "mmseg" / ".mim" / "configs"
@@ -99,30 +98,13 @@ def test_sync_bn_becomes_bn_without_a_gpu_group() -> None:
     assert kinds[torch.nn.BatchNorm2d] > 30
 
 
-def manifest(name: str = "swin_tiny") -> ModelManifest:
-    return ModelManifest(
-        name="swin",
-        checkpoint={"path": "model.pth", "size_bytes": 1, "sha256": "0" * 64},  # type: ignore[arg-type]
-        config=fit_config(load_config(name), schema()).pretty_text,
-        class_schema=schema(),
-        mean=(0.0,) * 3,
-        std=(1.0,) * 3,
-        metrics={},
-        parameters={},
-        versions={},
-        dataset_id="0" * 16,
-        dataset_sha256="0" * 64,
-        seconds=1.0,
-    )
-
-
 def test_a_checkpoint_comes_back_as_the_same_model(tmp_path: Path) -> None:
     model = build_model(load_config("swin_tiny"), schema()).eval()
     # As mmcv's hooks write it: numpy scalars in meta, and weights of an unwrapped DistributedDataParallel.
     meta = {"epoch": 1, "best_score": np.float64(0.5), "CLASSES": schema().classes}
     state = {f"module.{key}": value for key, value in model.state_dict().items()}
     torch.save({"meta": meta, "state_dict": state, "optimizer": {}}, tmp_path / "model.pth")
-    loaded = load_model(manifest(), tmp_path / "model.pth")
+    loaded = load_model(load_config("swin_tiny"), schema(), tmp_path / "model.pth")
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         expected, found = (m.encode_decode(image, None) for m in (model, loaded))  # type: ignore[operator]
@@ -135,7 +117,7 @@ def test_weights_of_another_architecture_are_refused_whole(tmp_path: Path) -> No
     other = build_model(load_config("resnest_tiny"), schema())
     torch.save({"state_dict": other.state_dict()}, tmp_path / "model.pth")
     with pytest.raises(ContractError, match=r"\d+ missing: .*backbone.* \d+ unexpected: "):
-        load_model(manifest(), tmp_path / "model.pth")
+        load_model(load_config("swin_tiny"), schema(), tmp_path / "model.pth")
 
 
 class Evil:

@@ -14,11 +14,12 @@ import torch
 from torch.nn.functional import interpolate
 
 import landseg.segmentation.compat  # noqa: F401  # before mmcv
+from landseg.data.manifest import ClassSchema
 from landseg.ensemble.manifest import Precision
 from landseg.errors import ConfigError
 from landseg.segmentation.configs import parse_config
-from landseg.segmentation.manifest import ModelManifest
 from landseg.segmentation.models import load_model
+from landseg.segmentation.trained import TrainedModel
 from landseg.segmentation.transforms import normalisation_table
 
 # isort: split
@@ -220,12 +221,33 @@ class Predictor:
         return torch.autocast(self._device.type, dtype=DTYPES[self._precision])
 
 
-def load_predictor(manifest: ModelManifest, checkpoint: Path, *, tta: str, precision: str) -> Predictor:
-    """A trained model, ready to predict on this machine's device."""
-    config = parse_config(manifest.config, f"config of model {manifest.name}")
-    model = load_model(manifest, checkpoint)
-    device = default_device()
-    return Predictor(model, config, manifest.mean, manifest.std, tta=tta, precision=precision, device=device)
+def load_predictor(
+    trained: TrainedModel, schema: ClassSchema, checkpoint: Path, *, tta: str, precision: str
+) -> Predictor:
+    """A trained model, ready to predict on this machine's device.
+
+    Args:
+        trained: what to load.
+        schema: of the dataset; its classes and number of bands must be the model's.
+        checkpoint: the checkpoint as a local file.
+        tta: a key of :data:`VIEWS`.
+        precision: fp32, bf16 or fp16.
+    """
+    config = parse_config(trained.config, f"config of {trained.uri}")
+    model = load_model(config, schema, checkpoint)
+    return Predictor(model, config, trained.mean, trained.std, tta=tta, precision=precision, device=default_device())
+
+
+def find_normalize(config: mmcv.Config, where: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per band in a config's test pipeline.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    for step in _steps(config):
+        if step["type"] == "Normalize":
+            return tuple(map(float, step["mean"])), tuple(map(float, step["std"]))
+    raise ConfigError(where, "expected a test pipeline with Normalize, found none")
 
 
 def _test_pipeline(config: mmcv.Config) -> list[Any]:
@@ -233,8 +255,11 @@ def _test_pipeline(config: mmcv.Config) -> list[Any]:
     return list(test.get("pipeline") or config.get("test_pipeline") or [])
 
 
+def _steps(config: mmcv.Config) -> list[Any]:
+    steps = _test_pipeline(config)
+    return steps + [inner for step in steps for inner in step.get("transforms", [])]
+
+
 def _expects_rgb(config: mmcv.Config) -> bool:
     """Whether the model sees the bands in the schema's order; a config with `to_rgb=False` has them reversed."""
-    steps = _test_pipeline(config)
-    steps += [inner for step in steps for inner in step.get("transforms", [])]
-    return all(step.get("to_rgb", True) for step in steps if step["type"] == "Normalize")
+    return all(step.get("to_rgb", True) for step in _steps(config) if step["type"] == "Normalize")

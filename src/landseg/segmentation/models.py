@@ -16,7 +16,6 @@ from landseg.data.manifest import ClassSchema
 from landseg.errors import ConfigError, ContractError
 from landseg.segmentation import augment  # noqa: F401  # registers with mmseg
 from landseg.segmentation.configs import load_config, parse_config, parse_options
-from landseg.segmentation.manifest import ModelManifest
 
 # isort: split
 import mmcv
@@ -94,13 +93,13 @@ def build_model(config: mmcv.Config, schema: ClassSchema) -> torch.nn.Module:
     return cast(torch.nn.Module, model)
 
 
-def load_model(manifest: ModelManifest, checkpoint: Path) -> torch.nn.Module:
-    """The trained model, in evaluation mode, on the CPU.
+def load_model(config: mmcv.Config, schema: ClassSchema, checkpoint: Path) -> torch.nn.Module:
+    """A trained model, in evaluation mode, on the CPU.
 
     Raises:
-        ContractError: the checkpoint's weights are not those of the manifest's config.
+        ContractError: the checkpoint's weights are not those of the config's model.
     """
-    model = build_model(parse_config(manifest.config, f"config of model {manifest.name}"), manifest.class_schema)
+    model = build_model(config, schema)
     load_state(model, read_checkpoint(checkpoint)["state_dict"], checkpoint)
     return model.eval()
 

@@ -15,7 +15,7 @@ from landseg.ensemble.manifest import ProbsManifest, ProbsSpec, Tta
 from landseg.ensemble.store import ProbsWriter
 from landseg.errors import ConfigError, ContractError
 from landseg.progress import Progress
-from landseg.segmentation.manifest import ModelManifest
+from landseg.segmentation.trained import TrainedModel, open_model
 from landseg.stages.common import StageContext, add_common_arguments, finished, parse_worker, stage_context
 
 HELP = "predict the tiles of a staged dataset; store their probabilities"
@@ -24,7 +24,17 @@ HELP = "predict the tiles of a staged dataset; store their probabilities"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     parser.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
-    parser.add_argument("--model", metavar="REF", help="the model's manifest or reference")
+    parser.add_argument(
+        "--model",
+        metavar="REF",
+        help="the model's manifest or reference, or a checkpoint (*.pth) of mmsegmentation 0.x",
+    )
+    parser.add_argument(
+        "--name",
+        default="",
+        metavar="NAME",
+        help="the model's name in the run (default: the manifest's; for a checkpoint, that of its backbone)",
+    )
     parser.add_argument(
         "--splits", default="val,test", metavar="A,B", help="splits to predict, with commas between (default: val,test)"
     )
@@ -75,13 +85,13 @@ def run(args: argparse.Namespace) -> None:
         from landseg.segmentation.inference import resolve_precision
 
         staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
-        model = storage.read_document(ModelManifest, context.reference("model", args.model))
+        model = open_model(context.reference("model", args.model), context.scratch)
         _check_schema(model, staged)
         tiles = _tiles(args.splits, staged)
         spec = ProbsSpec(
-            model=model.document.name,
+            model=args.name or model.name,
             model_sha256=model.sha256,
-            checkpoint_sha256=model.document.checkpoint.sha256,
+            checkpoint_sha256=model.checkpoint_sha256,
             dataset_id=staged.manifest.dataset_id,
             dataset_sha256=staged.sha256,
             classes=staged.schema.classes,
@@ -102,25 +112,25 @@ def run(args: argparse.Namespace) -> None:
         print(probs.uri)
 
 
-def _check_schema(model: storage.Loaded[ModelManifest], staged: StagedDataset) -> None:
+def _check_schema(model: TrainedModel, staged: StagedDataset) -> None:
     """Refuse a model whose classes or bands are not the dataset's."""
-    theirs, ours = model.document.class_schema, staged.schema
-    if theirs.classes != ours.classes:
+    schema = staged.schema
+    if model.classes != schema.classes:
         raise ContractError(
             model.uri,
-            f"the model's classes are not the dataset's: {_first_difference(theirs.classes, ours.classes)}",
+            f"the model's classes are not the dataset's: {_first_difference(model.classes, schema.classes)}",
             "predict with a model that was trained on this class list, in this order",
         )
-    if len(theirs.bands) != len(ours.bands):
+    if model.num_bands != len(schema.bands):
         raise ContractError(
             model.uri,
-            f"the model takes {len(theirs.bands)} bands, the dataset has {len(ours.bands)}",
+            f"the model takes {model.num_bands} bands, the dataset has {len(schema.bands)}",
             "name the same bands in dataset.yaml and stage the dataset again",
         )
-    if theirs.bands != ours.bands:
+    if model.bands not in {None, schema.bands}:
         print(
-            f"{model.uri}: trained on the TIFF bands {theirs.bands}; "
-            f"this dataset gives it the bands {ours.bands} of its own TIFFs",
+            f"{model.uri}: trained on the TIFF bands {model.bands}; "
+            f"this dataset gives it the bands {schema.bands} of its own TIFFs",
             file=sys.stderr,
         )
 
@@ -141,7 +151,7 @@ def _tiles(text: str, staged: StagedDataset) -> dict[Split, list[Tile]]:
 def _export(
     args: argparse.Namespace,
     context: StageContext,
-    model: storage.Loaded[ModelManifest],
+    model: TrainedModel,
     staged: StagedDataset,
     writer: ProbsWriter,
     worker: int,
@@ -153,14 +163,14 @@ def _export(
     from landseg.segmentation.export import export
     from landseg.segmentation.inference import load_predictor
 
-    blob = model.document.checkpoint
     checkpoint = context.scratch / "model.pth"
-    storage.get_file(storage.join(storage.parent(model.uri), blob.path), checkpoint, sha256=blob.sha256)
-    predict = load_predictor(model.document, checkpoint, tta=writer.spec.tta, precision=writer.spec.precision)
+    storage.get_file(model.checkpoint_uri, checkpoint, sha256=model.checkpoint_sha256)
+    spec = writer.spec
+    predict = load_predictor(model, staged.schema, checkpoint, tta=spec.tta, precision=spec.precision)
     total, left = (
         sum(len(plan.tiles) for plan in plans) for plans in (writer.plan[worker - 1 :: num_workers], pending)
     )
-    with Progress(f"exporting {writer.spec.model}", total, "tiles", done=total - left) as progress:
+    with Progress(f"exporting {spec.model}", total, "tiles", done=total - left) as progress:
         export(
             predict,
             staged,
