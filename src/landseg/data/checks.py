@@ -21,7 +21,7 @@ from landseg.data.tiles import DecodedTiff, decode_label, decode_tiff, image_inf
 from landseg.documents import sha256_hex
 from landseg.errors import DataError
 
-_READS_AT_ONCE = 16
+READS_AT_ONCE = 16
 
 
 class Kind(NamedTuple):
@@ -111,29 +111,28 @@ def check_tiles(source: Source, expected: Expected, tiles: Sequence[SourceTile])
     return Checked(outcomes, total)
 
 
-def identify_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[tuple[str, str | None]]:
-    """SHA-256 of the images and labels, without decoding; ("", None) for a tile that cannot be read."""
-    return [
-        ("", None)
-        if isinstance(content, DataError)
-        else (sha256_hex(content[0]), None if content[1] is None else sha256_hex(content[1]))
-        for content in read_tiles(source, tiles)
-    ]
+def identify_tile(source: Source, tile: SourceTile) -> tuple[str, str | None]:
+    """SHA-256 of image and label, without decoding; ("", None) for a tile that cannot be read."""
+    content = _read_tile(source, tile)
+    if isinstance(content, DataError):
+        return "", None
+    return sha256_hex(content[0]), None if content[1] is None else sha256_hex(content[1])
 
 
 def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[tuple[bytes, bytes | None] | DataError]:
     """Images and labels of a few tiles, or why one cannot be read; over a network several at once."""
-
-    def read(tile: SourceTile) -> tuple[str, tuple[bytes, bytes | None] | DataError]:
-        try:
-            return tile.id, (source.read(tile.image), source.read(tile.label) if tile.label else None)
-        except DataError as err:
-            return tile.id, err
-
     if not source.is_remote:
-        return [read(tile)[1] for tile in tiles]
-    contents = dict(storage.parallel(read, tiles, workers=_READS_AT_ONCE))
+        return [_read_tile(source, tile) for tile in tiles]
+    read = storage.parallel(lambda tile: (tile.id, _read_tile(source, tile)), tiles, workers=READS_AT_ONCE)
+    contents = dict(read)
     return [contents[tile.id] for tile in tiles]
+
+
+def _read_tile(source: Source, tile: SourceTile) -> tuple[bytes, bytes | None] | DataError:
+    try:
+        return source.read(tile.image), source.read(tile.label) if tile.label else None
+    except DataError as err:
+        return err
 
 
 def _check_tile(

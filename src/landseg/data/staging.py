@@ -16,11 +16,12 @@ from typing import Literal
 
 from landseg import storage
 from landseg.data.checks import (
+    READS_AT_ONCE,
     Checked,
     Expected,
     Kind,
     check_tiles,
-    identify_tiles,
+    identify_tile,
     probe_kind,
 )
 from landseg.data.cutting import cut_scene
@@ -131,7 +132,7 @@ class _Staging:
         previous, notes = load_previous(self.storage_uri, self.config.name)
         self.result.notes += notes
         with Workers(min(self.options.num_workers, num_jobs)) as workers:
-            checksums = self._identify(workers) if previous else {}
+            checksums = self._identify() if previous else {}
             if previous and not self.result.problems and (same := self._published(previous, checksums)):
                 self._adopt(same)
             else:
@@ -139,21 +140,25 @@ class _Staging:
         if self.result.loaded is not None:
             note(self.storage_uri, self.result.loaded.document)
 
-    def _identify(self, workers: Workers) -> dict[str, dict[str, Checksums]]:
-        """Checksums of all files, by split and stem."""
+    def _identify(self) -> dict[str, dict[str, Checksums]]:
+        """Checksums of all files, by split and stem. Threads will do: reading and hashing leave the interpreter."""
+        workers = READS_AT_ONCE if self.source.is_remote else self.options.num_workers
         found: dict[str, dict[str, Checksums]] = {}
-        identify = functools.partial(identify_tiles, self.source)
         for split, tiles in self.tiles.items():
+            found[split] = {}
             with Progress(f"reading {split}", len(tiles), "tiles") as progress:
-                found[split] = {}
-                for job, checksums in zip(jobs(tiles), workers.map(identify, jobs(tiles)), strict=True):
-                    found[split].update(zip((tile.id for tile in job), checksums, strict=True))
-                    progress.advance(len(job))
+                checksums = storage.parallel(
+                    lambda tile: (tile.id, identify_tile(self.source, tile)), tiles, workers=workers
+                )
+                for tile_id, pair_of_checksums in checksums:
+                    found[split][tile_id] = pair_of_checksums
+                    progress.advance()
         return found
 
     def _published(self, previous: Previous, checksums: Mapping[str, Mapping[str, Checksums]]) -> Previous | None:
         """The dataset with this very content, if it is published."""
-        identity = dataset_id(self.config, {split: tiles.items() for split, tiles in checksums.items()})
+        contents = {split: sorted(tiles.items()) for split, tiles in checksums.items()}
+        identity = dataset_id(self.config, contents)
         if previous.manifest.dataset_id == identity:
             return previous
         return load_whole(self.storage_uri, identity)[0]

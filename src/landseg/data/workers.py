@@ -39,13 +39,6 @@ class Workers:
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
-        if self.num_workers > 1:
-            # Not fork: this process has threads (uploads). The fork server forks from a process that has none.
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["landseg.data.checks"])
-            self._pool = ProcessPoolExecutor(
-                self.num_workers, mp_context=context, initializer=_begin, initargs=(dict(os.environ),)
-            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,9 +50,16 @@ class Workers:
 
         At most two jobs per worker are under way, so memory does not grow with their number.
         """
-        if self._pool is None:
+        if self.num_workers <= 1:
             yield from map(function, jobs)
             return
+        if self._pool is None:
+            # Not fork: this process has threads (uploads). The fork server forks from a process that has none.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["landseg.data.checks"])
+            self._pool = ProcessPoolExecutor(
+                self.num_workers, mp_context=context, initializer=_begin, initargs=(dict(os.environ),)
+            )
         pending: deque[Future[R]] = deque()
         try:
             for job in jobs:
