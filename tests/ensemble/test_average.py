@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from ensembles import export, made_up_probs, open_dataset, stage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -233,7 +234,7 @@ def test_goes_on_after_the_last_finished_part(staged, exported, tmp_path):
     for name in expected:
         (folder / name).unlink()
     parts[0].unlink()  # killed between the label maps and the record
-    parts[1].with_suffix(".tar").write_bytes(b"half")
+    parts[1].with_name(f"labels-{parts[1].stem}.tar").write_bytes(b"half")
     kept = parts[2].stat().st_mtime_ns
     average(staged, refs, tmp_path)
     assert objects(tmp_path) == expected
@@ -277,6 +278,68 @@ def test_labels_are_written_as_the_dataset_writes_them(tmp_path):
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["ensemble"]["mIoU"] == 1.0
 
 
+def test_layers(staged, exported, dataset, tmp_path):
+    refs = [exported["swin"], exported["resnest"]]
+    flags = ("--layers", "disagreement,entropy", "--png-dir", str(tmp_path / "png"))
+    assert average(staged, refs, tmp_path, *flags) == 0
+    layers = published(tmp_path).document.layers
+    assert {layer: list(splits) for layer, splits in layers.items()} == {
+        "entropy": ["val", "test"],
+        "disagreement": ["val", "test"],
+    }
+    tile = dataset.tiles("test")[1]
+    dtype = DTYPES["companded"]
+    stored = [quantize(made_up_probs(dataset, "test", tile, model), dtype) for model in ("resnest", "swin")]
+    probs = [dequantize(one, dtype) for one in stored]
+    for layer, expected in (("disagreement", disagreement(probs)), ("entropy", entropy((probs[0] + probs[1]) / 2))):
+        image = Image.open(tmp_path / "png" / f"test-{layer}" / f"{tile.id}.png")
+        assert (image.mode, image.size) == ("L", (tile.width, tile.height))
+        np.testing.assert_allclose(np.asarray(image) / 255, expected, atol=0.6 / 255)
+    assert average(staged, refs, tmp_path, "--layers", "entropy,heat") == 2
+
+
+def test_scenes_are_put_together_again(tmp_path):
+    raw = tmp_path / "raw"
+    (raw / "test" / "images").mkdir(parents=True)
+    scales = "scenes: {max_px: 64, tile_px: 48, overlap_px: 16}"
+    (raw / "dataset.yaml").write_text(f"version: 1\nname: scene\nclasses: [a, b, c]\nlabel_offset: 1\n{scales}\n")
+    rng = np.random.default_rng(0)
+    tifffile.imwrite(
+        raw / "test" / "images" / "big.tif", rng.integers(0, 255, (100, 70, 3), np.uint8), photometric="rgb"
+    )
+    tifffile.imwrite(
+        raw / "test" / "images" / "small.tif", rng.integers(0, 255, (40, 50, 3), np.uint8), photometric="rgb"
+    )
+    assert (
+        main(["stage-data", "--source", str(raw), "--storage-uri", str(tmp_path), "--output-dir", str(tmp_path)]) == 0
+    )
+    dataset = open_dataset(str(tmp_path / "dataset.json"), tmp_path)
+    # each pixel of the scene has its own probabilities, so every tile says the same of it
+    raised = np.exp(rng.normal(size=(3, 100, 70)))
+    scene = (raised / raised.sum(axis=0)).astype(np.float32)
+
+    def probs(dataset, split, tile, model):
+        if tile.scene is None:
+            return np.full((3, tile.height, tile.width), 1 / 3, np.float32)
+        return scene[:, tile.scene.y : tile.scene.y + tile.height, tile.scene.x : tile.scene.x + tile.width]
+
+    ref = export(tmp_path / "p", dataset, "swin", splits=("test",), probs=probs, dtype="float32")
+    assert average(str(tmp_path / "dataset.json"), [ref], tmp_path, "--png-dir", str(tmp_path / "png")) == 0
+    found = tifffile.imread(tmp_path / "png" / "test-scenes" / "big.tif")
+    np.testing.assert_array_equal(found, scene.argmax(axis=0) + 1)
+    labels = published(tmp_path)
+    assert [one.scene for one in labels.document.scenes["test"]] == ["big"]
+    assert len(list((tmp_path / "png" / "test").iterdir())) == len(dataset.tiles("test"))
+    # a run that was killed while it stitched goes on
+    folder = Path(storage.parent(labels.uri))
+    expected = objects(tmp_path)
+    (folder / "manifest.json").unlink()
+    before = (folder / "scenes" / "test" / "big.tif").stat().st_mtime_ns
+    assert average(str(tmp_path / "dataset.json"), [ref], tmp_path) == 0
+    assert objects(tmp_path) == expected
+    assert (folder / "scenes" / "test" / "big.tif").stat().st_mtime_ns == before
+
+
 def test_kfp_gets_metrics_and_confusion_matrix(staged, exported, tmp_path):
     names = {"labels": "Dataset", "metrics": "Metrics", "confusion_matrix": "ClassificationMetrics", "report": "HTML"}
     artifacts = {
@@ -308,11 +371,11 @@ def test_tiles_of_all_sizes(staged, dataset, tmp_path):
     def tiles(split):
         return [t.model_copy(update={"height": 48 + 150 * (i % 2)}) for i, t in enumerate(dataset.tiles(split))]
 
-    from landseg.ensemble.manifest import LabelArchive
     from landseg.ensemble.members import Member
     from landseg.ensemble.parts import Job
+    from landseg.ensemble.publish import write_archive
     from landseg.ensemble.store import ProbsReader
-    from landseg.ensemble.summary import combine, write_archive
+    from landseg.ensemble.summary import combine
 
     probs = lambda dataset, split, tile, model: made_up_probs(dataset, "test", tile, model)  # noqa: E731
     ref = export(tmp_path / "p", dataset, "swin", splits=("test",), tiles=tiles, probs=probs)
@@ -324,13 +387,12 @@ def test_tiles_of_all_sizes(staged, dataset, tmp_path):
         tmp_path,
     )
     parts = [job.process(shard) for shard in job.shards]
-    assert write_archive(job, parts, tmp_path / "labels.tar") == 5
+    assert write_archive(job, parts, "labels", tmp_path / "labels.tar") == 5
     with tarfile.open(tmp_path / "labels.tar") as tar:
         sizes = {info.name: Image.open(tar.extractfile(info)).size for info in tar}
     assert sizes == {f"{tile.id}.png": (tile.width, tile.height) for tile in tiles("test")}
     assert list(sizes) == sorted(sizes)
     assert combine("test", parts).tile_ids == [tile.id for tile in tiles("test")]
-    assert LabelArchive.model_fields
 
 
 def refused(capsys, status):

@@ -9,8 +9,8 @@ from landseg.data.manifest import ClassSchema, DatasetManifest, Shard, SplitInfo
 from landseg.documents import Blob, Document, Reference
 from landseg.ensemble.manifest import (
     EnsembleMember,
-    LabelArchive,
     LabelsManifest,
+    MapArchive,
     ProbsManifest,
     ProbsShard,
     ProbsSpec,
@@ -93,7 +93,7 @@ def labels() -> LabelsManifest:
         dataset_sha256=DIGEST,
         class_schema=SCHEMA,
         members=(EnsembleMember(model="swin", probs_sha256=DIGEST, weight=1.0),),
-        splits={"val": LabelArchive(**blob("val.tar").model_dump(), num_tiles=1)},
+        splits={"val": MapArchive(**blob("val.tar").model_dump(), num_tiles=1)},
         summary=blob("summary.json"),
         ranking=blob("ranking.csv"),
         report=blob("report.html"),

@@ -1,4 +1,4 @@
-"""Label maps as files: palette PNGs, and the tar archives that hold a split's."""
+"""Maps as files: PNGs of labels and of values, and the tar archives that hold a split's."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from landseg.data.manifest import ClassSchema
 from landseg.ensemble.average import Labels
+from landseg.ensemble.codec import Probs
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PALETTE_8_BIT = struct.pack(">5B", 8, 3, 0, 0, 0)  # bits, colour type, compression, filter method, no interlace
+_GREY, _PALETTE = 0, 3
 _FILTER_UP = 2
 _TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -26,23 +28,26 @@ def encode_png(labels: Labels, schema: ClassSchema) -> bytes:
     Label maps are runs of equal values: as differences from the row above, with zlib's run-length strategy, they are
     smaller than what Pillow writes and made in a tenth of its time.
     """
-    height, width = labels.shape
-    values = labels + np.uint8(schema.label_offset)
+    colours = [(0, 0, 0)] * schema.label_offset + list(schema.palette)
+    palette = _png_chunk(b"PLTE", bytes(channel for colour in colours for channel in colour))
+    return _png(labels + np.uint8(schema.label_offset), _PALETTE, palette, zlib.compressobj(strategy=zlib.Z_RLE))
+
+
+def encode_grey(values: Probs) -> bytes:
+    """Write a map of values from 0 to 1 as 8-bit grey: 255 times the value, rounded."""
+    return _png(np.rint(values * np.float32(255)).astype(np.uint8), _GREY, b"", zlib.compressobj(3))
+
+
+def _png(values: NDArray[np.uint8], colour_type: int, palette: bytes, deflate: zlib._Compress) -> bytes:
+    height, width = values.shape
     rows = np.empty((height, 1 + width), np.uint8)
     rows[:, 0] = _FILTER_UP
     rows[0, 1:] = values[0]
     np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
-    deflate = zlib.compressobj(strategy=zlib.Z_RLE)
-    colours = [(0, 0, 0)] * schema.label_offset + list(schema.palette)
-    return b"".join(
-        [
-            _PNG_SIGNATURE,
-            _png_chunk(b"IHDR", struct.pack(">II", width, height) + _PALETTE_8_BIT),
-            _png_chunk(b"PLTE", bytes(channel for colour in colours for channel in colour)),
-            _png_chunk(b"IDAT", deflate.compress(rows.data) + deflate.flush()),
-            _png_chunk(b"IEND", b""),
-        ]
-    )
+    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
+    data = deflate.compress(rows.data) + deflate.flush()
+    chunks = [_png_chunk(b"IHDR", header), palette, _png_chunk(b"IDAT", data), _png_chunk(b"IEND", b"")]
+    return _PNG_SIGNATURE + b"".join(chunks)
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -66,7 +71,7 @@ def write_tar(path: Path, members: Iterable[bytes]) -> None:
 
 
 def extract_pngs(archive: BinaryIO, names: Sequence[str], folder: Path) -> None:
-    """Copy label maps out of an archive that landseg wrote.
+    """Copy maps out of an archive that landseg wrote.
 
     Args:
         archive: the open archive.

@@ -12,6 +12,7 @@ from landseg.documents import Blob, Document, Model, Sha256
 DtypeName = Literal["companded", "uint8", "uint12", "uint16", "float16", "float32"]
 Tta = Literal["none", "h", "hv"]
 Precision = Literal["fp32", "bf16", "fp16"]
+LayerName = Literal["entropy", "disagreement"]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Px = Annotated[int, Field(ge=1)]
 
@@ -113,10 +114,16 @@ class EnsembleMember(Model):
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
 
-class LabelArchive(Blob):
-    """A plain tar file of a split's label maps: `<tile_id>.png`, sorted by id."""
+class MapArchive(Blob):
+    """A plain tar file of a split's maps: `<tile_id>.png`, sorted by id."""
 
     num_tiles: Annotated[int, Field(ge=1)]
+
+
+class SceneLabels(Blob):
+    """The label map of a scene whose tiles overlap: a GeoTIFF of the scene's size."""
+
+    scene: TileId
 
 
 class LabelsManifest(Document):
@@ -126,6 +133,8 @@ class LabelsManifest(Document):
         members: in the order in which probabilities are summed: by name, then by checksum.
         splits: an archive of single-channel palette PNGs each: the value of a pixel is its class id plus
             `class_schema.label_offset`, as in the labels of the dataset.
+        layers: by layer, archives of 8-bit grey PNGs: 255 times the value, rounded.
+        scenes: of splits with tiles cut from scenes: each scene's label map, its tiles' probabilities blended.
         summary: scores of every model, every subset of them and the ensemble, with intervals: `summary.json`.
         ranking: all tiles, those most worth a look first: `ranking.csv`.
         report: HTML.
@@ -137,7 +146,9 @@ class LabelsManifest(Document):
     dataset_sha256: Sha256
     class_schema: ClassSchema
     members: Annotated[tuple[EnsembleMember, ...], Field(min_length=1)]
-    splits: dict[Split, LabelArchive]
+    splits: dict[Split, MapArchive]
+    layers: dict[LayerName, dict[Split, MapArchive]] = Field(default_factory=dict)
+    scenes: dict[Split, tuple[SceneLabels, ...]] = Field(default_factory=dict)
     summary: Blob
     ranking: Blob
     report: Blob

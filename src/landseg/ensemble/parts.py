@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,16 @@ from landseg.ensemble.average import Average, Labels, disagreement, entropy, sub
 from landseg.ensemble.codec import Stored
 from landseg.ensemble.fit import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fit import Fit
-from landseg.ensemble.labels import encode_png, tar_member
+from landseg.ensemble.labels import encode_grey, encode_png, tar_member
+from landseg.ensemble.manifest import LayerName
 from landseg.ensemble.members import Member, make_average, open_shards
 from landseg.ensemble.metrics import class_areas, confusion_matrix
 
 SAMPLES = 64
 """A tile's disagreement and entropy are means over a grid of at least so many pixels in both directions."""
+
+LABELS = "labels"
+LAYERS: tuple[LayerName, ...] = get_args(LayerName)
 
 Matrix = tuple[tuple[Count, ...], ...]
 
@@ -40,7 +44,7 @@ class TileResult(Model):
 
     Attributes:
         id: the tile.
-        span: (offset, length) of its block in the part's archive.
+        spans: (offset, length) of its block in each of the part's archives.
         pixels: per class, pixels of the ensemble's label map.
         disagreement: mean over the tile (:func:`landseg.ensemble.average.disagreement`); 0 of a single model.
         entropy: mean over the tile (:func:`landseg.ensemble.average.entropy`).
@@ -51,7 +55,7 @@ class TileResult(Model):
     """
 
     id: TileId
-    span: tuple[Count, Count]
+    spans: dict[str, tuple[Count, Count]]
     pixels: tuple[Count, ...]
     disagreement: Annotated[float, Field(ge=0, le=1)]
     entropy: Annotated[float, Field(ge=0, le=1)]
@@ -63,13 +67,13 @@ class Part(Model):
     """A finished shard.
 
     Attributes:
-        archive: the label maps.
+        archives: the label maps (:data:`LABELS`) and the layers.
         tiles: in the shard's order.
         confusions: sums over the tiles of the (C, C) matrices of each model, then of the ensemble; None where the split
             has no labels.
     """
 
-    archive: Blob
+    archives: dict[str, Blob]
     tiles: tuple[TileResult, ...]
     confusions: tuple[Matrix, ...] | None
 
@@ -84,6 +88,7 @@ class Job:
         members: the models.
         tiles: of each split, by id.
         scratch: local folder for shards.
+        layers: maps to write beside the labels.
         fit: how the members' weights were fitted, where they were.
     """
 
@@ -92,6 +97,7 @@ class Job:
     members: tuple[Member, ...]
     tiles: dict[Split, dict[str, Tile]]
     scratch: Path
+    layers: tuple[LayerName, ...] = ()
     fit: Fit | None = None
 
     @functools.cached_property
@@ -111,49 +117,56 @@ class Job:
 
     def finished(self, shard: tuple[Split, int]) -> Part | None:
         """The part of a shard, or None where it has still to be made."""
-        uri = storage.join(self.folder, _name(shard, "json"))
+        uri = storage.join(self.folder, _record(shard))
         if storage.stat(uri) is None:
             return None
         part = validate(Part, storage.get_bytes(uri), uri)
-        archive = storage.stat(storage.join(self.folder, part.archive.path))
-        return part if archive is not None and archive.size_bytes == part.archive.size_bytes else None
+        for archive in part.archives.values():
+            found = storage.stat(storage.join(self.folder, archive.path))
+            if found is None or found.size_bytes != archive.size_bytes:
+                return None
+        return part
 
     def process(self, shard: tuple[Split, int]) -> Part:
         """Average a shard and write its part."""
         split, index = shard
-        blocks: list[bytes] = []
+        data = {kind: bytearray() for kind in (LABELS, *self.layers)}
         results: list[TileResult] = []
-        confusions = None
+        confusions: NDArray[np.int64] | None = None
         with open_shards(self.members, split, index, self.scratch) as readers:
-            for position, stored_tile in enumerate(readers[0].shard.tiles):
-                tile = self.tiles[split][stored_tile.id]
-                result, block, matrices = self._tile(
-                    split, tile, [reader.read(position) for reader in readers], sum(map(len, blocks))
-                )
-                blocks.append(block)
-                results.append(result)
+            for position, stored in enumerate(readers[0].shard.tiles):
+                prepared = self.average.prepare([reader.read(position) for reader in readers])
+                result, blocks, matrices = self._tile(split, self.tiles[split][stored.id], prepared)
+                spans = {kind: (len(data[kind]), len(block)) for kind, block in blocks.items()}
+                results.append(result.model_copy(update={"spans": spans}))
+                for kind, block in blocks.items():
+                    data[kind] += block
                 if matrices is not None:
                     confusions = matrices if confusions is None else confusions + matrices
-        data = b"".join(blocks)
-        archive = Blob(path=_name(shard, "tar"), size_bytes=len(data), sha256=sha256_hex(data))
         part = Part(
-            archive=archive, tiles=tuple(results), confusions=None if confusions is None else _nested(confusions)
+            archives={kind: self._put(f"parts/{kind}-{split}-{index:06d}.tar", data[kind]) for kind in data},
+            tiles=tuple(results),
+            confusions=None if confusions is None else _nested(confusions),
         )
-        storage.put_bytes(storage.join(self.folder, archive.path), data)
         record = json.dumps(part.model_dump(mode="json"), separators=(",", ":")).encode()
-        storage.put_bytes(storage.join(self.folder, _name(shard, "json")), record)
+        storage.put_bytes(storage.join(self.folder, _record(shard)), record)
         return part
 
+    def _put(self, path: str, content: bytearray) -> Blob:
+        data = bytes(content)
+        storage.put_bytes(storage.join(self.folder, path), data)
+        return Blob(path=path, size_bytes=len(data), sha256=sha256_hex(data))
+
     def _tile(
-        self, split: Split, tile: Tile, stored: Sequence[Stored], offset: int
-    ) -> tuple[TileResult, bytes, NDArray[np.int64] | None]:
+        self, split: Split, tile: Tile, prepared: Sequence[Stored]
+    ) -> tuple[TileResult, dict[str, bytes], NDArray[np.int64] | None]:
+        """The tile's result without spans, its tar blocks, and (N + 1, C, C) confusion matrices if it has a label."""
         schema, average = self.dataset.schema, self.average
-        wanted = subsets(len(stored)) if tile.label is not None else [tuple(range(len(stored)))]
-        prepared = average.prepare(stored)
+        wanted = subsets(len(prepared)) if tile.label is not None else [tuple(range(len(prepared)))]
         labels = average.labels(prepared, wanted)
         every = max(1, min(tile.height, tile.width) // SAMPLES)
         sampled = [np.ascontiguousarray(values[:, ::every, ::every]) for values in prepared]
-        alone = average.labels(sampled, [(model,) for model in range(len(stored))])
+        alone = average.labels(sampled, [(model,) for model in range(len(prepared))])
         areas, matrices = None, None
         if tile.label is not None:
             truth = self.dataset.read_label(split, tile)
@@ -162,18 +175,22 @@ class Job:
             found = [confusion_matrix(truth, one, schema.num_classes, schema.ignore_index) for one in labels]
             areas = tuple(_nested(class_areas(matrix)) for matrix in found)
             by_subset = dict(zip(wanted, found, strict=True))
-            matrices = np.stack([*(by_subset[(model,)] for model in range(len(stored))), found[-1]])
-        block = tar_member(f"{tile.id}.png", encode_png(labels[-1], schema))
+            matrices = np.stack([*(by_subset[(model,)] for model in range(len(prepared))), found[-1]])
         result = TileResult(
             id=tile.id,
-            span=(offset, len(block)),
+            spans={},
             pixels=tuple(int(np.count_nonzero(labels[-1] == i)) for i in range(schema.num_classes)),
             disagreement=float(disagreement(sampled).mean(dtype=np.float64)),
             entropy=float(entropy(average.mean(sampled)).mean(dtype=np.float64)),
             differing=differing_share(alone),
             areas=areas,
         )
-        return result, block, matrices
+        images = {LABELS: encode_png(labels[-1], schema)}
+        for layer in self.layers:
+            images[layer] = encode_grey(
+                disagreement(prepared) if layer == "disagreement" else entropy(average.mean(prepared))
+            )
+        return result, {kind: tar_member(f"{tile.id}.png", image) for kind, image in images.items()}, matrices
 
 
 def differing_share(labels: Sequence[Labels]) -> float:
@@ -186,5 +203,5 @@ def _nested(array: NDArray[np.int64]) -> Any:
     return tuple(map(_nested, array)) if array.ndim > 1 else tuple(array.tolist())
 
 
-def _name(shard: tuple[Split, int], suffix: str) -> str:
-    return f"parts/{shard[0]}-{shard[1]:06d}.{suffix}"
+def _record(shard: tuple[Split, int]) -> str:
+    return f"parts/{shard[0]}-{shard[1]:06d}.json"

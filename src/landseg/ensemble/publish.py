@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from landseg import storage
 from landseg.data.manifest import Split
 from landseg.documents import Blob, sha256_hex
-from landseg.ensemble.manifest import LabelArchive, LabelsManifest
-from landseg.ensemble.parts import Job, Part
-from landseg.ensemble.summary import Scoring, SplitResult, combine, ranking, score, summarise, write_archive
+from landseg.ensemble.labels import write_tar
+from landseg.ensemble.manifest import LabelsManifest, MapArchive
+from landseg.ensemble.parts import LABELS, Job, Part
+from landseg.ensemble.scenes import write_scenes
+from landseg.ensemble.summary import Scoring, SplitResult, combine, ranking, score, summarise
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,10 @@ def publish(job: Job, parts: Sequence[Part], report: Callable[[Outcome], str]) -
     by_split: dict[Split, list[Part]] = {}
     for (split, _), part in zip(job.shards, parts, strict=True):
         by_split.setdefault(split, []).append(part)
+
+    def archives(kind: str) -> dict[Split, MapArchive]:
+        return {split: _archive(job, split, members, kind) for split, members in by_split.items()}
+
     names = [member.name for member in job.members]
     results = tuple(combine(split, members) for split, members in by_split.items())
     scorings = tuple(scoring for result in results if (scoring := score(result, names, job.dataset.schema.classes)))
@@ -50,7 +57,9 @@ def publish(job: Job, parts: Sequence[Part], report: Callable[[Outcome], str]) -
         dataset_sha256=job.dataset.sha256,
         class_schema=job.dataset.schema,
         members=tuple(member.describe() for member in job.members),
-        splits={split: _archive(job, split, members) for split, members in by_split.items()},
+        splits=archives(LABELS),
+        layers={layer: archives(layer) for layer in job.layers},
+        scenes=write_scenes(job),
         summary=_put(job, "summary.json", summary.encode()),
         ranking=_put(job, "ranking.csv", ranking(results, names)),
         report=_put(job, "report.html", html.encode()),
@@ -58,10 +67,34 @@ def publish(job: Job, parts: Sequence[Part], report: Callable[[Outcome], str]) -
     return storage.write_document(storage.join(job.folder, "manifest.json"), manifest)
 
 
-def _archive(job: Job, split: Split, parts: Sequence[Part]) -> LabelArchive:
-    path = job.scratch / f"labels-{split}.tar"
-    num_tiles = write_archive(job, parts, path)
-    archive = LabelArchive(
+def write_archive(job: Job, parts: Sequence[Part], kind: str, path: Path) -> int:
+    """Put the maps of a split's parts into one archive, sorted by tile id.
+
+    Returns:
+        The number of maps.
+    """
+    places = sorted((tile.id, number, tile.spans[kind]) for number, part in enumerate(parts) for tile in part.tiles)
+    files = [path.with_name(f"{path.name}.{number}") for number in range(len(parts))]
+    for part, file in zip(parts, files, strict=True):
+        blob = part.archives[kind]
+        storage.get_file(storage.join(job.folder, blob.path), file, sha256=blob.sha256)
+
+    def members() -> Iterator[bytes]:
+        for _, number, (offset, length) in places:
+            with files[number].open("rb") as file:
+                file.seek(offset)
+                yield file.read(length)
+
+    write_tar(path, members())
+    for file in files:
+        file.unlink()
+    return len(places)
+
+
+def _archive(job: Job, split: Split, parts: Sequence[Part], kind: str) -> MapArchive:
+    path = job.scratch / f"{kind}-{split}.tar"
+    num_tiles = write_archive(job, parts, kind, path)
+    archive = MapArchive(
         path=path.name, size_bytes=path.stat().st_size, sha256=storage.file_sha256(path), num_tiles=num_tiles
     )
     storage.put_file(storage.join(job.folder, path.name), path)

@@ -196,13 +196,20 @@ class ProbsReader:
 
     def read_tile(self, split: Split, tile_id: str) -> Stored:
         """One tile, by ranged reads: as :meth:`ShardReader.read`, but only damage to its own bytes can be seen."""
-        for shard in self.manifest.splits[split]:
-            for position, tile in enumerate(shard.tiles):
-                if tile.id == tile_id:
-                    uri = self._uri(shard)
-                    fetch = functools.partial(_fetch_range, uri)
-                    return ShardReader(shard, self.spec, uri, fetch).read(position)
-        raise DataError(f"tile {tile_id}", f"is not in the probabilities of {self.spec.model} for split {split}")
+        if (split, tile_id) not in self._places:
+            raise DataError(f"tile {tile_id}", f"is not in the probabilities of {self.spec.model} for split {split}")
+        shard, position = self._places[split, tile_id]
+        uri = self._uri(shard)
+        return ShardReader(shard, self.spec, uri, functools.partial(_fetch_range, uri)).read(position)
+
+    @functools.cached_property
+    def _places(self) -> dict[tuple[Split, str], tuple[ProbsShard, int]]:
+        return {
+            (split, tile.id): (shard, position)
+            for split, shards in self.manifest.splits.items()
+            for shard in shards
+            for position, tile in enumerate(shard.tiles)
+        }
 
     def _uri(self, shard: ProbsShard) -> str:
         return storage.join(storage.parent(self.uri), shard.path)

@@ -1,22 +1,19 @@
-"""What the parts of an ensemble add up to: scores with intervals, areas, rankings, archives of label maps."""
+"""What the parts of an ensemble add up to: scores with intervals, areas, rankings."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg import storage
 from landseg.data.manifest import Split
 from landseg.ensemble.average import Subset, subsets
 from landseg.ensemble.bootstrap import CONFIDENCE, Interval, area_scores, interval, resample
-from landseg.ensemble.labels import write_tar
 from landseg.ensemble.metrics import Confusion, scores
 from landseg.ensemble.parts import Job, Part
 
@@ -212,27 +209,3 @@ def ranking(results: Sequence[SplitResult], names: Sequence[str]) -> bytes:
     writer.writerow(["rank", "split", "tile", "entropy", "disagreement", "differing", *scored])
     writer.writerows([rank, *row] for rank, row in enumerate(rows, 1))
     return text.getvalue().encode()
-
-
-def write_archive(job: Job, parts: Sequence[Part], path: Path) -> int:
-    """Put the label maps of a split's parts into one archive, sorted by tile id.
-
-    Returns:
-        The number of label maps.
-    """
-    places = sorted((tile.id, number, tile.span) for number, part in enumerate(parts) for tile in part.tiles)
-    files = {}
-    for number, part in enumerate(parts):
-        files[number] = path.with_name(f"{path.name}.{number}")
-        storage.get_file(storage.join(job.folder, part.archive.path), files[number], sha256=part.archive.sha256)
-
-    def members() -> Iterator[bytes]:
-        for _, number, (offset, length) in places:
-            with files[number].open("rb") as file:
-                file.seek(offset)
-                yield file.read(length)
-
-    write_tar(path, members())
-    for file in files.values():
-        file.unlink()
-    return len(places)

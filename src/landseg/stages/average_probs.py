@@ -14,9 +14,9 @@ from landseg.data.workers import num_cpus
 from landseg.documents import validate
 from landseg.ensemble.fit import Fit, fit
 from landseg.ensemble.labels import extract_pngs
-from landseg.ensemble.manifest import LabelsManifest
+from landseg.ensemble.manifest import LabelsManifest, LayerName
 from landseg.ensemble.members import Member, open_members
-from landseg.ensemble.parts import Job, Part
+from landseg.ensemble.parts import LAYERS, Job, Part
 from landseg.ensemble.publish import publish
 from landseg.errors import ConfigError
 from landseg.progress import Progress
@@ -51,7 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="auto: with --weights auto, also fit how sharp each model's probabilities should be (default: none)",
     )
-    parser.add_argument("--png-dir", type=Path, metavar="DIR", help="also write the label maps to DIR/<split>/")
+    parser.add_argument(
+        "--layers",
+        default="",
+        metavar="A,B",
+        help=f"maps to write beside the labels, any of {', '.join(LAYERS)} (default: none)",
+    )
+    parser.add_argument("--png-dir", type=Path, metavar="DIR", help="also write the maps to DIR/<split>/")
     parser.add_argument(
         "--num-workers", type=int, default=num_cpus(), metavar="N", help="threads (default: the CPUs, %(default)s)"
     )
@@ -70,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError("--num-workers", f"expected at least 1, found {args.num_workers}")
     worker, num_workers = parse_worker(args.worker)
     weights = _parse_weights(args.weights)
+    layers = _parse_layers(args.layers)
     if args.temperature == "auto" and weights != "auto":
         raise ConfigError("--temperature auto", "expected --weights auto with it", "or leave it out")
     with stage_context("average-probs", args) as context:
@@ -79,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
         identity: dict[str, Any] = {
             "dataset_sha256": dataset.sha256,
             "members": [member.describe().model_dump(mode="json") for member in members],
+            "layers": layers,
         }
         if weights == "auto":
             identity |= {"weights": weights, "temperature": args.temperature}
@@ -94,6 +102,7 @@ def run(args: argparse.Namespace) -> None:
             members=tuple(members),
             tiles={split: {tile.id: tile for tile in dataset.tiles(split)} for split in splits},
             scratch=context.scratch,
+            layers=layers,
             fit=fitted,
         )
         labels = finished(LabelsManifest, job.folder)
@@ -124,6 +133,13 @@ def _parse_weights(text: str) -> list[float] | Literal["equal", "auto"]:
     except ValueError as err:
         problem = f"expected 'equal', 'auto' or numbers with commas between, found {text!r}"
         raise ConfigError("--weights", problem) from err
+
+
+def _parse_layers(text: str) -> tuple[LayerName, ...]:
+    wanted = {name for name in text.split(",") if name}
+    if unknown := wanted - set(LAYERS):
+        raise ConfigError("--layers", f"expected any of {', '.join(LAYERS)}, found {min(unknown)!r}")
+    return tuple(layer for layer in LAYERS if layer in wanted)
 
 
 def _fit(folder: str, members: list[Member], dataset: StagedDataset, scratch: Path, args: argparse.Namespace) -> Fit:
@@ -175,9 +191,18 @@ def _write_outputs(context: StageContext, labels: storage.Loaded[LabelsManifest]
 
 
 def _write_pngs(labels: storage.Loaded[LabelsManifest], dataset: StagedDataset, directory: Path, scratch: Path) -> None:
-    for split, archive in labels.document.splits.items():
-        path = scratch / f"{split}.tar"
-        storage.get_file(storage.join(storage.parent(labels.uri), archive.path), path, sha256=archive.sha256)
+    """Label maps to DIR/<split>/, layers to DIR/<split>-<layer>/, scenes to DIR/<split>-scenes/."""
+    folder, document = storage.parent(labels.uri), labels.document
+    archives = {str(split): (split, archive) for split, archive in document.splits.items()}
+    for layer, by_split in document.layers.items():
+        archives |= {f"{split}-{layer}": (split, archive) for split, archive in by_split.items()}
+    for name, (split, archive) in archives.items():
+        path = scratch / "maps.tar"
+        storage.get_file(storage.join(folder, archive.path), path, sha256=archive.sha256)
         with path.open("rb") as file:
-            extract_pngs(file, [f"{tile.id}.png" for tile in dataset.tiles(split)], directory / split)
+            extract_pngs(file, [f"{tile.id}.png" for tile in dataset.tiles(split)], directory / name)
         path.unlink()
+    for split, scenes in document.scenes.items():
+        for scene in scenes:
+            target = directory / f"{split}-scenes" / f"{scene.scene}.tif"
+            storage.get_file(storage.join(folder, scene.path), target, sha256=scene.sha256)

@@ -1,0 +1,77 @@
+"""Label maps of scenes: the probabilities of a scene's overlapping tiles, blended, and the argmax of the blend."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from landseg import storage
+from landseg.data.geotiff import write_labels
+from landseg.data.manifest import Split, Tile
+from landseg.data.scenes import Scene, scenes_of, stitch
+from landseg.documents import validate
+from landseg.ensemble.codec import Probs
+from landseg.ensemble.manifest import SceneLabels
+from landseg.ensemble.parts import Job
+from landseg.progress import Progress
+
+
+def write_scenes(job: Job) -> dict[Split, tuple[SceneLabels, ...]]:
+    """Write the label maps of all scenes; those that a killed run finished are found again.
+
+    One scene at a time: memory holds a row of tiles across the whole scene.
+    """
+    written = {}
+    for split, tiles in job.tiles.items():
+        scenes = scenes_of(tiles.values())
+        if scenes:
+            with Progress(f"stitching {split}", len(scenes), "scenes") as progress:
+                maps = []
+                for scene in scenes:
+                    maps.append(_finished(job, split, scene) or _write(job, split, scene))
+                    progress.advance()
+            written[split] = tuple(maps)
+    return written
+
+
+def _finished(job: Job, split: Split, scene: Scene) -> SceneLabels | None:
+    uri = storage.join(job.folder, _record(split, scene))
+    if storage.stat(uri) is None:
+        return None
+    labels = validate(SceneLabels, storage.get_bytes(uri), uri)
+    found = storage.stat(storage.join(job.folder, labels.path))
+    return labels if found is not None and found.size_bytes == labels.size_bytes else None
+
+
+def _write(job: Job, split: Split, scene: Scene) -> SceneLabels:
+    def probs(tile: Tile) -> Probs:
+        stored = [member.reader.read_tile(split, tile.id) for member in job.members]
+        return job.average.mean(job.average.prepare(stored))
+
+    schema = job.dataset.schema
+    offset = np.uint8(schema.label_offset)
+    path = job.scratch / "scene.tif"
+    write_labels(
+        path,
+        (rows + offset for rows in stitch(scene, probs)),
+        (scene.height, scene.width),
+        ((0, 0, 0),) * schema.label_offset + schema.palette,
+        scene.geo,
+        job.dataset.manifest.crs,
+    )
+    labels = SceneLabels(
+        path=f"scenes/{split}/{scene.id}.tif",
+        size_bytes=path.stat().st_size,
+        sha256=storage.file_sha256(path),
+        scene=scene.id,
+    )
+    storage.put_file(storage.join(job.folder, labels.path), path)
+    path.unlink()
+    record = json.dumps(labels.model_dump(mode="json")).encode()
+    storage.put_bytes(storage.join(job.folder, _record(split, scene)), record)
+    return labels
+
+
+def _record(split: Split, scene: Scene) -> str:
+    return f"parts/scene-{split}-{scene.id}.json"
