@@ -95,6 +95,10 @@ deploy: ## prepare a namespace of the cluster (OVERLAY=in-cluster-storage|extern
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --build-constraints requirements/build.txt --generate-hashes
 lock: ## lock the requirements again after a change in pyproject.toml (needs uv)
 	$(COMPILE) --all-extras pyproject.toml -o requirements/dev.txt
+	$(COMPILE) --no-annotate pyproject.toml -o requirements/data.txt
+	$(COMPILE) --no-annotate --extra train --no-emit-package mmcv pyproject.toml -o requirements/train.txt
+	$(COMPILE) --no-annotate requirements/nvcc.in -o requirements/nvcc.txt
+	$(COMPILE) --no-annotate --no-deps requirements/mmcv-full.in -o requirements/mmcv-full.txt
 
 clean: ## remove what was built, .venv apart
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
