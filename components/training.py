@@ -29,6 +29,7 @@ def train_component(name: str) -> Any:
         seed: int = 0,
         train_splits: str = "train",
         pretrained: str = "",
+        class_weights: str = "none",
         precision: str = "auto",
         gpus: int = 2,
     ) -> dsl.ContainerSpec:
@@ -49,6 +50,7 @@ def train_component(name: str) -> Any:
             seed: of everything random.
             train_splits: splits to train on, comma-separated.
             pretrained: weights to start from: URL, s3:// URI, path or none; empty means the config's.
+            class_weights: of the losses: none, inverse-frequency or sqrt-inverse-frequency.
             precision: auto, fp32, fp16 or bf16.
             gpus: processes to start, one per GPU; 0 trains on the CPU.
         """
@@ -74,6 +76,8 @@ def train_component(name: str) -> Any:
                 train_splits,
                 "--pretrained",
                 pretrained,
+                "--class-weights",
+                class_weights,
                 "--precision",
                 precision,
                 "--gpus",

@@ -30,6 +30,7 @@ def train_and_export(name: str, train: Any) -> Any:
         seed: int,
         train_splits: str,
         pretrained: str,
+        class_weights: str,
         precision: str,
         gpus: int,
         splits: str,
@@ -50,6 +51,7 @@ def train_and_export(name: str, train: Any) -> Any:
             seed=seed,
             train_splits=train_splits,
             pretrained=pretrained,
+            class_weights=class_weights,
             precision=precision,
             gpus=gpus,
         )

@@ -32,6 +32,7 @@ def train_and_ensemble(
     batch_per_gpu: int = 0,
     seed: int = 0,
     train_splits: str = "train",
+    class_weights: str = "none",
     precision: str = "auto",
     gpus: int = 2,
     splits: str = "val,test",
@@ -58,6 +59,7 @@ def train_and_ensemble(
         batch_per_gpu: images per GPU and iteration; 0 means the config's.
         seed: of everything random.
         train_splits: splits to train on, comma-separated; with val in it there are no honest metrics.
+        class_weights: of the losses: none, inverse-frequency or sqrt-inverse-frequency.
         precision: auto, fp32, fp16 or bf16.
         gpus: processes per training, one per GPU; 0 trains on the CPU.
         splits: splits to predict, comma-separated.
@@ -79,6 +81,7 @@ def train_and_ensemble(
         "batch_per_gpu": batch_per_gpu,
         "seed": seed,
         "train_splits": train_splits,
+        "class_weights": class_weights,
         "precision": precision,
         "gpus": gpus,
         "splits": splits,

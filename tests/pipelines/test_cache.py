@@ -45,6 +45,7 @@ CHANGES: list[tuple[str, str, set[str]]] = [
     ("batch_per_gpu", "4", AFTER_STAGING),
     ("seed", "1", AFTER_STAGING),
     ("train_splits", "train,val", AFTER_STAGING),
+    ("class_weights", "inverse-frequency", AFTER_STAGING),
     ("precision", "fp32", AFTER_STAGING),
     ("gpus", "1", AFTER_STAGING),
     ("splits", "val", EXPORTS | {"average-probs"}),
