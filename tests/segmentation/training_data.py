@@ -22,19 +22,19 @@ CLASSES = ["field", "road", "water"]
 COLOURS = np.array([[60, 140, 50], [150, 150, 150], [30, 60, 160]])
 
 
-def write_raw(root: Path, train: int = 12, val: int = 5, size: int = 32, bands: int = 3) -> Path:
-    """Tiles of blocks, each class with its colour and some noise; the val tiles have two sizes."""
+def write_raw(root: Path, train: int = 12, val: int = 5, size: int = 32, bands: int = 3, step: int = 8) -> Path:
+    """Tiles of blocks, each class with its colour and some noise; the val tiles have two sizes, `step` apart."""
     rng = np.random.default_rng(0)
     for split, count in {"train": train, "val": val}.items():
         for i in range(count):
-            height = size + 8 * (split == "val" and i % 2)
+            height = size + step * (split == "val" and i % 2)
             label = rng.integers(0, len(CLASSES), (height // 8, size // 8), np.uint8).repeat(8, 0).repeat(8, 1)
             image = COLOURS[label][:, :, [band % 3 for band in range(bands)]] + rng.normal(0, 12, (height, size, bands))
             for kind in ("images", "labels"):
                 (root / split / kind).mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(
-                root / split / "images" / f"{split}{i:02d}.tif", image.clip(0, 255).astype(np.uint8), metadata=None
-            )
+            path = root / split / "images" / f"{split}{i:02d}.tif"
+            layout: dict[str, Any] = {"photometric": "rgb" if bands == 3 else "minisblack", "planarconfig": "contig"}
+            tifffile.imwrite(path, image.clip(0, 255).astype(np.uint8), metadata=None, **layout)
             Image.fromarray(label).save(root / split / "labels" / f"{split}{i:02d}.png")
     description: dict[str, Any] = {"version": 1, "name": "blocks", "classes": CLASSES}
     if bands != 3:

@@ -160,9 +160,11 @@ def set_class_weights(config: mmcv.Config, choice: str, manifest: DatasetManifes
     size of the loss, and with it the learning rate, stays. A class without pixels weighs 1.
 
     Raises:
-        ConfigError: the choice is unknown.
+        ConfigError: the choice is unknown, or the config's own weights are not the dataset's.
     """
+    losses = list(_losses(config.model))
     if choice == "none":
+        _check_class_weights(losses, manifest.class_schema.num_classes)
         return
     if choice not in CLASS_WEIGHTS:
         raise ConfigError("--class-weights", f"expected one of {', '.join(CLASS_WEIGHTS)}, found {choice!r}")
@@ -171,8 +173,20 @@ def set_class_weights(config: mmcv.Config, choice: str, manifest: DatasetManifes
     raw = [count**-power if count else 0.0 for count in counts]
     scale = sum(counts) / sum(count * weight for count, weight in zip(counts, raw, strict=True))
     weights = [round(weight * scale, 6) if weight else 1.0 for weight in raw]
-    for loss in _losses(config.model):
+    for loss in losses:
         loss["class_weight"] = weights
+
+
+def _check_class_weights(losses: list[Any], num_classes: int) -> None:
+    """Refuse weights that a config has for the classes of another dataset."""
+    for loss in losses:
+        weights = loss.get("class_weight")
+        if isinstance(weights, list | tuple) and len(weights) != num_classes:
+            raise ConfigError(
+                "loss_decode.class_weight",
+                f"expected {num_classes} weights, one per class, found {len(weights)}",
+                "--class-weights inverse-frequency, or give weights with --cfg-options",
+            )
 
 
 def _losses(node: Any) -> Iterator[Any]:
