@@ -1,0 +1,115 @@
+"""Killed at random, stages resume and end with the same bytes; memory does not grow with the number of tiles."""
+
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ensembles import export, open_dataset, stage
+
+pytestmark = pytest.mark.slow
+
+TESTS = Path(__file__).parent
+EXPORT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from ensembles import export, open_dataset
+folder, staged, cache = sys.argv[2:]
+export(folder, open_dataset(staged, Path(cache)), "swin")
+"""
+AVERAGE = """
+import re, sys
+from pathlib import Path
+from landseg.cli import main
+status = main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+sys.exit(status)
+"""
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    return stage(tmp_path_factory.mktemp("staged"), val=60, test=20, size=64)
+
+
+def run_killed(command, folder, rng, most_objects=12):
+    """Run the command over and over, killed after a random number of new objects, until it ends by itself.
+
+    Returns:
+        The number of kills.
+    """
+    kills = 0
+    while True:
+        limit = count_files(folder) + rng.randint(1, most_objects)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and count_files(folder) < limit:
+            time.sleep(rng.uniform(0, 0.01))
+        if process.poll() is not None:
+            assert process.returncode == 0
+            return kills
+        process.kill()
+        process.wait()
+        kills += 1
+
+
+def count_files(folder):
+    return sum(1 for path in folder.rglob("*") if path.is_file())
+
+
+def files(folder):
+    """All objects by name; what killed writers left half-written has its own kind of name."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".partial")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_a_writer_killed_at_random_writes_the_same_bytes(staged, tmp_path):
+    rng = random.Random(0)
+    command = [sys.executable, "-c", EXPORT, str(TESTS)]
+    where = [staged, str(tmp_path / "cache")]
+    subprocess.run([*command, str(tmp_path / "calm"), *where], check=True)
+    assert run_killed([*command, str(tmp_path / "killed"), *where], tmp_path / "killed", rng)
+    assert files(tmp_path / "killed") == files(tmp_path / "calm")
+
+
+@pytest.mark.parametrize("flags", [(), ("--weights", "auto", "--layers", "entropy")], ids=["equal", "auto"])
+def test_an_average_killed_at_random_ends_with_the_same_bytes(staged, tmp_path, flags):
+    rng = random.Random(1)
+    dataset = open_dataset(staged, tmp_path)
+    refs = [export(tmp_path / model, dataset, model) for model in ("swin", "resnest")]
+    common = ["--dataset", staged, "--probs", ",".join(refs), "--run-id", "r", *flags]
+    command = [sys.executable, "-m", "landseg", "average-probs", *common, "--storage-uri"]
+    subprocess.run([*command, str(tmp_path / "calm")], check=True, capture_output=True)
+    assert run_killed([*command, str(tmp_path / "killed")], tmp_path / "killed", rng)
+    assert files(tmp_path / "killed") == files(tmp_path / "calm")
+
+
+def test_workers_killed_at_random_end_with_the_same_bytes(staged, tmp_path):
+    rng = random.Random(2)
+    dataset = open_dataset(staged, tmp_path)
+    ref = export(tmp_path / "swin", dataset, "swin")
+    command = [sys.executable, "-m", "landseg", "average-probs", "--dataset", staged, "--probs", ref, "--run-id", "r"]
+    subprocess.run([*command, "--storage-uri", str(tmp_path / "one")], check=True, capture_output=True)
+    several = [*command, "--storage-uri", str(tmp_path / "several"), "--worker"]
+    for worker in (2, 3, 1):
+        run_killed([*several, f"{worker}/3"], tmp_path / "several", rng, most_objects=6)
+    assert files(tmp_path / "several") == files(tmp_path / "one")
+
+
+def test_memory_does_not_grow_with_the_number_of_tiles(tmp_path):
+    peaks = []
+    for num_tiles in (40, 400):
+        root = tmp_path / str(num_tiles)
+        root.mkdir()
+        staged = stage(root, val=0, test=num_tiles, size=128)
+        dataset = open_dataset(staged, root)
+        refs = [export(root / model, dataset, model, splits=("test",)) for model in ("swin", "resnest")]
+        common = ["--storage-uri", str(root), "--run-id", "r", "--num-workers", "2"]
+        command = [sys.executable, "-c", AVERAGE, "average-probs", "--dataset", staged, "--probs", ",".join(refs)]
+        done = subprocess.run([*command, *common], check=True, capture_output=True, text=True, env={**os.environ})
+        peaks.append(int(re.findall(r"\d+", done.stdout)[-1]))
+    assert peaks[1] <= 1.1 * peaks[0], peaks
