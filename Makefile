@@ -77,9 +77,10 @@ IMAGES   := stage-data train-swin train-resnest export-probs average-probs
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE     = $(if $(REGISTRY),$(REGISTRY)/)landseg-$(1):$(or $(TAG),$(VERSION))
 
-build-images: ## build the five images ([REGISTRY=…] [TAG=…] [FLAVOR=cpu: without CUDA ops])
-	$(foreach image,$(IMAGES),docker build --file docker/Dockerfile --target $(image) --tag $(call IMAGE,$(image)) \
-	  $(if $(FLAVOR),--build-arg FLAVOR=$(FLAVOR)) . &&) true
+BUILD_ARGS = $(foreach name,BASE_IMAGE FLAVOR CUDA_ARCHS PIP_INDEX_URL MAX_JOBS,$(if $($(name)),--build-arg "$(name)=$($(name))"))
+build-images: ## build the five images ([REGISTRY=…] [TAG=…] [FLAVOR=cuda|cpu] [CUDA_ARCHS=…] [BASE_IMAGE=…] [PLATFORM=…] [PIP_INDEX_URL=…])
+	$(foreach image,$(IMAGES),DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --target $(image) --tag $(call IMAGE,$(image)) \
+	  $(if $(PLATFORM),--platform $(PLATFORM)) $(BUILD_ARGS) . &&) true
 
 push-images: ## push them to REGISTRY
 	@test -n "$(REGISTRY)" || { echo "REGISTRY: expected a registry the cluster can pull from, found none" >&2; exit 2; }
