@@ -15,7 +15,7 @@ from landseg.documents import Document, Reference
 def verify(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     status = cli.main(["verify", *arguments])
     out, err = capsys.readouterr()
-    return status, out, err.splitlines()[-1]
+    return status, out, err.splitlines()[-1] if err else ""
 
 
 @pytest.mark.parametrize("example", MANIFESTS)
