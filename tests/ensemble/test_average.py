@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,12 @@ from landseg.ensemble.average import Average, disagreement, entropy, subsets
 from landseg.ensemble.bootstrap import area_scores, interval, resample
 from landseg.ensemble.codec import DTYPES, dequantize, quantize
 from landseg.ensemble.manifest import LabelsManifest
+from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.metrics import confusion_matrix, scores
+from landseg.ensemble.parts import Job
+from landseg.ensemble.publish import write_archive
+from landseg.ensemble.store import ProbsReader
+from landseg.ensemble.summary import combine
 
 
 @pytest.fixture(scope="module")
@@ -371,12 +377,6 @@ def test_tiles_of_all_sizes(staged, dataset, tmp_path):
     def tiles(split):
         return [t.model_copy(update={"height": 48 + 150 * (i % 2)}) for i, t in enumerate(dataset.tiles(split))]
 
-    from landseg.ensemble.members import Member
-    from landseg.ensemble.parts import Job
-    from landseg.ensemble.publish import write_archive
-    from landseg.ensemble.store import ProbsReader
-    from landseg.ensemble.summary import combine
-
     probs = lambda dataset, split, tile, model: made_up_probs(dataset, "test", tile, model)  # noqa: E731
     ref = export(tmp_path / "p", dataset, "swin", splits=("test",), tiles=tiles, probs=probs)
     job = Job(
@@ -393,6 +393,20 @@ def test_tiles_of_all_sizes(staged, dataset, tmp_path):
     assert sizes == {f"{tile.id}.png": (tile.width, tile.height) for tile in tiles("test")}
     assert list(sizes) == sorted(sizes)
     assert combine("test", parts).tile_ids == [tile.id for tile in tiles("test")]
+
+
+def test_threads_are_bounded_by_memory(staged, exported, dataset, tmp_path):
+    members = open_members(list(exported.values()), None, dataset)
+    assert affordable_threads(members, 8) == 8
+    large = export(
+        tmp_path / "large",
+        dataset,
+        "swin",
+        splits=("test",),
+        tiles=lambda split: [dataset.tiles(split)[0].model_copy(update={"height": 1500, "width": 1400, "label": None})],
+        probs=lambda dataset, split, tile, model: np.full((9, tile.height, tile.width), 1 / 9, np.float32),
+    )
+    assert affordable_threads([replace(members[0], reader=ProbsReader.open(large))], 8) == 3
 
 
 def refused(capsys, status):

@@ -16,6 +16,7 @@ from landseg.ensemble.manifest import EnsembleMember, StoredTile
 from landseg.ensemble.store import ProbsReader, ShardReader
 from landseg.errors import ConfigError, ContractError
 
+_MEMORY_BYTES = 768 << 20
 _SHOWN = 3
 """How many differences an error names."""
 
@@ -53,6 +54,15 @@ def make_average(members: Sequence[Member]) -> Average:
         tuple(member.weight for member in members),
         tuple(member.temperature for member in members),
     )
+
+
+def affordable_threads(members: Sequence[Member], wanted: int) -> int:
+    """How many threads may work at once: at most `wanted`, and so few that their tiles fit into 768 MiB."""
+    manifest = members[0].reader.manifest
+    largest = max(shard.canvas[0] * shard.canvas[1] for shards in manifest.splits.values() for shard in shards)
+    # Each model's tile and two temporary arrays, were they float32.
+    tile_bytes = 4 * len(manifest.spec.classes) * largest * (len(members) + 2)
+    return max(1, min(wanted, _MEMORY_BYTES // tile_bytes))
 
 
 @contextlib.contextmanager

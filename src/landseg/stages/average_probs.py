@@ -15,7 +15,7 @@ from landseg.documents import validate
 from landseg.ensemble.fit import Fit, fit
 from landseg.ensemble.labels import extract_pngs
 from landseg.ensemble.manifest import LabelsManifest, LayerName
-from landseg.ensemble.members import Member, open_members
+from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.parts import LAYERS, Job, Part
 from landseg.ensemble.publish import publish
 from landseg.errors import ConfigError
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
         dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         refs = context.references("probs", args.probs)
         members = open_members(refs, None if isinstance(weights, str) else weights, dataset)
+        num_threads = affordable_threads(members, args.num_workers)
         identity: dict[str, Any] = {
             "dataset_sha256": dataset.sha256,
             "members": [member.describe().model_dump(mode="json") for member in members],
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
         folder = context.folder("", identity)
         fitted = None
         if weights == "auto":
-            fitted = _fit(folder, members, dataset, context.scratch, args)
+            fitted = _fit(folder, members, dataset, context.scratch, args.temperature == "auto", num_threads)
             members = fitted.apply(members)
         splits = members[0].reader.manifest.splits
         job = Job(
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
         )
         labels = finished(LabelsManifest, job.folder)
         if labels is None:
-            parts = _average(job, job.shards[worker - 1 :: num_workers], args.num_workers)
+            parts = _average(job, job.shards[worker - 1 :: num_workers], num_threads)
             parts |= {shard: part for shard in job.shards if shard not in parts and (part := job.finished(shard))}
             if len(parts) < len(job.shards):
                 print(f"{len(job.shards) - len(parts)} shards are left to other workers", file=sys.stderr)
@@ -115,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
             labels = publish(
                 job,
                 [parts[shard] for shard in job.shards],
-                lambda outcome: render_report(outcome, context.run_id, args.num_workers),
+                lambda outcome: render_report(outcome, context.run_id, num_threads),
             )
         _write_outputs(context, labels)
         if args.png_dir is not None:
@@ -142,12 +143,14 @@ def _parse_layers(text: str) -> tuple[LayerName, ...]:
     return tuple(layer for layer in LAYERS if layer in wanted)
 
 
-def _fit(folder: str, members: list[Member], dataset: StagedDataset, scratch: Path, args: argparse.Namespace) -> Fit:
+def _fit(
+    folder: str, members: list[Member], dataset: StagedDataset, scratch: Path, temperature: bool, num_threads: int
+) -> Fit:
     """Fit weights, or find the fitted ones."""
     uri = storage.join(folder, "weights.json")
     if storage.stat(uri) is not None:
         return validate(Fit, storage.get_bytes(uri), uri)
-    fitted = fit(members, dataset, scratch, temperature=args.temperature == "auto", num_threads=args.num_workers)
+    fitted = fit(members, dataset, scratch, temperature=temperature, num_threads=num_threads)
     storage.put_bytes(uri, (json.dumps(fitted.model_dump(mode="json"), indent=1) + "\n").encode())
     return fitted
 
