@@ -109,7 +109,9 @@ def run(args: argparse.Namespace) -> None:
         labels = finished(LabelsManifest, job.folder)
         if labels is None:
             parts = _average(job, job.shards[worker - 1 :: num_workers], num_threads)
-            parts |= {shard: part for shard in job.shards if shard not in parts and (part := job.finished(shard))}
+            others = [shard for shard in job.shards if shard not in parts]
+            found = storage.parallel(lambda shard: (shard, job.finished(shard)), others)
+            parts |= {shard: part for shard, part in found if part is not None}
             if len(parts) < len(job.shards):
                 print(f"{len(job.shards) - len(parts)} shards are left to other workers", file=sys.stderr)
                 return
