@@ -52,11 +52,13 @@ def train(job: TrainJob, team: Team) -> None:
     with _stop_requests() as stops:
         trainer = Trainer(job, team, stops)
         try:
-            trainer.run()
-        except RuntimeError as err:
+            try:
+                trainer.run()
+            finally:
+                trainer.close()
+        # torch tells of a dead worker through a signal, wherever this process then is, unless its pipe breaks first.
+        except (RuntimeError, ConnectionError, EOFError) as err:
             raise _explained(err) from err
-        finally:
-            trainer.close()
 
 
 class Trainer:
@@ -384,7 +386,7 @@ def _stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _explained(err: RuntimeError) -> Exception:
+def _explained(err: Exception) -> Exception:
     """What torch says of dead workers and full memory, with what to do about it."""
     text = str(err).splitlines()[0] if str(err) else type(err).__name__
     if isinstance(err, torch.OutOfMemoryError):
@@ -392,7 +394,7 @@ def _explained(err: RuntimeError) -> Exception:
     if "shared memory" in text or "Bus error" in text or "/torch_" in text:
         hint = "give the container more shared memory, or use fewer --num-workers"
         return LandsegError("data loading", f"/dev/shm is full: {text}", hint)
-    if "DataLoader worker" in text:
+    if "DataLoader worker" in text or isinstance(err, ConnectionError | EOFError):
         return LandsegError("data loading", f"a worker died, most likely for memory: {text}", "use fewer --num-workers")
     return err
 
