@@ -41,7 +41,7 @@ class Findings:
 
     tile_warnings: list[TileWarning] = field(default_factory=list)
     samples: dict[str, list[Tile]] = field(default_factory=lambda: defaultdict(list))
-    _images: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+    _images: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     _duplicates: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     _constant: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _one_value: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -53,11 +53,14 @@ class Findings:
         drawn.append(tile)
         drawn.sort(key=lambda tile: sha256_hex(tile.id.encode()))
         del drawn[_SAMPLES:]
-        key = bytes.fromhex(tile.image_sha256[:32])
-        first = self._images.setdefault(key, (split, tile.id))
-        if first != (split, tile.id):
-            self._duplicates[first[0], split].append((first[1], tile.id))
-            self._warn(split, tile.id, f"the same bytes as {first[0]}/{first[1]}", "keep one of them")
+        key = int(tile.image_sha256[:15], 16)  # 60 bits: small, and two images in 10^9 would hardly share them
+        for first_split, images in self._images.items():
+            if (first := images.get(key)) is not None:
+                self._duplicates[first_split, split].append((first, tile.id))
+                self._warn(split, tile.id, f"the same bytes as {first_split}/{first}", "keep one of them")
+                break
+        else:
+            self._images[split][key] = tile.id
         num_pixels = tile.height * tile.width
         bands = list(zip(tile.band_sums, tile.band_squares, strict=True))
         if all(num_pixels * squares == total * total for total, squares in bands):

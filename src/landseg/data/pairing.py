@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from landseg.data.manifest import SPLITS
 from landseg.data.problems import Problem
@@ -14,8 +13,7 @@ from landseg.data.sources import LAYOUT_HINT, Source, SourceFile
 from landseg.data.tiles import MAX_FILE_BYTES
 from landseg.errors import DataError
 
-IMAGE_SUFFIXES = (".tif", ".tiff")
-LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+_SUFFIXES = {"images": (".tif", ".tiff"), "labels": (".png", ".tif", ".tiff")}
 LABELLED_SPLITS = ("train", "val")
 _MAX_ID = 200
 _JOB_BYTES = 4 << 20
@@ -69,22 +67,21 @@ def pair(source: Source, files: Sequence[SourceFile]) -> Pairing:
     present = source.folders()
     unused: list[str] = []
     for file in files:
-        path = PurePosixPath(file.path)
-        if any(part.startswith((".", "__")) for part in path.parts):
+        parts = file.path.split("/")  # not pathlib, which keeps every name it has ever seen
+        if any(part.startswith((".", "__")) for part in parts):
             continue
-        split = path.parts[0] if len(path.parts) > 1 and path.parts[0] in SPLITS else ""
+        split = parts[0] if len(parts) > 1 and parts[0] in SPLITS else ""
         present |= {split} - {""}
-        role = path.parts[1] if split and len(path.parts) == 3 else ""
-        suffixes = {"images": IMAGE_SUFFIXES, "labels": LABEL_SUFFIXES}.get(role, ())
-        if path.suffix.lower() not in suffixes:
+        role = parts[1] if split and len(parts) == 3 else ""
+        stem, dot, suffix = parts[-1].rpartition(".")
+        if (dot + suffix).lower() not in _SUFFIXES.get(role, ()):
             if file.path != FILE_NAME:
                 unused.append(file.path)
             continue
-        other = found[split, role].get(path.stem)
-        if problem := _file_problem(file, path, other):
-            result.problems.append(Problem(DataError(source.where(file.path), *problem), split, path.stem))
+        if problem := _file_problem(file, stem, found[split, role].get(stem)):
+            result.problems.append(Problem(DataError(source.where(file.path), *problem), split, stem))
         else:
-            found[split, role][path.stem] = file
+            found[split, role][stem] = file
     if not present:
         error = DataError(source.uri, f"expected folders {', '.join(SPLITS)}, found none of them", LAYOUT_HINT)
         result.problems.append(Problem(error))
@@ -96,13 +93,13 @@ def pair(source: Source, files: Sequence[SourceFile]) -> Pairing:
     return result
 
 
-def _file_problem(file: SourceFile, path: PurePosixPath, other: SourceFile | None) -> tuple[str, str] | None:
+def _file_problem(file: SourceFile, stem: str, other: SourceFile | None) -> tuple[str, str] | None:
     if other is not None:
         return f"{other.path} has the same stem", "one image and one label per tile"
-    if not file.path.isprintable() or "\\" in path.stem:
+    if not file.path.isprintable() or "\\" in stem:
         return "the file name holds characters that are not allowed", "rename it"
-    if len(path.stem) > _MAX_ID:
-        return f"expected a file name of at most {_MAX_ID} characters, found {len(path.stem)}", "rename it"
+    if len(stem) > _MAX_ID:
+        return f"expected a file name of at most {_MAX_ID} characters, found {len(stem)}", "rename it"
     if file.size_bytes > MAX_FILE_BYTES:
         return f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB", "cut it"
     return None

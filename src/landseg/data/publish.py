@@ -32,13 +32,16 @@ class SplitIndex:
         labelled: whether the tiles have labels.
         shards: of the split.
         statistics: over its tiles.
+        num_tiles: rows so far.
     """
 
     path: Path
     labelled: bool
     shards: list[Shard] = field(default_factory=list)
     statistics: SplitStatistics = field(default_factory=SplitStatistics)
-    _rows: list[tuple[str, int]] = field(default_factory=list)
+    num_tiles: int = 0
+    _last_id: str = ""
+    _is_sorted: bool = True
     _file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
@@ -46,38 +49,42 @@ class SplitIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         if self._file is not None:
             self._file.close()
-
-    @property
-    def num_tiles(self) -> int:
-        """Number of rows so far."""
-        return len(self._rows)
+            self._file = None
 
     def add(self, tile: Tile) -> None:
         """Append a row."""
         assert self._file is not None, "the index is a context manager"
-        self._rows.append((tile.id, self._file.tell()))
         row = tile.model_dump(mode="json", exclude_defaults=True)
         self._file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
         self.statistics.add(tile)
+        self._is_sorted = self._is_sorted and self._last_id < tile.id
+        self._last_id = tile.id
+        self.num_tiles += 1
 
     def sort(self) -> None:
-        """Bring the rows into the order of their ids.
+        """Bring the rows into the order of their ids; without scenes and an earlier dataset they are in it.
 
         Raises:
             DataError: two tiles have the same id.
         """
-        if all(a[0] < b[0] for a, b in itertools.pairwise(self._rows)):
+        if self._is_sorted:
             return
-        self._rows.sort()
-        for a, b in itertools.pairwise(self._rows):
-            if a[0] == b[0]:
-                raise DataError(f"tile {a[0]}", "a tile cut from a scene has the name of another", "rename the other")
         unsorted = self.path.with_suffix(".unsorted")
         self.path.rename(unsorted)
         with unsorted.open("rb") as reader, self.path.open("wb") as writer:
-            for _, offset in self._rows:
+            offsets = [0, *itertools.accumulate(len(line) for line in reader)]
+            reader.seek(0)
+            rows = sorted((json.loads(line)["id"], offset) for line, offset in zip(reader, offsets, strict=False))
+            for a, b in itertools.pairwise(rows):
+                if a[0] == b[0]:
+                    raise DataError(f"tile {a[0]}", "a tile cut from a scene has the name of another", "rename it")
+            for _, offset in rows:
                 reader.seek(offset)
                 writer.write(reader.readline())
         unsorted.unlink()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from landseg.data.manifest import SPLITS
 from landseg.data.schema import FILE_NAME
 from landseg.errors import DataError
 
+_MAX_DEPTH = 2
 LAYOUT_HINT = "docs/contracts.md shows the layout"
 
 
@@ -72,7 +74,10 @@ class FolderSource(Source):
         """See :meth:`Source.files`."""
         if not Path(self.uri).is_dir():
             raise DataError(self.uri, "no such dataset folder", LAYOUT_HINT)
-        return _listed(self.uri)
+        found = sorted(_files_below(self.uri, ""), key=lambda file: file.path)
+        if not found:
+            raise DataError(self.uri, "an empty folder", LAYOUT_HINT)
+        return found
 
     def folders(self) -> set[str]:
         """See :meth:`Source.folders`."""
@@ -93,7 +98,11 @@ class PrefixSource(Source):
 
     def files(self) -> list[SourceFile]:
         """See :meth:`Source.files`."""
-        return _listed(self.uri)
+        prefix = self.uri.rstrip("/") + "/"
+        found = [SourceFile(info.uri.removeprefix(prefix), info.size_bytes) for info in storage.list_objects(self.uri)]
+        if not found:
+            raise DataError(self.uri, "no such dataset, or an empty one", LAYOUT_HINT)
+        return found
 
     def folders(self) -> set[str]:
         """See :meth:`Source.folders`; object storage has no empty folders."""
@@ -104,9 +113,16 @@ class PrefixSource(Source):
         return storage.get_bytes(self.where(file.path))
 
 
-def _listed(uri: str) -> list[SourceFile]:
-    prefix = uri.rstrip("/") + "/"
-    found = [SourceFile(info.uri.removeprefix(prefix), info.size_bytes) for info in storage.list_objects(uri)]
-    if not found:
-        raise DataError(uri, "no such dataset, or an empty one", LAYOUT_HINT)
-    return found
+def _files_below(folder: str, prefix: str) -> Iterator[SourceFile]:
+    """Files of a folder and its folders, one by one: there may be very many. A dataset is two folders deep."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    if prefix.count("/") >= _MAX_DEPTH:
+                        continue
+                    yield from _files_below(entry.path, f"{prefix}{entry.name}/")
+                elif entry.is_file():
+                    yield SourceFile(prefix + entry.name, entry.stat().st_size)
+    except OSError as err:
+        raise DataError(folder, f"cannot be read: {err.strerror}") from err
