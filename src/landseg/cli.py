@@ -1,4 +1,4 @@
-"""`landseg <verb>`: one verb per stage, in pipeline order.
+"""`landseg VERB`: the stages in pipeline order, and what looks after runs.
 
 Exit codes: 0 done, 2 user error, 1 a bug, 130 interrupted.
 """
@@ -6,60 +6,73 @@ Exit codes: 0 done, 2 user error, 1 a bug, 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import importlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
 
-from landseg import __version__
+from landseg import __version__, console
+from landseg.console import paint
 from landseg.errors import LandsegError
+from landseg.parser import Parser, near_miss
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-VERBS = ("make-sample-data", "stage-data", "train", "export-probs", "average-probs", "status", "verify", "doctor")
+
+GROUPS = {
+    "stages of the pipeline": ("stage-data", "train", "export-probs", "average-probs"),
+    "runs and results": ("status", "verify"),
+    "this machine": ("make-sample-data", "doctor", "completion"),
+}
+VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line on an error, with the near verb or option where there is one, and status 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        parsed, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            known = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
-            self.error(f"unknown argument {unknown[0]!r}" + (f", did you mean {near[0]}?" if near else ""))
-        return parsed
+def module_name(verb: str) -> str:
+    """The module of a verb: one verb, one file."""
+    return "landseg.completion" if verb == "completion" else f"landseg.stages.{verb.replace('-', '_')}"
 
 
 def _module(verb: str) -> ModuleType:
-    return importlib.import_module(f"landseg.stages.{verb.replace('-', '_')}")
+    return importlib.import_module(module_name(verb))
 
 
 def stage_parser(verb: str) -> argparse.ArgumentParser:
-    """The parser of one verb's flags."""
+    """The parser of one verb's options."""
     module = _module(verb)
-    parser = _Parser(prog=f"landseg {verb}", description=module.HELP, allow_abbrev=False)
+    parser = Parser(f"landseg {verb}", module.HELP, module.EXAMPLE)
     module.add_arguments(parser)
+    group = parser.add_argument_group("general")
+    group.add_argument("-h", "--help", action="help", help="show this help and end")
+    level = group.add_mutually_exclusive_group()
+    level.add_argument(
+        "-v",
+        "--verbose",
+        dest="verbosity",
+        action="store_const",
+        const="verbose",
+        help="also say what is read, found and tried again",
+    )
+    level.add_argument(
+        "-q", "--quiet", dest="verbosity", action="store_const", const="quiet", help="say warnings and errors only"
+    )
     return parser
 
 
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs, for shell completion."""
+    whole = argparse.ArgumentParser(prog="landseg")
+    whole.add_argument("-V", "--version", action="version", version=__version__)
+    verbs = whole.add_subparsers(dest="verb")
+    for verb in VERBS:
+        verbs.add_parser(verb, help=_module(verb).HELP, parents=[stage_parser(verb)], add_help=False)
+    return whole
+
+
 def _usage() -> str:
-    lines = [f"  {verb:18}{_module(verb).HELP}" for verb in VERBS]
-    return "\n".join(
-        [
-            "usage: landseg <verb> [options]",
-            "",
-            *lines,
-            "",
-            "landseg <verb> --help shows a verb's options.",
-            "",
-        ]
-    )
+    lines = ["usage: landseg VERB [options]"]
+    for title, verbs in GROUPS.items():
+        lines += ["", paint(f"{title}:", "bold", sys.stdout), *(f"  {verb:18}{_module(verb).HELP}" for verb in verbs)]
+    return "\n".join([*lines, "", "landseg VERB --help shows a verb's options, landseg --version the version.", ""])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,23 +90,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     verb = arguments[0]
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, 1)
-        hint = f", did you mean {near[0]!r}?" if near else f", expected one of {', '.join(VERBS)}"
-        print(f"landseg: error: unknown verb {verb!r}{hint}", file=sys.stderr)
-        return 2
+        hint = near_miss(verb, VERBS) or f", expected one of {', '.join(VERBS)}"
+        return _fail("landseg", f"unknown verb {verb!r}{hint}")
     args = stage_parser(verb).parse_args(arguments[1:])
+    console.begin(args.verbosity)
     try:
         _module(verb).run(args)
     except LandsegError as err:
-        print(f"landseg {verb}: error: {err}", file=sys.stderr)
-        return 2
+        return _fail(f"landseg {verb}", str(err))
     except OSError as err:
         if err.errno not in _DISK_FULL:
             raise
         where = f"{err.filename}: " if err.filename else ""
-        print(f"landseg {verb}: error: {where}{err.strerror} (free some, or set --scratch)", file=sys.stderr)
-        return 2
+        return _fail(f"landseg {verb}", f"{where}{err.strerror} (free some, or set --scratch)")
     except KeyboardInterrupt:
         print(f"landseg {verb}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _fail(program: str, message: str) -> int:
+    print(f"{program}: {paint('error:', 'red', sys.stderr)} {message}", file=sys.stderr)
+    return 2

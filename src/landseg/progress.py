@@ -1,4 +1,7 @@
-"""Progress of long work: a bar on a terminal, plain lines with rate and ETA in a pod's log. All on stderr."""
+"""Progress of long work: a bar on a terminal, plain lines with rate and ETA in a pod's log; on stderr.
+
+Nothing is shown where only warnings are wanted (`--quiet`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import sys
 import time
 from types import TracebackType
 from typing import Self, TextIO
+
+from landseg.console import is_quiet
 
 _BAR_WIDTH = 24
 
@@ -36,6 +41,7 @@ class Progress:
         self._resumed_at = done
         self._stream = sys.stderr if stream is None else stream
         self._terminal = self._stream.isatty()
+        self._quiet = is_quiet()
         self._interval_s = 0.1 if self._terminal else interval_s
         self._start = self._last = time.monotonic()
         self._note = ""
@@ -47,12 +53,14 @@ class Progress:
         """Count finished units; `note` is shown behind the rate, e.g. `loss 0.41`."""
         self.done += units
         self._note = note or self._note
-        if time.monotonic() - self._last >= self._interval_s:
+        if not self._quiet and time.monotonic() - self._last >= self._interval_s:
             self._show()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._quiet:
+            return
         if self._terminal or time.monotonic() - self._start >= self._interval_s:
             self._show()
         if self._terminal:

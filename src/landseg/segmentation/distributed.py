@@ -19,6 +19,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from landseg import console
 from landseg.errors import ConfigError, LandsegError
 
 J = TypeVar("J")
@@ -135,6 +136,7 @@ def run_processes(function: Callable[[J, Team], None], job: J, processes: int, o
 
 
 def _process(function: Callable[[J, Team], None], job: J, on_gpu: bool, failures: Path) -> None:
+    console.begin()
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = _device(on_gpu, int(os.environ["LOCAL_RANK"]))
     try:

@@ -7,7 +7,6 @@ import inspect
 import json
 import logging
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -35,6 +34,8 @@ from landseg.segmentation.weights import load_pretrained
 # isort: split
 from mmseg.core import build_optimizer
 from mmseg.models.segmentors import BaseSegmentor
+
+_log = logging.getLogger(__name__)
 
 MODEL = "model.pth"
 
@@ -84,7 +85,7 @@ class Trainer:
         with _quiet():
             self.model.init_weights()  # type: ignore[operator]
         if job.pretrained is not None and team.leads:  # the other processes take the leader's weights
-            _say(f"{job.pretrained.name}: {load_pretrained(self.model, job.pretrained)}")
+            _log.info("%s: %s", job.pretrained.name, load_pretrained(self.model, job.pretrained))
         state.seed_everything(job.seed + team.rank, job.deterministic, bool(config.get("cudnn_benchmark", False)))
         if type(self.model).train_step is not BaseSegmentor.train_step:  # type: ignore[attr-defined]
             raise ConfigError("model.type", f"{type(self.model).__name__} has a training step of its own, not mmseg's")
@@ -102,7 +103,7 @@ class Trainer:
             meta={"seed": job.seed, "exp_name": job.name},
         )
         self.runner.register(config, update_from_config(config, self.scaler, fixed_scale, self._reduce))
-        self.store = CheckpointStore(storage.join(job.folder, "checkpoints"), job.scratch, job.keep, _say)
+        self.store = CheckpointStore(storage.join(job.folder, "checkpoints"), job.scratch, job.keep, _log.warning)
         self.monitor = Monitor(
             f"training {job.name}",
             max_iters=self.length.max_iters,
@@ -253,7 +254,8 @@ class Trainer:
         else:
             self.monitor.evaluated(done, found)
             if self.team.leads:
-                _say(f"after {done} iterations: mIoU {found.get('mIoU', float('nan')):.4f} on {self.job.eval_split}")
+                miou = found.get("mIoU", float("nan"))
+                _log.info("after %d iterations: mIoU %.4f on %s", done, miou, self.job.eval_split)
 
     def _publish(self, done: int) -> None:
         """Publish a checkpoint of `done` finished iterations, once."""
@@ -299,13 +301,13 @@ class Trainer:
         self._seconds_before = resume["seconds"]
         self._published = int(resume["iteration"])
         if self.team.leads:
-            _say(f"resuming after {self._published} of {self.length.max_iters} iterations")
+            _log.info("resuming after %d of %d iterations", self._published, self.length.max_iters)
         return self._published
 
     def _stop(self) -> None:
         if self.team.leads:
             self.store.flush()
-            _say("asked to stop; a checkpoint is published, the same command goes on from it")
+            _log.warning("asked to stop; a checkpoint is published, the same command goes on from it")
         self.team.gather(None)  # the end of one process ends all, and the leader may still be publishing
         raise SystemExit(128 + self.stops[0] if self.stops else TERMINATED_STATUS)
 
@@ -397,7 +399,3 @@ def _explained(err: Exception) -> Exception:
     if "DataLoader worker" in text or isinstance(err, ConnectionError | EOFError):
         return LandsegError("data loading", f"a worker died, most likely for memory: {text}", "use fewer --num-workers")
     return err
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

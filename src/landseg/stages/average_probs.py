@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,44 +24,50 @@ from landseg.stages.average_report import render_report
 from landseg.stages.common import StageContext, add_common_arguments, finished, parse_worker, stage_context
 
 HELP = "average models' probabilities into label maps; score the models and the ensemble"
+EXAMPLE = """landseg average-probs --dataset out/dataset.json --probs swin/probs.json --probs resnest/probs.json \\
+      --storage-uri s3://bucket/landseg --run-id first"""
 
+_log = logging.getLogger(__name__)
 _KFP_SCORES = ("mIoU", "mAcc", "aAcc")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    parser.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
-    parser.add_argument(
+    """Declare the verb's options."""
+    group = parser.add_argument_group("what to average")
+    group.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
+    group.add_argument(
         "--probs",
         action="append",
         default=[],
         metavar="REF",
         help="a model's probabilities: manifest or reference; once per model, or several with commas between",
     )
-    parser.add_argument(
+    group.add_argument(
         "--weights",
         default="equal",
         metavar="equal|auto|A,B",
-        help="equal (default); auto: fitted to one half of the labelled val tiles, scored on the other; or one number "
+        help="equal; auto: fitted to one half of the labelled val tiles, scored on the other; or one number "
         "per model in the order of --probs",
     )
-    parser.add_argument(
+    group.add_argument(
         "--temperature",
         choices=("none", "auto"),
         default="none",
-        help="auto: with --weights auto, also fit how sharp each model's probabilities should be (default: none)",
+        help="auto: with --weights auto, also fit how sharp each model's probabilities should be",
     )
-    parser.add_argument(
+    group = parser.add_argument_group("what to write")
+    group.add_argument(
         "--layers",
         default="",
         metavar="A,B",
         help=f"maps to write beside the labels, any of {', '.join(LAYERS)} (default: none)",
     )
-    parser.add_argument("--png-dir", type=Path, metavar="DIR", help="also write the maps to DIR/<split>/")
-    parser.add_argument(
+    group.add_argument("--png-dir", type=Path, metavar="DIR", help="also write the maps to DIR/<split>/")
+    group = parser.add_argument_group("how to compute")
+    group.add_argument(
         "--num-workers", type=int, default=num_cpus(), metavar="N", help="threads (default: the CPUs, %(default)s)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--worker",
         default="1/1",
         metavar="I/N",
@@ -113,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
             found = storage.parallel(lambda shard: (shard, job.finished(shard)), others)
             parts |= {shard: part for shard, part in found if part is not None}
             if len(parts) < len(job.shards):
-                print(f"{len(job.shards) - len(parts)} shards are left to other workers", file=sys.stderr)
+                _log.info("%d shards are left to other workers", len(job.shards) - len(parts))
                 return
             labels = publish(
                 job,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import re
 import tempfile
@@ -19,9 +20,11 @@ from landseg.kfp_io import ExecutorInput, Outputs, artifact_path
 
 D = TypeVar("D", bound=Document)
 
+_log = logging.getLogger(__name__)
+
 
 def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True) -> None:
-    """Add the flags that every stage of the pipeline has."""
+    """Add the options that every stage of the pipeline has."""
     group = parser.add_argument_group("where things go")
     group.add_argument(
         "--storage-uri",
@@ -75,7 +78,9 @@ class StageContext:
         """
         key = digest({"landseg": __version__, "stage": self.stage, **identity})[:12]
         parts = [part for part in (self.stage, name, key) if part]
-        return storage.join(self.storage_uri, "runs", self.run_id, *parts)
+        folder = storage.join(self.storage_uri, "runs", self.run_id, *parts)
+        _log.debug("works in %s", folder)
+        return folder
 
     def reference(self, name: str, given: str | None) -> str:
         """The manifest to read: what the flag `--<name>` gives, else KFP's input artifact of that name.
@@ -96,6 +101,7 @@ class StageContext:
             found = [str(artifact_path(artifact)) for key in wired for artifact in self.inputs[key]]
         if not found:
             raise ConfigError(f"--{name}", "expected a manifest's URI or path, or a reference file; found nothing")
+        _log.debug("reads %s: %s", name, ", ".join(found))
         return found
 
     def publish(self, name: str, loaded: storage.Loaded[Any], facts: dict[str, str | int | float | bool]) -> None:
@@ -108,9 +114,11 @@ class StageContext:
 def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:
     """The manifest in a stage's folder, or None where the stage has not finished there."""
     try:
-        return storage.read_document(kind, storage.join(folder, "manifest.json"))
+        found = storage.read_document(kind, storage.join(folder, "manifest.json"))
     except ObjectNotFoundError:
         return None
+    _log.info("finished before: %s", found.uri)
+    return found
 
 
 def parse_worker(text: str) -> tuple[int, int]:

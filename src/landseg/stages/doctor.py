@@ -18,6 +18,7 @@ from landseg import __version__, storage
 from landseg.errors import ConfigError, LandsegError
 
 HELP = "check versions, compiled ops, GPUs, shared memory, scratch space and object storage"
+EXAMPLE = "landseg doctor --gpus 2 --min-shm-gb 8 --storage-uri s3://bucket/landseg"
 
 PACKAGES = ("numpy", "boto3", "tifffile", "imagecodecs", "zarr", "torch", "torchvision", "mmcv-full", "mmcv")
 _GIB = 1 << 30
@@ -33,17 +34,13 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this verb's flags."""
+    """Declare the verb's options."""
     parser.add_argument(
         "--storage-uri", metavar="URI", help="also write, read, list and delete an object below this URI"
     )
-    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="fail with fewer GPUs (default: 0)")
-    parser.add_argument(
-        "--min-shm-gb", type=float, default=0, metavar="GB", help="fail with less /dev/shm (default: 0)"
-    )
-    parser.add_argument(
-        "--min-scratch-gb", type=float, default=0, metavar="GB", help="fail with less free scratch (default: 0)"
-    )
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="fail with fewer GPUs")
+    parser.add_argument("--min-shm-gb", type=float, default=0, metavar="GB", help="fail with less /dev/shm")
+    parser.add_argument("--min-scratch-gb", type=float, default=0, metavar="GB", help="fail with less free scratch")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 

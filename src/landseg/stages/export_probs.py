@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import logging
 from typing import cast, get_args
 
 from landseg import storage
@@ -19,46 +19,44 @@ from landseg.segmentation.trained import TrainedModel, open_model
 from landseg.stages.common import StageContext, add_common_arguments, finished, parse_worker, stage_context
 
 HELP = "predict the tiles of a staged dataset; store their probabilities"
+EXAMPLE = """landseg export-probs --dataset out/dataset.json --model out/model.json \\
+      --storage-uri s3://bucket/landseg --run-id first"""
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    parser.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
-    parser.add_argument(
+    """Declare the verb's options."""
+    group = parser.add_argument_group("what to predict")
+    group.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
+    group.add_argument(
         "--model",
         metavar="REF",
         help="the model's manifest or reference, or a checkpoint (*.pth) of mmsegmentation 0.x",
     )
-    parser.add_argument(
+    group.add_argument(
         "--name",
         default="",
         metavar="NAME",
         help="the model's name in the run (default: the manifest's; for a checkpoint, that of its backbone)",
     )
-    parser.add_argument(
-        "--splits", default="val,test", metavar="A,B", help="splits to predict, with commas between (default: val,test)"
-    )
-    parser.add_argument(
+    group.add_argument("--splits", default="val,test", metavar="A,B", help="splits to predict, with commas between")
+    group.add_argument(
         "--tta",
         choices=get_args(Tta),
         default="hv",
         help="views to average: none: the tile itself; h: and its mirror image; hv: and its image upside down, weighed "
-        "as mmseg's MultiScaleFlipAug does (default: hv)",
+        "as mmseg's MultiScaleFlipAug does",
     )
-    parser.add_argument(
-        "--dtype",
-        choices=sorted(DTYPES),
-        default=DEFAULT_DTYPE,
-        help="how to store probabilities (default: %(default)s)",
-    )
+    group.add_argument("--dtype", choices=sorted(DTYPES), default=DEFAULT_DTYPE, help="how to store probabilities")
     group = parser.add_argument_group("how to compute")
     group.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16", "fp16"),
         default="auto",
-        help="of the network; auto is the smallest that the device computes in natively (default: auto)",
+        help="of the network; auto is the smallest that the device computes in natively",
     )
-    group.add_argument("--batch-size", type=int, default=4, metavar="N", help="tiles predicted together (default: 4)")
+    group.add_argument("--batch-size", type=int, default=4, metavar="N", help="tiles predicted together")
     group.add_argument(
         "--num-workers",
         type=int,
@@ -106,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
             _export(args, context, model, staged, writer, worker, num_workers)
             probs = writer.publish()
         if probs is None:
-            print("shards are missing that are left to other workers", file=sys.stderr)
+            _log.info("shards are missing that are left to other workers")
             return
         _publish(context, probs)
         print(probs.uri)
@@ -128,10 +126,11 @@ def _check_schema(model: TrainedModel, staged: StagedDataset) -> None:
             "name the same bands in dataset.yaml and stage the dataset again",
         )
     if model.bands not in {None, schema.bands}:
-        print(
-            f"{model.uri}: trained on the TIFF bands {model.bands}; "
-            f"this dataset gives it the bands {schema.bands} of its own TIFFs",
-            file=sys.stderr,
+        _log.warning(
+            "%s: trained on the TIFF bands %s; this dataset gives it the bands %s of its own TIFFs",
+            model.uri,
+            model.bands,
+            schema.bands,
         )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from landseg.data.sample import COMPRESSIONS, DTYPES, SampleOptions, make_sample_dataset
 
 HELP = "draw a small labelled dataset to try landseg with"
+EXAMPLE = "landseg make-sample-data tiles --train 64 --val 16 --test 16"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this verb's flags."""
+    """Declare the verb's options."""
     default = SampleOptions()
     parser.add_argument(
         "directory",
@@ -19,41 +20,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where to write it; an earlier run with the same options is completed",
     )
+    group = parser.add_argument_group("how many tiles")
     for split in ("train", "val", "test"):
-        parser.add_argument(
+        group.add_argument(
             f"--{split}",
             type=int,
             default=getattr(default, split),
             metavar="N",
-            help=f"number of {split} tiles{', which have no labels' if split == 'test' else ''} (default: %(default)s)",
+            help=f"number of {split} tiles{', which have no labels' if split == 'test' else ''}",
         )
-    parser.add_argument(
+    group = parser.add_argument_group("what to draw")
+    group.add_argument(
         "--size",
         dest="size_px",
         type=int,
         default=default.size_px,
         metavar="PX",
-        help="height and width of a tile, at about one metre a pixel (default: %(default)s)",
+        help="height and width of a tile, at about one metre a pixel",
     )
-    parser.add_argument(
+    group.add_argument(
         "--bands",
         type=int,
         choices=(3, 4),
         default=default.bands,
-        help="red, green, blue, and near-infrared as the fourth (default: %(default)s)",
+        help="red, green, blue, and near-infrared as the fourth",
     )
-    parser.add_argument(
+    group.add_argument(
         "--dtype",
         choices=DTYPES,
         default=default.dtype,
-        help="uint16 holds reflectance × 10,000 (default: %(default)s)",
+        help="uint16 holds reflectance × 10,000",
     )
-    parser.add_argument(
-        "--compression", choices=COMPRESSIONS, default=default.compression, help="of the TIFFs (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=default.seed, metavar="N", help="draws other land (default: %(default)s)"
-    )
+    group.add_argument("--compression", choices=COMPRESSIONS, default=default.compression, help="of the TIFFs")
+    group.add_argument("--seed", type=int, default=default.seed, metavar="N", help="draws other land")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import logging
 import time
 
+from landseg.console import is_quiet
 from landseg.data.archives import open_source
 from landseg.data.shards import DEFAULT_SHARD_BYTES
 from landseg.data.staging import Options, Staged, stage_dataset
@@ -16,39 +17,40 @@ from landseg.report.staged import as_json, data_report, gigabytes
 from landseg.stages.common import StageContext, add_common_arguments, stage_context
 
 HELP = "check raw tiles and pack them into indexed shards in object storage"
+EXAMPLE = "landseg stage-data --source tiles --storage-uri s3://bucket/landseg --output-dir out"
+
+_log = logging.getLogger(__name__)
 _SMALLEST_SHARD = 10_000
 _LISTED = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    parser.add_argument(
+    """Declare the verb's options."""
+    group = parser.add_argument_group("what to stage")
+    group.add_argument(
         "--source",
         required=True,
         metavar="URI",
         help="the raw dataset: a folder, s3://bucket/prefix, or a .zip or .tar in either place",
     )
-    parser.add_argument(
+    group.add_argument(
         "--on-bad-tile",
         choices=("fail", "skip"),
         default="fail",
-        help="publish nothing if a tile is bad, or leave bad tiles out (default: %(default)s)",
+        help="publish nothing if a tile is bad, or leave bad tiles out",
     )
-    parser.add_argument(
+    group.add_argument(
         "--max-bad",
         type=int,
         default=10,
         metavar="N",
-        help="with --on-bad-tile skip: publish nothing if more tiles are bad than this (default: %(default)s)",
+        help="with --on-bad-tile skip: publish nothing if more tiles are bad than this",
     )
-    parser.add_argument(
-        "--shard-bytes",
-        type=int,
-        default=DEFAULT_SHARD_BYTES,
-        metavar="N",
-        help="target size of a shard (default: %(default)s)",
+    group = parser.add_argument_group("how to stage")
+    group.add_argument(
+        "--shard-bytes", type=int, default=DEFAULT_SHARD_BYTES, metavar="N", help="target size of a shard"
     )
-    parser.add_argument(
+    group.add_argument(
         "--num-workers", type=int, default=num_cpus(), metavar="N", help="processes (default: the CPUs, %(default)s)"
     )
     add_common_arguments(parser, run_id=False)
@@ -95,13 +97,13 @@ def _publish(context: StageContext, staged: Staged) -> None:
 def _say(report: DataReport, staged: Staged) -> None:
     """The report in a few lines; the files at fault go to stdout, as stderr is for the one line that ends it."""
     for warning in report.warnings:
-        print(f"note: {warning}", file=sys.stderr)
+        _log.warning("%s", warning)
     for problem in report.problems[:_LISTED]:
         action = f" ({problem.action})" if problem.action else ""
         print(f"{problem.severity}: {problem.where}: {problem.problem}{action}")
     if len(report.problems) > _LISTED:
         print(f"... and {len(report.problems) - _LISTED} more")
-    if staged.loaded is None:
+    if staged.loaded is None or is_quiet():
         return
     print(f"dataset {report.name} ({report.dataset_id})")
     for split in report.splits:

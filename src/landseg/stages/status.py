@@ -17,6 +17,7 @@ from landseg.errors import ContractError, ObjectNotFoundError
 from landseg.segmentation.manifest import ModelManifest
 
 HELP = "say how far a run has come, from object storage alone"
+EXAMPLE = "landseg status --storage-uri s3://bucket/landseg --run-id first"
 
 STAGES: dict[str, type[Document]] = {
     "train": ModelManifest,
@@ -49,7 +50,7 @@ class StageState:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
+    """Declare the verb's options."""
     parser.add_argument("--storage-uri", required=True, metavar="URI", help="root in object storage")
     parser.add_argument("--run-id", required=True, metavar="ID", help="the run")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")

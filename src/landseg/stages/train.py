@@ -21,35 +21,49 @@ if TYPE_CHECKING:
     from landseg.segmentation.job import TrainJob
 
 HELP = "train a model; go on from its own checkpoints after an interruption"
+EXAMPLE = """landseg train --name swin --config swin --dataset out/dataset.json \\
+      --storage-uri s3://bucket/landseg --run-id first"""
 
 RESULT = "result.json"
 """Beside the manifest: the curves and speed that the report shows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    parser.add_argument("--name", required=True, metavar="NAME", help="the model's name in the run, e.g. swin")
-    parser.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
-    parser.add_argument(
+    """Declare the verb's options."""
+    group = parser.add_argument_group("what to train")
+    group.add_argument("--name", required=True, metavar="NAME", help="the model's name in the run, e.g. swin")
+    group.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
+    group.add_argument(
         "--config", required=True, metavar="REF", help="an mmseg 0.x config: bundled name, path, s3:// or http(s)://"
     )
-    parser.add_argument(
+    group.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config, as in mmseg"
     )
-    group = parser.add_argument_group("what to train (0, or nothing, means what the config says)")
-    group.add_argument("--epochs", type=int, default=0, metavar="N", help="passes over the training tiles")
-    group.add_argument("--batch-per-gpu", type=int, default=0, metavar="N", help="tiles per process and iteration")
-    group.add_argument("--lr", type=float, default=0.0, metavar="X", help="learning rate")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
-    group.add_argument("--train-splits", default="train", metavar="A,B", help="train (default), or train,val")
+    group = parser.add_argument_group("the recipe")
     group.add_argument(
-        "--pretrained", default="", metavar="URI", help="weights to start from: URL, s3://, path, or none (#sha256=...)"
+        "--epochs", type=int, default=0, metavar="N", help="passes over the training tiles (default: the config's)"
+    )
+    group.add_argument(
+        "--batch-per-gpu",
+        type=int,
+        default=0,
+        metavar="N",
+        help="tiles per process and iteration (default: the config's)",
+    )
+    group.add_argument("--lr", type=float, default=0.0, metavar="X", help="learning rate (default: the config's)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random")
+    group.add_argument("--train-splits", default="train", metavar="A,B", help="train, or train,val")
+    group.add_argument(
+        "--pretrained",
+        default="",
+        metavar="URI",
+        help="weights to start from: URL, s3://, path (all with #sha256=...), or none (default: the config's)",
     )
     group.add_argument(
         "--class-weights",
         default="none",
         choices=("none", "inverse-frequency", "sqrt-inverse-frequency"),
-        help="weights of the classes in the losses, from the numbers of their pixels (default: none)",
+        help="weights of the classes in the losses, from the numbers of their pixels",
     )
     group = parser.add_argument_group("how to train")
     group.add_argument("--gpus", type=int, metavar="N", help="GPUs, one process each; 0: CPU (default: all visible)")
@@ -58,15 +72,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="auto",
         choices=("auto", "fp32", "fp16", "bf16"),
-        help="of the network; auto (default): on GPUs what the config says, on the CPU fp32",
+        help="of the network; auto: on GPUs what the config says, on the CPU fp32",
     )
     group.add_argument(
         "--num-workers", type=int, metavar="N", help="processes per GPU that read tiles (default: from the CPUs)"
     )
     group.add_argument(
-        "--checkpoint-interval", type=int, default=0, metavar="N", help="also publish a checkpoint every N iterations"
+        "--checkpoint-interval",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also publish a checkpoint every N iterations (default: after each epoch only)",
     )
-    group.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints to keep (default: 2)")
+    group.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints to keep")
     group.add_argument("--deterministic", action="store_true", help="ask GPUs for kernels that repeat their results")
     add_common_arguments(parser)
 

@@ -17,13 +17,14 @@ from landseg.progress import Progress
 from landseg.segmentation.manifest import ModelManifest
 
 HELP = "read everything that a manifest names, and compare sizes and checksums"
+EXAMPLE = "landseg verify out/dataset.json"
 
 MANIFESTS: tuple[type[Document], ...] = (DatasetManifest, ModelManifest, ProbsManifest, LabelsManifest)
 _WORKERS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this verb's flags."""
+    """Declare the verb's options."""
     parser.add_argument(
         "manifest",
         metavar="URI",

@@ -65,6 +65,7 @@ def retrying(attempt: Callable[[], R], reached: Callable[[], bool]) -> R:
                 raise StorageError(
                     err.final.where, f"{err.final.problem}; gave up after {number} attempts", err.final.hint
                 ) from err
+            _log.debug("attempt %d failed, the next in %.1f s: %s", number, pause, err.final)
             if number == _ANNOUNCED_ATTEMPT:
                 _log.warning("%s; trying again for up to %.0f s", err.final, budget - (now - failing_since))
             time.sleep(pause)
