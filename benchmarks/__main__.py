@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -10,14 +12,17 @@ from pathlib import Path
 FOLDER = Path("build") / "bench"
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run the named benchmarks, one after another."""
     there = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if "\ndef run(" in path.read_text())
-    if not names or not set(names) <= set(there):
-        print(f"usage: python -m benchmarks NAME ...\n\nNAME: {', '.join(there)}", file=sys.stderr)
-        return 2
-    for name in names:
-        result = importlib.import_module(f"benchmarks.{name}").run()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="+", metavar="NAME", choices=there, help=", ".join(there))
+    parser.add_argument("--repeats", type=int, metavar="N", help="repetitions that medians are taken of, where it says")
+    args = parser.parse_args(arguments)
+    for name in args.names:
+        run = importlib.import_module(f"benchmarks.{name}").run
+        given = args.repeats is not None and "repeats" in inspect.signature(run).parameters
+        result = run(repeats=args.repeats) if given else run()
         FOLDER.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"name": name, **result}, indent=1)
         (FOLDER / f"{name}.json").write_text(text + "\n")

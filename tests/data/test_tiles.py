@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from raw_tiles import random_image
 
+from landseg.data.dataset import to_class_ids
 from landseg.data.manifest import ClassSchema
-from landseg.data.tiles import decode_image, decode_label, label_table
-from landseg.errors import DataError
+from landseg.data.tiles import decode_image, decode_label
+from landseg.errors import ContractError, DataError
 
 
 def tiff(array: np.ndarray, **options) -> bytes:
@@ -123,12 +124,30 @@ def test_tiff_labels():
         decode_label(tiff(random_image(1), photometric="rgb"), "x")
 
 
-def test_label_table():
-    schema = ClassSchema(classes=("a", "b"), palette=((0, 0, 0),) * 2, bands=(1,), label_offset=1, stored_ignore=0)
-    assert label_table(schema)[:4].tolist() == [255, 0, 1, -1]
-    schema = ClassSchema(classes=("a", "b"), palette=((0, 0, 0),) * 2, bands=(1,))
-    table = label_table(schema)
-    assert (table[0], table[1], table[2], table[255]) == (0, 1, -1, 255)
+@given(
+    dtype=st.sampled_from([np.uint8, np.uint16]),
+    num_classes=st.integers(2, 5),
+    offset=st.integers(0, 251),
+    ignored=st.sampled_from([None, 0, 100, 255]),
+    seed=st.integers(0, 99),
+)
+def test_class_ids(dtype: type, num_classes: int, offset: int, ignored: int | None, seed: int):
+    schema = ClassSchema(
+        classes=tuple("abcde"[:num_classes]),
+        palette=((0, 0, 0),) * num_classes,
+        bands=(1,),
+        label_offset=offset,
+        stored_ignore=ignored,
+    )
+    meaning = {offset + i: i for i in range(num_classes)} | {255 if ignored is None else ignored: 255}
+    stored = np.random.default_rng(seed).choice(np.array(list(meaning), dtype), (6, 7))
+    expected = np.vectorize(meaning.get)(stored).astype(np.uint8)
+    np.testing.assert_array_equal(to_class_ids(stored, schema, "x"), expected, strict=True)
+    for value in {0, offset + num_classes, 254, 255, 256, 511} - meaning.keys():
+        if value <= np.iinfo(dtype).max:
+            stored[3, 4] = value
+            with pytest.raises(ContractError, match="outside the class list"):
+                to_class_ids(stored, schema, "x")
 
 
 SEEDS = [

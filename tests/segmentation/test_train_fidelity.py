@@ -49,8 +49,7 @@ class OurTiles(torch.utils.data.Dataset[Any]):
         dataset = TileBatches(staged, job.splits, pipeline, job.seed)
         self.samples = []
         for keys in Schedule(len(dataset), BATCH, 1, 0, job.seed).batches(0, ITERATIONS):
-            batch = dataset.__getitems__(keys)
-            assert isinstance(batch, dict)
+            batch = dataset.read(keys)
             self.samples += [
                 {
                     "img": DataContainer(batch["img"][i], stack=True),

@@ -29,7 +29,7 @@ def _tile(height: int, width: int, bands: int = 3, seed: int = 0) -> tuple[np.nd
 
 def _ours(pipeline: transforms.Pipeline, image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     image, label, pending = pipeline.augment(image, label)
-    size = transforms.target_size(pipeline, [label.shape], ["a"])
+    size = transforms.target_size(pipeline, None, label.shape, "a")
     planes, target = np.empty((image.shape[2], *size), np.float32), np.empty(size, np.uint8)
     pipeline.write(image, label, pending, planes, target)
     return planes, target
@@ -116,14 +116,15 @@ def test_seeding_leaves_the_generator_as_it_was() -> None:
 def test_a_tile_larger_than_the_crop_is_refused_by_name() -> None:
     pipeline = transforms.build_pipeline(STEPS, MEAN, STD)
     with pytest.raises(DataError, match=r"tile big: expected at most 48x56 px.*found 49x56.*smaller tiles"):
-        transforms.target_size(pipeline, [(49, 56)], ["big"])
+        transforms.target_size(pipeline, None, (49, 56), "big")
 
 
 def test_unpadded_tiles_of_one_batch_must_agree() -> None:
     pipeline = transforms.build_pipeline(STEPS[:4], MEAN, STD)
-    assert transforms.target_size(pipeline, [(8, 8), (8, 8)], ["a", "b"]) == (8, 8)
+    assert transforms.target_size(pipeline, None, (8, 8), "a") == (8, 8)
+    assert transforms.target_size(pipeline, (8, 8), (8, 8), "b") == (8, 8)
     with pytest.raises(DataError, match="tile b"):
-        transforms.target_size(pipeline, [(8, 8), (4, 8)], ["a", "b"])
+        transforms.target_size(pipeline, (8, 8), (4, 8), "b")
 
 
 @pytest.mark.parametrize(

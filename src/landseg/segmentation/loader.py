@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from landseg.data.dataset import StagedDataset
 from landseg.data.manifest import Split, Tile
 from landseg.errors import ConfigError, LandsegError
-from landseg.segmentation.transforms import Image, Label, Pipeline, seeded, target_size
+from landseg.segmentation.transforms import SEG_PAD_VALUE, Image, Label, Pipeline, seeded, target_size
 
 SHARED_MEMORY = Path("/dev/shm")
 _PREFETCH = 2
@@ -73,22 +73,7 @@ class Schedule:
             yield [(epoch, int(index)) for index in order[first + self.rank : first + size : self.world_size]]
 
 
-@dataclass(frozen=True)
-class _Slice:
-    """The batch sampler of a DataLoader: a range of iterations."""
-
-    schedule: Schedule
-    start: int
-    stop: int
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return self.schedule.batches(self.start, self.stop)
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-class TileBatches(Dataset[Batch]):
+class TileBatches:
     """Training batches from a staged dataset.
 
     Args:
@@ -101,31 +86,37 @@ class TileBatches(Dataset[Batch]):
     def __init__(self, staged: StagedDataset, splits: Sequence[Split], pipeline: Pipeline, seed: int) -> None:
         self.staged, self.pipeline, self.seed = staged, pipeline, seed
         self.tiles: list[tuple[Split, Tile]] = [(split, tile) for split in splits for tile in staged.tiles(split)]
-        # The loss ignores 255; a dataset may use another value for it.
-        self._labels = np.arange(256, dtype=np.uint8)
-        self._labels[staged.manifest.class_schema.ignore_index] = 255
+        self._ignored = staged.manifest.class_schema.ignore_index
 
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def __getitems__(self, keys: list[Key]) -> Batch | LandsegError:
-        """A batch; an error is returned, because a DataLoader cannot carry exceptions that take several arguments."""
-        try:
-            return self._batch(keys)
-        except LandsegError as err:
-            return err
+    @property
+    def largest_size(self) -> tuple[int, int]:
+        """(height, width) that no sample exceeds, where no step of mmseg's makes larger ones."""
+        sizes = [(tile.height, tile.width) for _, tile in self.tiles]
+        return self.pipeline.size or (max(height for height, _ in sizes), max(width for _, width in sizes))
 
-    def _batch(self, keys: list[Key]) -> Batch:
-        samples = [self._sample(*key) for key in keys]
-        names = [self.tiles[index][1].id for _, index in keys]
-        size = target_size(self.pipeline, [label.shape for _, label, _ in samples], names)
-        images = torch.empty((len(keys), samples[0][0].shape[2], *size), dtype=torch.float32)
-        labels = torch.empty((len(keys), 1, *size), dtype=torch.uint8)
-        metas = []
-        for (image, label, pending), planes, target, name in zip(
-            samples, images.numpy(), labels.numpy(), names, strict=True
-        ):
-            self.pipeline.write(image, label, pending, planes, target[0])
+    def read(self, keys: Sequence[Key], buffer: torch.Tensor | None = None) -> Batch:
+        """Read and transform the tiles of a batch.
+
+        Args:
+            keys: which tiles, and in which epoch.
+            buffer: (bytes,) uint8, large enough, that the batch is written to; None for new memory.
+
+        Raises:
+            DataError: a tile cannot be read, or does not fit.
+        """
+        images = labels = torch.empty(0)
+        metas: list[dict[str, Any]] = []
+        size = self.pipeline.size
+        for number, (epoch, index) in enumerate(keys):
+            name = self.tiles[index][1].id
+            image, label, pending = self._sample(epoch, index)
+            size = target_size(self.pipeline, size, label.shape, name)
+            if number == 0:
+                images, labels = _batch_tensors(buffer, len(keys), image.shape[2], size)
+            self.pipeline.write(image, label, pending, images[number].numpy(), labels[number, 0].numpy())
             shape = (*label.shape, image.shape[2])
             metas.append(
                 {
@@ -144,9 +135,56 @@ class TileBatches(Dataset[Batch]):
     def _sample(self, epoch: int, index: int) -> tuple[Image, Label, Image | None]:
         split, tile = self.tiles[index]
         image = self.staged.read_image(split, tile)
-        label: Label = self._labels[self.staged.read_label(split, tile)]
+        label: Label = self.staged.read_label(split, tile)
+        if self._ignored != SEG_PAD_VALUE:  # what the loss ignores
+            label = np.where(label == self._ignored, np.uint8(SEG_PAD_VALUE), label)
         with seeded(self.seed, epoch, index):
             return self.pipeline.augment(image, label)
+
+
+def _batch_tensors(
+    buffer: torch.Tensor | None, num_tiles: int, bands: int, size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and labels of a batch, one behind the other in a buffer or in new memory."""
+    pixels = num_tiles * size[0] * size[1]
+    if buffer is None:
+        buffer = torch.empty(pixels * (4 * bands + 1), dtype=torch.uint8)
+    images, labels = buffer[: 4 * bands * pixels], buffer[4 * bands * pixels : (4 * bands + 1) * pixels]
+    return images.view(torch.float32).view(num_tiles, bands, *size), labels.view(num_tiles, 1, *size)
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """The batch sampler of a DataLoader: a range of iterations, each with its number."""
+
+    schedule: Schedule
+    start: int
+    stop: int
+
+    def __iter__(self) -> Iterator[tuple[int, list[Key]]]:
+        return enumerate(self.schedule.batches(self.start, self.stop))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class _Filler(Dataset[Batch]):
+    """What workers run: batches, written to slots of shared memory in turn.
+
+    Memory that is shared, mapped and touched once saves each batch the kernel's work on thousands of new pages, which
+    takes a third as long as decoding and transforming the tiles.
+    """
+
+    def __init__(self, tiles: TileBatches, slots: Sequence[torch.Tensor]) -> None:
+        self.tiles, self.slots = tiles, slots
+
+    def __getitems__(self, request: tuple[int, list[Key]]) -> Batch | LandsegError:
+        """A batch; an error is returned, because a DataLoader cannot carry exceptions that take several arguments."""
+        number, keys = request
+        try:
+            return self.tiles.read(keys, self.slots[number % len(self.slots)] if self.slots else None)
+        except LandsegError as err:
+            return err
 
 
 def _as_is(batch: Any) -> Any:
@@ -165,15 +203,18 @@ def training_batches(
 ) -> Generator[Batch, None, None]:
     """The batches of iterations `start` to `stop`; workers live and read ahead across epochs, until it is closed.
 
+    With workers, a batch is valid until the next one is asked for: its memory is then used again.
+
     Raises:
         ConfigError: shared memory is too small for the workers' batches.
         DataError: a tile cannot be read.
     """
+    slots: list[torch.Tensor] = []
     if num_workers:
-        check_shared_memory(dataset, schedule.batch_size, num_workers)
+        slots = _shared_slots(dataset, schedule.batch_size, num_workers)
     loader: DataLoader[Batch] = DataLoader(
-        dataset,
-        batch_sampler=_Slice(schedule, start, stop),
+        _Filler(dataset, slots),
+        batch_sampler=_Slice(schedule, start, stop),  # type: ignore[arg-type]
         collate_fn=_as_is,
         num_workers=num_workers,
         worker_init_fn=_start_worker,
@@ -187,22 +228,23 @@ def training_batches(
         yield batch
 
 
-def check_shared_memory(dataset: TileBatches, batch_size: int, num_workers: int) -> None:
-    """Refuse to start where workers would die of a full /dev/shm, which tells nobody why.
+def _shared_slots(dataset: TileBatches, batch_size: int, num_workers: int) -> list[torch.Tensor]:
+    """Shared memory for the batches that workers may be asked for ahead, and for the one in use.
+
+    There are none where a step of mmseg's decides the size of each batch: workers then make new memory for each.
 
     Raises:
-        ConfigError: it has less room than the workers' batches take.
+        ConfigError: there is less room than the batches take; workers would die of that, which tells nobody why.
     """
-    if not SHARED_MEMORY.is_dir():
-        return
-    tile = dataset.tiles[0][1]
-    height, width = dataset.pipeline.size or (tile.height, tile.width)
-    sample = height * width * (4 * len(dataset.pipeline.mean) + 1)
-    needed, free = sample * batch_size * num_workers * (_PREFETCH + 1), shutil.disk_usage(SHARED_MEMORY).free
-    if needed > free:
+    height, width = dataset.largest_size
+    count, size = num_workers * _PREFETCH + 1, batch_size * height * width * (4 * len(dataset.pipeline.mean) + 1)
+    if SHARED_MEMORY.is_dir() and count * size > (free := shutil.disk_usage(SHARED_MEMORY).free):
         raise ConfigError(
             str(SHARED_MEMORY),
-            f"expected room for {needed >> 20} MiB of batches from {num_workers} workers, found {free >> 20} MiB",
+            f"expected room for {count * size >> 20} MiB of batches from {num_workers} workers, found {free >> 20} MiB",
             "give the container more shared memory (docker: --shm-size; Kubernetes: an emptyDir of medium Memory), "
             "or lower --num-workers",
         )
+    if dataset.pipeline.size is None and dataset.pipeline.mmseg_steps:
+        return []
+    return [torch.empty(size, dtype=torch.uint8).share_memory_() for _ in range(count)]  # type: ignore[no-untyped-call]

@@ -11,7 +11,6 @@ so neither the number of workers nor a restart changes what a sample looks like.
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,15 +52,13 @@ RECIPE_STEPS: tuple[dict[str, Any], ...] = (
 
 @contextlib.contextmanager
 def seeded(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Seed `numpy.random` and `random` for one sample, and restore them afterwards."""
-    before, before_python = np.random.get_state(), random.getstate()
+    """Seed `numpy.random`, where every draw comes from, for one sample; restore it afterwards."""
+    before = np.random.get_state(legacy=False)
     np.random.seed([seed & 0xFFFFFFFF, epoch, index])
-    random.seed(f"{seed}/{epoch}/{index}")
     try:
         yield
     finally:
         np.random.set_state(before)
-        random.setstate(before_python)
 
 
 def _affine(alpha: float = 1.0, beta: float = 0.0) -> Image:
@@ -145,11 +142,9 @@ def _joined(first: Image | None, second: Image | None) -> Image | None:
 
 
 def _in_hsv(image: Image, channel: int, table: Image) -> Image:
-    tables = np.repeat(_VALUES.astype(np.uint8)[:, None], 3, axis=1)
-    tables[:, channel] = table
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    cv2.LUT(hsv, tables[None], dst=hsv)
-    return _uint8(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+    cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
+    return _uint8(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv))
 
 
 def _uint8(array: Any) -> Image:
@@ -215,10 +210,14 @@ class Pipeline:
         if (height, width) != target.shape:
             planes[:] = 0
             target[:] = self.seg_pad_value
+        whole = planes.flags.c_contiguous and (height, width) == target.shape
         order = range(image.shape[2])
         for plane, band in enumerate(reversed(order) if self.reverse else order):
-            values = cv2.LUT(cv2.extractChannel(image, band), table[plane])
-            planes[plane, :height, :width] = values
+            values = cv2.extractChannel(image, band)
+            if whole:
+                cv2.LUT(values, table[plane], dst=planes[plane])
+            else:
+                planes[plane, :height, :width] = cv2.LUT(values, table[plane])
         target[:height, :width] = label
 
     def _run_mmseg(self, image: Image, label: Label) -> tuple[Image, Label]:
@@ -242,20 +241,19 @@ class Pipeline:
         return np.ascontiguousarray(out[..., ::-1] if rgb else out), np.ascontiguousarray(results["gt_semantic_seg"])
 
 
-def target_size(pipeline: Pipeline, shapes: Sequence[tuple[int, int]], names: Sequence[str]) -> tuple[int, int]:
-    """The (height, width) of a batch.
+def target_size(pipeline: Pipeline, size: tuple[int, int] | None, shape: tuple[int, int], name: str) -> tuple[int, int]:
+    """The (height, width) of a batch, given that of the samples before (None for the first) and the next one's.
 
     Raises:
-        DataError: a sample does not fit, or samples differ and nothing pads them.
+        DataError: the sample does not fit, or samples differ and nothing pads them.
     """
-    size = pipeline.size or shapes[0]
-    for (height, width), name in zip(shapes, names, strict=True):
-        if height > size[0] or width > size[1] or (pipeline.size is None and (height, width) != size):
-            raise DataError(
-                f"tile {name}",
-                f"expected at most {size[0]}x{size[1]} px, the crop of the config, found {height}x{width}",
-                "stage the data with smaller tiles, or use a config with RandomCrop and Pad",
-            )
+    size = pipeline.size or size or shape
+    if shape[0] > size[0] or shape[1] > size[1] or (pipeline.size is None and shape != size):
+        raise DataError(
+            f"tile {name}",
+            f"expected at most {size[0]}x{size[1]} px, the crop of the config, found {shape[0]}x{shape[1]}",
+            "stage the data with smaller tiles, or use a config with RandomCrop and Pad",
+        )
     return size
 
 
