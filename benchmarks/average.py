@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,11 @@ REPEATS = 3
 MODELS = ("resnest", "swin")
 
 _OURS = """
-import re, sys
+import re, sys, time
 from pathlib import Path
 from landseg.cli import main
 status = main(sys.argv[1:])
+print(time.process_time())
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 sys.exit(status)
 """
@@ -48,7 +50,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 folder, palette = Path(sys.argv[1]), eval(sys.argv[2])
-start = time.perf_counter()
+start, cpu = time.perf_counter(), time.process_time()
 tiles = sorted(path.name for path in (folder / "swin").iterdir())
 for name in tiles:
     mean = (np.load(folder / "swin" / name) + np.load(folder / "resnest" / name)) / 2
@@ -56,6 +58,7 @@ for name in tiles:
     image.putpalette(palette)
     image.save(folder / "png" / name.replace("npy", "png"))
 print(len(tiles) / (time.perf_counter() - start))
+print((time.process_time() - cpu) / len(tiles))
 """
 
 
@@ -66,30 +69,36 @@ def run() -> dict[str, Any]:
         fields = {model: [made_up_probs(10 * i + n) for i in range(NUM_FIELDS)] for n, model in enumerate(MODELS)}
         flags = {count: _stores(root / str(count), count, fields) for count in (FEW, MANY)}
         _npy_files(root / "peer", fields)
-        ours, peers, few, many = [], [], [], []
+        ours: list[tuple[float, float]] = []
+        peers: list[tuple[float, float]] = []
+        few: list[tuple[float, float, float]] = []
+        many: list[tuple[float, float, float]] = []
         for repeat in range(REPEATS):
             few.append(_command(root, f"few{repeat}", flags[FEW]))
             many.append(_command(root, f"many{repeat}", flags[MANY]))
-            ours.append((MANY - FEW) / (many[-1][0] - few[-1][0]))
+            more = MANY - FEW
+            ours.append((more / (many[-1][0] - few[-1][0]), (many[-1][2] - few[-1][2]) / more))
             peers.append(_peer(root / "peer"))
-        shown = [statistics.median(values) for values in (ours, peers)]
+        rate, peer_rate = _median(ours, 0), _median(peers, 0)
         return {
             "what": f"averaging {len(MODELS)} models x 9 classes x {SIZE_PX} px into PNGs; peer: numpy, float32 .npy",
-            "ours": round(shown[0], 2),
-            "peer": round(shown[1], 2),
-            "ratio": round(shown[0] / shown[1], 2),
+            "ours": round(rate, 2),
+            "peer": round(peer_rate, 2),
+            "ratio": round(rate / peer_rate, 2),
             "unit": "tiles/s",
             "target": 3,
             "cpus": len(os.sched_getaffinity(0)),
-            "whole_command_s": {FEW: _median(few, 0), MANY: _median(many, 0)},
-            "peak_memory_mib": {FEW: _median(few, 1), MANY: _median(many, 1)},
+            "cpu_ms_per_tile": {"ours": round(1e3 * _median(ours, 1), 2), "peer": round(1e3 * _median(peers, 1), 2)},
+            "load_average": os.getloadavg()[0],
+            "whole_command_s": {FEW: round(_median(few, 0), 1), MANY: round(_median(many, 0), 1)},
+            "peak_memory_mib": {FEW: round(_median(few, 1)), MANY: round(_median(many, 1))},
             "peak_memory_ratio": round(_median(many, 1) / _median(few, 1), 3),
             "peak_memory_ratio_target": 1.1,
         }
 
 
-def _median(runs: list[tuple[float, float]], column: int) -> float:
-    return round(statistics.median(run[column] for run in runs), 2)
+def _median(runs: Sequence[tuple[float, ...]], column: int) -> float:
+    return statistics.median(run[column] for run in runs)
 
 
 def _stores(root: Path, count: int, fields: dict[str, list[Any]]) -> list[str]:
@@ -143,15 +152,18 @@ def _npy_files(root: Path, fields: dict[str, list[Any]]) -> None:
             np.save(root / model / f"{number:05d}.npy", probs[number % NUM_FIELDS])
 
 
-def _peer(root: Path) -> float:
+def _peer(root: Path) -> tuple[float, float]:
+    """Returns tiles/s, and CPU seconds per tile."""
     palette = [channel for colour in PALETTE for channel in colour]
     command = [sys.executable, "-c", _PEER, str(root), repr(palette)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    rate, cpu_s = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(rate), float(cpu_s)
 
 
-def _command(root: Path, run_id: str, flags: list[str]) -> tuple[float, float]:
-    """Run the whole command; returns seconds and peak memory in MiB."""
+def _command(root: Path, run_id: str, flags: list[str]) -> tuple[float, float, float]:
+    """Run the whole command; returns seconds, peak memory in MiB and CPU seconds."""
     command = [sys.executable, "-c", _OURS, "average-probs", *flags, "--storage-uri", str(root / "out")]
     start = time.perf_counter()
     done = subprocess.run([*command, "--run-id", run_id], check=True, capture_output=True, text=True)
-    return time.perf_counter() - start, int(done.stdout.split()[-1]) / 1024
+    *_, cpu_s, memory_kib = done.stdout.split()
+    return time.perf_counter() - start, int(memory_kib) / 1024, float(cpu_s)
