@@ -51,6 +51,12 @@ def make_spec(dataset, model, **changes):
     return ProbsSpec(**{**values, **changes})
 
 
+def made_up_views(dataset, split, tile, model):
+    """The views original, horizontal and vertical of a made-up model, and their mean as `--tta hv` weighs them."""
+    views = [made_up_probs(dataset, split, tile, f"{model}{view}") for view in range(3)]
+    return np.float32(0.5) * views[0] + np.float32(0.25) * views[1] + np.float32(0.25) * views[2], views
+
+
 def export(folder, dataset, model, splits=("val", "test"), tiles=None, probs=made_up_probs, **changes):
     """Write a made-up model's probabilities; returns the manifest's URI."""
     by_split = {split: tiles(split) if tiles else dataset.tiles(split) for split in splits}
@@ -59,6 +65,9 @@ def export(folder, dataset, model, splits=("val", "test"), tiles=None, probs=mad
     for plan in writer.pending():
         builder = writer.shard(plan)
         for stored in plan.tiles:
-            builder.add(stored.id, probs(dataset, *lookup[stored.id], model))
+            if "views" in changes:
+                builder.add(stored.id, *made_up_views(dataset, *lookup[stored.id], model))
+            else:
+                builder.add(stored.id, probs(dataset, *lookup[stored.id], model))
         builder.close()
     return writer.publish().uri

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from ensembles import export, made_up_probs, open_dataset, stage
+from ensembles import export, made_up_probs, made_up_views, open_dataset, stage
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,7 +18,7 @@ from landseg.cli import main
 from landseg.ensemble.average import Average, disagreement, entropy, subsets
 from landseg.ensemble.bootstrap import area_scores, interval, resample
 from landseg.ensemble.codec import DTYPES, dequantize, quantize
-from landseg.ensemble.manifest import LabelsManifest
+from landseg.ensemble.manifest import VIEWS, LabelsManifest
 from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.metrics import confusion_matrix, scores
 from landseg.ensemble.parts import Job
@@ -204,6 +204,69 @@ def test_the_whole_stage(staged, exported, dataset, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == labels.uri
 
 
+def test_views_that_were_kept_say_what_they_are_worth(staged, dataset, tmp_path):
+    names, kept = ("resnest", "swin"), {"tta": "hv", "views": VIEWS["hv"]}
+    refs = [export(tmp_path / name, dataset, name, splits=("val",), **kept) for name in names]
+    plain = [
+        export(
+            tmp_path / f"{name}-mean",
+            dataset,
+            name,
+            splits=("val",),
+            tta="hv",
+            probs=lambda *tile: made_up_views(*tile)[0],
+        )
+        for name in names
+    ]
+    assert average(staged, refs, tmp_path / "with") == 0
+    assert average(staged, plain, tmp_path / "without") == 0
+    maps = [label_maps(published(tmp_path / one), "val") for one in ("with", "without")]
+    assert all(np.array_equal(maps[0][name], maps[1][name]) for name in maps[1])
+
+    dtype, schema = DTYPES["companded"], dataset.schema
+    matrices = {(tta, name): 0 for tta in ("none", "h") for name in (*names, "ensemble")}
+    for tile in dataset.tiles("val"):
+        truth = dataset.read_label("val", tile)
+        views = {
+            name: [dequantize(quantize(one, dtype), dtype) for one in made_up_views(dataset, "val", tile, name)[1]]
+            for name in names
+        }
+        for tta, count in (("none", 1), ("h", 2)):
+            sums = {name: np.sum(views[name][:count], axis=0) for name in names}
+            sums["ensemble"] = sums["resnest"] + sums["swin"]
+            for name, total in sums.items():
+                labels = total.argmax(axis=0).astype(np.uint8)
+                matrices[tta, name] += confusion_matrix(truth, labels, schema.num_classes, schema.ignore_index)
+    summaries = [json.loads((tmp_path / one / "out" / "summary.json").read_text()) for one in ("with", "without")]
+    assert "views" not in summaries[1]["splits"]["val"]
+    found = summaries[0]["splits"]["val"].pop("views")
+    assert summaries[0]["splits"] == summaries[1]["splits"]
+    everything = summaries[0]["models"] | {"ensemble": summaries[0]["ensemble"]}
+    assert {(tta, name) for tta, by_name in found.items() for name in by_name} == matrices.keys()
+    for (tta, name), matrix in matrices.items():
+        one = found[tta][name]
+        assert one["scores"] == pytest.approx(scores(matrix, schema.classes))
+        add, (low, high) = one["all_views_add"]["mIoU"], one["all_views_add"]["interval"]
+        assert add == everything[name]["mIoU"] - one["scores"]["mIoU"]
+        assert low <= add <= high
+        assert add > 0  # more made-up views are less noise
+        low, high = one["intervals"]["mIoU"]
+        assert low <= one["scores"]["mIoU"] <= high
+    page = (tmp_path / "with" / "out" / "report.html").read_text()
+    assert "Flip views" in page
+    assert "Flip views" not in (tmp_path / "without" / "out" / "report.html").read_text()
+
+
+def test_views_of_some_models_alone_are_not_scored_and_that_is_said(staged, exported, dataset, tmp_path, capsys):
+    one = export(tmp_path / "views", dataset, "viewed", tta="hv", views=VIEWS["hv"])
+    assert average(staged, [one, exported["swin"]], tmp_path) == 0
+    assert "views are scored only where every model keeps the same: not swin" in capsys.readouterr().err
+    assert "views" not in json.loads((tmp_path / "out" / "summary.json").read_text())["splits"]["val"]
+    assert average(staged, [one], tmp_path, run_id="alone") == 0
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())["splits"]["val"]["views"]
+    assert found["h"]["viewed"] == found["h"]["ensemble"]
+
+
 def test_a_rerun_does_no_work_and_writes_its_outputs_again(staged, exported, tmp_path):
     refs = [exported["swin"], exported["resnest"]]
     average(staged, refs, tmp_path)
@@ -387,7 +450,7 @@ def test_tiles_of_all_sizes(staged, dataset, tmp_path):
         tmp_path,
     )
     parts = [job.process(shard) for shard in job.shards]
-    assert write_archive(job, parts, "labels", tmp_path / "labels.tar") == 5
+    assert write_archive(job, job.shards, "labels", tmp_path / "labels.tar") == 5
     with tarfile.open(tmp_path / "labels.tar") as tar:
         sizes = {info.name: Image.open(tar.extractfile(info)).size for info in tar}
     assert sizes == {f"{tile.id}.png": (tile.width, tile.height) for tile in tiles("test")}

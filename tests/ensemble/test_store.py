@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
+from pydantic import ValidationError
 
 from landseg import storage
 from landseg.data.manifest import Tile
@@ -57,11 +60,15 @@ def probs_of(tile):
     return raised / raised.sum(axis=0)
 
 
+def views_of(tile, spec):
+    return [np.roll(probs_of(tile), i + 1, axis=0) for i in range(len(spec.views))]
+
+
 def write(writer, plans):
     for plan in plans:
         builder = writer.shard(plan)
         for tile in plan.tiles:
-            builder.add(tile.id, probs_of(tile))
+            builder.add(tile.id, probs_of(tile), views_of(tile, writer.spec))
         builder.close()
 
 
@@ -114,6 +121,92 @@ def test_plain_zarr_and_xarray_read_it(tmp_path, dtype):
     assert array.shape == (9 + 8 + 8, 3, 32, 32)
     np.testing.assert_array_equal(array[3], quantize(probs_of(tiles[4]), DTYPES[dtype]))
     assert set(dict(zarr.open_group(tmp_path / "probs.zarr", mode="r").groups())) == {"val"}
+
+
+WITHOUT_LANDSEG = """
+import sys, xarray, zarr
+root, tile, name = sys.argv[1:]
+
+split = xarray.open_zarr(f"{root}/val/32x32")
+probs = split.probs.sel(tile=tile)
+water = probs.sel({"class": "water"})[: int(probs.height), : int(probs.width)]
+
+tree = xarray.open_datatree(f"{root}/val", engine="zarr")
+ids = [str(one) for group in tree.children.values() for one in group.tile.values]
+group = zarr.open_group(f"{root}/val/32x32", mode="r")
+row = list(group["tile"][:]).index(tile)
+same = group["probs"][row, list(group["class"][:]).index("water")] * group["probs"].attrs["scale_factor"]
+assert (same[: water.shape[0], : water.shape[1]] == water.values).all()
+assert not any(module.startswith("landseg") for module in sys.modules)
+water.values.astype("float32").tofile(name)
+print(*sorted(ids), *water.shape, split.attrs["model"])
+"""
+
+
+def test_whoever_has_no_landseg_reads_what_several_workers_wrote(tmp_path):
+    tiles = make_tiles(33, MIXED)
+    for worker in (1, 2, 0):
+        writer = ProbsWriter(str(tmp_path), make_spec(), {"val": tiles})
+        write(writer, writer.pending(worker, 3))
+    writer.publish()
+    script = [sys.executable, "-I", "-c", WITHOUT_LANDSEG, str(tmp_path / "probs.zarr"), "t0005", str(tmp_path / "w")]
+    done = subprocess.run(script, cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [*(tile.id for tile in tiles), "30", "32", "swin"]
+    expected = dequantize(quantize(probs_of(tiles[5]), DTYPES["companded"]), DTYPES["companded"])[2]
+    found = np.fromfile(tmp_path / "w", np.float32).reshape(30, 32)
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def with_views():
+    return make_spec(views=("original", "horizontal", "vertical"))
+
+
+def test_views_are_kept_beside_their_mean(tmp_path):
+    tiles = make_tiles(9, MIXED)
+    writer = ProbsWriter(str(tmp_path / "views"), with_views(), {"val": tiles})
+    write(writer, writer.pending())
+    reader = ProbsReader.open(writer.publish().uri)
+    write(plain := ProbsWriter(str(tmp_path / "plain"), make_spec(), {"val": tiles}), plain.pending())
+    plain.publish()
+    by_id = {tile.id: tile for tile in tiles}
+    for index, shard in enumerate(reader.manifest.splits["val"]):
+        assert (tmp_path / "views" / shard.path).read_bytes() == (tmp_path / "plain" / shard.path).read_bytes()
+        for view in range(3):
+            with reader.shard("val", index, tmp_path, view) as opened:
+                for position, tile in enumerate(shard.tiles):
+                    expected = views_of(by_id[tile.id], reader.spec)[view]
+                    np.testing.assert_array_equal(opened.read(position), quantize(expected, DTYPES["companded"]))
+    group = xarray.open_zarr(tmp_path / "views" / "probs.zarr" / "val" / "32x32")
+    assert list(group.view.values) == ["original", "horizontal", "vertical"]
+    found = group.views.sel(view="horizontal", tile="t0000").values
+    np.testing.assert_allclose(found, views_of(tiles[0], reader.spec)[1], atol=0.01)
+
+
+def test_a_shard_without_one_of_its_views_is_written_again(tmp_path):
+    writer = ProbsWriter(str(tmp_path), with_views(), {"val": make_tiles(20)})
+    plans = writer.pending()
+    write(writer, plans)
+    (tmp_path / plans[3].view_path(2)).unlink()
+    assert writer.publish() is None
+    assert writer.pending() == [plans[3]]
+    write(writer, writer.pending())
+    reader = ProbsReader.open(writer.publish().uri)
+    path = tmp_path / reader.manifest.splits["val"][3].views[1].path
+    path.write_bytes(path.read_bytes()[::-1])
+    with reader.shard("val", 3, tmp_path), reader.shard("val", 3, tmp_path, 0):
+        pass
+    with pytest.raises(DamagedObjectError, match="views/c/1/3"), reader.shard("val", 3, tmp_path, 1):
+        pass
+
+
+def test_views_that_are_not_those_promised_are_refused(tmp_path):
+    writer = ProbsWriter(str(tmp_path), with_views(), {"val": make_tiles(1)})
+    with pytest.raises(DataError, match="found 2 views"):
+        writer.shard(writer.plan[0]).add(
+            "t0000", probs_of(writer.plan[0].tiles[0]), [probs_of(writer.plan[0].tiles[0])] * 2
+        )
+    with pytest.raises(ValidationError, match="are not those of tta"):
+        make_spec(tta="h", views=("original", "vertical"))
 
 
 def test_zarr_writes_the_same_shards(tmp_path):
@@ -237,6 +330,7 @@ def test_manifest_of_an_unknown_version_is_refused(tmp_path):
         lambda shard: shard.update(path="../../other"),
         lambda shard: shard["tiles"].append(["another", 6, 6]),
         lambda shard: shard["tiles"].clear(),
+        lambda shard: shard.update(views=[{key: shard[key] for key in ("path", "size_bytes", "sha256")}]),
     ],
 )
 def test_manifest_that_contradicts_itself_is_refused(tmp_path, change):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -118,6 +119,33 @@ def test_probabilities_are_the_predictors(place: Place) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_views_are_stored_beside_the_same_mean(place: Place) -> None:
+    assert main(place.arguments("views", "--views", "each", "--output-dir", str(place.store / "views"))) == 0
+    means, stored = (
+        {name.partition("probs.zarr")[2]: data for name, data in place.files(run_id).items() if "/probs/c/" in name}
+        for run_id in ("one", "views")
+    )
+    assert means == stored
+    alone = {}
+    for tta in ("none", "h"):
+        flags = ["--tta", tta, "--output-dir", str(place.store / tta)]
+        assert main(place.arguments(tta, *flags)) == 0
+        alone[tta] = ProbsReader.open(str(place.store / tta / "probs.json"))
+    reader, dtype = ProbsReader.open(str(place.store / "views" / "probs.json")), DTYPES["companded"]
+    assert reader.spec.views == ("original", "horizontal", "vertical")
+    for index, shard in enumerate(reader.manifest.splits["val"]):
+        with contextlib.ExitStack() as stack:
+            views = [stack.enter_context(reader.shard("val", index, place.store, view)) for view in range(3)]
+            for position, tile in enumerate(shard.tiles):
+                original, horizontal, vertical = (dequantize(view.read(position), dtype) for view in views)
+                found = {"none": original, "h": (original + horizontal) / 2}
+                for tta, expected in found.items():
+                    values = dequantize(alone[tta].read_tile("val", tile.id), dtype)
+                    np.testing.assert_allclose(values, expected, atol=33 / 4096)
+                mean = dequantize(reader.read_tile("val", tile.id), dtype)
+                np.testing.assert_allclose(mean, (2 * original + horizontal + vertical) / 4, atol=33 / 4096)
+
+
 def test_the_reference_says_what_is_there(place: Place) -> None:
     path = place.store / "out" / "probs.json"
     reference = Reference.parse(path.read_bytes(), path)
@@ -172,6 +200,7 @@ def test_killed_at_any_moment_it_goes_on(place: Place) -> None:
         (["--splits", "val,val"], "--splits: expected different splits"),
         (["--splits", ","], "--splits: expected different splits"),
         (["--worker", "3/2"], "--worker: expected I/N"),
+        (["--tta", "none", "--views", "each"], "--views each: expected --tta h or hv"),
         (["--batch-size", "0"], "--batch-size: expected at least 1"),
         (["--model", "absent.json"], "absent.json: no such file"),
         (["--model", "DATASET"], "expected a document of kind 'landseg.model'"),

@@ -18,8 +18,10 @@ CONFIDENCE = 0.95
 RESAMPLES = 1000
 _SEED = 0
 _MIN_TILES = 2
-_BLOCK = 50
-"""Draws at a time: bounds memory at any number of tiles."""
+_BLOCK = 1 << 21
+"""Draws times tiles at a time, and"""
+_TILES = 1 << 13
+"""tiles at a time: they bound memory at any number of tiles."""
 
 
 def resample(areas: NDArray[np.int64]) -> NDArray[np.float64] | None:
@@ -34,13 +36,18 @@ def resample(areas: NDArray[np.int64]) -> NDArray[np.float64] | None:
     num_tiles = len(areas)
     if num_tiles < _MIN_TILES:
         return None
-    flat = areas.reshape(num_tiles, -1).astype(np.float64)
+    flat = areas.reshape(num_tiles, -1)
     rng = np.random.default_rng(_SEED)
-    blocks = []
-    for start in range(0, RESAMPLES, _BLOCK):
-        times = rng.multinomial(num_tiles, np.full(num_tiles, 1 / num_tiles), min(_BLOCK, RESAMPLES - start))
-        blocks.append(times.astype(np.float64) @ flat)  # whole numbers below 2^53: exact in any order
-    return np.concatenate(blocks).reshape(RESAMPLES, *areas.shape[1:])
+    sums = np.zeros((RESAMPLES, flat.shape[1]))
+    draws = max(1, min(RESAMPLES, _BLOCK // num_tiles))
+    for first in range(0, RESAMPLES, draws):
+        block = sums[first : first + draws]
+        times = rng.multinomial(num_tiles, np.full(num_tiles, 1 / num_tiles), len(block))
+        for start in range(0, num_tiles, _TILES):
+            tiles = slice(start, start + _TILES)
+            # Whole numbers below 2^53: exact in any order.
+            block += times[:, tiles].astype(np.float64) @ flat[tiles].astype(np.float64)
+    return sums.reshape(RESAMPLES, *areas.shape[1:])
 
 
 def area_scores(areas: NDArray[np.float64], classes: Sequence[str]) -> dict[str, NDArray[np.float64]]:

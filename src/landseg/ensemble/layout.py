@@ -3,7 +3,8 @@
     <folder>/manifest.json                     written last: present means complete
     <folder>/probs.zarr/<split>/<H>x<W>/       a Zarr v3 group of the tiles of about one size
         probs                                  (tile, class, y, x), one chunk per tile, shards of several tiles
-        tile, class                            coordinates: tile ids and class names
+        views                                  (view, tile, class, y, x), where views are kept: likewise
+        tile, class, view                      coordinates: tile ids, names of classes and views
         height, width                          per tile: its own size, where tiles are smaller than the array
     <folder>/records/                          one record per finished shard, by which a killed writer resumes
 
@@ -54,6 +55,10 @@ class ShardPlan:
     def path(self) -> str:
         """The object, relative to the folder."""
         return f"{ROOT}/{self.split}/{self.array}/probs/c/{self.index}/0/0/0"
+
+    def view_path(self, view: int) -> str:
+        """The object of the same tiles in one view, relative to the folder."""
+        return f"{ROOT}/{self.split}/{self.array}/views/c/{view}/{self.index}/0/0/0"
 
     @property
     def record(self) -> str:
@@ -116,29 +121,36 @@ def _create_group(root: Any, name: str, spec: ProbsSpec, shards: Sequence[ShardP
     num_classes = len(spec.classes)
     chunk = (num_classes, *first.canvas)
     group = root.create_group(name, attributes={**spec.model_dump(mode="json"), "split": first.split})
-    group.create_array(
-        "probs",
-        shape=(len(tiles), *chunk),
-        chunks=(1, *chunk),
-        shards=(first.capacity, *chunk),
-        dtype=dtype.stored,
-        fill_value=0,
-        compressors=zarr.codecs.BloscCodec(
-            cname=BLOSC_CNAME,
-            clevel=BLOSC_CLEVEL,
-            shuffle="shuffle",
-            typesize=dtype.stored.itemsize,
-            blocksize=BLOSC_BLOCK_BYTES,
-        ),
-        dimension_names=("tile", "class", "y", "x"),
-        attributes={"coordinates": "height width", **({"scale_factor": dtype.unit} if dtype.levels else {})},
-    )
-    coordinates: Mapping[str, tuple[str, Any]] = {
+
+    def create(key: str, axes: Mapping[str, int]) -> None:
+        group.create_array(
+            key,
+            shape=(*axes.values(), len(tiles), *chunk),
+            chunks=(*(1 for _ in axes), 1, *chunk),
+            shards=(*(1 for _ in axes), first.capacity, *chunk),
+            dtype=dtype.stored,
+            fill_value=0,
+            compressors=zarr.codecs.BloscCodec(
+                cname=BLOSC_CNAME,
+                clevel=BLOSC_CLEVEL,
+                shuffle="shuffle",
+                typesize=dtype.stored.itemsize,
+                blocksize=BLOSC_BLOCK_BYTES,
+            ),
+            dimension_names=(*axes, "tile", "class", "y", "x"),
+            attributes={"coordinates": "height width", **({"scale_factor": dtype.unit} if dtype.levels else {})},
+        )
+
+    create("probs", {})
+    coordinates: dict[str, tuple[str, Any]] = {
         "tile": ("tile", np.array([tile.id for tile in tiles], object)),
         "class": ("class", np.array(spec.classes, object)),
         "height": ("tile", np.array([tile.height for tile in tiles], np.int32)),
         "width": ("tile", np.array([tile.width for tile in tiles], np.int32)),
     }
+    if spec.views:
+        create("views", {"view": len(spec.views)})
+        coordinates["view"] = ("view", np.array(spec.views, object))
     for key, (dimension, values) in coordinates.items():
         array = group.create_array(
             key,

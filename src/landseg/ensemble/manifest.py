@@ -11,10 +11,18 @@ from landseg.documents import Blob, Document, Model, Sha256
 
 DtypeName = Literal["companded", "uint8", "uint12", "uint16", "float16", "float32"]
 Tta = Literal["none", "h", "hv"]
+View = Literal["original", "horizontal", "vertical"]
 Precision = Literal["fp32", "bf16", "fp16"]
 LayerName = Literal["entropy", "disagreement"]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Px = Annotated[int, Field(ge=1)]
+
+VIEWS: dict[Tta, tuple[View, ...]] = {
+    "none": ("original",),
+    "h": ("original", "horizontal"),
+    "hv": ("original", "horizontal", "vertical"),
+}
+"""The views of each `--tta`: the tile itself, and its flips."""
 
 
 class StoredTile(NamedTuple):
@@ -26,17 +34,19 @@ class StoredTile(NamedTuple):
 
 
 class ProbsShard(Blob):
-    """One object of a Zarr array.
+    """One object of a Zarr array, and what belongs to the same tiles.
 
     Attributes:
         canvas: height and width of the array's chunks: those of the largest tile in the array.
         capacity: chunks in a full shard of the array; the array's last shard may hold fewer tiles.
         tiles: in the order of the array's first axis.
+        views: where views are kept, the same tiles' object of each view, in the order of :attr:`ProbsSpec.views`.
     """
 
     canvas: tuple[Px, Px]
     capacity: Px
     tiles: Annotated[tuple[StoredTile, ...], Field(min_length=1)]
+    views: tuple[Blob, ...] = ()
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
@@ -59,6 +69,7 @@ class ProbsSpec(Model):
         classes: names in the order of the probabilities.
         dtype: how a probability is stored (:mod:`landseg.ensemble.codec`).
         tta: views averaged: none; original and horizontal flip; and vertical flip.
+        views: the views that are stored one by one beside their mean, all of `tta` or none.
         precision: floating-point type of the network's forward pass.
     """
 
@@ -70,7 +81,14 @@ class ProbsSpec(Model):
     classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=255)]
     dtype: DtypeName
     tta: Tta
+    views: tuple[View, ...] = ()
     precision: Precision
+
+    @model_validator(mode="after")
+    def _views_of_tta(self) -> Self:
+        if self.views not in {(), VIEWS[self.tta]}:
+            raise ValueError(f"views {self.views} are not those of tta {self.tta}")
+        return self
 
 
 class ProbsManifest(Document):
@@ -91,6 +109,8 @@ class ProbsManifest(Document):
             ids = [tile.id for tile in self.tiles(split)]
             if len(set(ids)) != len(ids):
                 raise ValueError(f"a tile is stored twice in split {split}")
+            if any(len(shard.views) != len(self.spec.views) for shard in self.splits[split]):
+                raise ValueError(f"a shard of split {split} has other views than {self.spec.views}")
         return self
 
     def tiles(self, split: Split) -> list[StoredTile]:

@@ -60,8 +60,9 @@ def affordable_threads(members: Sequence[Member], wanted: int) -> int:
     """How many threads may work at once: at most `wanted`, and so few that their tiles fit into 768 MiB."""
     manifest = members[0].reader.manifest
     largest = max(shard.canvas[0] * shard.canvas[1] for shards in manifest.splits.values() for shard in shards)
-    # Each model's tile and two temporary arrays, were they float32.
-    tile_bytes = 4 * len(manifest.spec.classes) * largest * (len(members) + 2)
+    # Each model's tile, its views where they are kept, and two temporary arrays, were they float32.
+    planes = sum(1 + len(member.reader.spec.views) for member in members) + 2
+    tile_bytes = 4 * len(manifest.spec.classes) * largest * planes
     return max(1, min(wanted, _MEMORY_BYTES // tile_bytes))
 
 

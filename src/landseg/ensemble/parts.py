@@ -26,9 +26,10 @@ from landseg.ensemble.codec import Stored
 from landseg.ensemble.fit import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fit import Fit
 from landseg.ensemble.labels import encode_grey, encode_png, tar_member
-from landseg.ensemble.manifest import LayerName
+from landseg.ensemble.manifest import LayerName, Tta
 from landseg.ensemble.members import Member, make_average, open_shards
 from landseg.ensemble.metrics import class_areas, confusion_matrix
+from landseg.ensemble.views import FewerViews, fewer_views, open_views
 
 SAMPLES = 64
 """A tile's disagreement and entropy are means over a grid of at least so many pixels in both directions."""
@@ -52,6 +53,7 @@ class TileResult(Model):
         areas: per ensemble of :func:`landseg.ensemble.average.subsets`: per class, pixels that are right, pixels of the
             truth, pixels of the prediction, among those that are scored (none, in a tile that weights were fitted to);
             None where the tile has no label.
+        view_areas: likewise of each model, then of the ensemble, with fewer views (:mod:`landseg.ensemble.views`).
     """
 
     id: TileId
@@ -61,6 +63,7 @@ class TileResult(Model):
     entropy: Annotated[float, Field(ge=0, le=1)]
     differing: Annotated[float, Field(ge=0, le=1)]
     areas: tuple[Matrix, ...] | None
+    view_areas: dict[Tta, tuple[Matrix, ...]]
 
 
 class Part(Model):
@@ -106,6 +109,11 @@ class Job:
         return make_average(self.members)
 
     @functools.cached_property
+    def fewer_views(self) -> tuple[FewerViews, ...]:
+        """Ensembles of fewer views, to be scored beside."""
+        return tuple(FewerViews(tta, self.members) for tta in fewer_views(self.members))
+
+    @functools.cached_property
     def _fitted_on(self) -> frozenset[tuple[Split, str]]:
         return frozenset((FITTED_SPLIT, tile_id) for tile_id in (self.fit.fitted_on if self.fit else ()))
 
@@ -117,15 +125,24 @@ class Job:
 
     def finished(self, shard: tuple[Split, int]) -> Part | None:
         """The part of a shard, or None where it has still to be made."""
-        uri = storage.join(self.folder, _record(shard))
-        if storage.stat(uri) is None:
+        if storage.stat(storage.join(self.folder, _record(shard))) is None:
             return None
-        part = validate(Part, storage.get_bytes(uri), uri)
+        part = self.part(shard)
         for archive in part.archives.values():
             found = storage.stat(storage.join(self.folder, archive.path))
             if found is None or found.size_bytes != archive.size_bytes:
                 return None
         return part
+
+    def part(self, shard: tuple[Split, int]) -> Part:
+        """The part of a shard that is known to be finished.
+
+        Raises:
+            StorageError: it is gone.
+            ContractError: it is not what was written.
+        """
+        uri = storage.join(self.folder, _record(shard))
+        return validate(Part, storage.get_bytes(uri), uri)
 
     def process(self, shard: tuple[Split, int]) -> Part:
         """Average a shard and write its part."""
@@ -133,10 +150,16 @@ class Job:
         data = {kind: bytearray() for kind in (LABELS, *self.layers)}
         results: list[TileResult] = []
         confusions: NDArray[np.int64] | None = None
-        with open_shards(self.members, split, index, self.scratch) as readers:
+        wanted = [fewer.tta for fewer in self.fewer_views if self.dataset.manifest.splits[split].labelled]
+        with (
+            open_shards(self.members, split, index, self.scratch) as readers,
+            open_views(self.members, wanted, split, index, self.scratch) as view_readers,
+        ):
             for position, stored in enumerate(readers[0].shard.tiles):
+                tile = self.tiles[split][stored.id]
                 prepared = self.average.prepare([reader.read(position) for reader in readers])
-                result, blocks, matrices = self._tile(split, self.tiles[split][stored.id], prepared)
+                views = [[one.read(position) for one in each] for each in view_readers]
+                result, blocks, matrices = self._tile(split, tile, prepared, views)
                 spans = {kind: (len(data[kind]), len(block)) for kind, block in blocks.items()}
                 results.append(result.model_copy(update={"spans": spans}))
                 for kind, block in blocks.items():
@@ -158,7 +181,7 @@ class Job:
         return Blob(path=path, size_bytes=len(data), sha256=sha256_hex(data))
 
     def _tile(
-        self, split: Split, tile: Tile, prepared: Sequence[Stored]
+        self, split: Split, tile: Tile, prepared: Sequence[Stored], views: Sequence[Sequence[Stored]]
     ) -> tuple[TileResult, dict[str, bytes], NDArray[np.int64] | None]:
         """The tile's result without spans, its tar blocks, and (N + 1, C, C) confusion matrices if it has a label."""
         schema, average = self.dataset.schema, self.average
@@ -168,12 +191,18 @@ class Job:
         sampled = [np.ascontiguousarray(values[:, ::every, ::every]) for values in prepared]
         alone = average.labels(sampled, [(model,) for model in range(len(prepared))])
         areas, matrices = None, None
+        view_areas: dict[Tta, tuple[Matrix, ...]] = {}
         if tile.label is not None:
             truth = self.dataset.read_label(split, tile)
             if (split, tile.id) in self._fitted_on:
                 truth = np.full_like(truth, schema.ignore_index)  # it would flatter the weights it chose
-            found = [confusion_matrix(truth, one, schema.num_classes, schema.ignore_index) for one in labels]
+            count = functools.partial(
+                confusion_matrix, truth, num_classes=schema.num_classes, ignore_index=schema.ignore_index
+            )
+            found = [count(one) for one in labels]
             areas = tuple(_nested(class_areas(matrix)) for matrix in found)
+            for fewer in self.fewer_views:
+                view_areas[fewer.tta] = tuple(_nested(class_areas(count(one))) for one in fewer.labels(views))
             by_subset = dict(zip(wanted, found, strict=True))
             matrices = np.stack([*(by_subset[(model,)] for model in range(len(prepared))), found[-1]])
         result = TileResult(
@@ -184,6 +213,7 @@ class Job:
             entropy=float(entropy(average.mean(sampled)).mean(dtype=np.float64)),
             differing=differing_share(alone),
             areas=areas,
+            view_areas=view_areas,
         )
         images = {LABELS: encode_png(labels[-1], schema)}
         for layer in self.layers:

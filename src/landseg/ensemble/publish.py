@@ -12,7 +12,7 @@ from landseg.data.manifest import Split
 from landseg.documents import Blob, sha256_hex
 from landseg.ensemble.labels import write_tar
 from landseg.ensemble.manifest import LabelsManifest, MapArchive
-from landseg.ensemble.parts import LABELS, Job, Part
+from landseg.ensemble.parts import LABELS, Job
 from landseg.ensemble.scenes import write_scenes
 from landseg.ensemble.summary import Scoring, SplitResult, combine, ranking, score, summarise
 
@@ -32,23 +32,23 @@ class Outcome:
     scorings: tuple[Scoring, ...]
 
 
-def publish(job: Job, parts: Sequence[Part], report: Callable[[Outcome], str]) -> storage.Loaded[LabelsManifest]:
+def publish(job: Job, report: Callable[[Outcome], str]) -> storage.Loaded[LabelsManifest]:
     """Write everything, the manifest last. Nothing in it depends on time, place or the number of workers.
 
     Args:
-        job: the ensemble.
-        parts: of all shards, in the order of `job.shards`.
+        job: the ensemble; all its parts are finished. They are read one after the other: of many tiles, all that was
+            found would not fit into memory.
         report: renders the HTML report.
     """
-    by_split: dict[Split, list[Part]] = {}
-    for (split, _), part in zip(job.shards, parts, strict=True):
-        by_split.setdefault(split, []).append(part)
+    by_split: dict[Split, list[tuple[Split, int]]] = {}
+    for shard in job.shards:
+        by_split.setdefault(shard[0], []).append(shard)
 
     def archives(kind: str) -> dict[Split, MapArchive]:
-        return {split: _archive(job, split, members, kind) for split, members in by_split.items()}
+        return {split: _archive(job, split, shards, kind) for split, shards in by_split.items()}
 
     names = [member.name for member in job.members]
-    results = tuple(combine(split, members) for split, members in by_split.items())
+    results = tuple(combine(split, storage.parallel(job.part, shards)) for split, shards in by_split.items())
     scorings = tuple(scoring for result in results if (scoring := score(result, names, job.dataset.schema.classes)))
     summary = json.dumps(summarise(job, results, scorings), indent=1, allow_nan=False) + "\n"
     html = report(Outcome(job, results, scorings))
@@ -67,20 +67,24 @@ def publish(job: Job, parts: Sequence[Part], report: Callable[[Outcome], str]) -
     return storage.write_document(storage.join(job.folder, "manifest.json"), manifest)
 
 
-def write_archive(job: Job, parts: Sequence[Part], kind: str, path: Path) -> int:
+def write_archive(job: Job, shards: Sequence[tuple[Split, int]], kind: str, path: Path) -> int:
     """Put the maps of a split's parts into one archive, sorted by tile id.
 
     Returns:
         The number of maps.
     """
-    places = sorted((tile.id, number, tile.spans[kind]) for number, part in enumerate(parts) for tile in part.tiles)
-    files = [path.with_name(f"{path.name}.{number}") for number in range(len(parts))]
-    for part, file in zip(parts, files, strict=True):
+    files = [path.with_name(f"{path.name}.{number}") for number in range(len(shards))]
+
+    def fetch(number: int) -> list[tuple[str, int, int, int]]:
+        part = job.part(shards[number])
         blob = part.archives[kind]
-        storage.get_file(storage.join(job.folder, blob.path), file, sha256=blob.sha256)
+        storage.get_file(storage.join(job.folder, blob.path), files[number], sha256=blob.sha256)
+        return [(tile.id, number, *tile.spans[kind]) for tile in part.tiles]
+
+    places = sorted(place for found in storage.parallel(fetch, range(len(shards))) for place in found)
 
     def members() -> Iterator[bytes]:
-        for _, number, (offset, length) in places:
+        for _, number, offset, length in places:
             with files[number].open("rb") as file:
                 file.seek(offset)
                 yield file.read(length)
@@ -91,9 +95,9 @@ def write_archive(job: Job, parts: Sequence[Part], kind: str, path: Path) -> int
     return len(places)
 
 
-def _archive(job: Job, split: Split, parts: Sequence[Part], kind: str) -> MapArchive:
+def _archive(job: Job, split: Split, shards: Sequence[tuple[Split, int]], kind: str) -> MapArchive:
     path = job.scratch / f"{kind}-{split}.tar"
-    num_tiles = write_archive(job, parts, kind, path)
+    num_tiles = write_archive(job, shards, kind, path)
     archive = MapArchive(
         path=path.name, size_bytes=path.stat().st_size, sha256=storage.file_sha256(path), num_tiles=num_tiles
     )

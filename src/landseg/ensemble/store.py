@@ -13,7 +13,7 @@ from pathlib import Path
 
 from landseg import storage
 from landseg.data.manifest import Split, Tile
-from landseg.documents import sha256_hex, validate
+from landseg.documents import Blob, sha256_hex, validate
 from landseg.ensemble import codec
 from landseg.ensemble.codec import DTYPES, Probs, Stored
 from landseg.ensemble.layout import ShardPlan, plan_shards, zarr_metadata
@@ -83,7 +83,8 @@ class ProbsWriter:
             if (shard.path, shard.tiles) != (plan.path, plan.tiles):
                 where = storage.join(self.folder, plan.record)
                 raise ContractError(where, "describes other tiles than this run's", "use another run id")
-            if sizes.get(storage.join(self.folder, plan.path)) == shard.size_bytes:
+            blobs: tuple[Blob, ...] = (shard, *shard.views)
+            if all(sizes.get(storage.join(self.folder, blob.path)) == blob.size_bytes for blob in blobs):
                 finished[plan.record] = shard
         return finished
 
@@ -95,15 +96,16 @@ class ShardBuilder:
     folder: str
     spec: ProbsSpec
     plan: ShardPlan
-    _chunks: dict[str, bytes] = field(default_factory=dict)
+    _chunks: dict[str, list[bytes]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, tile_id: str, probs: Probs) -> None:
+    def add(self, tile_id: str, probs: Probs, views: Sequence[Probs] = ()) -> None:
         """Encode a tile.
 
         Args:
             tile_id: a tile of the plan.
             probs: (C, H, W) float32 in 0-1, sums to 1 over C, at the tile's own size.
+            views: likewise, each of the views that `spec` keeps.
 
         Raises:
             DataError: that is not what `probs` holds, or the tile does not belong here.
@@ -112,10 +114,14 @@ class ShardBuilder:
         if tile is None:
             raise DataError(f"tile {tile_id}", f"is not a tile of shard {self.plan.path}")
         where = f"probabilities of tile {tile_id} by {self.spec.model}"
-        codec.check_probs(probs, len(self.spec.classes), (tile.height, tile.width), where)
-        chunk = codec.encode_tile(codec.quantize(probs, DTYPES[self.spec.dtype]), self.plan.canvas)
+        if len(views) != len(self.spec.views):
+            raise DataError(where, f"expected the views {self.spec.views}, found {len(views)} views")
+        chunks = []
+        for values in (probs, *views):
+            codec.check_probs(values, len(self.spec.classes), (tile.height, tile.width), where)
+            chunks.append(codec.encode_tile(codec.quantize(values, DTYPES[self.spec.dtype]), self.plan.canvas))
         with self._lock:
-            self._chunks[tile_id] = chunk
+            self._chunks[tile_id] = chunks
 
     def close(self) -> ProbsShard:
         """Write the shard, then its record: from then on it counts as finished.
@@ -128,19 +134,24 @@ class ShardBuilder:
             raise DataError(
                 f"shard {self.plan.path}", f"{len(missing)} tiles were not added, the first is {missing[0]}"
             )
-        data = codec.pack_shard([self._chunks[tile.id] for tile in self.plan.tiles], self.plan.capacity)
+        paths = [self.plan.path, *(self.plan.view_path(view) for view in range(len(self.spec.views)))]
+        mean, *views = [self._put(path, position) for position, path in enumerate(paths)]
         shard = ProbsShard(
-            path=self.plan.path,
-            size_bytes=len(data),
-            sha256=sha256_hex(data),
+            **mean.model_dump(),
             canvas=self.plan.canvas,
             capacity=self.plan.capacity,
             tiles=self.plan.tiles,
+            views=tuple(views),
         )
-        storage.put_bytes(storage.join(self.folder, shard.path), data)
         record = json.dumps(shard.model_dump(mode="json")).encode()
         storage.put_bytes(storage.join(self.folder, self.plan.record), record)
         return shard
+
+    def _put(self, path: str, position: int) -> Blob:
+        """Write the object of all tiles' chunks at a position of :attr:`_chunks`."""
+        data = codec.pack_shard([self._chunks[tile.id][position] for tile in self.plan.tiles], self.plan.capacity)
+        storage.put_bytes(storage.join(self.folder, path), data)
+        return Blob(path=path, size_bytes=len(data), sha256=sha256_hex(data))
 
 
 @dataclass(frozen=True)
@@ -174,25 +185,34 @@ class ProbsReader:
         return self.manifest.spec
 
     @contextlib.contextmanager
-    def shard(self, split: Split, index: int, scratch: Path) -> Iterator[ShardReader]:
+    def shard(self, split: Split, index: int, scratch: Path, view: int | None = None) -> Iterator[ShardReader]:
         """A shard, verified against its checksum; downloaded to `scratch` for as long as it is open.
+
+        Args:
+            split: the split.
+            index: number of the shard in the split.
+            scratch: local folder.
+            view: number of the view in `spec.views`; None for the mean over views.
 
         Raises:
             DamagedObjectError: the shard is not what was written.
             StorageError: it is missing or cannot be read.
         """
         shard = self.manifest.splits[split][index]
-        uri = self._uri(shard)
+        blob = shard if view is None else shard.views[view]
+        uri = self._uri(blob)
         with contextlib.ExitStack() as stack:
             if storage.is_s3(uri):
-                path = scratch / f"{self.sha256[:16]}-{split}-{index}"
+                path = scratch / f"{self.sha256[:16]}-{split}-{index}-{'mean' if view is None else view}"
                 stack.callback(path.unlink, missing_ok=True)
-                storage.get_file(uri, path, sha256=shard.sha256)
+                storage.get_file(uri, path, sha256=blob.sha256)
             else:
                 path = Path(uri)
-                storage.check(uri, size_bytes=shard.size_bytes, sha256=shard.sha256)
+                storage.check(uri, size_bytes=blob.size_bytes, sha256=blob.sha256)
             file = stack.enter_context(path.open("rb"))
-            yield ShardReader(shard, self.spec, uri, lambda offset, length: os.pread(file.fileno(), length, offset))
+            yield ShardReader(
+                shard, self.spec, uri, blob.size_bytes, lambda offset, length: os.pread(file.fileno(), length, offset)
+            )
 
     def read_tile(self, split: Split, tile_id: str) -> Stored:
         """One tile, by ranged reads: as :meth:`ShardReader.read`, but only damage to its own bytes can be seen."""
@@ -200,7 +220,7 @@ class ProbsReader:
             raise DataError(f"tile {tile_id}", f"is not in the probabilities of {self.spec.model} for split {split}")
         shard, position = self._places[split, tile_id]
         uri = self._uri(shard)
-        return ShardReader(shard, self.spec, uri, functools.partial(_fetch_range, uri)).read(position)
+        return ShardReader(shard, self.spec, uri, shard.size_bytes, functools.partial(_fetch_range, uri)).read(position)
 
     @functools.cached_property
     def _places(self) -> dict[tuple[Split, str], tuple[ProbsShard, int]]:
@@ -211,8 +231,8 @@ class ProbsReader:
             for position, tile in enumerate(shard.tiles)
         }
 
-    def _uri(self, shard: ProbsShard) -> str:
-        return storage.join(storage.parent(self.uri), shard.path)
+    def _uri(self, blob: Blob) -> str:
+        return storage.join(storage.parent(self.uri), blob.path)
 
 
 @dataclass(frozen=True)
@@ -222,13 +242,15 @@ class ShardReader:
     Attributes:
         shard: what the manifest says of it.
         spec: what decides the probabilities.
-        uri: the shard.
+        uri: the object.
+        size_bytes: of the object.
         fetch: bytes at (offset, length).
     """
 
     shard: ProbsShard
     spec: ProbsSpec
     uri: str
+    size_bytes: int
     fetch: Callable[[int, int], bytes]
 
     def read(self, position: int) -> Stored:
@@ -250,8 +272,8 @@ class ShardReader:
     @functools.cached_property
     def _index(self) -> list[tuple[int, int]]:
         length = codec.index_bytes(self.shard.capacity)
-        tail = self.fetch(max(0, self.shard.size_bytes - length), length)
-        return codec.unpack_index(tail, len(self.shard.tiles), self.shard.capacity, self.shard.size_bytes, self.uri)
+        tail = self.fetch(max(0, self.size_bytes - length), length)
+        return codec.unpack_index(tail, len(self.shard.tiles), self.shard.capacity, self.size_bytes, self.uri)
 
 
 def _fetch_range(uri: str, offset: int, length: int) -> bytes:

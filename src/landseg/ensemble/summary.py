@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from landseg.data.manifest import Split
 from landseg.ensemble.average import Subset, subsets
 from landseg.ensemble.bootstrap import CONFIDENCE, Interval, area_scores, interval, resample
+from landseg.ensemble.manifest import Tta
 from landseg.ensemble.metrics import Confusion, scores
 from landseg.ensemble.parts import Job, Part
 
 SCORES = ("mIoU", "mAcc", "aAcc")
+Gain = tuple[float, Interval | None]
+"""A difference of two mIoU, and its interval."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,7 @@ class SplitResult:
         pixels: (C,) pixels of each class in the ensemble's label maps.
         disagreement, entropy, differing: (T,) as in :class:`~landseg.ensemble.parts.TileResult`.
         areas: (T, S, 3, C) int64 for the S ensembles of `subsets`; None where the split has no labels.
+        view_areas: likewise (T, N + 1, 3, C): each model and the ensemble, with fewer views.
         confusions: (N + 1, C, C) int64: each model's, then the ensemble's; None where the split has no labels.
     """
 
@@ -40,6 +44,7 @@ class SplitResult:
     entropy: NDArray[np.float64]
     differing: NDArray[np.float64]
     areas: NDArray[np.int64] | None
+    view_areas: dict[Tta, NDArray[np.int64]]
     confusions: NDArray[np.int64] | None
 
     def tile_miou(self, subset: int) -> NDArray[np.float64]:
@@ -49,20 +54,36 @@ class SplitResult:
         return miou
 
 
-def combine(split: Split, parts: Sequence[Part]) -> SplitResult:
-    """Put a split's parts together."""
-    results = sorted((tile for part in parts for tile in part.tiles), key=lambda tile: tile.id)
-    areas = [tile.areas for tile in results if tile.areas is not None]
-    confusions = [np.array(part.confusions, np.int64) for part in parts if part.confusions is not None]
+def combine(split: Split, parts: Iterable[Part]) -> SplitResult:
+    """Put a split's parts together, whatever order they come in; only arrays of them are kept."""
+    ids: list[str] = []
+    found: dict[Any, list[NDArray[Any]]] = {}
+    pixels: Any = 0
+    confusions: Any = None
+    for part in parts:
+        ids += [tile.id for tile in part.tiles]
+        pixels += np.array([tile.pixels for tile in part.tiles], np.int64).sum(axis=0)
+        values = [(tile.disagreement, tile.entropy, tile.differing) for tile in part.tiles]
+        found.setdefault("values", []).append(np.array(values))
+        if part.confusions is not None:
+            confusions = np.array(part.confusions, np.int64) + (0 if confusions is None else confusions)
+            found.setdefault("areas", []).append(np.array([tile.areas for tile in part.tiles], np.int64))
+            for tta in part.tiles[0].view_areas:
+                areas = np.array([tile.view_areas[tta] for tile in part.tiles], np.int64)
+                found.setdefault(tta, []).append(areas)
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    arrays = {key: np.concatenate(found.pop(key))[order] for key in list(found)}
+    disagreement, entropy, differing = arrays.pop("values").T
     return SplitResult(
         split=split,
-        tile_ids=[tile.id for tile in results],
-        pixels=np.array([tile.pixels for tile in results], np.int64).sum(axis=0),
-        disagreement=np.array([tile.disagreement for tile in results]),
-        entropy=np.array([tile.entropy for tile in results]),
-        differing=np.array([tile.differing for tile in results]),
-        areas=np.array(areas, np.int64) if areas else None,
-        confusions=np.sum(confusions, axis=0) if confusions else None,
+        tile_ids=[ids[i] for i in order],
+        pixels=pixels,
+        disagreement=disagreement,
+        entropy=entropy,
+        differing=differing,
+        areas=arrays.pop("areas", None),
+        view_areas=arrays,
+        confusions=confusions,
     )
 
 
@@ -84,6 +105,19 @@ class Scored:
 
 
 @dataclass(frozen=True, eq=False)
+class FewerViewsScored:
+    """A model, or the ensemble, with fewer views than are stored.
+
+    Attributes:
+        scored: its scores.
+        gain: the mIoU with all views minus that with these.
+    """
+
+    scored: Scored
+    gain: Gain
+
+
+@dataclass(frozen=True, eq=False)
 class Scoring:
     """The scores of a labelled split.
 
@@ -94,13 +128,15 @@ class Scoring:
             with its interval.
         best: position of the best single model.
         gain: the ensemble's mIoU minus the best single model's, with its interval; None of a single model.
+        views: by a smaller `--tta`: each model with its views alone, then the ensemble.
     """
 
     split: Split
     ensembles: dict[Subset, Scored]
-    gains: dict[str, tuple[float, Interval | None]]
+    gains: dict[str, Gain]
     best: int
-    gain: tuple[float, Interval | None] | None
+    gain: Gain | None
+    views: dict[Tta, tuple[FewerViewsScored, ...]]
 
     @property
     def whole(self) -> Scored:
@@ -113,35 +149,48 @@ def score(result: SplitResult, names: Sequence[str], classes: Sequence[str]) -> 
     if result.areas is None or result.confusions is None or not result.areas[:, -1, 1].sum():
         return None
     everyone = tuple(range(len(names)))
-    areas = result.areas[result.areas[:, -1, 1].any(axis=-1)]  # tiles without a scored pixel are no tiles to draw
+    wanted = subsets(len(names))
+    alone = [*((model,) for model in everyone), everyone]
+    places = {("all", subset): i for i, subset in enumerate(wanted)}
+    for tta in result.view_areas:
+        places |= {(tta, subset): len(places) + i for i, subset in enumerate(alone)}
+    areas = np.concatenate([result.areas, *result.view_areas.values()], axis=1)
+    areas = areas[result.areas[:, -1, 1].any(axis=-1)]  # tiles without a scored pixel are no tiles to draw
     drawn = resample(areas)
     draws = None if drawn is None else area_scores(drawn, classes)
     sums = area_scores(areas.sum(axis=0).astype(np.float64), classes)
-    wanted = subsets(len(names))
-    ensembles = {}
-    for position, subset in enumerate(wanted):
-        own = {key: float(values[position]) for key, values in sums.items() if not np.isnan(values[position])}
-        intervals = {key: interval(draws[key][:, position]) for key in own} if draws else {}
+
+    def scored(views: str, subset: Subset) -> Scored:
+        place = places[views, subset]
+        own = {key: float(values[place]) for key, values in sums.items() if not np.isnan(values[place])}
+        intervals = {key: interval(draws[key][:, place]) for key in own} if draws else {}
         confusion = None
-        if subset == everyone or len(subset) == 1:
+        if views == "all" and subset in alone and result.confusions is not None:
             confusion = result.confusions[-1 if subset == everyone else subset[0]]
             own = scores(confusion, classes)
-        ensembles[subset] = Scored(
-            tuple(names[model] for model in subset),
-            own,
-            {key: ends for key, ends in intervals.items() if ends is not None},
-            confusion,
-        )
+        known = {key: ends for key, ends in intervals.items() if ends is not None}
+        return Scored(tuple(names[model] for model in subset), own, known, confusion)
 
-    def gain(over: Subset) -> tuple[float, Interval | None]:
-        a, b = wanted.index(everyone), wanted.index(over)
-        ends = interval(draws["mIoU"][:, a] - draws["mIoU"][:, b]) if draws else None
-        return ensembles[everyone].scores["mIoU"] - ensembles[over].scores["mIoU"], ends
+    found = {place: scored(*place) for place in places}
 
-    best = max(everyone, key=lambda model: ensembles[(model,)].scores["mIoU"])
+    def gain(subset: Subset, views: str, over: Subset) -> Gain:
+        a, b = ("all", subset), (views, over)
+        ends = interval(draws["mIoU"][:, places[a]] - draws["mIoU"][:, places[b]]) if draws else None
+        return found[a].scores["mIoU"] - found[b].scores["mIoU"], ends
+
+    best = max(everyone, key=lambda model: found["all", (model,)].scores["mIoU"])
     several = len(names) > 1
-    gains = {names[i]: gain(tuple(j for j in everyone if j != i)) for i in everyone} if several else {}
-    return Scoring(result.split, ensembles, gains, best, gain((best,)) if several else None)
+    return Scoring(
+        split=result.split,
+        ensembles={subset: found["all", subset] for subset in wanted},
+        gains={names[i]: gain(everyone, "all", tuple(j for j in everyone if j != i)) for i in everyone if several},
+        best=best,
+        gain=gain(everyone, "all", (best,)) if several else None,
+        views={
+            tta: tuple(FewerViewsScored(found[tta, subset], gain(subset, tta, subset)) for subset in alone)
+            for tta in result.view_areas
+        },
+    )
 
 
 def scored_split(scorings: Sequence[Scoring]) -> Scoring | None:
@@ -176,6 +225,8 @@ def _describe(scoring: Scoring) -> dict[str, Any]:
             for scored in scoring.ensembles.values()
         ],
     }
+    if scoring.views:
+        described["views"] = {tta: _describe_views(found) for tta, found in scoring.views.items()}
     if scoring.gain is not None:
         best = scoring.ensembles[(scoring.best,)].models[0]
         described["gain"] = {"over": best, "mIoU": scoring.gain[0], "interval": scoring.gain[1]}
@@ -183,6 +234,18 @@ def _describe(scoring: Scoring) -> dict[str, Any]:
             name: {"mIoU": value, "interval": ends} for name, (value, ends) in scoring.gains.items()
         }
     return described
+
+
+def _describe_views(found: Sequence[FewerViewsScored]) -> dict[str, Any]:
+    names = [*(fewer.scored.models[0] for fewer in found[:-1]), "ensemble"]
+    return {
+        name: {
+            "scores": fewer.scored.scores,
+            "intervals": fewer.scored.intervals,
+            "all_views_add": {"mIoU": fewer.gain[0], "interval": fewer.gain[1]},
+        }
+        for name, fewer in zip(names, found, strict=True)
+    }
 
 
 def _means(result: SplitResult) -> dict[str, float]:

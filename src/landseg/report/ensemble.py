@@ -63,6 +63,25 @@ class ClassAreas:
 
 
 @dataclass(frozen=True)
+class FewerViews:
+    """A model, or the ensemble, with fewer flip views than are averaged.
+
+    Attributes:
+        tta: the views, as `--tta` names them.
+        name: the model's name, or `ensemble`.
+        mIoU: with these views.
+        adds: mIoU with all views minus that.
+        interval: confidence interval of the difference, where one is known.
+    """
+
+    tta: str
+    name: str
+    mIoU: float  # noqa: N815  # its name in the field
+    adds: float
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
 class StageCost:
     """What one stage took.
 
@@ -97,6 +116,7 @@ class EnsembleReport:
         adds: by model: the ensemble's mIoU minus that of the ensemble without it (of two models, of the other one), and
             its confidence interval where one is known.
         subsets: the ensembles of some of three or more models, named `swin+resnest` and so on.
+        views: scores with fewer views, where each view was stored by itself.
         areas: class areas per predicted split.
         disagreeing: tiles in falling order of disagreement.
         worst: labelled tiles in rising order of the ensemble's score.
@@ -119,6 +139,7 @@ class EnsembleReport:
     gain_interval: Interval | None = None
     adds: Mapping[str, tuple[float, Interval | None]] = field(default_factory=dict)
     subsets: tuple[Prediction, ...] = ()
+    views: tuple[FewerViews, ...] = ()
     areas: tuple[ClassAreas, ...] = ()
     disagreeing: tuple[TilePicture, ...] = ()
     worst: tuple[TilePicture, ...] = ()
@@ -149,6 +170,7 @@ def render(report: EnsembleReport) -> str:
     shares = [] if confusion is None else list(confusion.sum(axis=1) / max(1, confusion.sum()))
     sections = [
         ("result", "Result", True),
+        ("views", "Flip views", bool(report.views)),
         ("classes", "Classes", scored),
         ("confusions", "Confusions", confusion is not None),
         *((gallery.id, gallery.title, True) for gallery in shown),

@@ -53,6 +53,7 @@ def export(
         num_threads: threads that decode, and as many that encode.
         advance: called with the number of tiles that were predicted.
     """
+    keep_views = bool(writer.spec.views)
     tiles = {split: {tile.id: tile for tile in staged.tiles(split)} for split in {plan.split for plan in plans}}
     room = threading.BoundedSemaphore(_BATCHES_AHEAD * batch_size)
     with (
@@ -64,9 +65,9 @@ def export(
         def decode(split: Split, tile: Tile) -> list[Planes]:
             return predict.prepare(staged.read_image(split, tile))
 
-        def encode(builder: ShardBuilder, tile: Tile, probs: Planes) -> None:
+        def encode(builder: ShardBuilder, tile: Tile, probs: Planes, views: Sequence[Planes]) -> None:
             try:
-                builder.add(tile.id, probs)
+                builder.add(tile.id, probs, views)
             finally:
                 room.release()
 
@@ -83,10 +84,11 @@ def export(
                 if builder is None:
                     builder, encoded = writer.shard(batch.plan), []
                 first = batch.tiles[0]
-                probs = predict([future.result() for future in batch.prepared], (first.height, first.width))
-                for tile, values in zip(batch.tiles, probs, strict=True):
+                prepared, size = [future.result() for future in batch.prepared], (first.height, first.width)
+                probs, views = predict.with_views(prepared, size) if keep_views else (predict(prepared, size), None)
+                for i, tile in enumerate(batch.tiles):
                     room.acquire()
-                    encoded.append(encoders.submit(encode, builder, tile, values))
+                    encoded.append(encoders.submit(encode, builder, tile, probs[i], () if views is None else views[i]))
                 advance(len(batch.tiles))
                 if batch.last:
                     uploads.append(uploaders.submit(close, builder, encoded))

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 import landseg.segmentation.compat  # noqa: F401  # before mmcv
 from landseg.data.manifest import ClassSchema
-from landseg.ensemble.manifest import Precision
+from landseg.ensemble.manifest import VIEWS, Precision, Tta, View
 from landseg.errors import ConfigError
 from landseg.segmentation.configs import parse_config
 from landseg.segmentation.models import load_model
@@ -29,15 +29,13 @@ from mmseg.models import EncoderDecoder
 Image = npt.NDArray[np.uint8]
 Planes = npt.NDArray[np.float32]
 
-VIEWS: dict[str, tuple[tuple[tuple[int, ...], int], ...]] = {
-    "none": (((), 1),),
-    "h": (((), 1), ((3,), 1)),
-    "hv": (((), 2), ((3,), 1), ((2,), 1)),
-}
-"""For each `--tta`: the flipped axes of (N, C, H, W) and the weight of each view.
+_FLIPPED_AXES: dict[View, tuple[int, ...]] = {"original": (), "horizontal": (3,), "vertical": (2,)}
+"""Of (N, C, H, W)."""
+_WEIGHTS: dict[Tta, tuple[int, ...]] = {"none": (1,), "h": (1, 1), "hv": (2, 1, 1)}
+"""Of the views of each `--tta`.
 
-The weights are MultiScaleFlipAug's, which makes every pair of (flipped or not, direction): with two directions the
-original comes twice, and so it does in what mmseg averages. It is computed once here.
+They are MultiScaleFlipAug's, which makes every pair of (flipped or not, direction): with two directions the original
+comes twice, and so it does in what mmseg averages. It is computed once here.
 """
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -122,7 +120,7 @@ class Predictor:
         config: its config, for the test pipeline.
         mean: per band, in the order in which the model takes them, on the 0-255 scale.
         std: likewise.
-        tta: a key of :data:`VIEWS`.
+        tta: the views to average.
         precision: fp32, bf16 or fp16: the type of the network's forward pass. Softmax and means are float32 always.
         device: where to compute.
     """
@@ -134,7 +132,7 @@ class Predictor:
         mean: Sequence[float],
         std: Sequence[float],
         *,
-        tta: str,
+        tta: Tta,
         precision: str,
         device: torch.device,
     ) -> None:
@@ -146,7 +144,7 @@ class Predictor:
         self._scales = tile_scales(config)
         self._table = normalisation_table(mean, std)
         self._reverse = len(mean) == 3 and not _expects_rgb(config)
-        self._views = VIEWS[tta]
+        self._views = [(_FLIPPED_AXES[view], weight) for view, weight in zip(VIEWS[tta], _WEIGHTS[tta], strict=True)]
         self._precision = precision
         self._device = device
 
@@ -176,23 +174,45 @@ class Predictor:
             size: (height, width) of the tiles themselves.
 
         Returns:
-            (N, C, H, W) float32, at the tiles' own size; sums to 1 over C.
+            (N, C, H, W) float32: the mean over views, at the tiles' own size; sums to 1 over C.
         """
+        return self._predict(batch, size, keep=False)[0]
+
+    def with_views(self, batch: Sequence[list[Planes]], size: tuple[int, int]) -> tuple[Planes, Planes]:
+        """Predict tiles of one size, and keep the views.
+
+        Returns:
+            As :meth:`__call__`; and (N, V, C, H, W) float32, each view by itself, flipped back.
+        """
+        mean, views = self._predict(batch, size, keep=True)
+        assert views is not None
+        return mean, views
+
+    def _predict(
+        self, batch: Sequence[list[Planes]], size: tuple[int, int], keep: bool
+    ) -> tuple[Planes, Planes | None]:
         total: torch.Tensor | None = None
+        kept: list[torch.Tensor] = []
         weights = 0
         with torch.inference_mode(), self._autocast():
             for planes in zip(*batch, strict=True):
                 images = torch.from_numpy(np.stack(planes)).to(self._device)
-                for axes, weight in self._views:
+                for number, (axes, weight) in enumerate(self._views):
                     view = self._probs(images.flip(axes) if axes else images, size)
                     view = view.flip(axes) if axes else view
+                    if keep and number == len(kept):
+                        kept.append(view.clone())
+                    elif keep:
+                        kept[number].add_(view)
                     weights += weight
                     if total is None:
                         total = view if weight == 1 else view.mul_(weight)
                     else:
                         total.add_(view, alpha=weight)
             assert total is not None
-            return cast(Planes, total.div_(weights).cpu().numpy())
+            mean = cast(Planes, total.div_(weights).cpu().numpy())
+            views = torch.stack(kept, 1).div_(len(self._scales)).cpu().numpy() if keep else None
+            return mean, views
 
     def _probs(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Softmax of one view, at the tile's own size."""
@@ -222,7 +242,7 @@ class Predictor:
 
 
 def load_predictor(
-    trained: TrainedModel, schema: ClassSchema, checkpoint: Path, *, tta: str, precision: str
+    trained: TrainedModel, schema: ClassSchema, checkpoint: Path, *, tta: Tta, precision: str
 ) -> Predictor:
     """A trained model, ready to predict on this machine's device.
 
@@ -230,7 +250,7 @@ def load_predictor(
         trained: what to load.
         schema: of the dataset; its classes and number of bands must be the model's.
         checkpoint: the checkpoint as a local file.
-        tta: a key of :data:`VIEWS`.
+        tta: the views to average.
         precision: fp32, bf16 or fp16.
     """
     config = parse_config(trained.config, f"config of {trained.uri}")

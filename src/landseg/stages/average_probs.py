@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from landseg import storage
 from landseg.data.dataset import StagedDataset
+from landseg.data.manifest import Split
 from landseg.data.workers import num_cpus
 from landseg.documents import validate
 from landseg.ensemble.fit import Fit, fit
 from landseg.ensemble.labels import extract_pngs
 from landseg.ensemble.manifest import LabelsManifest, LayerName
 from landseg.ensemble.members import Member, affordable_threads, open_members
-from landseg.ensemble.parts import LAYERS, Job, Part
+from landseg.ensemble.parts import LAYERS, Job
 from landseg.ensemble.publish import publish
 from landseg.errors import ConfigError
 from landseg.progress import Progress
@@ -95,6 +96,7 @@ def run(args: argparse.Namespace) -> None:
             "members": [member.describe().model_dump(mode="json") for member in members],
             "layers": layers,
         }
+        _note_views(members)
         if weights == "auto":
             identity |= {"weights": weights, "temperature": args.temperature}
         folder = context.folder("", identity)
@@ -114,22 +116,26 @@ def run(args: argparse.Namespace) -> None:
         )
         labels = finished(LabelsManifest, job.folder)
         if labels is None:
-            parts = _average(job, job.shards[worker - 1 :: num_workers], num_threads)
-            others = [shard for shard in job.shards if shard not in parts]
-            found = storage.parallel(lambda shard: (shard, job.finished(shard)), others)
-            parts |= {shard: part for shard, part in found if part is not None}
-            if len(parts) < len(job.shards):
-                _log.info("%d shards are left to other workers", len(job.shards) - len(parts))
+            shares = [job.shards[i::num_workers] for i in range(num_workers)]
+            _average(job, shares.pop(worker - 1), num_threads)
+            others = [shard for share in shares for shard in share]
+            left = sum(storage.parallel(lambda shard: job.finished(shard) is None, others))
+            if left:
+                _log.info("%d shards are left to other workers", left)
                 return
-            labels = publish(
-                job,
-                [parts[shard] for shard in job.shards],
-                lambda outcome: render_report(outcome, context.run_id, num_threads),
-            )
+            labels = publish(job, lambda outcome: render_report(outcome, context.run_id, num_threads))
         _write_outputs(context, labels)
         if args.png_dir is not None:
             _write_pngs(labels, dataset, args.png_dir, context.scratch)
         print(labels.uri)
+
+
+def _note_views(members: list[Member]) -> None:
+    """Say why views that are there are not scored."""
+    kept = [member.reader.spec.views for member in members]
+    fewest = [member.name for member, views in zip(members, kept, strict=True) if views != max(kept, key=len)]
+    if fewest:
+        _log.warning("views are scored only where every model keeps the same: not %s", ", ".join(fewest))
 
 
 def _parse_weights(text: str) -> list[float] | Literal["equal", "auto"]:
@@ -163,18 +169,15 @@ def _fit(
     return fitted
 
 
-def _average(job: Job, shards: list[Any], num_threads: int) -> dict[Any, Part]:
-    def work(shard: Any) -> tuple[Any, Part]:
-        return shard, job.finished(shard) or job.process(shard)
+def _average(job: Job, shards: list[tuple[Split, int]], num_threads: int) -> None:
+    def work(shard: tuple[Split, int]) -> int:
+        return len((job.finished(shard) or job.process(shard)).tiles)
 
-    parts = {}
     splits = job.members[0].reader.manifest.splits
     total = sum(len(splits[split][index].tiles) for split, index in shards)
     with Progress("averaging", total, "tiles") as progress:
-        for shard, part in storage.parallel(work, shards, workers=num_threads):
-            parts[shard] = part
-            progress.advance(len(part.tiles))
-    return parts
+        for num_tiles in storage.parallel(work, shards, workers=num_threads):
+            progress.advance(num_tiles)
 
 
 def _write_outputs(context: StageContext, labels: storage.Loaded[LabelsManifest]) -> None:

@@ -10,7 +10,7 @@ from landseg.ensemble.fit import Fit
 from landseg.ensemble.gallery import Place, TileView, most_disagreeing, view, worst_and_best
 from landseg.ensemble.parts import Job
 from landseg.ensemble.publish import Outcome
-from landseg.ensemble.summary import Scored, SplitResult, scored_split
+from landseg.ensemble.summary import Scored, Scoring, SplitResult, scored_split
 from landseg.report import ensemble as ensemble_page
 from landseg.report.ground import pixel_area_m2
 from landseg.report.pictures import shrink
@@ -64,6 +64,7 @@ def render_report(outcome: Outcome, run_id: str, num_threads: int) -> str:
                 for scored in (scoring.ensembles.values() if scoring else ())
                 if 1 < len(scored.models) < len(job.members)
             ),
+            views=tuple(_views(scoring)) if scoring else (),
             areas=tuple(_class_areas(job, result, several) for result in outcome.results),
             disagreeing=gallery(disagreeing),
             worst=gallery(worst),
@@ -79,6 +80,15 @@ def _prediction(name: str, scored: Scored | None, weight: float | None) -> ensem
     if scored is None:
         return ensemble_page.Prediction(name, weight=weight)
     return ensemble_page.Prediction(name, scored.scores, scored.confusion, scored.intervals, weight)
+
+
+def _views(scoring: Scoring) -> Iterator[ensemble_page.FewerViews]:
+    for tta, found in scoring.views.items():
+        for fewer in found:
+            # The last is the ensemble, which of a single model is that model.
+            name = "ensemble" if fewer is found[-1] else fewer.scored.models[0]
+            if len(found) > 2 or name != "ensemble":
+                yield ensemble_page.FewerViews(tta, name, fewer.scored.scores["mIoU"], *fewer.gain)
 
 
 def _picture(tile: TileView, several: bool) -> ensemble_page.TilePicture:

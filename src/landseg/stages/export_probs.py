@@ -11,7 +11,7 @@ from landseg.data.dataset import StagedDataset
 from landseg.data.manifest import Split, Tile
 from landseg.data.workers import num_cpus
 from landseg.ensemble.codec import DEFAULT_DTYPE, DTYPES
-from landseg.ensemble.manifest import ProbsManifest, ProbsSpec, Tta
+from landseg.ensemble.manifest import VIEWS, ProbsManifest, ProbsSpec, Tta
 from landseg.ensemble.store import ProbsWriter
 from landseg.errors import ConfigError, ContractError
 from landseg.progress import Progress
@@ -48,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="views to average: none: the tile itself; h: and its mirror image; hv: and its image upside down, weighed "
         "as mmseg's MultiScaleFlipAug does",
     )
+    group.add_argument(
+        "--views",
+        choices=("mean", "each"),
+        default="mean",
+        help="store the mean over the views, or each view by itself too, so that average-probs can tell what the views "
+        "are worth, at as many times the space again as there are views",
+    )
     group.add_argument("--dtype", choices=sorted(DTYPES), default=DEFAULT_DTYPE, help="how to store probabilities")
     group = parser.add_argument_group("how to compute")
     group.add_argument(
@@ -79,6 +86,8 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, flag) < 1:
             raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least 1, found {getattr(args, flag)}")
     worker, num_workers = parse_worker(args.worker)
+    if args.views == "each" and args.tta == "none":
+        raise ConfigError("--views each", "expected --tta h or hv with it, found none", "a single view is its own mean")
     with stage_context("export-probs", args) as context:
         from landseg.segmentation.inference import resolve_precision
 
@@ -95,6 +104,7 @@ def run(args: argparse.Namespace) -> None:
             classes=staged.schema.classes,
             dtype=args.dtype,
             tta=args.tta,
+            views=VIEWS[args.tta] if args.views == "each" else (),
             precision=resolve_precision(args.precision),
         )
         folder = context.folder(spec.model, {"spec": spec.model_dump(mode="json"), "splits": list(tiles)})
