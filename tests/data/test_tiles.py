@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import io
 import itertools
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from make_foreign_tiffs import ARCHIVE, pattern
 from PIL import Image
 from raw_tiles import random_image
 
@@ -70,6 +73,51 @@ def test_jpeg_in_tiff():
     for options in ({}, {"tile": (32, 32)}, {"rowsperstrip": 16}):
         data = tiff(image, compression="jpeg", photometric="rgb", compressionargs={"level": 95}, **options)
         assert np.abs(decode_image(data, "x").astype(int) - image).mean() < 3
+
+
+def test_files_of_other_programs():
+    """GDAL, libtiff's tools and ImageMagick: exactly what was written, or nearly so where it is a JPEG."""
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        assert len(archive.namelist()) > 100
+        for name in archive.namelist():
+            bands, dtype, what = name.removesuffix(".tif").split("-", 2)
+            image = decode_image(archive.read(name), name)
+            expected = pattern(int(bands), dtype)
+            assert (image.shape, image.dtype) == (expected.shape, expected.dtype), name
+            difference = np.abs(image.astype(int) - expected)
+            assert difference.max() <= (6 if "jpeg" in what else 0), name
+
+
+def test_parts_that_were_never_written_are_not_filled_in():
+    data = bytearray(tiff(random_image(1, 64), photometric="rgb", rowsperstrip=16))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        for code in (273, 279):
+            tag = file.pages.first.tags[code]
+            size = tag.valuebytecount // 4
+            data[tag.valueoffset + size : tag.valueoffset + 2 * size] = bytes(size)
+    with pytest.raises(DataError, match="1 of 4 parts of the TIFF were never written"):
+        decode_image(bytes(data), "x")
+
+
+@pytest.mark.parametrize("subfiletype", [0, 2])
+@pytest.mark.parametrize("side", [64, 16])
+def test_a_second_image_is_not_left_out_silently(subfiletype, side):
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(random_image(1, 64), photometric="rgb", metadata=None)
+        writer.write(random_image(2, side), photometric="rgb", subfiletype=subfiletype, metadata=None)
+    with pytest.raises(DataError, match="expected one image in the TIFF, found 2"):
+        decode_image(buffer.getvalue(), "x")
+
+
+def test_colours_that_are_no_band_values_are_refused():
+    palette = {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}
+    data = tiff(random_image(1)[:, :, 0], **palette)
+    with pytest.raises(DataError, match=r"expected band values, found palette colours \(.*-expand rgb"):
+        decode_image(data, "x")
+    np.testing.assert_array_equal(decode_label(data, "x"), random_image(1)[:, :, 0])
+    with pytest.raises(DataError, match="found CMYK colours"):
+        decode_image(tiff(random_image(1, bands=4), photometric="separated"), "x")
 
 
 def test_an_image_with_overviews_is_its_first_page():
@@ -148,6 +196,38 @@ def test_class_ids(dtype: type, num_classes: int, offset: int, ignored: int | No
             stored[3, 4] = value
             with pytest.raises(ContractError, match="outside the class list"):
                 to_class_ids(stored, schema, "x")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 16])
+def test_grey_pngs_of_other_depths_are_refused(bits):
+    if bits == 16:
+        data = png(np.arange(64, dtype=np.uint16).reshape(8, 8))
+    else:  # Pillow writes none of them
+        data = bytearray(png(np.zeros((8, 8), np.uint8)))
+        data[24] = bits
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    with pytest.raises(DataError, match=f"single-channel PNG of class values, found {bits}-bit grey"):
+        decode_label(bytes(data), "x")
+
+
+def test_any_changed_byte_of_a_png_is_noticed():
+    data = png(random_image(1)[:, :, 0])
+    for position in range(16, len(data), 7):
+        with pytest.raises(DataError):
+            decode_label(data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1 :], "x")
+
+
+def test_a_jpeg_that_breaks_off_is_noticed():
+    data = bytearray(tiff(random_image(1, 64), photometric="rgb", compression="jpeg"))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        tag, count = page.tags[279], page.databytecounts[0]
+    for missing in (1, 50, count // 2):
+        data[tag.valueoffset : tag.valueoffset + tag.valuebytecount] = (count - missing).to_bytes(
+            tag.valuebytecount, "little"
+        )
+        with pytest.raises(DataError, match="a JPEG strip breaks off"):
+            decode_image(bytes(data), "x")
 
 
 SEEDS = [

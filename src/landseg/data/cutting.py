@@ -30,7 +30,8 @@ from landseg.data.manifest import Geo, GeoKeys, SceneWindow
 from landseg.data.pairing import SourceTile
 from landseg.data.scenes import Window, cut, shifted, tile_id
 from landseg.data.sources import Source
-from landseg.data.tiles import MAX_DECODED_BYTES, DecodedTiff, decode_label, spool_tiff
+from landseg.data.tiff_checks import MAX_DECODED_BYTES
+from landseg.data.tiles import DecodedTiff, decode_label, spool_tiff
 from landseg.data.workers import Workers
 from landseg.errors import DataError
 
