@@ -17,7 +17,7 @@ CLUSTER    = --endpoint "$(ENDPOINT)" $(foreach param,$(PARAMS),--param '$(param
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check lint format compile submit rerun status \
-        build-images push-images deploy lock clean
+        build-images push-images test-images sbom deploy lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,11 +50,12 @@ test-slow: $(STAMP) ## the slow tests: random kills, exhaustive corruption, full
 check: lint ## lint, and that the committed YAML is what the code compiles to
 	$(BIN)/python -m pipelines compile --check
 
-lint: $(STAMP) ## style, types, import rules
+lint: $(STAMP) ## style, types, import rules, Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint docker/Dockerfile
 
 format: $(STAMP) ## format the code, mend what the linter can
 	$(BIN)/ruff check --fix .
@@ -77,14 +78,30 @@ IMAGES   := stage-data train-swin train-resnest export-probs average-probs
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE     = $(if $(REGISTRY),$(REGISTRY)/)landseg-$(1):$(or $(TAG),$(VERSION))
 
-BUILD_ARGS = $(foreach name,BASE_IMAGE FLAVOR CUDA_ARCHS PIP_INDEX_URL MAX_JOBS,$(if $($(name)),--build-arg "$(name)=$($(name))"))
+GIT        := git -c safe.directory='$(CURDIR)'
+SOURCE_URL ?= $(shell $(GIT) config --get remote.origin.url | sed -n 's|^\(https://\)\([^@/]*@\)\{0,1\}|\1|p')
+# The commit and its time: the same labels when it is built again. Empty ones are left out.
+LABELS      = version=$(VERSION) source=$(SOURCE_URL) \
+              revision=$(shell $(GIT) describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null) \
+              created=$(shell $(GIT) log -1 --format=%cI 2>/dev/null) \
+              base.name=$(or $(BASE_IMAGE),$(shell sed -n 's/^ARG BASE_IMAGE=//p' docker/Dockerfile))
+BUILD       = DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile $(if $(PLATFORM),--platform $(PLATFORM)) \
+              $(foreach name,BASE_IMAGE FLAVOR CUDA_ARCHS PIP_INDEX_URL MAX_JOBS,$(if $($(name)),--build-arg "$(name)=$($(name))")) \
+              $(foreach label,$(filter-out %=,$(LABELS)),--label "org.opencontainers.image.$(label)")
 build-images: ## build the five images ([REGISTRY=…] [TAG=…] [FLAVOR=cuda|cpu] [CUDA_ARCHS=…] [BASE_IMAGE=…] [PLATFORM=…] [PIP_INDEX_URL=…])
-	$(foreach image,$(IMAGES),DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --target $(image) --tag $(call IMAGE,$(image)) \
-	  $(if $(PLATFORM),--platform $(PLATFORM)) $(BUILD_ARGS) . &&) true
+	$(foreach image,$(IMAGES),$(BUILD) --target $(image) --tag $(call IMAGE,$(image)) . &&) true
 
 push-images: ## push them to REGISTRY
 	@test -n "$(REGISTRY)" || { echo "REGISTRY: expected a registry the cluster can pull from, found none" >&2; exit 2; }
 	$(foreach image,$(IMAGES),docker push $(call IMAGE,$(image)) &&) true
+
+sbom: $(STAMP) ## list what is in each image, as CycloneDX in build/sbom
+	$(BIN)/python docker/sbom.py $(foreach image,$(IMAGES),$(call IMAGE,$(image)))
+
+test-images: $(STAMP) ## build the images with FLAVOR=cpu and test them; nothing happens without a Docker engine
+	@if docker version >/dev/null 2>&1; \
+	then $(MAKE) build-images FLAVOR=cpu && $(BIN)/python -m pytest tests/images; \
+	else echo "no Docker engine answers here: the images are not tested"; fi
 
 deploy: ## prepare a namespace of the cluster (OVERLAY=in-cluster-storage|external-s3|kueue|single-node [NAMESPACE=…])
 	@test -d "manifests/overlays/$(OVERLAY)" || { echo "OVERLAY: expected one of $(notdir $(wildcard manifests/overlays/*)), found '$(OVERLAY)'" >&2; exit 2; }

@@ -6,7 +6,6 @@ set -eu
 site=$(/opt/landseg/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 pip="pip --python /opt/landseg/bin/python"
 
-$pip install --no-deps --require-hashes --only-binary :all: -r /build/train.txt >/dev/null
 $pip download --no-deps --no-build-isolation --require-hashes --no-binary mmcv-full -d /build/sdist -r /build/mmcv-full.txt
 mkdir -p /build/mmcv /build/wheels
 tar -xzf /build/sdist/mmcv-full-*.tar.gz -C /build/mmcv --strip-components 1
@@ -14,7 +13,8 @@ tar -xzf /build/sdist/mmcv-full-*.tar.gz -C /build/mmcv --strip-components 1
 # torch 2.14's headers need C++20; a flag from outside would come before the one that setup.py sets.
 sed -i 's/-std=c++17/-std=c++20/g; s/-std=c++14/-std=c++20/g' /build/mmcv/setup.py
 
-export MMCV_WITH_OPS=1
+# ninja compiles as many files at once; mmcv would take 4. With CUDA a job needs about 2 GB of memory.
+export MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$(nproc)}" CFLAGS=-g0
 if [ "$FLAVOR" = cuda ]; then
   $pip install --no-deps --require-hashes --only-binary :all: -r /build/nvcc.txt
   export FORCE_CUDA=1 CUDA_HOME="$site/nvidia/cu13" TORCH_CUDA_ARCH_LIST="$CUDA_ARCHS"

@@ -1,7 +1,8 @@
 """Takes out of an image's environment what no stage reads: `python slim.py PREFIX`.
 
 Wheels carry tests, headers, static libraries, debug symbols (most of numcodecs and imagecodecs) and, in botocore, the
-descriptions of some 400 services of which we use one. Needs `strip` (binutils).
+descriptions of some 400 services of which we use one. torch asks for a compiler, triton, which only `torch.compile`
+uses, and for CUDA libraries that none of its own is linked with. Needs `strip` (binutils).
 """
 
 import shutil
@@ -10,7 +11,10 @@ import sys
 from pathlib import Path
 
 SERVICES = {"s3", "sts", "sso", "sso-oidc"}  # the last three: ways of getting credentials
-FOLDERS = ("tests", "testing/tests", "include", "_pyinstaller", "f2py", "__pycache__")
+FOLDERS = ("tests", "testing/tests", "include", "_pyinstaller", "f2py")
+PACKAGES = ("triton", "tests", "yapftests")  # `tests` are mmcls'
+FILES = ("*.a", "*.pyi", "*.pxd", "*.c", "*.h", "*.hpp", "*.cu", "*.cuh", "*.cpp", "*.bc")
+LIBRARIES = ("libcusolverMg.so*", "libnvrtc*.alt.so*", "libnvblas.so*", "libcufftw.so*")
 
 
 def main(prefix: Path) -> None:
@@ -25,7 +29,11 @@ def main(prefix: Path) -> None:
             for folder in sorted((packages / package).rglob(name)):
                 if folder.is_dir():
                     shutil.rmtree(folder)
-    for pattern in ("*.a", "*.pyi", "*.pxd", "*.c", "*.h", "*.hpp"):
+    for name in PACKAGES:
+        for folder in [packages / name, *packages.glob(f"{name}-*.dist-info")]:
+            if folder.is_dir():
+                shutil.rmtree(folder)
+    for pattern in (*FILES, *LIBRARIES):
         for file in packages.rglob(pattern):
             file.unlink()
     for package in ("numcodecs", "imagecodecs"):

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
     here = argparse.ArgumentParser(add_help=False)
     here.add_argument(
-        "--root", type=Path, default=Path("build/runs"), metavar="DIR", help="KFP's artifacts: %(default)s"
+        "--root", type=Path, metavar="DIR", help="KFP's artifacts (default: build/runs, build/demo, build/demo-docker)"
     )
     here.add_argument("--docker", action="store_true", help="run each step in its image, not as a process")
 
@@ -75,7 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--no-cache", action="store_true", help="run every step, whatever ran before")
 
     command = add("demo", _demo, "run the whole pipeline on sample data", here)
-    command.set_defaults(root=Path("build/demo"))
     command.add_argument("--fresh", action="store_true", help="remove what earlier demos left and start over")
 
     command = add("submit", _submit, "submit a pipeline to a cluster", run, parameters, images, cluster)
@@ -130,13 +129,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_here(args: argparse.Namespace, path: Path, arguments: dict[str, object], *, use_cache: bool) -> int:
-    from pipelines import local
+    from pipelines import containers, local
 
     places = [str(arguments[name]) for name in ("source", "storage_uri") if name in arguments]
-    folders = [args.root.resolve(), *(Path(place).resolve() for place in places if "://" not in place)]
-    launcher = local.docker_command(folders) if args.docker else local.host_command
+    root = args.root or Path("build/runs")
+    folders = [root.resolve(), *(Path(place).resolve() for place in places if "://" not in place)]
+    launcher = containers.container_command(folders) if args.docker else local.host_command
+    code = containers.code_in_images(path) if args.docker else ""
     try:
-        local.run(path, arguments, args.root, launcher=launcher, use_cache=use_cache)
+        local.run(path, arguments, root, launcher=launcher, code=code, use_cache=use_cache)
     except local.StageFailedError as err:
         print(f"python -m pipelines {args.command}: {err}", file=sys.stderr)
         return 2 if err.status == 2 else 1
@@ -146,7 +147,9 @@ def _run_here(args: argparse.Namespace, path: Path, arguments: dict[str, object]
 def _demo(args: argparse.Namespace) -> int:
     from pipelines import demo
 
-    return demo.run(args.root, fresh=args.fresh, docker=args.docker)
+    # A folder of its own: in that of the other demo each step would find its result and do nothing.
+    root = args.root or Path("build/demo-docker" if args.docker else "build/demo")
+    return demo.run(root, fresh=args.fresh, docker=args.docker)
 
 
 def _submit(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipelines import local
+from pipelines import containers, local
 from pipelines.compile import package
 from pipelines.embedded_s3 import EmbeddedS3
 from pipelines.errors import UserError
@@ -46,14 +46,16 @@ def run(root: Path, *, fresh: bool = False, docker: bool = False) -> int:
 
 def _run(root: Path, *, docker: bool) -> int:
     start = time.monotonic()
+    pipeline = package("train-and-ensemble")
+    code = containers.code_in_images(pipeline) if docker else ""
     sample = local.host_command("", ["landseg", "make-sample-data", str(root / "data")])
     if status := subprocess.run(sample, stdout=sys.stderr).returncode:
         return status
     with EmbeddedS3(root / "s3", buckets=[BUCKET]) as storage:
         os.environ.update(storage.env)
-        launcher = local.docker_command([root]) if docker else local.host_command
+        launcher = containers.container_command([root]) if docker else local.host_command
         try:
-            runs = local.run(package("train-and-ensemble"), _parameters(root), root / "kfp", launcher=launcher)
+            runs = local.run(pipeline, _parameters(root), root / "kfp", launcher=launcher, code=code)
         except local.StageFailedError as err:
             print(f"demo: {err}", file=sys.stderr)
             return 2 if err.status == 2 else 1

@@ -81,36 +81,13 @@ def host_command(image: str, command: list[str]) -> list[str]:
     return [found, *command[1:]]
 
 
-def docker_command(folders: list[Path], network: str = "host") -> Launcher:
-    """Run the component's own command in its image, by the docker client.
-
-    Args:
-        folders: mounted at the same path: KFP's artifacts, and local data.
-        network: the container's network; with `host` it reaches an object storage bound to loopback.
-    """
-
-    def launcher(image: str, command: list[str]) -> list[str]:
-        mounts = [f"--volume={folder}:{folder}" for folder in folders]
-        environment = [f"--env={name}" for name in sorted(os.environ) if name.startswith(("AWS_", "LANDSEG_"))]
-        user = f"--user={os.getuid()}:{os.getgid()}"  # so that what it writes belongs to whoever runs this
-        return [
-            *("docker", "run", "--rm", "--init", user, f"--network={network}", "--shm-size=2g"),
-            *mounts,
-            *environment,
-            "--entrypoint=",
-            image,
-            *command,
-        ]
-
-    return launcher
-
-
 def run(
     package: Path,
     arguments: dict[str, Any],
     root: Path,
     *,
     launcher: Launcher = host_command,
+    code: str = "",
     use_cache: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> list[TaskRun]:
@@ -120,7 +97,8 @@ def run(
         package: the compiled YAML.
         arguments: the pipeline's parameters, as `parameters.parse_parameters` gives them.
         root: folder for KFP's artifacts and cache.
-        launcher: runs a step's command: `host_command`, or one made by `docker_command`.
+        launcher: runs a step's command: `host_command`, or one made by `containers.container_command`.
+        code: digest of the code that steps run; that of this environment's landseg by default.
         use_cache: take the outputs of an equal earlier step where they still exist.
         say: receives one line at the start and at the end of each step; stderr by default.
 
@@ -134,7 +112,7 @@ def run(
     root.mkdir(parents=True, exist_ok=True)
     # Called by way of kfp.components, a pipeline of one step would run as a component, past the cache.
     spec = json_format.ParseDict(next(yaml.safe_load_all(package.read_text())), pipeline_spec_pb2.PipelineSpec())
-    session = _Session(launcher, say or _to_stderr)
+    session = _Session(launcher, code or _source_digest(), say or _to_stderr)
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(root),
@@ -149,8 +127,8 @@ def run(
 class _Session:
     """One run of a pipeline: what replaces the three attributes of `kfp.local`, and what it has seen."""
 
-    def __init__(self, launcher: Launcher, say: Callable[[str], None]) -> None:
-        self.launcher, self.say = launcher, say
+    def __init__(self, launcher: Launcher, code: str, say: Callable[[str], None]) -> None:
+        self.launcher, self.code, self.say = launcher, code, say
         self.runs: list[TaskRun] = []
         self.executing = ""
         self.executed = False
@@ -170,6 +148,13 @@ class _Session:
                 session.execute(self.image, self.full_command, self.env_vars)
                 return Status.SUCCESS
 
+        class Cache(_Cache):
+            """Steps run this code, whatever the image's tag says: it is part of the key."""
+
+            def compute_key(self, *args: Any, **kwargs: Any) -> str:
+                key = super().compute_key(*args, **kwargs)
+                return hashlib.sha256(f"{key} {session.code}".encode()).hexdigest()
+
         stock_execute = task_executor.execute_single_task
 
         def execute_single_task(task_name: str, task_spec: Any, **kwargs: Any) -> tuple[dict[str, Any], Any]:
@@ -185,7 +170,7 @@ class _Session:
         with (
             _replaced(subprocess_task_handler, "SubprocessTaskHandler", Handler),
             _replaced(task_executor, "execute_single_task", execute_single_task),
-            _replaced(cache, "LocalCache", _Cache),
+            _replaced(cache, "LocalCache", Cache),
         ):
             yield
 
@@ -207,12 +192,7 @@ class _Session:
 
 
 class _Cache(cache.LocalCache):  # type: ignore[misc]
-    """The cache of `kfp.local`, which knows neither this source tree nor object storage."""
-
-    def compute_key(self, *args: Any, **kwargs: Any) -> str:
-        """Steps run the installed source, whatever the image's tag says: it is part of the key."""
-        key: str = super().compute_key(*args, **kwargs)
-        return hashlib.sha256(f"{key} {_source_digest()}".encode()).hexdigest()
+    """The cache of `kfp.local`, which does not know object storage."""
 
     def get(self, key: str) -> dict[str, Any] | None:
         """A hit counts only where every manifest that the outputs refer to is still in storage."""

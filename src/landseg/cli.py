@@ -1,16 +1,19 @@
 """`landseg VERB`: the stages in pipeline order, and what looks after runs.
 
-Exit codes: 0 done, 2 user error, 1 a bug, 130 interrupted.
+Exit codes: 0 done, 2 user error, 1 a bug, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType, ModuleType
 
 from landseg import __version__, console
 from landseg.console import paint
@@ -95,7 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = stage_parser(verb).parse_args(arguments[1:])
     console.begin(args.verbosity)
     try:
-        _module(verb).run(args)
+        with _ends_on_sigterm():
+            _module(verb).run(args)
+    except _Terminated:
+        print(f"landseg {verb}: terminated", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except LandsegError as err:
         return _fail(f"landseg {verb}", str(err))
     except OSError as err:
@@ -112,3 +119,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(program: str, message: str) -> int:
     print(f"{program}: {paint('error:', 'red', sys.stderr)} {message}", file=sys.stderr)
     return 2
+
+
+class _Terminated(BaseException):
+    """SIGTERM has arrived; no handler of errors may take it for one."""
+
+
+@contextlib.contextmanager
+def _ends_on_sigterm() -> Iterator[None]:
+    """End a verb in order when SIGTERM arrives: scratch is removed, what is half written is not published.
+
+    The first process of a container needs a handler to notice SIGTERM at all: the kernel lets none of the signals
+    through to it that would end another process. Training has its own handler, which publishes a checkpoint.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -73,3 +73,18 @@ def test_killed_at_random_moments(tmp_path, grown, kills):
             time.sleep(0.1)
         assert not left_running(scratch)
     assert killed >= kills // 2
+
+
+def test_sigterm_ends_it_in_order(tmp_path):
+    raw = write_raw(tmp_path / "raw", train=300, val=4, test=0)
+    store, scratch = tmp_path / "store", tmp_path / "scratch"
+    process = subprocess.Popen(command(raw, store, scratch), stderr=subprocess.PIPE, text=True)
+    while not list(scratch.glob("landseg-*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert said.splitlines()[-1] == "landseg stage-data: terminated"
+    assert not list(scratch.iterdir())
+    assert not list(store.glob("datasets/*/manifest.json"))

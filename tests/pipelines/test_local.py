@@ -17,7 +17,7 @@ from kfp.local import cache, subprocess_task_handler
 from kfp.local.orchestrator import dag_orchestrator, enhanced_dag_orchestrator, task_executor
 
 from components.images import ROOT
-from pipelines import local
+from pipelines import containers, local
 
 STAND_IN = """
 import json, pathlib, sys
@@ -164,17 +164,35 @@ def test_a_result_that_is_gone_from_object_storage_is_made_again(bench: Bench, s
 
 def test_changed_source_is_not_taken_from_the_cache(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.run("")
+    assert [run.cached for run in bench.run("", code="images")] == [False, False]
+    assert [run.cached for run in bench.run("")] == [True, True]
     monkeypatch.setattr(local, "_source_digest", lambda: "another")
     assert [run.cached for run in bench.run("")] == [False, False]
 
 
 def test_the_docker_command_sets_what_a_cluster_sets_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    command = local.docker_command([Path("/data")])("image:1", ["landseg", "train"])
+    command = containers.container_command([Path("/data")])("image:1", ["landseg", "train"])
     assert command[:3] == ["docker", "run", "--rm"]
     assert command[-4:] == ["--entrypoint=", "image:1", "landseg", "train"]
     assert {"--volume=/data:/data", "--env=AWS_ENDPOINT_URL", "--network=host"} <= set(command)
     assert not any("http://" in part for part in command)  # values stay out of the process list
+
+
+def test_what_docker_lacks_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    client = tmp_path / "docker"
+    client.write_text("#!/bin/sh\necho 'Error: No such image: '$4 >&2\nexit 1\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = pipelines_command("demo", "--docker", f"--root={tmp_path / 'demo'}")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "make build-images" in done.stderr
+    client.unlink()
+    done = pipelines_command("demo", "--docker", f"--root={tmp_path / 'demo'}")
+    assert done.returncode == 2
+    assert "expected the docker client on PATH" in done.stderr
+    assert not (tmp_path / "demo" / "data").exists()
 
 
 def test_an_interrupted_run_stops_its_step(bench: Bench) -> None:

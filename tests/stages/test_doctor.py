@@ -1,4 +1,8 @@
+import http.client
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -33,3 +37,51 @@ def test_wrong_credentials_are_named(s3, monkeypatch, capsys):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     assert main(["doctor", "--storage-uri", s3.uri]) == 2
     assert "AWS_SECRET_ACCESS_KEY" in capsys.readouterr().err
+
+
+@pytest.fixture
+def no_delete(s3) -> Iterator[str]:
+    """The endpoint through a proxy that refuses to delete, as a bucket's policy may."""
+
+    class Policy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            upstream = http.client.HTTPConnection(s3.server.host, s3.server.port)
+            upstream.request(self.command, self.path, body, dict(self.headers))
+            answer = upstream.getresponse()
+            self.answer(answer.status, answer.read(), dict(answer.getheaders()))
+
+        def refuse(self) -> None:
+            self.answer(403, b"<Error><Code>AccessDenied</Code></Error>", {})
+
+        def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    for method in ("GET", "PUT", "HEAD", "POST"):
+        setattr(Policy, f"do_{method}", Policy.forward)
+    Policy.do_DELETE = Policy.refuse
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Policy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_the_right_that_is_missing_is_named(s3, no_delete, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", no_delete)
+    assert main(["doctor", "--storage-uri", s3.uri]) == 2
+    error = capsys.readouterr().err
+    assert "object storage: cannot delete" in error
+    assert "AccessDenied" in error
+    assert "cannot read" not in error
+    assert "cannot list" not in error

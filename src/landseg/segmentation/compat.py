@@ -64,20 +64,25 @@ def run_compiled_op() -> str:
     """Call one of mmcv's compiled ops, on a GPU where there is one, and check its result.
 
     Returns:
-        What was run, and where.
+        What was run, where, and what the ops are compiled for.
 
     Raises:
         RuntimeError: the op gives a wrong result, or its binary does not fit this torch or this GPU.
     """
     ops = importlib.import_module("mmcv.ops")
     torch = importlib.import_module("torch")
+    cuda = ops.get_compiling_cuda_version()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and cuda == "not available":
+        raise RuntimeError("there is a GPU, but mmcv-full is compiled for the CPU alone: use images of FLAVOR=cuda")
     # The second box lies on the first, the third by itself.
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]], device=device)
     _, kept = ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), iou_threshold=0.5)
     if kept.tolist() != [0, 2]:
         raise RuntimeError(f"mmcv.ops.nms kept boxes {kept.tolist()}, expected [0, 2]")
-    return f"mmcv.ops.nms ran on {device}"
+    return f"mmcv.ops.nms ran on {device}, compiled " + (
+        "for the CPU" if cuda == "not available" else f"with CUDA {cuda}"
+    )
 
 
 def _install() -> None:

@@ -20,7 +20,10 @@ from landseg.errors import ConfigError, LandsegError
 HELP = "check versions, compiled ops, GPUs, shared memory, scratch space and object storage"
 EXAMPLE = "landseg doctor --gpus 2 --min-shm-gb 8 --storage-uri s3://bucket/landseg"
 
-PACKAGES = ("numpy", "boto3", "tifffile", "imagecodecs", "zarr", "torch", "torchvision", "mmcv-full", "mmcv")
+PACKAGES = (
+    *("numpy", "boto3", "tifffile", "imagecodecs", "zarr"),
+    *("torch", "torchvision", "mmcv-full", "mmcv", "mmsegmentation"),
+)
 _GIB = 1 << 30
 
 
@@ -128,14 +131,20 @@ def _space(check: str, folder: Path, minimum_gb: float, *, total: bool) -> Findi
 
 
 def _storage(root: str) -> tuple[bool, str]:
+    """Use each right that stages need by itself: credentials that may write but not delete are common."""
     uri = storage.join(root, f".landseg-doctor-{uuid.uuid4().hex}", "probe")
     data = os.urandom(1 << 10)
-    storage.put_bytes(uri, data)
-    try:
-        if storage.get_bytes(uri) != data:
-            return False, f"{uri}: other bytes were read than were written"
-        if not storage.list_objects(storage.parent(uri)):
-            return False, f"{uri}: written, but not listed"
-    finally:
-        storage.delete(uri)
-    return True, f"{root}: written, read, listed and deleted an object"
+    storage.put_bytes(uri, data)  # where this fails, the others could not be tried
+    failed = []
+    attempts: dict[str, Callable[[], bool]] = {
+        "read": lambda: storage.get_bytes(uri) == data,
+        "list": lambda: bool(storage.list_objects(storage.parent(uri))),
+        "delete": lambda: storage.delete(uri) is None,
+    }
+    for right, attempt in attempts.items():
+        try:
+            if not attempt():
+                failed.append(f"cannot {right} {uri}: found something other than what was written")
+        except LandsegError as err:
+            failed.append(f"cannot {right} {err}")
+    return not failed, "; ".join(failed) or f"{root}: wrote, read, listed and deleted an object"
