@@ -7,11 +7,12 @@ from kfp import dsl
 from components.images import image
 
 
-def train_component(name: str) -> Any:
+def train_component(name: str, image_of: str = "") -> Any:
     """Make the component `train-<name>`.
 
     Args:
         name: the model's name in a run; also the bundled config it trains by default.
+        image_of: the model in whose image it runs, which can train any config; its own by default.
     """
 
     def train(
@@ -55,7 +56,7 @@ def train_component(name: str) -> Any:
             gpus: processes to start, one per GPU; 0 trains on the CPU.
         """
         return dsl.ContainerSpec(
-            image=image(f"train-{name}"),
+            image=image(f"train-{image_of or name}"),
             command=["landseg", "train"],
             args=[
                 "--name",

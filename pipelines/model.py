@@ -5,6 +5,7 @@ from typing import Any
 from kfp import dsl
 
 from components.export_probs.component import export_probs
+from components.models import MODELS
 from pipelines.scheduling import EXPORT_PROBS, TRAIN, schedule
 
 
@@ -71,3 +72,6 @@ def train_and_export(name: str, train: Any) -> Any:
         return export.outputs["probs"]
 
     return dsl.pipeline(name=name, description=f"Train {name} and export its probabilities.")(branch)
+
+
+BRANCHES = {name: train_and_export(name, train) for name, train in MODELS.items()}

@@ -12,10 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from components.models import MODELS
 from pipelines.errors import UserError
 from pipelines.local import host_command
 
-STEPS = ("stage-data", "train-swin", "train-resnest", "export-probs-swin", "export-probs-resnest", "average-probs")
+STEPS = (
+    "stage-data",
+    *(f"train-{name}" for name in MODELS),
+    *(f"export-probs-{name}" for name in MODELS),
+    "average-probs",
+)
 
 State = dict[str, Any]
 """One line of `landseg status --json`."""
@@ -85,8 +91,9 @@ def _uris(key: str, model: str, found: dict[tuple[str, str], State]) -> list[str
         newest = sorted((state["modified_s"], state["dataset_uri"]) for state in found.values() if state["dataset_uri"])
         return [newest[-1][1]] if newest else []
     wanted = [("train", model)] if key == "model_uri" else [where for where in found if where[0] == "export-probs"]
-    # Models are averaged in the order of the whole pipeline, which weights follow: swin, resnest, then any others.
-    wanted.sort(key=lambda where: (where[1] != "swin", where[1] != "resnest", where[1]))
+    # Models are averaged in the order of the whole pipeline, which weights follow, then any others.
+    order = {name: position for position, name in enumerate(MODELS)}
+    wanted.sort(key=lambda where: (order.get(where[1], len(order)), where[1]))
     return [f"{found[where]['uri']}/manifest.json" for where in wanted if where in found]
 
 

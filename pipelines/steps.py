@@ -11,9 +11,8 @@ from kfp import dsl
 
 from components.average_probs.component import average_probs
 from components.export_probs.component import export_probs
+from components.models import MODELS
 from components.stage_data.component import stage_data
-from components.train_resnest.component import train_resnest
-from components.train_swin.component import train_swin
 from pipelines.scheduling import AVERAGE_PROBS, EXPORT_PROBS, STAGE_DATA, TRAIN, Resources, schedule
 
 WHERE: dict[str, tuple[type, Any, str]] = {
@@ -57,8 +56,7 @@ def step(name: str, component: Any, resources: Resources) -> Any:
 
 STEPS = {
     "stage-data": step("stage-data", stage_data, STAGE_DATA),
-    "train-swin": step("train-swin", train_swin, TRAIN),
-    "train-resnest": step("train-resnest", train_resnest, TRAIN),
+    **{f"train-{name}": step(f"train-{name}", train, TRAIN) for name, train in MODELS.items()},
     "export-probs": step("export-probs", export_probs, EXPORT_PROBS),
     "average-probs": step("average-probs", average_probs, AVERAGE_PROBS),
 }

@@ -4,13 +4,8 @@ from kfp import dsl
 
 from components.average_probs.component import average_probs
 from components.stage_data.component import stage_data
-from components.train_resnest.component import train_resnest
-from components.train_swin.component import train_swin
-from pipelines.model import train_and_export
+from pipelines.model import BRANCHES
 from pipelines.scheduling import AVERAGE_PROBS, STAGE_DATA, schedule
-
-swin_branch = train_and_export("swin", train_swin)
-resnest_branch = train_and_export("resnest", train_resnest)
 
 
 @dsl.pipeline(  # type: ignore[untyped-decorator]  # kfp has no types
@@ -90,8 +85,8 @@ def train_and_ensemble(
         "node_selector": node_selector,
         "tolerations": tolerations,
     }
-    swin = swin_branch(config=swin_config, lr=swin_lr, pretrained=swin_pretrained, **common)
-    resnest = resnest_branch(config=resnest_config, lr=resnest_lr, pretrained=resnest_pretrained, **common)
+    swin = BRANCHES["swin"](config=swin_config, lr=swin_lr, pretrained=swin_pretrained, **common)
+    resnest = BRANCHES["resnest"](config=resnest_config, lr=resnest_lr, pretrained=resnest_pretrained, **common)
     average = average_probs(
         dataset=dataset,
         dataset_uri="",

@@ -1,5 +1,5 @@
 """train-resnest: ResNeSt-101 + DeepLabV3+."""
 
-from components.training import train_component
+from components.models import MODELS
 
-train_resnest = train_component("resnest")
+train_resnest = MODELS["resnest"]

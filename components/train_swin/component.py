@@ -1,5 +1,5 @@
 """train-swin: Swin-Base + UPerNet."""
 
-from components.training import train_component
+from components.models import MODELS
 
-train_swin = train_component("swin")
+train_swin = MODELS["swin"]
