@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from landseg import __version__, storage
@@ -136,14 +137,14 @@ def _storage(root: str) -> tuple[bool, str]:
     data = os.urandom(1 << 10)
     storage.put_bytes(uri, data)  # where this fails, the others could not be tried
     failed = []
-    attempts: dict[str, Callable[[], bool]] = {
-        "read": lambda: storage.get_bytes(uri) == data,
-        "list": lambda: bool(storage.list_objects(storage.parent(uri))),
-        "delete": lambda: storage.delete(uri) is None,
+    attempts: dict[str, tuple[Callable[[], object], object]] = {
+        "read": (lambda: storage.get_bytes(uri), data),
+        "list": (lambda: len(list(storage.list_objects(storage.parent(uri)))), 1),
+        "delete": (partial(storage.delete, uri), None),
     }
-    for right, attempt in attempts.items():
+    for right, (attempt, expected) in attempts.items():
         try:
-            if not attempt():
+            if attempt() != expected:
                 failed.append(f"cannot {right} {uri}: found something other than what was written")
         except LandsegError as err:
             failed.append(f"cannot {right} {err}")
