@@ -88,7 +88,8 @@ def test_sizes_and_bands_that_differ(tmp_path, stage):
         ([0, 1, 2], {"label_offset": 1}, "values seem to run 0-2: set label_offset: 0"),
         ([0, 255], {"ignore_index": 254}, "looks like a 0/255 mask"),
         ([0, 76, 150, 226], {}, "greys of a colour mask"),
-        ([0, 1, 3], {}, "mend the label, or classes"),
+        ([0, 1, 3], {}, "0 is unlabelled: set label_offset: 1 and ignore_index: 0"),
+        ([0, 1, 4], {}, "mend the label, or classes"),
     ],
 )
 def test_hints_for_wrong_label_values(values, fields, hint, tmp_path, stage):
@@ -97,6 +98,57 @@ def test_hints_for_wrong_label_values(values, fields, hint, tmp_path, stage):
     run = stage(raw)
     assert run.status == 2
     assert hint in run.error
+
+
+def test_what_is_only_nearly_odd_is_not_warned_of(tmp_path, stage):
+    """The other side of each warning: pixels alike in other bytes, one pixel of another value, sizes 1:2 ..."""
+    raw = write_raw(tmp_path / "raw")
+    write_image(raw / "train/images/t0001.tif", random_image(0), compression="lzw")  # t0000's pixels, other bytes
+    nearly_constant = np.full((24, 24, 3), 127, np.uint8)
+    nearly_constant[3, 4, 1] = 128
+    write_image(raw / "train/images/t0002.tif", nearly_constant)
+    nearly_one = np.full((24, 24), 2, np.uint8)
+    nearly_one[3, 4] = 255
+    write_label(raw / "train/labels/t0002.png", nearly_one)
+    write_image(raw / "val/images/t0001.tif", random_image(1, 48))
+    write_label(raw / "val/labels/t0001.png", random_label(1, 48))
+    brighter = np.minimum(random_image(7).astype(int) + 20, 255)  # a quarter of the standard deviation
+    write_image(raw / "test/images/t0000.tif", brighter.astype(np.uint8))
+    only_some = np.where(random_label(3) > 0, 255, 0).astype(np.uint8)  # one mask of 0 and 255 among other labels
+    write_label(raw / "train/labels/t0003.png", only_some)
+    run = stage(raw)
+    assert warnings_of(run) == ""
+    assert run.checks["problems"] == []
+
+
+def test_findings_are_complete_when_files_are_wrong_too(tmp_path, stage):
+    """One round of mending is enough: what is odd is said together with what is wrong."""
+    raw = write_raw(tmp_path / "raw")
+    (raw / "train/images/t0000.tif").write_bytes(b"")
+    shutil.copy(raw / "train/images/t0002.tif", raw / "val/images/t0001.tif")
+    write_image(raw / "test/images/t0000.tif", np.full((60, 60, 3), 7, np.uint8))
+    for split in ("train", "val"):
+        for path in (raw / split / "labels").iterdir():
+            write_label(path, np.maximum(random_label(3), 1))
+    run = stage(raw)
+    assert run.status == 2
+    text = "\n".join(run.checks["warnings"])
+    assert "1 image both in train and in val (t0002 = t0001)" in text
+    assert "1 image of test with one value only" in text
+    assert "classes that never occur in train: background" in text
+    assert "tile sizes differ widely" in text
+    assert "band 1 differs between train and test" in text
+    assert run.checks["splits"]["train"]["num_tiles"] == 3
+    assert not list(stage.store.rglob("*.tar"))
+
+
+def test_images_are_measured_although_the_first_are_damaged(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw", train=40, val=0, test=0)
+    for index in range(0, 40, 2):
+        (raw / f"train/images/t{index:04}.tif").write_bytes(b"")
+    run = stage(raw, "--on-bad-tile", "skip", "--max-bad", "20")
+    assert run.status == 0, run.err
+    assert run.loaded.document.splits["train"].num_tiles == 20
 
 
 def spoilt(tmp_path, count: int):
@@ -134,6 +186,8 @@ def test_bad_tiles_are_left_out_on_demand(tmp_path, stage):
     assert manifest.splits["train"].num_tiles == 8
     assert manifest.splits["val"].num_tiles == 1
     assert {item["severity"] for item in run.checks["problems"]} == {"warning"}
+    # The words are the same wherever the source lies: so are the manifest's bytes.
+    assert all(tile.problem.startswith(f"{tile.split}/images/{tile.id}.tif: ") for tile in manifest.skipped)
     again = stage(raw, "--on-bad-tile", "skip")
     assert again.loaded.sha256 == run.loaded.sha256
     assert "0.0 MB of shards uploaded" in again.out
@@ -153,6 +207,14 @@ def test_too_many_bad_tiles(tmp_path, stage):
     assert run.status == 2
     assert "4 problems (--max-bad is 3)" in run.error
     assert stage(tmp_path / "raw", "--on-bad-tile", "skip", "--max-bad", "4").status == 0
+
+
+def test_a_split_without_a_single_pair_is_empty(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw")
+    shutil.rmtree(raw / "val/labels")
+    run = stage(raw, "--on-bad-tile", "skip")
+    assert run.status == 2
+    assert "every tile is bad" in run.error
 
 
 def test_a_split_of_bad_tiles_only_is_empty(tmp_path, stage):

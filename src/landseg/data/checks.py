@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -193,18 +193,25 @@ def good_tile(
 
 
 def probe_kind(source: Source, tiles: Sequence[SourceTile], samples: int = 16) -> Kind | None:
-    """What most of a few images, evenly spread, are; the rest is measured against it."""
+    """What most of a few images, evenly spread, are; the rest is measured against it. None where all are damaged."""
     chosen = tiles[:: max(1, len(tiles) // samples)]
-    kinds: list[Kind] = []
-    for tile, content in zip(chosen, read_tiles(source, chosen), strict=True):
-        if isinstance(content, DataError):
-            continue  # reported when its turn comes
+    kinds = [kind for kind in _kinds(source, chosen, read_tiles(source, chosen)) if kind]
+    if kinds:
+        return max(kinds, key=kinds.count)
+    rest = _kinds(source, tiles, (_read_tile(source, tile) for tile in tiles))
+    return next((kind for kind in rest if kind), None)
+
+
+def _kinds(
+    source: Source, tiles: Iterable[SourceTile], contents: Iterable[tuple[bytes, bytes | None] | DataError]
+) -> Iterator[Kind | None]:
+    """Kinds of images by their headers; None for a file that is damaged, which is reported when its turn comes."""
+    for tile, content in zip(tiles, contents, strict=True):
         try:
-            info = image_info(content[0], source.where(tile.image.path))
+            info = None if isinstance(content, DataError) else image_info(content[0], source.where(tile.image.path))
         except DataError:
-            continue  # as above
-        kinds.append(Kind(info.num_bands, info.dtype))
-    return max(kinds, key=kinds.count) if kinds else None
+            info = None
+        yield info and Kind(info.num_bands, info.dtype)
 
 
 def band_histogram(values: NDArray[Any]) -> NDArray[np.int64]:

@@ -39,6 +39,8 @@ def _hint(values: set[int], config: DatasetConfig) -> str:
         return "this looks like a 0/255 mask: store class values"
     if config.label_offset == 0 and min(values) >= 1 and max(values) == num_classes:
         return f"values seem to run 1-{num_classes}: set label_offset: 1"
+    if config.label_offset == 0 and max(values) == num_classes:
+        return f"if classes run 1-{num_classes} and 0 is unlabelled: set label_offset: 1 and ignore_index: 0"
     if config.label_offset > 0 and max(values) <= num_classes - 1:
         return f"values seem to run 0-{num_classes - 1}: set label_offset: 0"
     beyond = [value for value in values if value > config.last_label + 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,12 +75,14 @@ def pair(source: Source, files: Sequence[SourceFile]) -> Pairing:
         present |= {split} - {""}
         role = parts[1] if split and len(parts) == 3 else ""
         stem, dot, suffix = parts[-1].rpartition(".")
+        stem = unicodedata.normalize("NFC", stem)  # macOS writes "é" as two characters
         if (dot + suffix).lower() not in _SUFFIXES.get(role, ()):
             if file.path != FILE_NAME:
-                unused.append(file.path)
+                unused.append(_readable(file.path))
             continue
         if problem := _file_problem(file, stem, found[split, role].get(stem)):
-            result.problems.append(Problem(DataError(source.where(file.path), *problem), split, stem))
+            where = source.where(_readable(file.path))
+            result.problems.append(Problem(DataError(where, *problem), split, _readable(stem)))
         else:
             found[split, role][stem] = file
     if not present:
@@ -89,8 +92,15 @@ def pair(source: Source, files: Sequence[SourceFile]) -> Pairing:
         if split in present:
             result.tiles[split] = _pair_split(source, split, found[split, "images"], found[split, "labels"], result)
     if tell := [path for path in unused if not path.lower().endswith(_BESIDE)]:
-        result.notes.append(f"{len(tell)} other files are not used, {tell[0]} the first")
+        one = len(tell) == 1
+        what = "1 other file is not used:" if one else f"{len(tell)} other files are not used, the first is"
+        result.notes.append(f"{what} {tell[0]}")
     return result
+
+
+def _readable(path: str) -> str:
+    """A path in which characters that cannot be printed, or are no characters at all, are written as escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in path)
 
 
 def _file_problem(file: SourceFile, stem: str, other: SourceFile | None) -> tuple[str, str] | None:
@@ -122,7 +132,7 @@ def _pair_split(
             error = DataError(
                 source.where(image.path),
                 f"image without label: expected {split}/labels/{tile_id}.png",
-                "add the label, or move the image to test",
+                f"add the label, or {'move the image to test' if split != 'test' else 'remove all labels of test'}",
             )
         else:
             error = DataError(

@@ -97,7 +97,11 @@ class ShardWriter:
 
 
 def member_names(tile_id: str, label: bytes | None) -> Iterator[str]:
-    """Member names of a tile: the image's, then the label's where there is one."""
-    yield f"{tile_id}.tif"
+    """Member names of a tile: the image's, then the label's where there is one.
+
+    WebDataset takes what precedes the first dot for the tile, so dots in an id are written as in a URL: `%2E`.
+    """
+    key = tile_id.replace("%", "%25").replace(".", "%2E")
+    yield f"{key}.tif"
     if label is not None:
-        yield f"{tile_id}.png" if label.startswith(b"\x89PNG") else f"{tile_id}.label.tif"
+        yield f"{key}.png" if label.startswith(b"\x89PNG") else f"{key}.label.tif"

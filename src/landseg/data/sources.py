@@ -85,8 +85,11 @@ class FolderSource(Source):
 
     def read(self, file: SourceFile) -> bytes:
         """See :meth:`Source.read`."""
+        path = Path(self.uri) / file.path
         try:
-            return (Path(self.uri) / file.path).read_bytes()
+            if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+                raise DataError(self.where(file.path), "expected a file, found a pipe, a socket or a device")
+            return path.read_bytes()
         except OSError as err:
             raise DataError(self.where(file.path), f"cannot be read: {err.strerror}") from err
 
@@ -114,15 +117,20 @@ class PrefixSource(Source):
 
 
 def _files_below(folder: str, prefix: str) -> Iterator[SourceFile]:
-    """Files of a folder and its folders, one by one: there may be very many. A dataset is two folders deep."""
+    """Files of a folder and its folders, one by one: there may be very many.
+
+    A dataset is two folders deep. A folder further down is named as if it were a file, so that what it holds is not
+    left out without a word; so are links that lead nowhere, which fail when they are read.
+    """
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
-                    if prefix.count("/") >= _MAX_DEPTH:
-                        continue
-                    yield from _files_below(entry.path, f"{prefix}{entry.name}/")
-                elif entry.is_file():
-                    yield SourceFile(prefix + entry.name, entry.stat().st_size)
+                path = prefix + entry.name
+                if not entry.is_dir():
+                    yield SourceFile(path, entry.stat().st_size if entry.is_file() else 0)
+                elif prefix.count("/") < _MAX_DEPTH:
+                    yield from _files_below(entry.path, f"{path}/")
+                else:
+                    yield SourceFile(f"{path}/", 0)
     except OSError as err:
         raise DataError(folder, f"cannot be read: {err.strerror}") from err

@@ -189,7 +189,7 @@ class _Staging:
             for split, index in splits.items():
                 result.statistics[split] = index.statistics
                 self._stage_split(split, index, workers, uploads, previous, checksums.get(split, {}))
-                if not index.num_tiles and not self.result.problems.are_fatal and self.tiles[split]:
+                if not index.num_tiles and not self.result.problems.are_fatal:
                     where = self.source.where(split)
                     result.problems.add([Problem(DataError(where, "empty split: every tile is bad"), split)])
             if self.result.problems.are_fatal or self.kind is None:
@@ -205,10 +205,14 @@ class _Staging:
         scale, notes = resolve_scale(self.config, self.kind, result.statistics)
         result.notes += notes
         skipped = [
-            SkippedTile.model_validate({"split": problem.split, "id": problem.id, "problem": str(problem.error)})
+            SkippedTile.model_validate({"split": problem.split, "id": problem.id, "problem": self._said(problem)})
             for problem in result.problems
         ]
         result.loaded = publish(self.storage_uri, identity, self.config, self.kind, scale, splits, self.crs, skipped)
+
+    def _said(self, problem: Problem) -> str:
+        """The problem in the manifest's words: wherever the source lies, the same dataset has the same manifest."""
+        return str(problem.error).removeprefix(f"{self.source.uri}/")
 
     def _stage_split(
         self,
@@ -219,7 +223,7 @@ class _Staging:
         previous: Previous | None,
         checksums: Mapping[str, Checksums],
     ) -> None:
-        """Check and pack the tiles of a split; from the first problem on, checking goes on but packing ends."""
+        """Check and pack the tiles of a split; a fatal problem ends the packing, not the checking and counting."""
         tiles = self.tiles[split]
         kept = previous.kept(split, checksums, self.options.shard_bytes, self.crs) if previous else None
         index.shards = kept.shards if kept else []
@@ -237,10 +241,12 @@ class _Staging:
                 for outcome in checked.tiles:
                     self.result.problems.add(Problem(error, split, outcome.tile.id) for error in outcome.problems)
                     facts = outcome.facts
-                    if facts is None or self.result.problems.are_fatal:
+                    if facts is None:
                         continue
                     before = kept and kept.find(outcome.tile.id, (facts.image_sha256, facts.label_sha256))
-                    if before:
+                    if self.result.problems.are_fatal:  # for the report only
+                        tile = tile_row(outcome, facts, 0, (0, 0), None, self.crs)
+                    elif before:
                         tile = tile_row(outcome, facts, before.shard, before.image, before.label, self.crs)
                     else:
                         tile = packer.add(outcome, facts)

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg import __version__, storage
+from landseg.data.checks import Kind
 from landseg.data.dataset import to_class_ids, to_model_range
 from landseg.data.manifest import ClassSchema, DatasetManifest, Tile
-from landseg.data.schema import default_palette
+from landseg.data.schema import DatasetConfig, default_palette
 from landseg.data.staging import Options, Staged
 from landseg.data.tiles import decode_image, decode_label
 from landseg.report.data import DataReport, Need, Problem, SampleTile, SplitStats
@@ -24,7 +25,7 @@ def data_report(staged: Staged, source: str, options: Options, seconds: float) -
     """Everything that staging found."""
     manifest = staged.loaded.document if staged.loaded else None
     config, kind = staged.config, staged.kind
-    schema = manifest.class_schema if manifest else config.class_schema(kind.num_bands if kind else 3, None)
+    schema = manifest.class_schema if manifest else _unpublished_schema(config, kind)
     return DataReport(
         name=config.name,
         dataset_id=manifest.dataset_id if manifest else "",
@@ -50,6 +51,14 @@ def data_report(staged: Staged, source: str, options: Options, seconds: float) -
             "versions": {"landseg": __version__},
         },
     )
+
+
+def _unpublished_schema(config: DatasetConfig, kind: Kind | None) -> ClassSchema:
+    """The schema of a dataset that may ask for bands that its images do not have: then of all their bands."""
+    num_bands = kind.num_bands if kind else 3
+    if max(config.bands or (1,)) > num_bands:
+        config = config.model_copy(update={"bands": None})
+    return config.class_schema(num_bands, None)
 
 
 def needs(manifest: DatasetManifest, staged: Staged) -> Iterator[Need]:
