@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from pipelines.errors import UserError
 
+_USER_INFO = re.compile(r"://[^/\s:@]*:(?!\d+/)[^\s@]*@|://[^/\s:@]+@")
 _KINDS = {
     "STRING": "text",
     "NUMBER_INTEGER": "a whole number",
@@ -45,6 +47,8 @@ def parse_parameters(package: Path, given: list[str]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, declared, 1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(declared)}"
             raise UserError(f"--param {name}: {package.stem} has no such parameter, {hint}")
+        if _USER_INFO.search(text):  # not repeated here; a run's parameters are stored and shown by KFP
+            raise UserError(f"--param {name}: found a name and password in an address; they belong in the secret")
         values[name] = _value(name, text, declared[name]["parameterType"])
     missing = [name for name, spec in declared.items() if not spec.get("isOptional") and name not in values]
     if missing:

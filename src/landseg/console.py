@@ -12,6 +12,8 @@ import os
 import sys
 from typing import Literal, TextIO
 
+from landseg.errors import without_credentials
+
 Verbosity = Literal["quiet", "normal", "verbose"]
 VARIABLE = "LANDSEG_VERBOSITY"
 
@@ -51,7 +53,7 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr
-        text = record.getMessage()
+        text = without_credentials(record.getMessage())
         if record.levelno >= logging.WARNING:
             text = f"{paint('warning:', 'yellow', stream)} {text}"
         elif record.levelno < logging.INFO:

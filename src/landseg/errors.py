@@ -6,6 +6,19 @@ prints it as one line on stderr and exits with status 2. Anything else is a bug:
 
 from __future__ import annotations
 
+import re
+
+_USER_INFO = re.compile(r"://[^/\s:@]*:(?!\d+/)[^\s@]*@|://[^/\s:@]+@")
+_SIGNATURE = re.compile(
+    r"([?&][^\s=&]*(?:x-amz-|x-goog-|sig|key|token|credential|password|secret|expires)[^\s=&]*=)[^\s&#'\")]+",
+    re.IGNORECASE,
+)
+
+
+def without_credentials(text: str) -> str:
+    """A text in which URIs have neither names and passwords nor the signatures of presigned addresses."""
+    return _SIGNATURE.sub(r"\1***", _USER_INFO.sub("://***@", text))
+
 
 class LandsegError(Exception):
     """Where it happened, what was expected, what was found, and what to do, in one line."""
@@ -18,8 +31,8 @@ class LandsegError(Exception):
             problem: what was expected and what was found.
             hint: what to do about it.
         """
-        self.where, self.problem, self.hint = str(where), problem, hint
-        message = f"{self.where}: {problem}" + (f" ({hint})" if hint else "")
+        self.where, self.problem, self.hint = without_credentials(str(where)), without_credentials(problem), hint
+        message = f"{self.where}: {self.problem}" + (f" ({hint})" if hint else "")
         super().__init__(" ".join(message.split()))
 
     def __reduce__(self) -> tuple[type[LandsegError], tuple[str, str, str]]:

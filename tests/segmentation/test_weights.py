@@ -273,6 +273,23 @@ def test_a_download_is_kept_in_object_storage(server: str, tmp_path: Path) -> No
     assert CountingHandler.requests == 1
 
 
+def test_signatures_of_presigned_addresses_are_kept_nowhere(server: str, tmp_path: Path) -> None:
+    (tmp_path / "www" / "w.pth").write_bytes(DATA)
+    store = tmp_path / "store"
+    first = fetch(f"{server}/w.pth?versionId=3&X-Amz-Signature=sEcr3t1", str(store), tmp_path / "a")
+    assert first.uri == f"{server}/w.pth?versionId=3&X-Amz-Signature=***"
+    fetch(f"{server}/w.pth?versionId=3&X-Amz-Signature=sEcr3t2", str(store), tmp_path / "b")
+    assert CountingHandler.requests == 1, "signed anew, it is the same file"
+    fetch(f"{server}/w.pth?versionId=4&X-Amz-Signature=sEcr3t2", str(store), tmp_path / "c")
+    assert CountingHandler.requests == 2
+    kept = [path.read_bytes() + str(path).encode() for path in store.rglob("*") if path.is_file()]
+    assert not [content for content in kept if b"sEcr3t" in content]
+    for address in (f"{server}/absent.pth?X-Amz-Signature=sEcr3t", "http://me:sEcr3t@127.0.0.1:9/w.pth"):
+        with pytest.raises(StorageError) as caught:
+            fetch(address, str(store), tmp_path / "d")
+        assert "sEcr3t" not in str(caught.value)
+
+
 def test_a_damaged_cache_is_fetched_anew(server: str, tmp_path: Path) -> None:
     (tmp_path / "www" / "w.pth").write_bytes(DATA)
     store = tmp_path / "store"

@@ -31,6 +31,8 @@ def download(uri: str, target: Path) -> None:
     if not is_http(uri):
         storage.get_file(uri, target)
         return
+    if "@" in urlsplit(uri).netloc:
+        raise StorageError(uri, "expected an address without a name and password", "use a presigned address")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     try:

@@ -15,7 +15,14 @@ import torch
 import landseg.segmentation.compat  # noqa: F401  # before mmcv
 from landseg import storage
 from landseg.documents import Document, Sha256, sha256_hex
-from landseg.errors import ConfigError, ContractError, DamagedObjectError, ObjectNotFoundError, StorageError
+from landseg.errors import (
+    ConfigError,
+    ContractError,
+    DamagedObjectError,
+    ObjectNotFoundError,
+    StorageError,
+    without_credentials,
+)
 from landseg.segmentation.conversion import (
     State,
     convert_mmcls_resnet,
@@ -123,6 +130,8 @@ def without_pretrained(config: mmcv.Config) -> mmcv.Config:
     init = backbone.get("init_cfg")
     if isinstance(init, dict) and init.get("type") == "Pretrained":
         backbone["init_cfg"] = None
+    if stripped.get("load_from"):
+        stripped["load_from"] = None
     return stripped
 
 
@@ -149,7 +158,7 @@ def fetch(source: str, storage_uri: str, folder: Path) -> Fetched:
         storage.get_file(uri, path)
         sha256 = storage.file_sha256(path)
         _check_sum(uri, sha256, expected)
-    return Fetched(uri, sha256, path)
+    return Fetched(without_credentials(uri), sha256, path)
 
 
 def _split_checksum(source: str) -> tuple[str, str | None]:
@@ -179,7 +188,8 @@ def _resolve_zoo(uri: str) -> str:
 
 
 def _fetch_cached(uri: str, expected: str | None, cache: str, path: Path) -> str:
-    place = storage.join(cache, f"{sha256_hex(uri.encode())[:12]}-{path.name}")
+    public = without_credentials(uri)  # an address that is signed anew is the same file
+    place = storage.join(cache, f"{sha256_hex(public.encode())[:12]}-{path.name}")
     try:
         record = storage.read_document(CacheRecord, f"{place}.json").document
         if expected in {None, record.sha256}:
@@ -191,7 +201,7 @@ def _fetch_cached(uri: str, expected: str | None, cache: str, path: Path) -> str
     sha256 = storage.file_sha256(path)
     _check_sum(uri, sha256, expected)
     storage.put_file(place, path)
-    record = CacheRecord(uri=uri, sha256=sha256, size_bytes=path.stat().st_size)
+    record = CacheRecord(uri=public, sha256=sha256, size_bytes=path.stat().st_size)
     storage.write_document(f"{place}.json", record)
     return sha256
 

@@ -12,7 +12,7 @@ from landseg.data.dataset import StagedDataset
 from landseg.data.manifest import SPLITS, Split
 from landseg.data.workers import num_cpus
 from landseg.documents import Blob
-from landseg.errors import ConfigError
+from landseg.errors import ConfigError, without_credentials
 from landseg.report.training import Evaluation, TrainingReport, render
 from landseg.segmentation.manifest import ModelManifest
 from landseg.stages.common import StageContext, add_common_arguments, finished, stage_context
@@ -97,11 +97,11 @@ def run(args: argparse.Namespace) -> None:
 
         processes, on_gpu = distributed.count_processes(args.gpus, args.cpu_processes)
         staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
-        job, identity = _plan(args, context, staged, processes, on_gpu)
+        job, identity, pretrained = _plan(args, context, staged, processes, on_gpu)
         model = finished(ModelManifest, job.folder)
         if model is None:
-            if identity["pretrained"] is not None:
-                fetched = weights.fetch(identity["pretrained"], context.storage_uri, context.scratch)
+            if pretrained is not None:
+                fetched = weights.fetch(pretrained, context.storage_uri, context.scratch)
                 job = dataclasses.replace(job, pretrained=fetched.path)
                 identity["pretrained_sha256"] = fetched.sha256
             distributed.run_processes(trainer.train, job, processes, on_gpu, context.scratch)
@@ -129,7 +129,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def _plan(
     args: argparse.Namespace, context: StageContext, staged: StagedDataset, processes: int, on_gpu: bool
-) -> tuple[TrainJob, dict[str, Any]]:
+) -> tuple[TrainJob, dict[str, Any], str | None]:
+    """The job, what decides its result, and where pretrained weights lie."""
     from landseg.segmentation import job, precision, weights
     from landseg.segmentation.models import fit_config, load_config, parse_options
 
@@ -146,7 +147,7 @@ def _plan(
         "name": args.name,
         "dataset_sha256": staged.sha256,
         "config": config.pretty_text,
-        "pretrained": pretrained,
+        "pretrained": pretrained and without_credentials(pretrained),
         "train_splits": list(splits),
         "seed": args.seed,
         "processes": processes,
@@ -174,7 +175,7 @@ def _plan(
         checkpoint_interval=args.checkpoint_interval,
         deterministic=args.deterministic,
     )
-    return plan, identity
+    return plan, identity, pretrained
 
 
 def _splits(text: str, staged: StagedDataset) -> tuple[Split, ...]:

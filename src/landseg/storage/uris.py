@@ -32,6 +32,9 @@ def split(uri: str) -> tuple[str, str]:
         StorageError: a bucket name or a key that S3 or a file-backed endpoint would refuse or read otherwise.
     """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not {":", "@"}.isdisjoint(bucket):  # not repeated here: it may be a password
+        hint = "credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, never from a URI"
+        raise StorageError("s3://***", "expected s3://bucket/key, found a name or a port in it", hint)
     if not _BUCKET.fullmatch(bucket):
         raise StorageError(uri, f"expected s3://bucket/key, found the bucket name {bucket!r}")
     if key and not {"", ".", ".."}.isdisjoint(key.removesuffix("/").split("/")):
