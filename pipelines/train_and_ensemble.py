@@ -35,6 +35,8 @@ def train_and_ensemble(
     dtype: str = "companded",
     weights: str = "equal",
     source_version: str = "",
+    on_bad_tile: str = "fail",
+    max_bad: int = 10,
     node_selector: dict = {},  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default, nothing changes it
     tolerations: list = [],  # type: ignore[type-arg]  # noqa: B006
 ) -> None:
@@ -62,10 +64,18 @@ def train_and_ensemble(
         dtype: how probabilities are stored.
         weights: one number per model, swin first, comma-separated, or equal.
         source_version: anything that changes when the tiles at the source do; `make submit` fills it in.
+        on_bad_tile: fail, or skip: leave bad tiles out.
+        max_bad: with skip, fail all the same if more tiles are bad.
         node_selector: labels that nodes with GPUs must have, e.g. {"pool": "gpu"}.
         tolerations: of the taints on nodes with GPUs, e.g. [{"key": "nvidia.com/gpu", "operator": "Exists"}].
     """
-    stage = stage_data(source=source, source_version=source_version, storage_uri=storage_uri)
+    stage = stage_data(
+        source=source,
+        source_version=source_version,
+        storage_uri=storage_uri,
+        on_bad_tile=on_bad_tile,
+        max_bad=max_bad,
+    )
     schedule(stage, STAGE_DATA, "stage-data")
     dataset = stage.outputs["dataset"]
     common = {

@@ -171,6 +171,11 @@ def test_every_problem_is_in_the_report(tmp_path, stage):
     assert run.out.count("error: ") == 8
     assert "Not published" in (run.folder / "report.html").read_text()
     assert not (run.folder / "dataset.json").exists()
+    # KFP keeps nothing of a step that failed: the report is in object storage.
+    kept = stage.store / "datasets/refused"
+    assert (kept / "random.html").read_bytes() == (run.folder / "report.html").read_bytes()
+    assert (kept / "random.json").read_bytes() == (run.folder / "checks.json").read_bytes()
+    assert f"all problems: {kept}/random.html" in run.out
 
 
 def test_bad_tiles_are_left_out_on_demand(tmp_path, stage):

@@ -37,6 +37,8 @@ CHANGES: list[tuple[str, str, set[str]]] = [
     ("source", "/other", ALL),
     ("source_version", "2", ALL),
     ("storage_uri", "/other", ALL),
+    ("on_bad_tile", "skip", ALL),
+    ("max_bad", "3", ALL),
     ("run_id", "other", AFTER_STAGING),
     ("swin_config", "swin_tiny", SWIN),
     ("swin_lr", "0.001", SWIN),

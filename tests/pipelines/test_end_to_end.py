@@ -73,7 +73,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, s3_server: EmbeddedS3) ->
 
 def test_every_step_ran_and_handed_over_its_artifacts(finished: Finished) -> None:
     assert {run.name: sorted(run.outputs) for run in finished.runs} == {
-        "stage-data": ["dataset", "report"],
+        "stage-data": ["checks", "dataset", "report"],
         "train-swin": ["metrics", "model", "report"],
         "train-resnest": ["metrics", "model", "report"],
         "export-probs-swin": ["probs"],

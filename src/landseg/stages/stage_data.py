@@ -6,6 +6,7 @@ import argparse
 import logging
 import time
 
+from landseg import storage
 from landseg.console import is_quiet
 from landseg.data.archives import open_source
 from landseg.data.shards import DEFAULT_SHARD_BYTES
@@ -71,12 +72,22 @@ def run(args: argparse.Namespace) -> None:
         source = open_source(args.source, context.scratch)
         staged = stage_dataset(source, context.storage_uri, context.scratch, options)
         report = data_report(staged, source.uri, options, time.monotonic() - start)
-        context.outputs.write("report", render(report), ".html")
-        context.outputs.write("checks", as_json(report), ".json")
+        page, checks = render(report).encode(), as_json(report)
+        context.outputs.write("report", page, ".html")
+        context.outputs.write("checks", checks, ".json")
         _say(report, staged)
         if staged.loaded is None:
+            _keep(context, report.name, page, checks)
             raise staged.problems.summary(source.uri)
         _publish(context, staged)
+
+
+def _keep(context: StageContext, name: str, page: bytes, checks: bytes) -> None:
+    """Put the report into object storage: of a step that fails KFP keeps nothing."""
+    place = storage.join(context.storage_uri, "datasets", "refused", name)
+    storage.put_bytes(f"{place}.html", page)
+    storage.put_bytes(f"{place}.json", checks)
+    print(f"all problems: {place}.html")
 
 
 def _publish(context: StageContext, staged: Staged) -> None:
