@@ -42,10 +42,10 @@ demo: $(STAMP) ## run the whole pipeline on sample data (FRESH=1 starts over)
 	@$(BIN)/python -m pipelines demo $(if $(FRESH),--fresh) $(if $(DOCKER),--docker)
 
 test: check ## what CI runs: check, and the tests that are not slow
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not images"
 
 test-slow: $(STAMP) ## the slow tests: random kills, exhaustive corruption, full-size models
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not images"
 
 check: lint ## lint, and that the committed YAML is what the code compiles to
 	$(BIN)/python -m pipelines compile --check
@@ -76,7 +76,7 @@ status: $(STAMP) ## how far a run has come, from object storage alone (RUN=… S
 
 IMAGES   := stage-data train-swin train-resnest export-probs average-probs
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-IMAGE     = $(if $(REGISTRY),$(REGISTRY)/)landseg-$(1):$(or $(TAG),$(VERSION))
+IMAGE     = $(if $(REGISTRY),$(REGISTRY:/=)/)landseg-$(1):$(or $(TAG),$(VERSION))
 
 GIT        := git -c safe.directory='$(CURDIR)'
 SOURCE_URL ?= $(shell $(GIT) config --get remote.origin.url | sed -n 's|^\(https://\)\([^@/]*@\)\{0,1\}|\1|p')
