@@ -1,5 +1,7 @@
 """mmsegmentation 0.x configs: found by name, path or URI, and read back from text without running it.
 
+Names are those of landseg's own configs, and of the stock ones that the installed mmsegmentation brings along.
+
 A config file is Python that mmcv executes: name only files you trust, as you would a script. The text of a config in a
 manifest or a checkpoint is data from elsewhere and is therefore parsed, never executed.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import re
 import sys
 import tempfile
 import traceback
@@ -24,8 +27,13 @@ from landseg.segmentation.download import download, is_http
 
 # isort: split
 import mmcv
+import mmseg
 
 BUNDLED = Path(__file__).parents[1] / "configs"
+STOCK = Path(mmseg.__file__).parent / ".mim" / "configs"
+FOLLOWS = "from_dataset"
+"""Entry of a config that comes from a file: which of its numbers are only an example's, and not a trained model's."""
+_EXAMPLES = {"num_classes": r".*num_classes", "in_channels": r"model\.backbone\..*in_channels"}
 _SUFFIXES = (".py", ".json", ".yaml", ".yml")
 
 
@@ -34,11 +42,20 @@ def bundled_names() -> list[str]:
     return sorted(path.stem for path in BUNDLED.glob("*.py"))
 
 
+def _by_name() -> dict[str, Path]:
+    """Configs that are known by name; landseg's own go before mmsegmentation's."""
+    stock = {path.stem: path for path in STOCK.glob("[!_]*/*.py")}
+    return stock | {path.stem: path for path in BUNDLED.glob("*.py")}
+
+
 def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Config:
     """Load a config with its bases.
 
+    The result is marked to take the dataset's numbers of classes and bands, unless an option says one
+    (:func:`landseg.segmentation.models.fit_config`).
+
     Args:
-        ref: name of a bundled config, or a config file's path, s3:// or http(s):// address.
+        ref: name of a bundled or stock config, or a config file's path, s3:// or http(s):// address.
         options: overrides by dotted key, as mmseg's `--cfg-options`: `{"optimizer.lr": 0.02}`.
 
     Raises:
@@ -52,9 +69,10 @@ def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Conf
         except Exception as err:  # a config is code: anything may come out of it
             _drop_frames(err)
             raise ConfigError(ref, f"the config does not load: {type(err).__name__}: {err}") from err
-    if any(key.endswith("num_classes") for key in options):
-        config.pop("classes_from_dataset", None)  # a number that was asked for is checked, not replaced
     _check(config, ref)
+    config[FOLLOWS] = [
+        name for name, key in _EXAMPLES.items() if not any(re.fullmatch(key, asked) for asked in options)
+    ]
     return config
 
 
@@ -147,16 +165,16 @@ def _local_file(ref: str) -> Iterator[Path]:
     if is_http(ref) or storage.is_s3(ref):
         with tempfile.TemporaryDirectory(prefix="landseg-config-") as folder:
             yield _mirror(ref, Path(folder))
-    elif ref in bundled_names():
-        yield BUNDLED / f"{ref}.py"
     elif Path(ref).suffix in _SUFFIXES or "/" in ref:
         if not Path(ref).is_file():
             raise ConfigError(ref, "there is no such config file")
         yield Path(ref)
+    elif path := (known := _by_name()).get(ref):
+        yield path
     else:
-        names = bundled_names()
-        near = difflib.get_close_matches(ref, names, 3, 0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"bundled: {', '.join(names)}"
+        near = difflib.get_close_matches(ref, known, 3, 0.5)
+        names = ", ".join(bundled_names())
+        hint = f"did you mean {' or '.join(near)}?" if near else f"bundled: {names}; stock: as mmsegmentation has them"
         raise ConfigError("--config", f"unknown config name {ref!r}", hint)
 
 

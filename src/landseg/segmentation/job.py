@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from landseg.errors import ConfigError
 # isort: split
 import mmcv
 
+from landseg.segmentation.models import losses
 from landseg.segmentation.transforms import IMAGENET_MEAN, IMAGENET_STD, RECIPE_STEPS, Pipeline, build_pipeline
 
 CLASS_WEIGHTS = ("none", "inverse-frequency", "sqrt-inverse-frequency")
@@ -68,15 +68,32 @@ def set_parameters(config: mmcv.Config, *, epochs: int = 0, batch_per_gpu: int =
         config.runner = {"type": "EpochBasedRunner", "max_epochs": epochs}
         config.pop("total_iters", None)
         config.evaluation = {**(config.get("evaluation") or {}), "interval": 1}
-        config.checkpoint_config = {"by_epoch": True, "interval": 1}
+        config.checkpoint_config = {**(config.get("checkpoint_config") or {}), "by_epoch": True, "interval": 1}
     if batch_per_gpu:
-        config.setdefault("data", {})["samples_per_gpu"] = batch_per_gpu
+        data = config.setdefault("data", {})
+        data["samples_per_gpu"] = batch_per_gpu
+        (data.get("train_dataloader") or {}).pop("samples_per_gpu", None)
     if lr:
-        config.optimizer.lr = lr
+        config.setdefault("optimizer", {})["lr"] = lr
+
+
+def tiles_per_batch(config: mmcv.Config) -> int:
+    """Tiles per process and iteration: the config's `data.samples_per_gpu`, or `train_dataloader`'s own; else 8."""
+    data = config.get("data") or {}
+    found = {**data, **(data.get("train_dataloader") or {})}.get("samples_per_gpu", 8)
+    if not isinstance(found, int) or found < 1:
+        raise ConfigError("data.samples_per_gpu", f"expected at least 1, found {found!r}", "--batch-per-gpu N")
+    return found
 
 
 def _runs_by_epoch(config: mmcv.Config) -> bool:
     return "max_epochs" in (config.get("runner") or {})
+
+
+def checkpoints_to_keep(config: mmcv.Config) -> int:
+    """The config's `checkpoint_config.max_keep_ckpts` where it is a limit, else 2: a damaged one has one before it."""
+    asked = (config.get("checkpoint_config") or {}).get("max_keep_ckpts", -1)
+    return int(asked) if asked > 0 else 2
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,7 @@ class Length:
 
     by_epoch: bool
     max_iters: int
+    eval_start: int
     eval_interval: int
     checkpoint_interval: int
 
@@ -101,9 +119,33 @@ class Length:
         if not isinstance(count, int) or count < 1:
             raise ConfigError("runner", f"expected max_epochs or max_iters, at least 1, found {dict(runner)}")
         unit = iters_per_epoch if by_epoch else 1
-        evaluation = (config.get("evaluation") or {}).get("interval", 1 if by_epoch else count)
-        checkpoint = (config.get("checkpoint_config") or {}).get("interval", 1 if by_epoch else count)
-        return cls(by_epoch, count * unit, max(1, evaluation) * unit, max(1, checkpoint) * unit)
+        evaluation, checkpoint = config.get("evaluation") or {}, config.get("checkpoint_config") or {}
+        total = count * unit
+        # As mmcv's CheckpointHook, which may count epochs where the runner counts iterations, and the reverse.
+        checkpoint_unit = iters_per_epoch if checkpoint.get("by_epoch", by_epoch) else 1
+        return cls(
+            by_epoch,
+            total,
+            eval_start=(evaluation.get("start") or 0) * unit,
+            eval_interval=cls._interval(evaluation, unit, unit if by_epoch else total, total),
+            checkpoint_interval=cls._interval(
+                checkpoint, checkpoint_unit, iters_per_epoch if by_epoch else total, total
+            ),
+        )
+
+    @staticmethod
+    def _interval(options: Any, unit: int, default: int, never: int) -> int:
+        """Iterations; mmcv's way to say never is -1."""
+        interval = options.get("interval")
+        if interval is None:
+            return default
+        return int(interval) * unit if interval > 0 else never
+
+    def evaluates_after(self, done: int) -> bool:
+        """Whether a model is scored after `done` iterations: every interval from the start on, and at the end."""
+        if done == self.max_iters:
+            return True
+        return done >= self.eval_start and done > 0 and (done - self.eval_start) % self.eval_interval == 0
 
 
 def find_pipeline(config: mmcv.Config, manifest: DatasetManifest, splits: tuple[Split, ...]) -> Pipeline:
@@ -141,7 +183,8 @@ def _data_statistics(
     return tuple(mean), tuple(max(value, 1e-3) for value in std)  # a constant band has no spread to divide by
 
 
-def _train_steps(config: mmcv.Config) -> list[dict[str, Any]]:
+def train_dataset(config: mmcv.Config) -> Any:
+    """A config's own training dataset, of which only the pipeline is used."""
     dataset = (config.get("data") or {}).get("train") or {}
     while True:  # wrappers: RepeatDataset, lists of datasets
         if isinstance(dataset, list | tuple):
@@ -149,8 +192,11 @@ def _train_steps(config: mmcv.Config) -> list[dict[str, Any]]:
         elif "dataset" in dataset:
             dataset = dataset["dataset"]
         else:
-            break
-    return list(dataset.get("pipeline") or config.get("train_pipeline") or RECIPE_STEPS)
+            return dataset
+
+
+def _train_steps(config: mmcv.Config) -> list[dict[str, Any]]:
+    return list(train_dataset(config).get("pipeline") or config.get("train_pipeline") or RECIPE_STEPS)
 
 
 def set_class_weights(config: mmcv.Config, choice: str, manifest: DatasetManifest, splits: tuple[Split, ...]) -> None:
@@ -162,9 +208,9 @@ def set_class_weights(config: mmcv.Config, choice: str, manifest: DatasetManifes
     Raises:
         ConfigError: the choice is unknown, or the config's own weights are not the dataset's.
     """
-    losses = list(_losses(config.model))
+    found = list(losses(config.model))
     if choice == "none":
-        _check_class_weights(losses, manifest.class_schema.num_classes)
+        _check_class_weights(found, manifest.class_schema.num_classes)
         return
     if choice not in CLASS_WEIGHTS:
         raise ConfigError("--class-weights", f"expected one of {', '.join(CLASS_WEIGHTS)}, found {choice!r}")
@@ -173,29 +219,17 @@ def set_class_weights(config: mmcv.Config, choice: str, manifest: DatasetManifes
     raw = [count**-power if count else 0.0 for count in counts]
     scale = sum(counts) / sum(count * weight for count, weight in zip(counts, raw, strict=True))
     weights = [round(weight * scale, 6) if weight else 1.0 for weight in raw]
-    for loss in losses:
+    for loss in found:
         loss["class_weight"] = weights
 
 
-def _check_class_weights(losses: list[Any], num_classes: int) -> None:
+def _check_class_weights(found: list[Any], num_classes: int) -> None:
     """Refuse weights that a config has for the classes of another dataset."""
-    for loss in losses:
+    for loss in found:
         weights = loss.get("class_weight")
         if isinstance(weights, list | tuple) and len(weights) != num_classes:
             raise ConfigError(
                 "loss_decode.class_weight",
                 f"expected {num_classes} weights, one per class, found {len(weights)}",
-                "--class-weights inverse-frequency, or give weights with --cfg-options",
+                "--class-weights inverse-frequency",
             )
-
-
-def _losses(node: Any) -> Iterator[Any]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == "loss_decode":
-                yield from value if isinstance(value, list | tuple) else [value]
-            else:
-                yield from _losses(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _losses(value)

@@ -6,8 +6,11 @@ batch, and neither the number of workers nor that of processes that share a batc
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import shutil
 import signal
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,6 +211,7 @@ def training_batches(
     Raises:
         ConfigError: shared memory is too small for the workers' batches.
         DataError: a tile cannot be read.
+        LandsegError: a worker died before its batches were there.
     """
     slots: list[torch.Tensor] = []
     if num_workers:
@@ -222,10 +226,51 @@ def training_batches(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # leaves the model's random numbers alone
     )
-    for batch in loader:
+    with _unwatched():
+        batches = iter(loader)
+    workers = multiprocessing.active_children() if num_workers else []
+    while True:
+        try:
+            batch = next(batches, None)
+        except (RuntimeError, OSError, EOFError) as err:
+            raise _explained(err, workers) from err
+        if batch is None:
+            return
         if isinstance(batch, LandsegError):
             raise batch
         yield batch
+
+
+@contextlib.contextmanager
+def _unwatched() -> Iterator[None]:
+    """Keep torch from raising, wherever the main thread then is, when a worker dies; it installs a handler for that.
+
+    A worker that is still needed is missed by :func:`next`, within seconds and where it can be explained; the death of
+    one that has done its work, in the moment when training ends, is nobody's concern.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+
+
+def _explained(err: Exception, workers: Sequence[Any]) -> Exception:
+    """What torch says of dead workers, with what to do about it; other errors as they are."""
+    text = str(err).splitlines()[0] if str(err) else type(err).__name__
+    signals = {-worker.exitcode for worker in workers if worker.exitcode is not None and worker.exitcode < 0}
+    if signal.SIGBUS in signals or "shared memory" in text or "</torch_" in text:
+        hint = "give the container more shared memory, or use fewer --num-workers"
+        return LandsegError("data loading", f"{SHARED_MEMORY} is full: {text}", hint)
+    if signals or "exited unexpectedly" in text or isinstance(err, ConnectionError | EOFError):
+        how = " and ".join(signal.Signals(number).name for number in sorted(signals)) or "an error"
+        return LandsegError(
+            "data loading", f"a worker died of {how}, most likely for memory: {text}", "use fewer --num-workers"
+        )
+    return err
 
 
 def _shared_slots(dataset: TileBatches, batch_size: int, num_workers: int) -> list[torch.Tensor]:

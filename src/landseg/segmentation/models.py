@@ -15,13 +15,16 @@ import landseg.segmentation.compat  # noqa: F401  # before mmcv
 from landseg.data.manifest import ClassSchema
 from landseg.errors import ConfigError, ContractError
 from landseg.segmentation import augment  # noqa: F401  # registers with mmseg
-from landseg.segmentation.configs import load_config, parse_config, parse_options
+from landseg.segmentation.configs import FOLLOWS, load_config, parse_config, parse_options
 
 # isort: split
 import mmcv
 from mmseg.models import build_segmentor
 
 __all__ = ["build_model", "fit_config", "load_config", "load_model", "load_state", "parse_config", "parse_options"]
+
+_OTHER_CLASSES = {"STDCHead"}
+"""Heads whose classes are not the dataset's: STDC's detail head tells edges from the rest."""
 
 # Stock training hooks store scores in a checkpoint as numpy scalars, which torch's safe unpickler must be told of.
 _SAFE_GLOBALS: list[Any] = [
@@ -34,36 +37,37 @@ _SAFE_GLOBALS: list[Any] = [
 def fit_config(config: mmcv.Config, schema: ClassSchema) -> mmcv.Config:
     """A copy of the config, fitted to a dataset's classes and bands: what training records as the resolved config.
 
-    Bundled configs take the dataset's number of classes. Any other config says its own, and so does an option; a number
-    that differs from the dataset's is refused. Where there are not three bands, the backbone gets `in_channels`.
+    A config file's numbers are those of another dataset, and this one's take their place. A number that an option asked
+    for, or that a trained model has, is refused where it differs.
 
     Raises:
         ConfigError: the config's number of classes or input bands is not the dataset's.
     """
     fitted = copy.deepcopy(config)
-    follow = fitted.pop("classes_from_dataset", False)
-    if follow:
+    follows = fitted.pop(FOLLOWS, [])
+    if "num_classes" in follows and "num_classes" in fitted:
         fitted.num_classes = schema.num_classes
-    for path, head in _heads(fitted.model):
-        if follow:
-            head.num_classes = schema.num_classes
-        elif head.get("num_classes") != schema.num_classes:
-            options = " ".join(f"{key}.num_classes={schema.num_classes}" for key, _ in _heads(fitted.model))
+    for path, part in _class_layers(fitted.model):
+        if "num_classes" in follows:
+            _set_classes(part, schema.num_classes)
+        elif part.num_classes != schema.num_classes:
+            options = " ".join(f"{key}.num_classes={schema.num_classes}" for key, _ in _class_layers(fitted.model))
             raise ConfigError(
                 f"{path}.num_classes",
-                f"the config has {head.get('num_classes')} classes, the dataset has {schema.num_classes}",
+                f"the config has {part.num_classes} classes, the dataset has {schema.num_classes}",
                 f"--cfg-options {options}",
             )
     bands = len(schema.bands)
-    backbone = fitted.model.get("backbone", {})
-    if backbone.get("in_channels", bands) != bands:
-        raise ConfigError(
-            "model.backbone.in_channels",
-            f"the config has {backbone.in_channels} input bands, the dataset has {bands}",
-            f"--cfg-options model.backbone.in_channels={bands}",
-        )
-    if bands != 3:  # what every backbone of mmseg takes where nothing is said
-        backbone.in_channels = bands
+    for path, part in _input_layers(fitted.model):
+        # 3 is what every backbone of mmseg takes where nothing is said
+        if "in_channels" in follows and part.get("in_channels", 3) != bands:
+            part.in_channels = bands
+        elif part.get("in_channels", 3) != bands:
+            raise ConfigError(
+                f"{path}.in_channels",
+                f"the config has {part.get('in_channels', 3)} input bands, the dataset has {bands}",
+                f"--cfg-options {path}.in_channels={bands}",
+            )
     return fitted
 
 
@@ -156,14 +160,56 @@ def _line(err: Exception) -> str:
     return str(err).partition("\n")[0] or type(err).__name__
 
 
-def _heads(model: Any) -> Iterator[tuple[str, Any]]:
-    """Every head's config with its path; a model may have lists of them."""
+def _set_classes(part: Any, number: int) -> None:
+    """Another number of classes; weights of the classes before are nobody's any more."""
+    for loss in losses(part):
+        weights = loss.get("class_weight")
+        if isinstance(weights, list | tuple) and len(weights) == part.num_classes != number:
+            loss.pop("class_weight")
+    part.num_classes = number
+
+
+def losses(node: Any) -> Iterator[Any]:
+    """The configs of all losses that tell the dataset's classes apart."""
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from losses(item)
+    elif isinstance(node, dict) and node.get("type") not in _OTHER_CLASSES:
+        for key, value in node.items():
+            if key == "loss_decode":
+                yield from value if isinstance(value, list | tuple) else [value]
+            else:
+                yield from losses(value)
+
+
+def num_classes(config: mmcv.Config) -> list[int]:
+    """The numbers of classes that a config's heads have, each once."""
+    return sorted({int(part.num_classes) for _, part in _class_layers(config.model)})
+
+
+def _class_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Every part of the heads that says `num_classes`, with its path; heads may come in lists and consist of others."""
     for name in ("decode_head", "auxiliary_head"):
-        heads = model.get(name)
-        if isinstance(heads, list | tuple):
-            yield from ((f"model.{name}.{i}", head) for i, head in enumerate(heads))
-        elif heads:
-            yield f"model.{name}", heads
+        yield from _with_num_classes(f"model.{name}", model.get(name))
+
+
+def _input_layers(model: Any) -> list[tuple[str, Any]]:
+    """The parts of the backbone that see the image; a backbone may consist of another one and branches of its own."""
+    path, backbone = "model.backbone", model.get("backbone", {})
+    inner = (f"{path}.backbone_cfg", backbone.get("backbone_cfg"))
+    parts = [(path, backbone), inner] if isinstance(inner[1], dict) else [(path, backbone)]
+    return [part for part in parts if "in_channels" in part[1]] or parts[:1]
+
+
+def _with_num_classes(path: str, node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, list | tuple):
+        for index, item in enumerate(node):
+            yield from _with_num_classes(f"{path}.{index}", item)
+    elif isinstance(node, dict) and node.get("type") not in _OTHER_CLASSES:
+        if isinstance(node.get("num_classes"), int):
+            yield path, node
+        for key, value in node.items():
+            yield from _with_num_classes(f"{path}.{key}", value)
 
 
 def _on_gpu_group() -> bool:

@@ -24,7 +24,7 @@ from landseg.segmentation.checkpoints import CheckpointStore, write_local
 from landseg.segmentation.distributed import TERMINATED_STATUS, Team
 from landseg.segmentation.evaluation import evaluate
 from landseg.segmentation.inference import Predictor
-from landseg.segmentation.job import Length, TrainJob, find_pipeline
+from landseg.segmentation.job import Length, TrainJob, find_pipeline, tiles_per_batch
 from landseg.segmentation.loader import Batch, Schedule, TileBatches, training_batches
 from landseg.segmentation.models import build_model, parse_config
 from landseg.segmentation.monitor import Monitor, memory_bytes
@@ -57,9 +57,9 @@ def train(job: TrainJob, team: Team) -> None:
                 trainer.run()
             finally:
                 trainer.close()
-        # torch tells of a dead worker through a signal, wherever this process then is, unless its pipe breaks first.
-        except (RuntimeError, ConnectionError, EOFError) as err:
-            raise _explained(err) from err
+        except torch.OutOfMemoryError as err:
+            text = str(err).splitlines()[0]
+            raise ConfigError("--batch-per-gpu", f"out of GPU memory: {text}", "use a smaller batch") from err
 
 
 class Trainer:
@@ -77,7 +77,7 @@ class Trainer:
         self.staged = StagedDataset.open(job.dataset, job.cache)
         manifest = self.staged.manifest
         self.dataset = TileBatches(self.staged, job.splits, find_pipeline(config, manifest, job.splits), job.seed)
-        batch_size = int((config.get("data") or {}).get("samples_per_gpu", 8))
+        batch_size = tiles_per_batch(config)
         self.schedule = Schedule(len(self.dataset), batch_size, team.size, team.rank, job.seed)
         self.length = Length.of(config, self.schedule.iters_per_epoch)
         state.seed_everything(job.seed, job.deterministic, bool(config.get("cudnn_benchmark", False)))
@@ -91,11 +91,13 @@ class Trainer:
             raise ConfigError("model.type", f"{type(self.model).__name__} has a training step of its own, not mmseg's")
         if job.precision != "fp32":
             precision.losses_in_fp32(self.model)
+        if job.eval_split is not None:
+            self._predictor()  # refuses what it cannot do now, not after an epoch
         self.forward = self._wrapped()
         self.scaler, fixed_scale = precision.build_scaler(job.precision, config, team.device)
         self.runner = HookRunner(
             self.model,
-            build_optimizer(self.model, config.optimizer),
+            self._optimizer(),
             by_epoch=self.length.by_epoch,
             max_iters=self.length.max_iters,
             iters_per_epoch=self.schedule.iters_per_epoch,
@@ -161,6 +163,13 @@ class Trainer:
         self.monitor.close()
         with contextlib.suppress(Exception):  # an error under way matters more
             self.store.flush()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        try:
+            optimizer: torch.optim.Optimizer = build_optimizer(self.model, self.config.get("optimizer"))
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as err:
+            raise ConfigError("optimizer", f"mmcv cannot build it: {type(err).__name__}: {err}") from err
+        return optimizer
 
     def _wrapped(self) -> torch.nn.Module:
         if self.team.size == 1:
@@ -231,22 +240,13 @@ class Trainer:
         self._evaluate_if_due(done)
 
     def _evaluate_if_due(self, done: int) -> None:
-        due = done and (done % self.length.eval_interval == 0 or done == self.length.max_iters)
-        if not due or self.job.eval_split is None or any(e["iteration"] == done for e in self.monitor.evaluations):
+        split = self.job.eval_split
+        if split is None or not self.length.evaluates_after(done):
+            return
+        if any(evaluation["iteration"] == done for evaluation in self.monitor.evaluations):
             return
         self.team.share_buffers(self.model)
-        pipeline = self.dataset.pipeline
-        predictor = Predictor(
-            self.model,
-            self.config,
-            pipeline.mean,
-            pipeline.std,
-            tta="none",
-            precision=self.job.precision,
-            device=self.team.device,
-        )
-        split = self.job.eval_split
-        found = evaluate(predictor, self.staged, split, self.team, lambda: bool(self.stops))
+        found = evaluate(self._predictor(), self.staged, split, self.team, lambda: bool(self.stops))
         self.model.train()
         if found is None:
             self._publish(done)
@@ -256,6 +256,15 @@ class Trainer:
             if self.team.leads:
                 miou = found.get("mIoU", float("nan"))
                 _log.info("after %d iterations: mIoU %.4f on %s", done, miou, self.job.eval_split)
+
+    def _predictor(self) -> Predictor:
+        """The model in evaluation mode, with the config's test pipeline.
+
+        Raises:
+            ConfigError: landseg cannot predict with the config.
+        """
+        mean, std, device = self.dataset.pipeline.mean, self.dataset.pipeline.std, self.team.device
+        return Predictor(self.model, self.config, mean, std, tta="none", precision=self.job.precision, device=device)
 
     def _publish(self, done: int) -> None:
         """Publish a checkpoint of `done` finished iterations, once."""
@@ -386,16 +395,3 @@ def _stop_requests() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _explained(err: Exception) -> Exception:
-    """What torch says of dead workers and full memory, with what to do about it."""
-    text = str(err).splitlines()[0] if str(err) else type(err).__name__
-    if isinstance(err, torch.OutOfMemoryError):
-        return ConfigError("--batch-per-gpu", f"out of GPU memory: {text}", "use a smaller batch")
-    if "shared memory" in text or "Bus error" in text or "/torch_" in text:
-        hint = "give the container more shared memory, or use fewer --num-workers"
-        return LandsegError("data loading", f"/dev/shm is full: {text}", hint)
-    if "DataLoader worker" in text or isinstance(err, ConnectionError | EOFError):
-        return LandsegError("data loading", f"a worker died, most likely for memory: {text}", "use fewer --num-workers")
-    return err

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import torch
@@ -38,12 +39,11 @@ from landseg.segmentation.models import read_checkpoint
 # isort: split
 import mmcv
 from mmcv.runner.checkpoint import get_external_models, get_mmcls_models, get_torchvision_models
+from mmseg.models.backbones import VisionTransformer
+from mmseg.models.builder import BACKBONES
 
-_CLASSIFIER = ("head.", "fc.", "norm.")
-"""Of a classification checkpoint: what stands behind the backbone, and is of no use in segmentation."""
 _OWN = ("num_batches_tracked", "relative_position_index")
 """Buffers that follow from the architecture, or that old checkpoints have not; the model's own do."""
-_FIRST_CONVOLUTIONS = ("patch_embed.projection.weight", "conv1.weight", "stem.0.weight", "conv1.conv.weight")
 
 
 class CacheRecord(Document):
@@ -100,8 +100,8 @@ def find_source(config: mmcv.Config, choice: str) -> str | None:
     """Where a model starts from.
 
     Args:
-        config: its config, asked where nothing is chosen: `pretrained` in landseg's configs; `model.pretrained` or an
-            `init_cfg` of the backbone in stock ones.
+        config: its config, asked where nothing is chosen: `load_from`, `pretrained` as in landseg's configs, or the
+            first `pretrained` or `init_cfg` in the model, as in stock ones.
         choice: `--pretrained`: a URI, "none", or "" for what the config says.
 
     Returns:
@@ -109,30 +109,48 @@ def find_source(config: mmcv.Config, choice: str) -> str | None:
     """
     if choice:
         return None if choice == "none" else choice
-    backbone = config.model.get("backbone") or {}
-    init = backbone.get("init_cfg") or {}
-    said = [
-        config.get("pretrained"),
-        config.model.get("pretrained"),
-        backbone.get("pretrained"),
-        init.get("checkpoint") if isinstance(init, dict) and init.get("type") == "Pretrained" else None,
-    ]
-    return next((str(uri) for uri in said if uri), None)
+    if config.get("pretrained"):
+        return str(config.pretrained)
+    return next((str(part[key]) for part, key in _sources(config.model)), None)
+
+
+def _sources(node: Any) -> Iterator[tuple[Any, str]]:
+    """Every place in a model's config that names weights, as (dictionary, key), outer ones first."""
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from _sources(item)
+    elif isinstance(node, dict):
+        if isinstance(node.get("pretrained"), str):
+            yield node, "pretrained"
+        if node.get("type") == "Pretrained":
+            yield node, "checkpoint"
+        for value in node.values():
+            yield from _sources(value)
 
 
 def without_pretrained(config: mmcv.Config) -> mmcv.Config:
     """A copy of a config whose model does not fetch weights by itself when mmseg initialises it."""
     stripped = copy.deepcopy(config)
-    backbone = stripped.model.get("backbone") or {}
-    for place in (stripped.model, backbone):
-        if place.get("pretrained"):
-            place["pretrained"] = None
-    init = backbone.get("init_cfg")
-    if isinstance(init, dict) and init.get("type") == "Pretrained":
-        backbone["init_cfg"] = None
+    _strip(stripped.model)
     if stripped.get("load_from"):
         stripped["load_from"] = None
     return stripped
+
+
+def _strip(node: Any) -> None:
+    if isinstance(node, list | tuple):
+        for item in node:
+            _strip(item)
+    elif isinstance(node, dict):
+        if isinstance(node.get("pretrained"), str):
+            node["pretrained"] = None
+        init = node.get("init_cfg")
+        if isinstance(init, dict) and init.get("type") == "Pretrained":
+            node["init_cfg"] = None
+        elif isinstance(init, list | tuple):
+            node["init_cfg"] = [item for item in init if item.get("type") != "Pretrained"] or None
+        for value in node.values():
+            _strip(value)
 
 
 def fetch(source: str, storage_uri: str, folder: Path) -> Fetched:
@@ -227,39 +245,65 @@ def load_pretrained(model: torch.nn.Module, path: Path) -> LoadReport:
     """
     state = read_checkpoint(path)["state_dict"]
     expected = model.state_dict()
-    notes: list[str] = []
     heads = {key: value for key, value in state.items() if key.startswith(("decode_head.", "auxiliary_head.", "neck."))}
     backbone = {key: value for key, value in state.items() if key not in heads}
     if any(key.startswith("backbone.") for key in backbone):
         backbone = {key.removeprefix("backbone."): value for key, value in backbone.items()}
-    own = {key.removeprefix("backbone."): value for key, value in expected.items() if key.startswith("backbone.")}
-    backbone = _converted(backbone, own, notes)
-    fitting = {key: value for key, value in backbone.items() if key in own and own[key].shape == value.shape}
-    unused = [key for key in backbone if key not in own]
-    new = [key for key in own if key not in backbone]
-    problems = {
-        "missing": [key for key in new if not key.endswith(_OWN)],
-        "unexpected": [key for key in unused if not key.startswith(_CLASSIFIER)],
-        "of another shape": [
-            f"{key} {list(value.shape)} for {list(own[key].shape)}"
-            for key, value in backbone.items()
-            if key in own and key not in fitting
-        ],
-    }
-    # The norms that mmseg puts behind Swin's stages for dense prediction are in no classification checkpoint.
-    problems["missing"] = [key for key in problems["missing"] if not re.match(r"norm\d\.", key)]
-    if any(problems.values()):
+    matches = [_match(backbone, module, name) for name, module in _backbones(model)]
+    match = next((match for match in matches if not any(match.problems.values())), matches[0])
+    if any(match.problems.values()):
+        problems = match.problems | {"unexpected": match.unused}
         listed = "; ".join(f"{len(keys)} {kind}: {_listed(keys)}" for kind, keys in problems.items() if keys)
         raise ContractError(
             path.name, f"expected pretrained weights of the config's backbone, found {listed}", "nothing was loaded"
         )
-    loaded = {f"backbone.{key}": value for key, value in fitting.items()}
-    loaded |= _fitting_heads(heads, expected)
+    loaded = match.fitting | _fitting_heads(heads, expected)
     model.load_state_dict(loaded, strict=False)
+    new, unused = match.new, match.unused
     if heads:
         new += [key for key in expected if key not in loaded and not key.startswith("backbone.")]
         unused += [key for key in heads if key not in loaded]
-    return LoadReport(len(loaded), tuple(key for key in new if not key.endswith(_OWN)), tuple(unused), tuple(notes))
+    return LoadReport(len(loaded), tuple(new), tuple(unused), tuple(match.notes))
+
+
+@dataclass
+class _Match:
+    """How a file's weights fit a backbone; `problems` by kind, and `fitting` by the model's own names."""
+
+    fitting: State
+    new: list[str]
+    unused: list[str]
+    problems: dict[str, list[str]]
+    notes: list[str]
+
+
+def _backbones(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    """The backbone, and one inside it where it is built around another network (BiSeNet, STDC, ICNet)."""
+    kinds = tuple(BACKBONES.module_dict.values())
+    named = [(name, module) for name, module in model.named_modules() if re.match(r"backbone(\.|$)", name)]
+    return [named[0], *((name, module) for name, module in named[1:] if isinstance(module, kinds))]
+
+
+def _match(state: State, module: torch.nn.Module, name: str) -> _Match:
+    own: State = module.state_dict()
+    notes: list[str] = []
+    state = _converted(state, module, own, notes)
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    unused = [key for key in state if key not in own]
+    new = [key for key in own if key not in state and not key.endswith(_OWN)]
+    # What stands beside the backbone's own parts is a classifier's. What stands inside them is another architecture.
+    parts = {key.partition(".")[0] for key in own}
+    problems = {
+        # The norms that mmseg puts behind Swin's stages for dense prediction are in no classification checkpoint.
+        "missing": [key for key in new if not re.match(r"norm\d\.", key)],
+        "unexpected": [key for key in unused if key.partition(".")[0] in parts],
+        "of another shape": [
+            f"{key} {list(value.shape)} for {list(own[key].shape)}"
+            for key, value in state.items()
+            if key in own and key not in fitting
+        ],
+    }
+    return _Match({f"{name}.{key}": value for key, value in fitting.items()}, new, unused, problems, notes)
 
 
 def _fitting_heads(heads: State, expected: State) -> State:
@@ -273,7 +317,7 @@ def _fitting_heads(heads: State, expected: State) -> State:
     return loaded
 
 
-def _converted(state: State, own: State, notes: list[str]) -> State:
+def _converted(state: State, module: Any, own: State, notes: list[str]) -> State:
     if is_official_swin(state):
         state = convert_official_swin(state)
         notes.append("converted from official Swin")
@@ -283,11 +327,30 @@ def _converted(state: State, own: State, notes: list[str]) -> State:
     fitted = fit_position_tables(state, own)
     if any(fitted[key] is not state[key] for key in state):
         notes.append("position tables interpolated to the model's window size")
-    for key in _FIRST_CONVOLUTIONS:
-        if key in fitted and key in own and fitted[key].shape[1] == 3 != own[key].shape[1]:
-            fitted[key] = extend_input(fitted[key], own[key].shape[1])
-            notes.append(f"first convolution extended from 3 to {own[key].shape[1]} bands")
+    if (
+        isinstance(module, VisionTransformer)
+        and fitted.get("pos_embed", module.pos_embed).shape != module.pos_embed.shape
+    ):
+        fitted["pos_embed"] = _fit_vit_positions(fitted["pos_embed"], module)
+        notes.append("position embedding interpolated to the model's image size")
+    for key, value in fitted.items():
+        shape, wanted = tuple(value.shape), tuple(own[key].shape) if key in own else ()
+        if (
+            len(shape) == len(wanted) == 4
+            and shape[1] == 3 != wanted[1]
+            and (shape[0], *shape[2:]) == (wanted[0], *wanted[2:])
+        ):
+            fitted[key] = extend_input(value, wanted[1])  # only the layer that sees the image has three inputs
+            notes.append(f"first convolution extended from 3 to {wanted[1]} bands")
     return fitted
+
+
+def _fit_vit_positions(embedding: torch.Tensor, module: Any) -> torch.Tensor:
+    """A position embedding (1, 1 + tokens, C) for another image size, as mmseg's VisionTransformer does it."""
+    size = tuple(side // module.patch_size for side in module.img_size)
+    before = math.isqrt(embedding.shape[1] - 1)
+    resized: torch.Tensor = module.resize_pos_embed(embedding, size, (before, before), module.interpolate_mode)
+    return resized
 
 
 def _listed(keys: Sequence[str]) -> str:

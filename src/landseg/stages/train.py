@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from landseg import storage
@@ -24,6 +25,8 @@ HELP = "train a model; go on from its own checkpoints after an interruption"
 EXAMPLE = """landseg train --name swin --config swin --dataset out/dataset.json \\
       --storage-uri s3://bucket/landseg --run-id first"""
 
+_log = logging.getLogger(__name__)
+
 RESULT = "result.json"
 """Beside the manifest: the curves and speed that the report shows."""
 
@@ -34,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--name", required=True, metavar="NAME", help="the model's name in the run, e.g. swin")
     group.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
     group.add_argument(
-        "--config", required=True, metavar="REF", help="an mmseg 0.x config: bundled name, path, s3:// or http(s)://"
+        "--config",
+        required=True,
+        metavar="REF",
+        help="an mmseg 0.x config: name (bundled or stock), path, s3:// or http(s)://",
     )
     group.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config, as in mmseg"
@@ -84,7 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also publish a checkpoint every N iterations (default: after each epoch only)",
     )
-    group.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints to keep")
+    group.add_argument(
+        "--keep",
+        type=int,
+        default=0,
+        metavar="N",
+        help="checkpoints to keep (default: the config's max_keep_ckpts, else 2)",
+    )
     group.add_argument("--deterministic", action="store_true", help="ask GPUs for kernels that repeat their results")
     add_common_arguments(parser)
 
@@ -118,7 +130,7 @@ def _check(args: argparse.Namespace) -> None:
         ("seed", 0),
         ("cpu_processes", 1),
         ("checkpoint_interval", 0),
-        ("keep", 1),
+        ("keep", 0),
     ):
         if getattr(args, flag) < least:
             raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least {least}, found {getattr(args, flag)}")
@@ -133,12 +145,16 @@ def _plan(
     """The job, what decides its result, and where pretrained weights lie."""
     from landseg.segmentation import job, precision, weights
     from landseg.segmentation.models import fit_config, load_config, parse_options
+    from landseg.segmentation.remarks import remarks
 
     manifest = staged.manifest
     splits = _splits(args.train_splits, staged)
     config = load_config(args.config, parse_options(args.cfg_options))
     pretrained = weights.find_source(config, args.pretrained or config.get("load_from") or "")
-    config = fit_config(weights.without_pretrained(config), manifest.class_schema)
+    fitted = fit_config(weights.without_pretrained(config), manifest.class_schema)
+    for remark in remarks(config, fitted, manifest.class_schema):
+        _log.warning("%s: %s", args.config, remark)
+    config = fitted
     job.set_parameters(config, epochs=args.epochs, batch_per_gpu=args.batch_per_gpu, lr=args.lr)
     job.set_class_weights(config, args.class_weights, manifest, splits)
     val = manifest.splits.get("val")
@@ -171,7 +187,7 @@ def _plan(
         seed=args.seed,
         precision=identity["precision"],
         num_workers=workers,
-        keep=args.keep,
+        keep=args.keep or job.checkpoints_to_keep(config),
         checkpoint_interval=args.checkpoint_interval,
         deterministic=args.deterministic,
     )

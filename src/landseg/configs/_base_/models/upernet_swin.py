@@ -1,7 +1,6 @@
 # Swin-Base + UPerNet.
 
-num_classes = 9
-classes_from_dataset = True  # landseg puts the dataset's number of classes in place of num_classes
+num_classes = 9  # landseg puts the dataset's number of classes in its place
 norm_cfg = dict(type="SyncBN", requires_grad=True)
 model = dict(
     type="EncoderDecoder",
