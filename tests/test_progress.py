@@ -27,6 +27,14 @@ def test_long_work_leaves_plain_lines_with_rate_and_eta():
     assert "\r" not in stream.getvalue()
 
 
+def test_watched_work_leaves_a_line_every_so_many_units_and_at_the_end():
+    stream = io.StringIO()
+    with Progress("training", 25, "iters", done=3, every=10, stream=stream) as progress:
+        for _ in range(22):
+            progress.advance(1)
+    assert [line.split()[2] for line in stream.getvalue().splitlines()] == ["10/25", "20/25", "25/25"]
+
+
 def test_a_terminal_gets_one_line_drawn_again():
     stream = Terminal()
     with Progress("staging", 2, "tiles", stream=stream) as progress:

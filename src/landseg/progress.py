@@ -23,7 +23,8 @@ class Progress:
         total: number of units of work.
         unit: name of a unit, plural.
         done: units that were finished before, e.g. by a run that was killed.
-        interval_s: seconds between plain lines.
+        every: units between plain lines, for work that is watched closely: every so many give one, the last one too.
+        interval_s: seconds between plain lines otherwise, and at most.
         stream: where to write; a terminal gets a bar, and elsewhere work that is over sooner than that gets no line.
     """
 
@@ -34,11 +35,13 @@ class Progress:
         unit: str,
         *,
         done: int = 0,
+        every: int = 0,
         interval_s: float = 10.0,
         stream: TextIO | None = None,
     ) -> None:
         self.label, self.total, self.unit, self.done = label, total, unit, done
-        self._resumed_at = done
+        self._resumed_at = self._shown = done
+        self._every = every
         self._stream = sys.stderr if stream is None else stream
         self._terminal = self._stream.isatty()
         self._quiet = is_quiet()
@@ -53,7 +56,8 @@ class Progress:
         """Count finished units; `note` is shown behind the rate, e.g. `loss 0.41`."""
         self.done += units
         self._note = note or self._note
-        if not self._quiet and time.monotonic() - self._last >= self._interval_s:
+        due = bool(self._every) and not self._terminal and self.done // self._every > self._shown // self._every
+        if not self._quiet and (due or time.monotonic() - self._last >= self._interval_s):
             self._show()
 
     def __exit__(
@@ -61,14 +65,15 @@ class Progress:
     ) -> None:
         if self._quiet:
             return
-        if self._terminal or time.monotonic() - self._start >= self._interval_s:
+        unseen = bool(self._every) and self._shown < self.done
+        if self._terminal or unseen or (not self._every and time.monotonic() - self._start >= self._interval_s):
             self._show()
         if self._terminal:
             self._stream.write("\n")
             self._stream.flush()
 
     def _show(self) -> None:
-        self._last = time.monotonic()
+        self._last, self._shown = time.monotonic(), self.done
         elapsed = self._last - self._start
         rate = (self.done - self._resumed_at) / elapsed if elapsed > 0 else 0.0
         share = min(1.0, self.done / self.total) if self.total else 1.0

@@ -104,13 +104,14 @@ def _run(job: TrainJob, processes: int, kill_at: int, victim: int) -> int:
     return subprocess.run([sys.executable, str(script), *arguments], timeout=300).returncode
 
 
-def test_sigterm_publishes_the_last_iteration_and_exits_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_sigterm_publishes_the_last_iteration_and_exits_at_once(processes: int, tmp_path: Path) -> None:
     job = make_job(tmp_path, "swin", stage(tmp_path), epochs=500, num_workers=1)
     path = job.scratch / "job.pickle"
     torch.save(job, path)
     script = Path(__file__).with_name("killed_training.py")
     process = subprocess.Popen(
-        [sys.executable, str(script), str(path), "1", "-1", "0"], stderr=subprocess.PIPE, text=True
+        [sys.executable, str(script), str(path), str(processes), "-1", "0"], stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     for line in process.stderr:

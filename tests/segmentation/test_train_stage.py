@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,17 @@ from landseg import storage
 from landseg.cli import main
 from landseg.data.dataset import StagedDataset
 from landseg.documents import Reference
+from landseg.segmentation.configs import load_config
 from landseg.segmentation.manifest import ModelManifest
-from landseg.segmentation.models import load_model, parse_config
+from landseg.segmentation.models import build_model, load_model, parse_config
 
 # isort: split
+import mmcv
 import mmseg
 from mmcv import Config
 from mmcv.runner import save_checkpoint
-from mmseg.apis import inference_segmentor, init_segmentor
-
-AUXILIARY = [f"auxiliary_head.{i}" for i in range(4)]
+from mmseg.apis import inference_segmentor, init_segmentor, train_segmentor
+from mmseg.datasets import build_dataset
 
 
 class Place:
@@ -158,36 +160,100 @@ def test_refusals_are_one_line(
     assert message in error
 
 
-CONFIGS = Path(mmseg.__file__).parent / ".mim" / "configs"
-
-
 @pytest.mark.parametrize(
-    ("config", "heads"),
+    "config",
     [
-        ("erfnet/erfnet_fcn_4x4_512x1024_160k_cityscapes.py", ["decode_head"]),
+        "erfnet_fcn_4x4_512x1024_160k_cityscapes",
         *(
-            pytest.param(config, heads, marks=pytest.mark.slow)
-            for config, heads in [
-                ("fastscnn/fast_scnn_lr0.12_8x4_160k_cityscapes.py", ["decode_head", *AUXILIARY[:2]]),
-                ("segformer/segformer_mit-b0_512x512_160k_ade20k.py", ["decode_head"]),
-                ("bisenetv2/bisenetv2_fcn_4x4_1024x1024_160k_cityscapes.py", ["decode_head", *AUXILIARY]),
-                ("convnext/upernet_convnext_tiny_fp16_512x512_160k_ade20k.py", ["decode_head", "auxiliary_head"]),
-                ("unet/fcn_unet_s5-d16_64x64_40k_drive.py", ["decode_head", "auxiliary_head"]),
-            ]
+            pytest.param(config, marks=pytest.mark.slow)
+            for config in (
+                "fast_scnn_lr0.12_8x4_160k_cityscapes",
+                "segformer_mit-b0_512x512_160k_ade20k",
+                "bisenetv2_fcn_4x4_1024x1024_160k_cityscapes",
+                "upernet_convnext_tiny_fp16_512x512_160k_ade20k",
+                "fcn_unet_s5-d16_64x64_40k_drive",
+                "ocrnet_hr18s_512x1024_40k_cityscapes",
+                "stdc1_512x1024_80k_cityscapes",
+                "knet_s3_fcn_r50-d8_8x2_512x512_adamw_80k_ade20k",
+                "cgnet_512x1024_60k_cityscapes",
+            )
         ),
     ],
 )
-def test_stock_configs_train(place: Place, config: str, heads: list[str], tmp_path: Path) -> None:
-    """Each with its own optimizer, schedule and transforms; only the sizes are made small."""
+def test_stock_configs_train(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By name, with their own heads, optimizer, schedule and transforms; only the sizes are made small."""
     options = ["runner.max_iters=2", "evaluation.interval=100", "data.samples_per_gpu=2"]
-    options += [f"model.{head}.num_classes={len(CLASSES)}" for head in heads]
-    steps = [step["type"] for step in Config.fromfile(str(CONFIGS / config)).train_pipeline]
+    steps = [step["type"] for step in load_config(config).train_pipeline]
     sizes = {"Resize": "img_scale", "RandomCrop": "crop_size", "Pad": "size"}
     options += [f"data.train.pipeline.{steps.index(name)}.{key}=(64,64)" for name, key in sizes.items()]
-    arguments = ["--config", str(CONFIGS / config), "--pretrained", "none", "--cfg-options", *options]
     small = Place(tmp_path, train=4, val=0)
-    assert small.train(*arguments) == 0
+    assert small.train("--pretrained", "none", "--cfg-options", *options, config=config) == 0
+    assert re.search(r"trains on the staged dataset's 3 classes, not on \w+Dataset's \d+", capsys.readouterr().err)
     model, folder = small.model()
     assert model.checkpoint.size_bytes > 0
     result = json.loads((folder / "result.json").read_text())
     assert result["curve"]["iteration"] == [1, 2]
+
+
+def test_what_a_config_says_in_vain_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["evaluation.save_best=mIoU", "evaluation.metric=[mIoU,mDice]", "resume_from=x.pth"]
+    place = Place(tmp_path, train=4, val=0)
+    assert place.train("--epochs", "1", "--batch-per-gpu", "4", "--cfg-options", *options) == 0
+    said = capsys.readouterr().err
+    for text in ("evaluation.save_best is not used", "evaluation.metric mDice is not used", "resume_from is not used"):
+        assert text in said
+
+
+def test_checkpoints_cross_with_stock_train_segmentor(place: Place, tmp_path: Path) -> None:
+    """A checkpoint that stock training wrote, with its optimizer and scores, predicts and is gone on from here."""
+    model, _ = place.model()
+    config = parse_config(model.config, "config")
+    dataset = StagedDataset.open(place.dataset, tmp_path / "cache")
+    write_stock_dataset(dataset, tmp_path / "stock")
+    data = {
+        "type": "CustomDataset",
+        "classes": CLASSES,
+        "img_dir": str(tmp_path / "stock"),
+        "ann_dir": str(tmp_path / "stock"),
+        "img_suffix": ".png",
+        "seg_map_suffix": "_label.png",
+    }
+    config.merge_from_dict(
+        {
+            "data.train": data,
+            "data.val": {**data, "test_mode": True},
+            "data.samples_per_gpu": 2,
+            "data.workers_per_gpu": 0,
+            "data.train_dataloader": {"persistent_workers": False},
+            "data.val_dataloader": {"persistent_workers": False},
+            "runner": {"type": "EpochBasedRunner", "max_epochs": 1},
+            "evaluation": {"interval": 1, "metric": "mIoU", "save_best": "mIoU"},
+            "work_dir": str(tmp_path / "work"),
+            "gpu_ids": [0], "device": "cpu", "seed": 0, "log_level": "ERROR",
+        }
+    )
+    segmentor = build_model(config, model.class_schema)
+    meta = {"mmseg_version": mmseg.__version__, "config": config.pretty_text, "CLASSES": CLASSES, "PALETTE": None}
+    train_segmentor(segmentor, [build_dataset(config.data.train)], config, validate=True, meta=meta)
+    for name in ("epoch_1.pth", next(path.name for path in (tmp_path / "work").glob("best_mIoU_*.pth"))):
+        stock = tmp_path / "work" / name
+        status = main(
+            [
+                *("export-probs", "--model", str(stock), "--dataset", place.dataset, "--splits", "val"),
+                *("--storage-uri", str(tmp_path / "store"), "--run-id", name, "--output-dir", str(tmp_path / "out")),
+            ]
+        )
+        assert status == 0
+    arguments = ["--epochs", "1", "--lr", "1e-9", "--cfg-options", f"load_from={stock}"]
+    assert place.train(*arguments, out="crossed") == 0
+    ours = place.load("crossed")
+    for (name, value), start in zip(ours.named_parameters(), segmentor.parameters(), strict=True):
+        torch.testing.assert_close(value, start, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def write_stock_dataset(dataset: StagedDataset, root: Path) -> None:
+    """Tiles and labels as files, as mmseg's CustomDataset reads them."""
+    root.mkdir()
+    for tile in dataset.tiles("train")[:4]:
+        mmcv.imwrite(dataset.read_image("train", tile)[:, :, ::-1], str(root / f"{tile.id}.png"))
+        mmcv.imwrite(dataset.read_label("train", tile), str(root / f"{tile.id}_label.png"))

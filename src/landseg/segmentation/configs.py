@@ -11,11 +11,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import importlib
 import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -111,6 +112,31 @@ def parse_config(text: str, where: object) -> mmcv.Config:
         raise ContractError(where, f"expected the text of an mmseg config, found something else: {err}") from err
     _check(config, where)
     return config
+
+
+def import_modules(config: mmcv.Config, packages: Container[str] | None = None) -> None:
+    """Import a config's `custom_imports`, which register backbones, hooks and the like; parsing imports nothing.
+
+    Args:
+        config: as parsed.
+        packages: the only packages that may be imported, where the text comes from elsewhere; None for all.
+
+    Raises:
+        ConfigError: a module cannot, or may not, be imported.
+    """
+    custom = dict(config.get("custom_imports") or {})
+    names = custom.get("imports") or []
+    for name in [names] if isinstance(names, str) else names:
+        if packages is not None and name.partition(".")[0] not in packages:
+            raise ConfigError(
+                f"custom_imports {name}",
+                "expected a module of an OpenMMLab package: others are not imported because a checkpoint says so",
+            )
+        try:
+            importlib.import_module(name)
+        except ImportError as err:
+            if not custom.get("allow_failed_imports"):
+                raise ConfigError(f"custom_imports {name}", f"cannot be imported: {err}") from err
 
 
 def _plain(node: ast.expr) -> Any:

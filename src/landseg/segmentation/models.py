@@ -15,7 +15,7 @@ import landseg.segmentation.compat  # noqa: F401  # before mmcv
 from landseg.data.manifest import ClassSchema
 from landseg.errors import ConfigError, ContractError
 from landseg.segmentation import augment  # noqa: F401  # registers with mmseg
-from landseg.segmentation.configs import FOLLOWS, load_config, parse_config, parse_options
+from landseg.segmentation.configs import FOLLOWS, import_modules, load_config, parse_config, parse_options
 
 # isort: split
 import mmcv
@@ -23,6 +23,8 @@ from mmseg.models import build_segmentor
 
 __all__ = ["build_model", "fit_config", "load_config", "load_model", "load_state", "parse_config", "parse_options"]
 
+_PACKAGES = ("landseg", "mmcls", "mmcv", "mmseg")
+"""Whose modules a trained model's config may import: a checkpoint may come from anywhere."""
 _OTHER_CLASSES = {"STDCHead"}
 """Heads whose classes are not the dataset's: STDC's detail head tells edges from the rest."""
 
@@ -103,6 +105,7 @@ def load_model(config: mmcv.Config, schema: ClassSchema, checkpoint: Path) -> to
     Raises:
         ContractError: the checkpoint's weights are not those of the config's model.
     """
+    import_modules(config, _PACKAGES)
     model = build_model(config, schema)
     load_state(model, read_checkpoint(checkpoint)["state_dict"], checkpoint)
     return model.eval()

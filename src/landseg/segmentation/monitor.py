@@ -12,6 +12,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from landseg.progress import Progress
 
+_LINE_S = 60.0
+"""A log has a line at least so often, however slow the iterations are."""
+
 Curve = dict[str, list[float]]
 """Values by name, one per logged iteration; `iteration` and `lr` among them."""
 
@@ -27,6 +30,7 @@ class Monitor:
         iters_per_epoch: batches in an epoch.
         batch_size: images per iteration, over all processes.
         interval: iterations per point of the curves.
+        line_interval: iterations per line in a log.
         folder: local folder for TensorBoard's files.
         device: the device whose memory is watched.
     """
@@ -39,6 +43,7 @@ class Monitor:
         iters_per_epoch: int,
         batch_size: int,
         interval: int,
+        line_interval: int,
         folder: Path,
         device: torch.device,
     ) -> None:
@@ -47,7 +52,8 @@ class Monitor:
         self._sums: dict[str, float] = {}
         self._count = 0
         self._label, self._max_iters, self._iters_per_epoch = label, max_iters, iters_per_epoch
-        self._batch_size, self._interval, self._folder, self._device = batch_size, interval, folder, device
+        self._batch_size, self._folder, self._device = batch_size, folder, device
+        self._interval, self._line_interval = interval, line_interval
         self._writer: SummaryWriter | None = None
         self._progress: Progress | None = None
         self._data_s = self._busy_s = 0.0
@@ -67,7 +73,9 @@ class Monitor:
         """Begin to show progress, `iteration` iterations being done."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._writer = SummaryWriter(str(self._folder), purge_step=iteration)
-        self._progress = Progress(self._label, self._max_iters, "iters", done=iteration)
+        self._progress = Progress(
+            self._label, self._max_iters, "iters", done=iteration, every=self._line_interval, interval_s=_LINE_S
+        )
         self._progress.__enter__()
         self._last = time.perf_counter()
 
@@ -103,9 +111,11 @@ class Monitor:
         if self._progress is not None:
             epoch = (iteration - 1) // self._iters_per_epoch + 1
             data_ms, memory_gib = self._data_s / self._since_start * 1e3, memory_bytes(self._device) / 2**30
+            where = "GPU" if self._device.type == "cuda" else "RAM"
+            loss = self._sums["loss"] / self._count  # mean since the last point of the curves
             self._progress.advance(
-                note=f"epoch {epoch}, loss {values['loss']:.4f}, lr {lr:.3g}, {self.images_per_s:.1f} images/s, "
-                f"data {data_ms:.0f} ms, {memory_gib:.2f} GiB"
+                note=f"epoch {epoch}, loss {loss:.4f}, lr {lr:.3g}, {self.images_per_s:.1f} images/s, "
+                f"data {data_ms:.0f} ms, {where} {memory_gib:.2f} GiB"
             )
         if iteration % self._interval == 0 or iteration == self._max_iters:
             self._point(iteration, lr)

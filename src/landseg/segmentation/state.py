@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import random
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 
 import landseg.segmentation.compat  # noqa: F401  # before mmcv
 from landseg import __version__
+from landseg.data.workers import num_cpus
 from landseg.segmentation.job import TrainJob
 
 # isort: split
@@ -28,6 +31,23 @@ def versions() -> dict[str, str]:
         "mmseg": mmseg.__version__,
         "landseg": __version__,
     }
+
+
+def environment(device: torch.device, processes: int) -> dict[str, str]:
+    """The machine that trained, for the report: what speed, and on GPUs the last digits, depend on."""
+    facts = {"System": platform.platform(), "CPU": f"{num_cpus()} x {_cpu_name()}", "Processes": str(processes)}
+    if device.type == "cuda":
+        facts["GPU"] = f"{processes} x {torch.cuda.get_device_name(device)}"
+        facts["CUDA, cuDNN"] = f"{torch.version.cuda}, {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+    return facts
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def seed_everything(seed: int, deterministic: bool, cudnn_benchmark: bool) -> None:

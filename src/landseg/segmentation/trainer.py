@@ -21,12 +21,13 @@ from landseg.documents import Blob
 from landseg.errors import ConfigError, LandsegError
 from landseg.segmentation import precision, state
 from landseg.segmentation.checkpoints import CheckpointStore, write_local
+from landseg.segmentation.configs import import_modules, parse_config
 from landseg.segmentation.distributed import TERMINATED_STATUS, Team
 from landseg.segmentation.evaluation import evaluate
 from landseg.segmentation.inference import Predictor
 from landseg.segmentation.job import Length, TrainJob, find_pipeline, tiles_per_batch
 from landseg.segmentation.loader import Batch, Schedule, TileBatches, training_batches
-from landseg.segmentation.models import build_model, parse_config
+from landseg.segmentation.models import build_model
 from landseg.segmentation.monitor import Monitor, memory_bytes
 from landseg.segmentation.runner import HookRunner, update_from_config
 from landseg.segmentation.weights import load_pretrained
@@ -74,6 +75,7 @@ class Trainer:
     def __init__(self, job: TrainJob, team: Team, stops: list[int]) -> None:
         self.job, self.team, self.stops = job, team, stops
         self.config = config = parse_config(job.config, "config")
+        import_modules(config)
         self.staged = StagedDataset.open(job.dataset, job.cache)
         manifest = self.staged.manifest
         self.dataset = TileBatches(self.staged, job.splits, find_pipeline(config, manifest, job.splits), job.seed)
@@ -106,12 +108,14 @@ class Trainer:
         )
         self.runner.register(config, update_from_config(config, self.scaler, fixed_scale, self._reduce))
         self.store = CheckpointStore(storage.join(job.folder, "checkpoints"), job.scratch, job.keep, _log.warning)
+        log_interval = max(1, int((config.get("log_config") or {}).get("interval", 50)))
         self.monitor = Monitor(
             f"training {job.name}",
             max_iters=self.length.max_iters,
             iters_per_epoch=self.schedule.iters_per_epoch,
             batch_size=batch_size * team.size,
-            interval=_log_interval(config, self.length.max_iters),
+            interval=max(1, min(log_interval, self.length.max_iters // 100)),  # short runs have curves too
+            line_interval=log_interval,
             folder=job.scratch / "tensorboard",
             device=team.device,
         )
@@ -345,6 +349,7 @@ class Trainer:
             "seconds": self._seconds(),
             "num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "peak_memory_bytes": memory_bytes(self.team.device),
+            "environment": state.environment(self.team.device, self.team.size),
             "mean": self.dataset.pipeline.mean,
             "std": self.dataset.pipeline.std,
         }
@@ -358,12 +363,6 @@ class Trainer:
         folder = self.job.scratch / "tensorboard"
         for path in sorted(folder.iterdir()):
             storage.put_file(storage.join(self.job.folder, "tensorboard", path.name), path)
-
-
-def _log_interval(config: Any, max_iters: int) -> int:
-    """The config's, but at least 100 points where there are as many iterations: short runs have curves too."""
-    asked = int((config.get("log_config") or {}).get("interval", 50))
-    return max(1, min(asked, max_iters // 100))
 
 
 @contextlib.contextmanager

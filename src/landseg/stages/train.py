@@ -277,6 +277,7 @@ def _report(
         provenance={
             "Dataset": {"id": model.dataset_id, "sha256 of the manifest": model.dataset_sha256, "URI": staged.uri},
             "Parameters": {key: str(value) for key, value in model.parameters.items()},
+            "Environment": result["environment"],
             "Versions": dict(model.versions),
         },
         warnings=tuple(warnings),
