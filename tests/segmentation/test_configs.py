@@ -9,11 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import pytest
+from s3_endpoint import S3
 
+from landseg import storage
 from landseg.errors import ConfigError, ContractError
-from landseg.segmentation.configs import BUNDLED, bundled_names, load_config, parse_config, parse_options
+from landseg.segmentation.configs import (
+    BUNDLED,
+    STOCK,
+    bundled_names,
+    import_modules,
+    load_config,
+    parse_config,
+    parse_options,
+)
 
 RECIPE: dict[str, dict[str, Any]] = {
     "swin": {
@@ -224,6 +233,31 @@ def test_a_config_over_http_comes_with_its_bases(server: str) -> None:
         load_config(f"{server}/a/b/absent.py")
 
 
+def test_a_config_in_object_storage_comes_with_its_bases(s3: S3) -> None:
+    path = STOCK / "fcn" / "fcn_r50-d8_512x512_20k_voc12aug.py"
+    for part in [path, *(STOCK / "_base_").rglob("*.py")]:
+        storage.put_file(f"{s3.uri}/{part.relative_to(STOCK)}", part)
+    assert load_config(f"{s3.uri}/fcn/{path.name}").pretty_text == load_config(str(path)).pretty_text
+
+
+def test_stock_configs_have_names() -> None:
+    by_name = load_config("pspnet_r50-d8_512x512_80k_ade20k")
+    assert by_name.pretty_text == load_config(str(STOCK / "pspnet" / "pspnet_r50-d8_512x512_80k_ade20k.py")).pretty_text
+    assert load_config("swin").optimizer.lr == 6e-5
+    with pytest.raises(ConfigError, match=r"did you mean pspnet_r50-d8_512x512_80k_ade20k"):
+        load_config("pspnet_r50_d8_512x512_80k_ade20k")
+
+
+def test_custom_imports_of_a_parsed_config_are_asked_for() -> None:
+    text = 'model = dict(type="EncoderDecoder")\ncustom_imports = dict(imports={}, allow_failed_imports=False)'
+    import_modules(parse_config(text.format('["json", "mmcls.models"]'), "text"))
+    import_modules(parse_config(text.format('"mmcls.models"'), "text"), ("mmcls",))
+    with pytest.raises(ConfigError, match="custom_imports antigravity: expected a module of an OpenMMLab package"):
+        import_modules(parse_config(text.format('"antigravity"'), "text"), ("mmcls",))
+    with pytest.raises(ConfigError, match="custom_imports no_such_module: cannot be imported"):
+        import_modules(parse_config(text.format('"no_such_module"'), "text"))
+
+
 @pytest.mark.parametrize("name", bundled_names())
 def test_a_resolved_config_reads_back(name: str) -> None:
     config = load_config(name)
@@ -244,7 +278,6 @@ def test_reading_back_executes_nothing(tmp_path: Path) -> None:
 
 
 def test_stock_configs_read_back() -> None:
-    folder = Path(mmcv.__file__).parents[1] / "mmseg" / ".mim" / "configs"
-    for path in sorted(folder.glob("[a-z]*/*.py"))[::150]:
+    for path in sorted(STOCK.glob("[a-z]*/*.py"))[::150]:
         config = load_config(str(path))
         assert parse_config(config.pretty_text, path)._cfg_dict == config._cfg_dict

@@ -213,10 +213,9 @@ def test_checkpoints_cross_with_stock_train_segmentor(place: Place, tmp_path: Pa
     data = {
         "type": "CustomDataset",
         "classes": CLASSES,
-        "img_dir": str(tmp_path / "stock"),
-        "ann_dir": str(tmp_path / "stock"),
+        "img_dir": str(tmp_path / "stock" / "images"),
+        "ann_dir": str(tmp_path / "stock" / "labels"),
         "img_suffix": ".png",
-        "seg_map_suffix": "_label.png",
     }
     config.merge_from_dict(
         {
@@ -229,7 +228,10 @@ def test_checkpoints_cross_with_stock_train_segmentor(place: Place, tmp_path: Pa
             "runner": {"type": "EpochBasedRunner", "max_epochs": 1},
             "evaluation": {"interval": 1, "metric": "mIoU", "save_best": "mIoU"},
             "work_dir": str(tmp_path / "work"),
-            "gpu_ids": [0], "device": "cpu", "seed": 0, "log_level": "ERROR",
+            "gpu_ids": [0],
+            "device": "cpu",
+            "seed": 0,
+            "log_level": "ERROR",
         }
     )
     segmentor = build_model(config, model.class_schema)
@@ -253,7 +255,6 @@ def test_checkpoints_cross_with_stock_train_segmentor(place: Place, tmp_path: Pa
 
 def write_stock_dataset(dataset: StagedDataset, root: Path) -> None:
     """Tiles and labels as files, as mmseg's CustomDataset reads them."""
-    root.mkdir()
     for tile in dataset.tiles("train")[:4]:
-        mmcv.imwrite(dataset.read_image("train", tile)[:, :, ::-1], str(root / f"{tile.id}.png"))
-        mmcv.imwrite(dataset.read_label("train", tile), str(root / f"{tile.id}_label.png"))
+        mmcv.imwrite(dataset.read_image("train", tile)[:, :, ::-1], str(root / "images" / f"{tile.id}.png"))
+        mmcv.imwrite(dataset.read_label("train", tile), str(root / "labels" / f"{tile.id}.png"))

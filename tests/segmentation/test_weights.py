@@ -164,6 +164,42 @@ def test_mmsegs_own_names_load_as_they_are(tmp_path: Path) -> None:
     assert torch.equal(source.backbone.stem[0].weight, target.backbone.stem[0].weight)  # type: ignore[union-attr, index]
 
 
+def test_a_backbone_inside_a_backbone_is_loaded(tmp_path: Path) -> None:
+    name = "bisenetv1_r18-d32_in1k-pre_4x4_1024x1024_160k_cityscapes"
+    config = load_config(name)
+    assert find_source(config, "") == "open-mmlab://resnet18_v1c"
+    assert find_source(without_pretrained(config), "") is None
+    model: Any = build_model(without_pretrained(config), schema())
+    inner = model.backbone.context_path.backbone
+    state = {key: torch.rand_like(value, dtype=torch.float32) for key, value in inner.state_dict().items()}
+    torch.save({**state, "fc.weight": torch.zeros(1000, 512)}, tmp_path / "resnet18.pth")
+    report = load_pretrained(model, tmp_path / "resnet18.pth")
+    assert (report.new, report.unused) == ((), ("fc.weight",))
+    assert torch.equal(inner.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
+
+
+def test_parts_beside_the_backbones_own_are_a_classifiers(tmp_path: Path) -> None:
+    model: Any = build_model(without_pretrained(load_config("fcn_hr18s_512x512_20k_voc12aug")), schema())
+    state = dict(model.backbone.state_dict())
+    classifier = {"incre_modules.0.0.conv1.weight": torch.zeros(1), "classifier.bias": torch.zeros(1)}
+    torch.save({**state, **classifier}, tmp_path / "hrnet.pth")
+    assert load_pretrained(model, tmp_path / "hrnet.pth").unused == tuple(classifier)
+    torch.save({**state, "stage4.9.branches.0.0.conv1.weight": torch.zeros(1)}, tmp_path / "deeper.pth")
+    with pytest.raises(ContractError, match=r"1 unexpected: stage4\.9"):
+        load_pretrained(model, tmp_path / "deeper.pth")
+
+
+def test_vits_positions_of_another_image_size(tmp_path: Path) -> None:
+    options = {"model.backbone.num_layers": 2, "model.backbone.out_indices": [0, 0, 1, 1]}
+    config = without_pretrained(load_config("upernet_vit-b16_ln_mln_512x512_80k_ade20k", options))
+    model: Any = build_model(config, schema())
+    state = dict(model.backbone.state_dict())
+    state["pos_embed"] = torch.rand(1, 1 + 14 * 14, 768)  # 224 px
+    torch.save(state, tmp_path / "vit.pth")
+    assert "position embedding interpolated" in str(load_pretrained(model, tmp_path / "vit.pth"))
+    assert torch.equal(model.backbone.pos_embed[:, 0], state["pos_embed"][:, 0])
+
+
 # --- bands, heads, refusals
 
 
