@@ -264,6 +264,15 @@ def test_a_resolved_config_reads_back(name: str) -> None:
     assert parse_config(config.pretty_text, "text")._cfg_dict == config._cfg_dict
 
 
+def test_keys_that_are_no_names_read_back() -> None:
+    keys = {"backbone.stages.0": {"lr_mult": 0.1}, "norm": {"decay_mult": 0.0}}
+    config = load_config("swin", {"optimizer.paramwise_cfg.custom_keys": keys})
+    assert (
+        parse_config(config.pretty_text, "text").optimizer.paramwise_cfg.custom_keys["backbone.stages.0"]
+        == keys["backbone.stages.0"]
+    )
+
+
 def test_reading_back_executes_nothing(tmp_path: Path) -> None:
     for text in (
         f"model = open({str(tmp_path / 'x')!r}, 'w')",

@@ -146,6 +146,8 @@ def _plain(node: ast.expr) -> Any:
             if any(keyword.arg is None for keyword in keywords):
                 raise ValueError(f"line {node.lineno} is not a plain value")
             return {str(keyword.arg): _plain(keyword.value) for keyword in keywords}
+        case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as mapping], keywords=[]):
+            return _plain(mapping)  # with keys that are no Python names
         case ast.Dict(keys=keys, values=values):
             if any(key is None for key in keys):
                 raise ValueError(f"line {node.lineno} is not a plain value")

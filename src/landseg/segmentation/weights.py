@@ -100,7 +100,7 @@ def find_source(config: mmcv.Config, choice: str) -> str | None:
     """Where a model starts from.
 
     Args:
-        config: its config, asked where nothing is chosen: `load_from`, `pretrained` as in landseg's configs, or the
+        config: its config, asked where nothing is chosen: `pretrained` as in landseg's configs, or the
             first `pretrained` or `init_cfg` in the model, as in stock ones.
         choice: `--pretrained`: a URI, "none", or "" for what the config says.
 
