@@ -191,7 +191,7 @@ def test_parts_beside_the_backbones_own_are_a_classifiers(tmp_path: Path) -> Non
 
 def test_vits_positions_of_another_image_size(tmp_path: Path) -> None:
     options = {"model.backbone.num_layers": 2, "model.backbone.out_indices": [0, 0, 1, 1]}
-    config = without_pretrained(load_config("upernet_vit-b16_ln_mln_512x512_80k_ade20k", options))
+    config = without_pretrained(load_config("upernet_vit-b16_ln_mln_512x512_160k_ade20k", options))
     model: Any = build_model(config, schema())
     state = dict(model.backbone.state_dict())
     state["pos_embed"] = torch.rand(1, 1 + 14 * 14, 768)  # 224 px
