@@ -18,6 +18,7 @@ from landseg.data.manifest import ClassSchema
 from landseg.ensemble.manifest import VIEWS, Precision, Tta, View
 from landseg.errors import ConfigError
 from landseg.segmentation.configs import parse_config
+from landseg.segmentation.fusion import fuse_late
 from landseg.segmentation.models import load_model
 from landseg.segmentation.trained import TrainedModel
 from landseg.segmentation.transforms import normalisation_table
@@ -147,6 +148,8 @@ class Predictor:
         self._views = [(_FLIPPED_AXES[view], weight) for view, weight in zip(VIEWS[tta], _WEIGHTS[tta], strict=True)]
         self._precision = precision
         self._device = device
+        if precision != "fp32":
+            fuse_late(self._model, DTYPES[precision])
 
     def prepare(self, image: Image) -> list[Planes]:
         """Resize to the test scales and normalise; may run in any thread.
