@@ -43,10 +43,31 @@ def test_an_archive_is_staged_like_the_folder(raw, stage, tmp_path, name, nested
     assert run.loaded.sha256 == expected.sha256
 
 
-def test_an_archive_in_object_storage(raw, stage, tmp_path, s3):
-    storage.put_file(f"{s3.uri}/data.zip", pack(raw, tmp_path / "data.zip"))
-    run = stage(f"{s3.uri}/data.zip")
+@pytest.mark.parametrize("name", ["data.zip", "data.tar"])
+def test_an_archive_in_object_storage(raw, stage, tmp_path, s3, name):
+    storage.put_file(f"{s3.uri}/{name}", pack(raw, tmp_path / name))
+    run = stage(f"{s3.uri}/{name}")
     assert run.loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tars_of_any_format_with_long_and_foreign_names(form, tmp_path, stage):
+    raw = write_raw(tmp_path / "raw")
+    name = "é" * 30 if form == tarfile.USTAR_FORMAT else "é" * 30 + "x" * 150
+    for folder, suffix in (("images", "tif"), ("labels", "png")):
+        (raw / f"train/{folder}/t0000.{suffix}").rename(raw / f"train/{folder}/{name}.{suffix}")
+    with tarfile.open(tmp_path / "a.tar", "w", format=form) as archive:
+        archive.add(raw, "./")
+    assert stage(tmp_path / "a.tar").loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zips_of_any_compression_and_what_macos_adds(kind, raw, tmp_path, stage):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", kind) as archive:
+        for path in raw.rglob("*.*"):
+            archive.write(path, f"fields/{path.relative_to(raw)}")
+        archive.writestr("__MACOSX/fields/train/images/._t0000.tif", b"x")
+    assert stage(tmp_path / "a.zip").loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
 
 
 def zip_of(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
@@ -75,6 +96,15 @@ def link_in_zip() -> zipfile.ZipInfo:
     return info
 
 
+def lying_zip(path: Path) -> Path:
+    """A member that unfolds to more than the directory says."""
+    data = bytearray(zip_of(path, ("dataset.yaml", bytes(2000))).read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = (5).to_bytes(4, "little")
+    path.write_bytes(data)
+    return path
+
+
 UNSAFE = {
     "climbing zip": (lambda p: zip_of(p / "a.zip", ("../../etc/passwd", b"x")), "not allowed"),
     "absolute zip": (lambda p: zip_of(p / "a.zip", ("/etc/passwd", b"x")), "not allowed"),
@@ -91,6 +121,7 @@ UNSAFE = {
     "no archive": (lambda p: p / "a.zip", "no such archive"),
     "not a zip": (lambda p: (p / "a.zip").write_bytes(b"hello") and p / "a.zip", "expected a zip archive"),
     "not a tar": (lambda p: (p / "a.tar").write_bytes(b"hello" * 200) and p / "a.tar", "expected a tar archive"),
+    "lying zip": (lambda p: lying_zip(p / "a.zip"), "Bad CRC-32"),
     "compressed tar": (lambda p: p / "a.tar.gz", "compressed tar"),
 }
 

@@ -22,6 +22,7 @@ from landseg.errors import DataError
 
 _MAX_RATIO = 200
 _ALWAYS_ALLOWED_BYTES = 1 << 30
+_NO_LINKS = "pack the files themselves: tar --dereference --hard-dereference"
 _COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
@@ -159,7 +160,7 @@ def _tar_members(path: Path, uri: str) -> Iterator[SourceFile]:
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse():
-                raise DataError(uri, f"member {member.name!r} is a link or a device", "pack the files themselves")
+                raise DataError(uri, f"member {member.name!r} is a link or a device", _NO_LINKS)
             if member.size < 0 or member.offset_data + member.size > size:
                 raise DataError(uri, "the archive is truncated", "copy or pack it again")
             yield SourceFile(_safe(member.name, uri), member.size, member.offset_data)
