@@ -103,12 +103,8 @@ test-images: $(STAMP) ## build the images with FLAVOR=cpu and test them; nothing
 	then $(MAKE) build-images FLAVOR=cpu && $(BIN)/python -m pytest tests/images; \
 	else echo "no Docker engine answers here: the images are not tested"; fi
 
-deploy: ## prepare a namespace of the cluster (OVERLAY=in-cluster-storage|external-s3|kueue|single-node [NAMESPACE=…])
-	@test -d "manifests/overlays/$(OVERLAY)" || { echo "OVERLAY: expected one of $(notdir $(wildcard manifests/overlays/*)), found '$(OVERLAY)'" >&2; exit 2; }
-	@kubectl get secret landseg-storage --namespace $(NAMESPACE) --output name >/dev/null || { echo "create the secret first: manifests/storage-secret.yaml says how" >&2; exit 2; }
-	kubectl kustomize manifests/overlays/$(OVERLAY) \
-	  | sed -e 's/^\( *namespace:\) kubeflow$$/\1 $(NAMESPACE)/' -e 's/\.kubeflow\.svc/.$(NAMESPACE).svc/' \
-	  | kubectl apply --server-side --filename -
+deploy: $(STAMP) ## prepare a namespace of the cluster (OVERLAY=in-cluster-storage|external-s3|kueue|single-node [NAMESPACE=…])
+	@$(BIN)/python -m pipelines deploy "$(OVERLAY)" --namespace "$(NAMESPACE)"
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --build-constraints requirements/build.txt --generate-hashes
 lock: ## lock the requirements again after a change in pyproject.toml (needs uv)

@@ -1,4 +1,4 @@
-"""`python -m pipelines <command>`: compile, run on this machine, submit to a cluster, run one step again."""
+"""`python -m pipelines <command>`: compile, run on this machine, prepare a cluster, submit to it, rerun one step."""
 
 from __future__ import annotations
 
@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("step", help="stage-data, train-<model>, export-probs-<model> or average-probs")
     command.add_argument("--run-id", required=True, metavar="ID", help="the earlier run")
 
+    command = add("deploy", _deploy, "prepare a namespace of a cluster, with kubectl")
+    command.add_argument("overlay", help="a folder of manifests/overlays")
+    command.add_argument("--namespace", default="", help="where KFP starts pods (default: kubeflow)")
+    command.add_argument("--dry-run", action="store_true", help="print what would be applied")
+
     command = add("status", _status, "say how far a run has come, from object storage alone", run)
     command.add_argument("--run-id", required=True, metavar="ID", help="the run")
     return parser
@@ -119,10 +124,10 @@ def _compile(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from pipelines.compile import PIPELINES, package
     from pipelines.parameters import parse_parameters
-    from pipelines.source import fingerprint
+    from pipelines.source import fingerprint, pin_configs
 
     path = package(args.pipeline) if args.pipeline in PIPELINES else Path(args.pipeline)
-    arguments = parse_parameters(path, args.param)
+    arguments = pin_configs(parse_parameters(path, args.param))
     if "source" in arguments:
         arguments.setdefault("source_version", fingerprint(arguments["source"]))
     return _run_here(args, path, arguments, use_cache=not args.no_cache)
@@ -175,15 +180,23 @@ def _rerun(args: argparse.Namespace) -> int:
     return _run_here(args, path, parse_parameters(path, step.parameters), use_cache=False)
 
 
+def _deploy(args: argparse.Namespace) -> int:
+    from pipelines import deploy
+
+    deploy.run(args.overlay, args.namespace, dry_run=args.dry_run)
+    return 0
+
+
 def _to_cluster(args: argparse.Namespace, pipeline: str, given: list[str], name: str, *, use_cache: bool) -> int:
     from pipelines import client, submit
     from pipelines.compile import PIPELINES, package, with_images
     from pipelines.parameters import parse_parameters
     from pipelines.scheduling import with_queue
+    from pipelines.source import pin_configs
 
     if pipeline not in PIPELINES:
         raise UserError(f"expected one of {', '.join(PIPELINES)}, found {pipeline!r}")
-    parameters = parse_parameters(package(pipeline), given)
+    parameters = pin_configs(parse_parameters(package(pipeline), given))
     text = with_queue(with_images(package(pipeline).read_text(), args.registry, args.tag), args.queue)
     target = submit.Target(client.normalise(args.endpoint), args.namespace, args.service_account)
     submission = submit.submit(target, pipeline, text if use_cache else without_cache(text), parameters, name)

@@ -13,6 +13,7 @@ from kfp import compiler
 from components.average_probs.component import average_probs
 from components.export_probs.component import export_probs
 from components.images import ROOT, version
+from components.plan_export.component import plan_export
 from components.stage_data.component import stage_data
 from components.train_resnest.component import train_resnest
 from components.train_swin.component import train_swin
@@ -24,6 +25,7 @@ COMPONENTS = {
     "stage_data": stage_data,
     "train_swin": train_swin,
     "train_resnest": train_resnest,
+    "plan_export": plan_export,
     "export_probs": export_probs,
     "average_probs": average_probs,
 }

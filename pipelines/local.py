@@ -1,10 +1,12 @@
 """Runs a compiled pipeline on this machine: the same YAML that a cluster runs, through `kfp.local`.
 
 `kfp.local` executes the DAG, passes artifacts and keeps a cache, but runs container components only in Docker, and
-reports a failure with its own traceback. Three of its attributes are therefore replaced while a pipeline runs:
+reports a failure with its own traceback. Four of its attributes are therefore replaced while a pipeline runs:
 
 - `subprocess_task_handler.SubprocessTaskHandler`, which refuses container components, by one that runs their command;
 - `task_executor.execute_single_task`, by one that times the task and says what happens;
+- `enhanced_dag_orchestrator.ParallelExecutor`, whose threads an interrupt does not reach, by one that runs the items of
+  a loop one after the other: on one machine they would only share its memory;
 - `cache.LocalCache`, by one that also asks object storage whether a result is still there.
 """
 
@@ -32,7 +34,7 @@ import yaml
 from google.protobuf import json_format
 from kfp import local
 from kfp.local import cache, pipeline_orchestrator, subprocess_task_handler
-from kfp.local.orchestrator import task_executor
+from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 from kfp.local.status import Status
 from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -125,7 +127,7 @@ def run(
 
 
 class _Session:
-    """One run of a pipeline: what replaces the three attributes of `kfp.local`, and what it has seen."""
+    """One run of a pipeline: what replaces the four attributes of `kfp.local`, and what it has seen."""
 
     def __init__(self, launcher: Launcher, code: str, say: Callable[[str], None]) -> None:
         self.launcher, self.code, self.say = launcher, code, say
@@ -163,6 +165,8 @@ class _Session:
             start = time.monotonic()
             outputs, status = stock_execute(task_name=task_name, task_spec=task_spec, **kwargs)
             seconds = time.monotonic() - start
+            for key, value in outputs.items():  # the only place where kfp.local looks for the items of a loop
+                kwargs["io_store"].put_parent_input(f"pipelinechannel--{task_name}-{key}", value)
             session.runs.append(TaskRun(session.executing, seconds, not session.executed, outputs))
             session.say(f"{session.executing}: " + (f"done in {seconds:.1f} s" if session.executed else "reused"))
             return outputs, status
@@ -170,6 +174,7 @@ class _Session:
         with (
             _replaced(subprocess_task_handler, "SubprocessTaskHandler", Handler),
             _replaced(task_executor, "execute_single_task", execute_single_task),
+            _replaced(enhanced_dag_orchestrator, "ParallelExecutor", _SerialExecutor),
             _replaced(cache, "LocalCache", Cache),
         ):
             yield
@@ -189,6 +194,19 @@ class _Session:
             raise
         if status != 0:
             raise StageFailedError(self.executing, status)
+
+
+class _SerialExecutor(enhanced_dag_orchestrator.ParallelExecutor):  # type: ignore[misc]
+    """Runs the items of a loop in order, in this thread."""
+
+    def execute_parallel_tasks(
+        self, tasks: list[tuple[str, Any]], parallelism_limit: int = 0, **context: Any
+    ) -> tuple[dict[str, dict[str, Any]], Status]:
+        """Run them; a failing one raises."""
+        outputs = {}
+        for name, task_spec in tasks:
+            outputs[name], _ = enhanced_dag_orchestrator.execute_task(task_name=name, task_spec=task_spec, **context)
+        return outputs, Status.SUCCESS
 
 
 class _Cache(cache.LocalCache):  # type: ignore[misc]

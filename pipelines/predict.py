@@ -3,9 +3,9 @@
 from kfp import dsl
 
 from components.average_probs.component import average_probs
-from components.export_probs.component import export_probs
 from components.stage_data.component import stage_data
-from pipelines.scheduling import AVERAGE_PROBS, EXPORT_PROBS, STAGE_DATA, schedule
+from pipelines.model import EXPORTS
+from pipelines.scheduling import AVERAGE_PROBS, STAGE_DATA, schedule
 
 
 @dsl.pipeline(  # type: ignore[untyped-decorator]  # kfp has no types
@@ -19,6 +19,8 @@ def predict(
     run_id: str,
     swin_model_uri: str,
     resnest_model_uri: str,
+    swin_export_workers: int = 1,
+    resnest_export_workers: int = 1,
     splits: str = "test",
     tta: str = "hv",
     dtype: str = "companded",
@@ -37,6 +39,8 @@ def predict(
         run_id: names the run; results go to <storage_uri>/runs/<run_id>/.
         swin_model_uri: URI of the first model's manifest.
         resnest_model_uri: URI of the second model's manifest.
+        swin_export_workers: pods that predict with swin at once, one GPU each.
+        resnest_export_workers: pods that predict with resnest at once, one GPU each.
         splits: splits to predict, comma-separated.
         tta: views that are averaged: none, h or hv.
         dtype: how probabilities are stored.
@@ -56,24 +60,23 @@ def predict(
     )
     schedule(stage, STAGE_DATA, "stage-data")
     dataset = stage.outputs["dataset"]
-    exports = {}
-    for name, model_uri in (("swin", swin_model_uri), ("resnest", resnest_model_uri)):
-        exports[name] = export_probs(
-            dataset=dataset,
-            dataset_uri="",
-            model_uri=model_uri,
-            storage_uri=storage_uri,
-            run_id=run_id,
-            splits=splits,
-            tta=tta,
-            dtype=dtype,
-        )
-        schedule(exports[name], EXPORT_PROBS, f"export-probs-{name}", node_selector, tolerations)
+    common = {
+        "dataset": dataset,
+        "storage_uri": storage_uri,
+        "run_id": run_id,
+        "splits": splits,
+        "tta": tta,
+        "dtype": dtype,
+        "node_selector": node_selector,
+        "tolerations": tolerations,
+    }
+    swin = EXPORTS["swin"](model_uri=swin_model_uri, export_workers=swin_export_workers, **common)
+    resnest = EXPORTS["resnest"](model_uri=resnest_model_uri, export_workers=resnest_export_workers, **common)
     average = average_probs(
         dataset=dataset,
         dataset_uri="",
-        probs_1=exports["swin"].outputs["probs"],
-        probs_2=exports["resnest"].outputs["probs"],
+        probs_1=swin.output,
+        probs_2=resnest.output,
         probs_uris="",
         weights=weights,
         storage_uri=storage_uri,

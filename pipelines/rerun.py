@@ -1,7 +1,8 @@
 """Run one stage of an earlier run again, from what the run left in object storage.
 
-The other stages are not touched. A stage's folder is named by its inputs and parameters, so changed parameters write
-beside the earlier results, and unchanged ones find them.
+The other stages are not touched. What is not given stays as the stage was asked for before. Its folder is named by its
+inputs and parameters, so changed parameters write beside the earlier results, and unchanged ones find them, or go on
+where they were stopped.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ def find_step(
     given: list[str],
     status: Callable[[str, str], list[State]] | None = None,
 ) -> Step:
-    """Find what a stage reads in what the run left.
+    """Find what a stage was asked for, and what it reads, in what the run left.
 
     Args:
         name: one of `STEPS`.
         storage_uri: root in object storage.
         run_id: the run.
-        given: parameters as `NAME=VALUE`; what is given is not looked for.
+        given: parameters as `NAME=VALUE`, in place of the earlier ones.
         status: tells the states of a run; `landseg status` by default.
 
     Raises:
@@ -61,24 +62,39 @@ def find_step(
     """
     if name not in STEPS:
         raise UserError(f"expected one of {', '.join(STEPS)}, found {name!r}")
-    if name == "stage-data":
-        return Step(name, [f"storage_uri={storage_uri}", *given])
-    stage, _, model = (name, "", "") if name == "average-probs" else name.rpartition("-")
-    inputs = {
-        "train": ["dataset_uri"],
-        "export-probs": ["dataset_uri", "model_uri"],
-        "average-probs": ["dataset_uri", "probs_uris"],
-    }
-    parameters = [f"storage_uri={storage_uri}", f"run_id={run_id}", *given]
-    missing = [key for key in inputs[stage] if not any(pair.startswith(f"{key}=") for pair in given)]
-    if missing:
-        found = _finished((status or _status)(storage_uri, run_id))
-        for key in missing:
-            uris = _uris(key, model, found)
-            if not uris:
-                raise UserError(f"run {run_id} has nothing finished that {name} could read as {key}: give {key}=URI")
-            parameters.append(f"{key}={','.join(uris)}")
-    return Step("export-probs" if stage == "export-probs" else name, parameters)
+    single = name in ("stage-data", "average-probs")
+    stage, _, model = (name, "", "") if single else name.rpartition("-")
+    needed = (*_INPUTS[stage], *(("source",) if stage == "stage-data" else ()))
+    asked = dict(pair.partition("=")[::2] for pair in given)
+    try:
+        states = (status or _status)(storage_uri, run_id)
+    except UserError:
+        if not all(asked.get(key) for key in needed):
+            raise
+        states = []  # a run that left nothing, with all that is needed given
+    earlier = [state for state in states if (state["stage"], state["name"]) == (stage, model)]
+    found = _finished(states)
+    parameters = {"storage_uri": storage_uri, "run_id": run_id, **(earlier[-1]["arguments"] if earlier else {})}
+    parameters |= {key: ",".join(_uris(key, model, found)) for key in _INPUTS[stage]}
+    if stage == "average-probs":
+        parameters |= _weights(parameters, [state["name"] for state in _exports(found)])
+    if stage == "stage-data":
+        del parameters["run_id"]
+    parameters |= asked
+    for key in needed:
+        if not parameters.get(key):
+            raise UserError(f"run {run_id} has nothing finished that {name} could read as {key}: give {key}=URI")
+    return Step(
+        "export-probs" if stage == "export-probs" else name, [f"{key}={value}" for key, value in parameters.items()]
+    )
+
+
+_INPUTS = {
+    "stage-data": (),
+    "train": ("dataset_uri",),
+    "export-probs": ("dataset_uri", "model_uri"),
+    "average-probs": ("dataset_uri", "probs_uris"),
+}
 
 
 def _finished(states: list[State]) -> dict[tuple[str, str], State]:
@@ -90,11 +106,24 @@ def _uris(key: str, model: str, found: dict[tuple[str, str], State]) -> list[str
     if key == "dataset_uri":
         newest = sorted((state["modified_s"], state["dataset_uri"]) for state in found.values() if state["dataset_uri"])
         return [newest[-1][1]] if newest else []
-    wanted = [("train", model)] if key == "model_uri" else [where for where in found if where[0] == "export-probs"]
-    # Models are averaged in the order of the whole pipeline, which weights follow, then any others.
+    models = [found[where] for where in [("train", model)] if where in found]
+    return [f"{state['uri']}/manifest.json" for state in (models if key == "model_uri" else _exports(found))]
+
+
+def _exports(found: dict[tuple[str, str], State]) -> list[State]:
+    """The newest probabilities of each model, in the order of the whole pipeline, then any others."""
     order = {name: position for position, name in enumerate(MODELS)}
-    wanted.sort(key=lambda where: (order.get(where[1], len(order)), where[1]))
-    return [f"{found[where]['uri']}/manifest.json" for where in wanted if where in found]
+    exports = [state for (stage, _), state in found.items() if stage == "export-probs"]
+    return sorted(exports, key=lambda state: (order.get(state["name"], len(order)), state["name"]))
+
+
+def _weights(earlier: dict[str, Any], models: list[str]) -> dict[str, str]:
+    """The earlier weights in the order of the models; none where the models are others."""
+    names, weights = (str(earlier.pop(key, "")).split(",") for key in ("models", "weights"))
+    if len(weights) == 1:  # equal, auto, or one model
+        return {"weights": weights[0]} if weights[0] else {}
+    by_model = dict(zip(names, weights, strict=False))
+    return {"weights": ",".join(by_model[model] for model in models)} if set(models) == set(by_model) else {}
 
 
 def _status(storage_uri: str, run_id: str) -> list[State]:

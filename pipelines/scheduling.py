@@ -47,6 +47,7 @@ STAGE_DATA = Resources(cpu="4", cpu_limit="8", memory="8Gi", scratch="20Gi", tim
 TRAIN = Resources(
     cpu="16", cpu_limit="32", memory="64Gi", scratch="200Gi", timeout_s=72 * HOUR, gpus=2, shm="16Gi", retries=4
 )
+PLAN_EXPORT = Resources(cpu="1", cpu_limit="2", memory="2Gi", scratch="1Gi", timeout_s=HOUR)
 EXPORT_PROBS = Resources(
     cpu="8", cpu_limit="16", memory="32Gi", scratch="200Gi", timeout_s=12 * HOUR, gpus=1, shm="8Gi"
 )

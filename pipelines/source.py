@@ -1,18 +1,23 @@
-"""What stands at a source of raw tiles, in one word.
+"""What stands at an address, in one word.
 
-KFP's cache knows a source by its URI alone: other tiles put at the same place would go unseen. So this goes along as a
-parameter.
+KFP's cache knows a source of tiles and a config by their addresses alone: other content put at the same place would go
+unseen. So a digest goes along, as a parameter of its own or behind the address.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
+import posixpath
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import botocore.exceptions
+import requests
 
+from pipelines.client import TIMEOUT_S
 from pipelines.preflight import s3_client
 
 
@@ -32,6 +37,44 @@ def fingerprint(source: str) -> str:
     except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError, OSError):
         return ""
     return digest.hexdigest()[:16] if entries else ""
+
+
+def pin_configs(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a pipeline, with `#<digest>` behind the address of each config that can be read from here."""
+    configs = {name: value for name, value in arguments.items() if name == "config" or name.endswith("_config")}
+    return {**arguments, **{name: _pinned(str(value)) for name, value in configs.items()}}
+
+
+def _pinned(config: str) -> str:
+    if "#" in config or not ("/" in config or config.endswith((".py", ".json", ".yaml", ".yml"))):
+        return config  # pinned already, or the name of a bundled config, which the image's tag stands for
+    digest = hashlib.sha256()
+    try:
+        for text in _config_texts(config):
+            digest.update(text + b"\0")
+    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError, OSError, SyntaxError, ValueError):
+        return config  # the stage says what is wrong with it
+    return f"{config}#{digest.hexdigest()[:16]}"
+
+
+def _config_texts(config: str) -> Iterator[bytes]:
+    """A config file and its bases, which it names by paths relative to its own."""
+    if config.startswith("s3://"):
+        bucket, _, key = config.removeprefix("s3://").partition("/")
+        text = s3_client().get_object(Bucket=bucket, Key=key)["Body"].read()
+    elif "://" in config:
+        answer = requests.get(config, timeout=TIMEOUT_S)
+        answer.raise_for_status()  # a kind of OSError
+        text = answer.content
+    else:
+        text = Path(config).read_bytes()
+    yield text
+    for node in ast.parse(text).body if config.endswith(".py") else ():
+        if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "_base_" for target in node.targets):
+            named = ast.literal_eval(node.value)
+            scheme, separator, place = config.rpartition("://")
+            for base in [named] if isinstance(named, str) else named:
+                yield from _config_texts(f"{scheme}{separator}{posixpath.normpath(posixpath.join(place, '..', base))}")
 
 
 def _objects(source: str) -> Iterator[str]:

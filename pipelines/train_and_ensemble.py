@@ -30,6 +30,8 @@ def train_and_ensemble(
     class_weights: str = "none",
     precision: str = "auto",
     gpus: int = 2,
+    swin_export_workers: int = 1,
+    resnest_export_workers: int = 1,
     splits: str = "val,test",
     tta: str = "hv",
     dtype: str = "companded",
@@ -59,6 +61,8 @@ def train_and_ensemble(
         class_weights: of the losses: none, inverse-frequency or sqrt-inverse-frequency.
         precision: auto, fp32, fp16 or bf16.
         gpus: processes per training, one per GPU; 0 trains on the CPU.
+        swin_export_workers: pods that predict with swin at once, one GPU each.
+        resnest_export_workers: pods that predict with resnest at once, one GPU each.
         splits: splits to predict, comma-separated.
         tta: views that are averaged: none, h or hv.
         dtype: how probabilities are stored.
@@ -95,8 +99,16 @@ def train_and_ensemble(
         "node_selector": node_selector,
         "tolerations": tolerations,
     }
-    swin = BRANCHES["swin"](config=swin_config, lr=swin_lr, pretrained=swin_pretrained, **common)
-    resnest = BRANCHES["resnest"](config=resnest_config, lr=resnest_lr, pretrained=resnest_pretrained, **common)
+    swin = BRANCHES["swin"](
+        config=swin_config, lr=swin_lr, pretrained=swin_pretrained, export_workers=swin_export_workers, **common
+    )
+    resnest = BRANCHES["resnest"](
+        config=resnest_config,
+        lr=resnest_lr,
+        pretrained=resnest_pretrained,
+        export_workers=resnest_export_workers,
+        **common,
+    )
     average = average_probs(
         dataset=dataset,
         dataset_uri="",

@@ -15,11 +15,11 @@ def average_probs(
     storage_uri: str,
     run_id: str,
     dataset: dsl.Input[dsl.Dataset] = None,
-    probs_1: dsl.Input[dsl.Dataset] = None,
-    probs_2: dsl.Input[dsl.Dataset] = None,
-    probs_3: dsl.Input[dsl.Dataset] = None,
-    probs_4: dsl.Input[dsl.Dataset] = None,
-    probs_5: dsl.Input[dsl.Dataset] = None,
+    probs_1: dsl.Input[list[dsl.Dataset]] = None,
+    probs_2: dsl.Input[list[dsl.Dataset]] = None,
+    probs_3: dsl.Input[list[dsl.Dataset]] = None,
+    probs_4: dsl.Input[list[dsl.Dataset]] = None,
+    probs_5: dsl.Input[list[dsl.Dataset]] = None,
     dataset_uri: str = "",
     probs_uris: str = "",
     weights: str = "equal",
@@ -35,7 +35,7 @@ def average_probs(
         storage_uri: root in object storage, s3://bucket/prefix.
         run_id: names the run; results go to <storage_uri>/runs/<run_id>/.
         dataset: what stage-data wrote. Leave it out where dataset_uri is given.
-        probs_1: what export-probs wrote for the first model. Leave it out where probs_uris is given.
+        probs_1: what the workers of export-probs wrote for the first model. Leave it out where probs_uris is given.
         probs_2: of the second model.
         probs_3: of the third model.
         probs_4: of the fourth model.

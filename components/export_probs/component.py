@@ -17,11 +17,12 @@ def export_probs(
     splits: str = "val,test",
     tta: str = "hv",
     dtype: str = "companded",
+    worker: str = "1/1",
 ) -> dsl.ContainerSpec:
     """Predict every tile of the asked splits and store the probabilities.
 
     Args:
-        probs: reference to the probability manifest.
+        probs: reference to the probability manifest; of several workers, the last to finish writes it.
         storage_uri: root in object storage, s3://bucket/prefix.
         run_id: names the run; results go to <storage_uri>/runs/<run_id>/.
         dataset: what stage-data wrote. Leave it out where dataset_uri is given.
@@ -31,6 +32,7 @@ def export_probs(
         splits: comma-separated.
         tta: views that are averaged: none, h (and its mirror image) or hv (and both mirror images).
         dtype: how probabilities are stored.
+        worker: I/N, the I-th of N shares of the work.
     """
     return dsl.ContainerSpec(
         image=image("export-probs"),
@@ -46,6 +48,8 @@ def export_probs(
             tta,
             "--dtype",
             dtype,
+            "--worker",
+            worker,
             "--storage-uri",
             storage_uri,
             "--run-id",

@@ -23,7 +23,7 @@ from landseg.parser import Parser, near_miss
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 GROUPS = {
-    "stages of the pipeline": ("stage-data", "train", "export-probs", "average-probs"),
+    "stages of the pipeline": ("stage-data", "train", "plan-export", "export-probs", "average-probs"),
     "runs and results": ("status", "verify"),
     "this machine": ("make-sample-data", "doctor", "completion"),
 }

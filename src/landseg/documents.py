@@ -99,6 +99,18 @@ class Reference(Document):
     facts: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
 
+class Arguments(Document):
+    """What a stage was asked for, in its own words: another run of it needs only what is to be different.
+
+    Attributes:
+        values: flags by name, as in a pipeline's parameters; for average-probs also `models`, which `weights` follow.
+    """
+
+    kind: Literal["landseg.arguments"] = "landseg.arguments"
+    version: int = 1
+    values: dict[str, str | int | float]
+
+
 def parse_json(data: bytes, where: object) -> Any:
     """Parse JSON of bounded size; anything else is refused."""
     if len(data) > MAX_DOCUMENT_BYTES:

@@ -14,6 +14,7 @@ from kfp.local import placeholder_utils
 from components.images import ROOT, version
 from landseg import __version__
 from landseg.cli import stage_parser
+from landseg.errors import ContractError
 from landseg.stages.common import stage_context
 from pipelines.compile import COMPONENTS, PIPELINES, compile_text, targets, with_images
 
@@ -33,7 +34,7 @@ def filled(name: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
     """The component's argv with its placeholders filled by KFP's own code, and the parameters it was filled with."""
     component, box = container(name)
     examples = {"STRING": "s3://some/where", "NUMBER_INTEGER": 3, "NUMBER_DOUBLE": 0.25}
-    inputs, outputs = component.get("inputDefinitions", {}), component["outputDefinitions"]["artifacts"]
+    inputs, outputs = component.get("inputDefinitions", {}), component["outputDefinitions"].get("artifacts", {})
     parameters = {}
     for key, declared in inputs.get("parameters", {}).items():
         parameters[key] = declared.get("defaultValue") or examples[declared["parameterType"]]
@@ -101,7 +102,8 @@ def test_inputs_and_outputs_are_described(name: str) -> None:
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_images_have_an_immutable_tag_and_commands_are_given(name: str) -> None:
     _, box = container(name)
-    assert box["image"] == f"landseg-{name.replace('_', '-')}:{version()}"
+    image = {"plan_export": "stage_data"}.get(name, name)  # a step that needs no image of its own
+    assert box["image"] == f"landseg-{image.replace('_', '-')}:{version()}"
     assert version() == __version__
     assert box["command"]
 
@@ -142,7 +144,7 @@ def test_registry_and_tag_change_the_images_and_nothing_else() -> None:
     assert "image: registry.example.org/team/landseg-train-swin:7\n" in moved
     different = [(a, b) for a, b in zip(stock.splitlines(), moved.splitlines(), strict=True) if a != b]
     assert all(a.strip().startswith("image: landseg-") for a, _ in different)
-    assert len(different) == 6
+    assert len(different) == 8
     assert with_images(moved, "", "") == stock
 
 
@@ -161,3 +163,32 @@ def test_input_artifacts_stand_in_for_uris(tmp_path: Path) -> None:
         assert context.reference("dataset", "/given") == "/given"
         assert context.references("probs", [""]) == ["/kfp/1", "/kfp/2"]
         assert context.references("probs", ["a,b", "c"]) == ["a", "b", "c"]
+
+
+def worker_left(path: Path, uri: str, content: str = "") -> dict[str, Any]:
+    path.write_text(content)
+    return {"uri": str(path), "metadata": {"uri": uri}}
+
+
+def references(tmp_path: Path, artifacts: list[dict[str, Any]]) -> list[str]:
+    text = json.dumps({"inputs": {"artifacts": {"probs_1": {"artifacts": artifacts}}}, "outputs": {}})
+    with stage_context("average-probs", context_arguments(text)) as context:
+        return context.references("probs", [""])
+
+
+def test_of_several_workers_the_one_with_the_reference_counts(tmp_path: Path) -> None:
+    paths = [tmp_path / str(i) for i in range(3)]
+    left = [worker_left(path, "s3://b/probs", "{}" if path is paths[1] else "") for path in paths]
+    assert references(tmp_path, left) == [str(paths[1])]
+
+
+def test_workers_that_left_shards_out_are_refused(tmp_path: Path) -> None:
+    left = [worker_left(tmp_path / str(i), "s3://b/probs") for i in range(2)]
+    with pytest.raises(ContractError, match="expected the last of 2 workers to publish it, found that none did"):
+        references(tmp_path, left)
+
+
+def test_workers_on_different_results_are_refused(tmp_path: Path) -> None:
+    left = [worker_left(tmp_path / str(i), f"s3://b/probs/{i}") for i in range(2)]
+    with pytest.raises(ContractError, match="found several: s3://b/probs/0, s3://b/probs/1"):
+        references(tmp_path, left)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import pytest
 
 from components.images import ROOT
+from landseg import storage
 from pipelines import local
 from pipelines.compile import package
 from pipelines.embedded_s3 import EmbeddedS3
 from pipelines.parameters import parse_parameters
-from pipelines.rerun import find_step
+from pipelines.rerun import STEPS, find_step
 
 TILES = {"train": 4, "val": 2, "test": 2}
 CLASSES = 9
@@ -44,22 +46,25 @@ class Finished:
         return local.run(package("train-and-ensemble"), {**self.parameters, **changed}, self.root)
 
     def output(self, step: str, name: str) -> Any:
-        (run,) = [run for run in self.runs if run.name == step]
-        return run.outputs[name]
+        """Of several workers, the last one's."""
+        return [run for run in self.runs if run.name == step][-1].outputs[name]
+
+
+def make_sample(folder: Path, seed: int = 0) -> None:
+    counts = [f"--{split}={number}" for split, number in TILES.items()]
+    command = ["make-sample-data", str(folder), "--size=64", f"--seed={seed}", *counts]
+    subprocess.run([sys.executable, "-m", "landseg", *command], check=True)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, s3_server: EmbeddedS3) -> Iterator[Finished]:
     folder = tmp_path_factory.mktemp("e2e")
-    counts = [f"--{split}={number}" for split, number in TILES.items()]
-    subprocess.run(
-        [sys.executable, "-m", "landseg", "make-sample-data", str(folder / "data"), "--size=64", *counts], check=True
-    )
+    make_sample(folder / "data")
     storage_uri = f"s3://test/{folder.name}"
     given = [
         f"source={folder / 'data'}", f"storage_uri={storage_uri}", "run_id=tiny", "swin_config=swin_tiny",
         "resnest_config=resnest_tiny", "swin_pretrained=none", "resnest_pretrained=none", "gpus=0", "epochs=1",
-        "batch_per_gpu=2", "tta=none",
+        "batch_per_gpu=2", "tta=none", "swin_export_workers=2",
     ]  # fmt: skip
     parameters = parse_parameters(package("train-and-ensemble"), given)
     with pytest.MonkeyPatch.context() as environment:
@@ -72,25 +77,54 @@ def finished(tmp_path_factory: pytest.TempPathFactory, s3_server: EmbeddedS3) ->
 
 
 def test_every_step_ran_and_handed_over_its_artifacts(finished: Finished) -> None:
+    assert Counter(run.name for run in finished.runs)["export-probs-swin"] == 2
     assert {run.name: sorted(run.outputs) for run in finished.runs} == {
         "stage-data": ["checks", "dataset", "report"],
         "train-swin": ["metrics", "model", "report"],
         "train-resnest": ["metrics", "model", "report"],
+        "plan-export-swin": ["shares"],
+        "plan-export-resnest": ["shares"],
         "export-probs-swin": ["probs"],
         "export-probs-resnest": ["probs"],
         "average-probs": ["confusion_matrix", "labels", "metrics", "report", "summary"],
     }
     for run in finished.runs:
         for name, artifact in run.outputs.items():
+            if name == "shares":
+                continue
             path = Path(artifact.path)
             assert path.is_file(), name
             assert path.stat().st_size < 5_000_000  # what the Kubeflow UI shows
-            if name in ("dataset", "model", "probs", "labels"):
+            if name in ("dataset", "model", "probs", "labels") and path.stat().st_size:
                 reference = json.loads(path.read_text())
                 assert reference["uri"].startswith(finished.storage_uri)
                 assert artifact.metadata["uri"] == reference["uri"]
             if name == "report":
                 assert path.read_text().lstrip().lower().startswith("<!doctype html>")
+
+
+def test_the_last_worker_leaves_the_reference_and_all_say_where(finished: Finished) -> None:
+    left = [run.outputs["probs"] for run in finished.runs if run.name == "export-probs-swin"]
+    assert [Path(probs.path).stat().st_size > 0 for probs in left] == [False, True]
+    assert len({probs.metadata["uri"] for probs in left}) == 1
+    assert [probs.metadata.get("worker") for probs in left] == ["1/2", None]
+
+
+def test_any_number_of_workers_writes_the_same_bytes(finished: Finished, s3_server: EmbeddedS3) -> None:
+    step = find_step("export-probs-swin", finished.storage_uri, "tiny", ["tta=none", "run_id=alone"])
+    (run,) = local.run(package(step.pipeline), parse_parameters(package(step.pipeline), step.parameters), finished.root)
+    folders = [
+        s3_server.root / storage.parent(probs.metadata["uri"]).removeprefix("s3://")
+        for probs in (run.outputs["probs"], finished.output("export-probs-swin", "probs"))
+    ]
+    alone, shared = ({str(path.relative_to(root)): path.read_bytes() for path in files(root)} for root in folders)
+    assert folders[0] != folders[1]
+    assert len(alone) > 8
+    assert alone == shared
+
+
+def files(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
 
 
 def test_scores_reach_the_ui(finished: Finished) -> None:
@@ -132,16 +166,52 @@ def test_status_tells_what_is_there(finished: Finished) -> None:
     assert "mIoU" in text
 
 
-def test_one_step_is_run_again_and_earlier_results_stay(finished: Finished) -> None:
-    step = find_step("average-probs", finished.storage_uri, "tiny", ["weights=0.9,0.1"])
-    before = finished.output("average-probs", "labels").metadata["uri"]
+@pytest.mark.parametrize(
+    "name", [pytest.param(step, marks=() if step == "average-probs" else pytest.mark.slow) for step in STEPS]
+)
+def test_a_step_run_again_with_nothing_changed_finds_its_result(finished: Finished, name: str) -> None:
+    step = find_step(name, finished.storage_uri, "tiny", [])
     parameters = parse_parameters(package(step.pipeline), step.parameters)
     (run,) = local.run(package(step.pipeline), parameters, finished.root)
-    after = run.outputs["labels"].metadata["uri"]
-    assert after != before
-    for uri in (before, after):
-        done = subprocess.run([sys.executable, "-m", "landseg", "verify", uri], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    (reference,) = [item for key, item in run.outputs.items() if key in ("dataset", "model", "probs", "labels")]
+    assert reference.metadata == finished.output(name, reference.name).metadata
+
+
+CHANGES = {
+    "stage-data": "source={more}",
+    "train-swin": "seed=1",
+    "train-resnest": "class_weights=inverse-frequency",
+    "export-probs-swin": "dtype=uint8",
+    "export-probs-resnest": "splits=val",
+    "average-probs": "weights=0.9,0.1",
+}
+QUICK = ("export-probs-swin", "average-probs")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(step, marks=() if step in QUICK else pytest.mark.slow) for step in STEPS]
+)
+def test_a_step_is_run_again_beside_its_earlier_results(
+    finished: Finished, s3_server: EmbeddedS3, tmp_path: Path, name: str
+) -> None:
+    """With one parameter changed, the others as the run had them; no other stage writes or loses anything."""
+    make_sample(tmp_path / "more", seed=7)
+    step = find_step(name, finished.storage_uri, "tiny", [CHANGES[name].format(more=tmp_path / "more")])
+    root = s3_server.root / finished.storage_uri.removeprefix("s3://")
+    before = {path: path.stat().st_mtime_ns for path in files(root)}
+    parameters = parse_parameters(package(step.pipeline), step.parameters)
+    (run,) = local.run(package(step.pipeline), parameters, finished.root)
+    after = {path: path.stat().st_mtime_ns for path in files(root)}
+    (reference,) = [item for key, item in run.outputs.items() if key in ("dataset", "model", "probs", "labels")]
+    uri = reference.metadata["uri"]
+    assert uri != finished.output(name, reference.name).metadata["uri"]
+    changed = [path for path, modified in before.items() if after[path] != modified]
+    assert all(path.parent.name == "by-name" for path in changed)  # which dataset of a name is the newest
+    folder = root / "datasets" if name == "stage-data" else (s3_server.root / uri.removeprefix("s3://")).parent
+    assert after.keys() - before.keys()
+    assert all(path.is_relative_to(folder) for path in after.keys() - before.keys())
+    done = subprocess.run([sys.executable, "-m", "landseg", "verify", uri], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -2,24 +2,79 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
+import stat
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
 from components.images import ROOT
+from pipelines import deploy
 from pipelines.compile import package
+from pipelines.errors import UserError
 from pipelines.scheduling import STORAGE_ENV, STORAGE_SECRET
 
 MANIFESTS = ROOT / "manifests"
 OVERLAYS = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
 KUBECTL = str(Path(sysconfig.get_path("scripts")) / "kubectl")
 CLUSTER_SCOPED = {"Namespace", "ClusterQueue", "ResourceFlavor"}
-KUEUE = {"ClusterQueue", "LocalQueue", "ResourceFlavor"}  # custom resources: kubernetes has no schema for them
+
+NAME = {
+    "type": "string",
+    "maxLength": 253,
+    "pattern": r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+}
+QUANTITY = {"type": ["integer", "string"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"}
+
+
+def strict(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    """An object with these fields and no others."""
+    properties = {**required, **optional}
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+def several(items: Any, most: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": most}
+
+
+def kueue_object(kind: str, **spec: Any) -> dict[str, Any]:
+    version = {"const": "kueue.x-k8s.io/v1beta2"}  # of Kueue 0.15 and newer; 0.20 serves no other
+    return strict({"apiVersion": version, "kind": {"const": kind}, "metadata": {"type": "object"}, **spec})
+
+
+SELECTOR = strict({}, matchLabels={"type": "object", "additionalProperties": {"type": "string"}})
+GROUP = strict(
+    {
+        "coveredResources": several({"type": "string"}, 64),
+        "flavors": several(
+            strict(
+                {"name": NAME, "resources": several(strict({"name": {"type": "string"}, "nominalQuota": QUANTITY}), 64)}
+            ),
+            64,
+        ),
+    }
+)
+KUEUE = {  # Kueue's custom resources, as far as the manifests use them: Kubernetes has no schemas for them
+    "ResourceFlavor": kueue_object("ResourceFlavor"),
+    "LocalQueue": kueue_object("LocalQueue", spec=strict({"clusterQueue": NAME})),
+    "ClusterQueue": kueue_object(
+        "ClusterQueue",
+        spec=strict(
+            {"resourceGroups": several(GROUP, 16)},
+            namespaceSelector=SELECTOR,
+            queueingStrategy={"enum": ["StrictFIFO", "BestEffortFIFO"]},
+        ),
+    ),
+}
 
 
 def build(overlay: str) -> list[Any]:
@@ -45,7 +100,9 @@ def test_the_overlays() -> None:
 @pytest.mark.parametrize("version", ["1.30.0", kubernetes_validate.latest_version()])
 def test_every_object_is_valid(overlay: str, version: str) -> None:
     for item in BUILT[overlay]:
-        if item["kind"] not in KUEUE:
+        if item["kind"] in KUEUE:
+            jsonschema.validate(item, KUEUE[item["kind"]])
+        else:
             kubernetes_validate.validate(item, version, strict=True)
         assert ("namespace" in item["metadata"]) == (item["kind"] not in CLUSTER_SCOPED)
 
@@ -54,6 +111,11 @@ def test_the_validation_is_strict() -> None:
     wrong = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "dta": {}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, "1.30.0", strict=True)
+    for field, value in (("cohort", "x"), ("queueingStrategy", "LIFO"), ("resourceGroups", [])):
+        queue = copy.deepcopy(find("kueue", "ClusterQueue", "landseg"))
+        queue["spec"][field] = value
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(queue, KUEUE["ClusterQueue"])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -128,3 +190,87 @@ def test_the_storage_runs_without_privileges(overlay: str) -> None:
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert not container["image"].endswith(":latest")
         assert ":" in container["image"]
+
+
+KUBECTL_STAND_IN = """#!{python}
+import json, os, sys
+with open("{log}", "a") as file:
+    file.write(json.dumps([sys.argv[1:], sys.stdin.read() if "-" in sys.argv else ""]) + chr(10))
+if sys.argv[1] == "kustomize":
+    os.execv("{real}", ["kubectl", *sys.argv[1:]])
+if "secret" in sys.argv and "{secret}" == "":
+    sys.exit('Error from server (NotFound): secrets "landseg-storage" not found')
+if "endpointslices" in sys.argv:
+    print(json.dumps({slices}))
+"""
+
+
+class Cluster:
+    """A kubectl that builds as the real one does, answers for a cluster, and keeps what it is asked."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, secret: str = "there") -> None:
+        self.log = folder / "log"
+        slices = {
+            "items": [
+                {"endpoints": [{"addresses": ["10.1.0.1"]}, {"addresses": ["10.1.0.2"]}], "ports": [{"port": 443}]}
+            ]
+        }
+        program = folder / "kubectl"
+        program.write_text(
+            KUBECTL_STAND_IN.format(python=sys.executable, log=self.log, real=KUBECTL, secret=secret, slices=slices)
+        )
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+    def applied(self) -> list[Any]:
+        calls = [json.loads(line) for line in self.log.read_text().splitlines()]
+        (text,) = [text for arguments, text in calls if arguments[0] == "apply"]
+        return list(yaml.safe_load_all(text))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_deploying_fits_an_overlay_to_the_namespace_and_the_control_plane(
+    overlay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, monkeypatch)
+    deploy.run(overlay, "team")
+    applied = {(item["kind"], item["metadata"]["name"]): item for item in cluster.applied()}
+    assert len(applied) == len(BUILT[overlay])
+    for item in applied.values():
+        assert item["metadata"].get("namespace", "team") == "team"
+        if item["kind"] in KUEUE:
+            jsonschema.validate(item, KUEUE[item["kind"]])
+        else:
+            kubernetes_validate.validate(item, "1.30.0", strict=True)
+    assert ("Namespace", "team") in applied
+    assert applied["RoleBinding", "landseg"]["subjects"][0]["namespace"] == "team"
+    assert ".kubeflow.svc" not in applied["ConfigMap", "kfp-launcher"]["data"]["providers"]
+    egress = applied["NetworkPolicy", "landseg-stages"]["spec"]["egress"]
+    blocks = [
+        rule for rule in egress if rule["ports"] == [{"protocol": "TCP", "port": 443}] and "except" not in str(rule)
+    ]
+    assert [rule["to"][0]["ipBlock"]["cidr"] for rule in blocks] == ["10.1.0.1/32", "10.1.0.2/32"]
+    assert "6443" not in str(egress)
+    assert "kubeflow" in str(egress)  # where KFP is, wherever the pods are
+
+
+def test_deploying_needs_the_secret_and_a_known_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(tmp_path, monkeypatch, secret="")
+    with pytest.raises(UserError, match="namespace team has no secret landseg-storage: create it first"):
+        deploy.run("external-s3", "team")
+    with pytest.raises(
+        UserError, match="expected one of external-s3, in-cluster-storage, kueue, single-node, found 'x'"
+    ):
+        deploy.run("x", "team")
+    assert "apply" not in cluster.log.read_text()
+
+
+def test_deploying_dry_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = Cluster(tmp_path, monkeypatch)
+    deploy.run("external-s3", "", dry_run=True)
+    assert {item["metadata"].get("namespace", "kubeflow") for item in yaml.safe_load_all(capsys.readouterr().out)} == {
+        "kubeflow"
+    }
+    assert "apply" not in cluster.log.read_text()

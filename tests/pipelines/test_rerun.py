@@ -9,6 +9,12 @@ from pipelines.errors import UserError
 from pipelines.parameters import parse_parameters
 from pipelines.rerun import STEPS, find_step
 
+ARGUMENTS = {
+    "stage-data": {"source": "s3://raw/tiles"},
+    "train": {"config": "swin_tiny", "epochs": 3, "lr": 6e-05},
+    "export-probs": {"tta": "h", "splits": "test"},
+}
+
 
 def state(stage: str, name: str, modified_s: float, state: str = "finished", dataset: str = "d1") -> dict[str, Any]:
     return {
@@ -19,6 +25,7 @@ def state(stage: str, name: str, modified_s: float, state: str = "finished", dat
         "modified_s": modified_s,
         "dataset_uri": f"s3://b/datasets/{dataset}/manifest.json" if state == "finished" else "",
         "facts": {},
+        "arguments": ARGUMENTS.get(stage, {}),
     }
 
 
@@ -41,12 +48,38 @@ def parameters(step: str, *given: str, left: list[dict[str, Any]] = LEFT) -> dic
 
 
 def test_a_training_reads_the_runs_dataset() -> None:
-    assert parameters("train-swin", "epochs=3") == {
+    assert parameters("train-swin", "epochs=5") == {
         "storage_uri": "s3://b",
         "run_id": "r",
-        "epochs": "3",
+        "config": "swin_tiny",
+        "epochs": "5",
+        "lr": "6e-05",
         "dataset_uri": "s3://b/datasets/d1/manifest.json",
     }
+
+
+def test_a_stopped_stage_goes_on_with_what_it_was_asked_for() -> None:
+    stopped = state("train", "swin", 10, "unfinished")
+    stopped["arguments"] = {"config": "swin", "seed": 7}
+    assert parameters("train-swin", left=[*LEFT, stopped]).items() >= {"config": "swin", "seed": "7"}.items()
+
+
+def test_staging_reads_the_source_it_read_before() -> None:
+    assert parameters("stage-data") == {"storage_uri": "s3://b", "source": "s3://raw/tiles"}
+    assert parameters("stage-data", "source=s3://raw/more")["source"] == "s3://raw/more"
+
+
+def averaged(**arguments: str) -> dict[str, Any]:
+    return {**state("average-probs", "", 6), "arguments": arguments}
+
+
+def test_weights_follow_the_models() -> None:
+    left = [item for item in LEFT if item["name"] != "other"]
+    given = averaged(models="resnest,swin", weights="0.25,0.75")
+    assert parameters("average-probs", left=[*left, given])["weights"] == "0.75,0.25"
+    assert parameters("average-probs", "weights=equal", left=[*left, given])["weights"] == "equal"
+    assert "weights" not in parameters("average-probs", left=[*LEFT, given])  # there is a third model now
+    assert parameters("average-probs", left=[*LEFT, averaged(models="a,b", weights="auto")])["weights"] == "auto"
 
 
 def test_an_export_reads_the_newest_finished_model_of_its_name() -> None:
@@ -64,12 +97,20 @@ def test_the_newest_dataset_counts() -> None:
     assert parameters("average-probs", left=left)["dataset_uri"].endswith("/d2/manifest.json")
 
 
-def test_what_is_given_is_not_looked_for() -> None:
+def test_a_run_that_left_nothing_needs_everything_given() -> None:
+    def nothing(*_: str) -> list[dict[str, Any]]:
+        raise UserError("expected what a run has written, found nothing")
+
     given = ["dataset_uri=s3://mine/d", "model_uri=s3://mine/m"]
-    found = find_step("export-probs-swin", "s3://b", "r", given, lambda *_: pytest.fail("looked"))
+    found = find_step("export-probs-swin", "s3://b", "r", given, nothing)
     assert found.pipeline == "export-probs"
     assert set(given) <= set(found.parameters)
-    assert find_step("stage-data", "s3://b", "r", ["source=x"], lambda *_: pytest.fail("looked"))
+    assert find_step("stage-data", "s3://b", "r", ["source=x"], nothing).parameters == [
+        "storage_uri=s3://b",
+        "source=x",
+    ]
+    with pytest.raises(UserError, match="found nothing"):
+        find_step("export-probs-swin", "s3://b", "r", given[:1], nothing)
 
 
 def test_nothing_to_read_is_a_user_error() -> None:
@@ -86,5 +127,4 @@ def test_out_of_reach_is_the_stages_own_line(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_every_step_has_a_pipeline(step: str) -> None:
-    given = ["source=x"] if step == "stage-data" else []
-    assert package(find_step(step, "s3://b", "r", given, lambda *_: LEFT).pipeline).exists()
+    assert package(find_step(step, "s3://b", "r", [], lambda *_: LEFT).pipeline).exists()

@@ -6,7 +6,7 @@ from typing import Any
 import boto3
 import pytest
 
-from pipelines.source import fingerprint
+from pipelines.source import fingerprint, pin_configs
 
 
 def test_a_folders_fingerprint_follows_what_is_in_it(tmp_path: Path) -> None:
@@ -40,3 +40,32 @@ def test_what_cannot_be_seen_has_none(monkeypatch: pytest.MonkeyPatch, s3: Any) 
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     assert fingerprint(s3.uri) == ""
     assert fingerprint("/no/such/folder") == ""
+
+
+def pinned(config: str) -> str:
+    return str(pin_configs({"swin_config": config, "epochs": 3})["swin_config"])
+
+
+def test_a_config_in_storage_is_pinned_with_its_bases(s3: Any) -> None:
+    client = boto3.client("s3")
+    bucket, _, prefix = s3.uri.removeprefix("s3://").partition("/")
+    client.put_object(Bucket=bucket, Key=f"{prefix}/models/mine.py", Body=b"_base_ = ['../base.py']\nlr = 1\n")
+    client.put_object(Bucket=bucket, Key=f"{prefix}/base.py", Body=b"epochs = 1\n")
+    uri = f"{s3.uri}/models/mine.py"
+    first = pinned(uri)
+    assert first.startswith(f"{uri}#")
+    assert pinned(uri) == pinned(first) == first
+    client.put_object(Bucket=bucket, Key=f"{prefix}/base.py", Body=b"epochs = 2\n")
+    assert pinned(uri) not in (uri, first)
+
+
+def test_a_local_config_is_pinned_and_others_are_left_alone(tmp_path: Path, s3: Any) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("lr = 1\n")
+    first = pinned(str(path))
+    path.write_text("lr = 2\n")
+    assert len({str(path), first, pinned(str(path))}) == 3
+    path.write_text("_base_ = 'not there.py'\n")
+    for config in ("swin", "swin_tiny", str(path), f"{s3.uri}/none.py", str(tmp_path / "none.py")):
+        assert pinned(config) == config
+    assert pin_configs({"config": "swin", "lr": 0.1}) == {"config": "swin", "lr": 0.1}

@@ -290,3 +290,9 @@ def test_stock_configs_read_back() -> None:
     for path in sorted(STOCK.glob("[a-z]*/*.py"))[::150]:
         config = load_config(str(path))
         assert parse_config(config.pretty_text, path)._cfg_dict == config._cfg_dict
+
+
+def test_a_fragment_behind_an_address_is_not_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(load_config("swin_tiny").pretty_text)
+    assert load_config(f"{path}#0123abcd").pretty_text == load_config("swin_tiny").pretty_text

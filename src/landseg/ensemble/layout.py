@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from landseg.data.manifest import Split
+from landseg.data.manifest import Split, Tile
 from landseg.ensemble.codec import BLOSC_BLOCK_BYTES, BLOSC_CLEVEL, BLOSC_CNAME, DTYPES
 from landseg.ensemble.manifest import ProbsSpec, StoredTile
 
@@ -88,6 +88,14 @@ def plan_shards(split: Split, tiles: Iterable[StoredTile], num_classes: int) -> 
         for index, start in enumerate(range(0, len(group), capacity)):
             members = tuple(group[start : start + capacity])
             plan.append(ShardPlan(split, f"{canvas[0]}x{canvas[1]}", index, canvas, capacity, members))
+    return plan
+
+
+def plan_splits(tiles: Mapping[Split, Sequence[Tile]], num_classes: int) -> list[ShardPlan]:
+    """Lay out the tiles of several splits: every shard of a model's probabilities, in the order that workers share."""
+    plan: list[ShardPlan] = []
+    for split, members in tiles.items():
+        plan += plan_shards(split, [StoredTile(tile.id, tile.height, tile.width) for tile in members], num_classes)
     return plan
 
 

@@ -16,8 +16,8 @@ from landseg.data.manifest import Split, Tile
 from landseg.documents import Blob, sha256_hex, validate
 from landseg.ensemble import codec
 from landseg.ensemble.codec import DTYPES, Probs, Stored
-from landseg.ensemble.layout import ShardPlan, plan_shards, zarr_metadata
-from landseg.ensemble.manifest import ProbsManifest, ProbsShard, ProbsSpec, StoredTile
+from landseg.ensemble.layout import ShardPlan, plan_splits, zarr_metadata
+from landseg.ensemble.manifest import ProbsManifest, ProbsShard, ProbsSpec
 from landseg.errors import ContractError, DataError
 
 
@@ -42,10 +42,7 @@ class ProbsWriter:
             tiles: the tiles of each split, sorted by id.
         """
         self.folder, self.spec = folder, spec
-        self.plan: list[ShardPlan] = []
-        for split, members in tiles.items():
-            stored = [StoredTile(tile.id, tile.height, tile.width) for tile in members]
-            self.plan += plan_shards(split, stored, len(spec.classes))
+        self.plan = plan_splits(tiles, len(spec.classes))
 
     def pending(self, worker: int = 0, num_workers: int = 1) -> list[ShardPlan]:
         """The shards that worker `worker` (counted from 0) of `num_workers` has still to write."""

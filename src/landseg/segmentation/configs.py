@@ -56,13 +56,14 @@ def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Conf
     (:func:`landseg.segmentation.models.fit_config`).
 
     Args:
-        ref: name of a bundled or stock config, or a config file's path, s3:// or http(s):// address.
+        ref: name of a bundled or stock config, or a config file's path, s3:// or http(s):// address. A fragment (`#…`)
+            behind it is for KFP's cache alone, which knows a config by its address: it changes where the file does.
         options: overrides by dotted key, as mmseg's `--cfg-options`: `{"optimizer.lr": 0.02}`.
 
     Raises:
         ConfigError: there is none, it does not load, or it is not a config of mmsegmentation 0.x.
     """
-    options = dict(options or {})
+    ref, options = ref.partition("#")[0], dict(options or {})
     with _local_file(ref) as path:
         try:
             config = mmcv.Config.fromfile(str(path))

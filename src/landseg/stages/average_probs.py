@@ -22,7 +22,14 @@ from landseg.ensemble.publish import publish
 from landseg.errors import ConfigError
 from landseg.progress import Progress
 from landseg.stages.average_report import render_report
-from landseg.stages.common import StageContext, add_common_arguments, finished, parse_worker, stage_context
+from landseg.stages.common import (
+    StageContext,
+    add_common_arguments,
+    finished,
+    parse_worker,
+    record_arguments,
+    stage_context,
+)
 
 HELP = "average models' probabilities into label maps; score the models and the ensemble"
 EXAMPLE = """landseg average-probs --dataset out/dataset.json --probs swin/probs.json --probs resnest/probs.json \\
@@ -100,6 +107,7 @@ def run(args: argparse.Namespace) -> None:
         if weights == "auto":
             identity |= {"weights": weights, "temperature": args.temperature}
         folder = context.folder("", identity)
+        record_arguments(folder, _arguments(members, weights))
         fitted = None
         if weights == "auto":
             fitted = _fit(folder, members, dataset, context.scratch, args.temperature == "auto", num_threads)
@@ -148,6 +156,12 @@ def _parse_weights(text: str) -> list[float] | Literal["equal", "auto"]:
     except ValueError as err:
         problem = f"expected 'equal', 'auto' or numbers with commas between, found {text!r}"
         raise ConfigError("--weights", problem) from err
+
+
+def _arguments(members: list[Member], weights: list[float] | Literal["equal", "auto"]) -> dict[str, str]:
+    """The weights in the order of the models' names, which is the members' own, whatever order they were given in."""
+    told = weights if isinstance(weights, str) else ",".join(repr(member.weight) for member in members)
+    return {"models": ",".join(member.name for member in members), "weights": told}
 
 
 def _parse_layers(text: str) -> tuple[LayerName, ...]:

@@ -11,14 +11,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from landseg import __version__, storage
-from landseg.documents import Document, Reference, digest
-from landseg.errors import ConfigError, ObjectNotFoundError
+from landseg.data.dataset import StagedDataset
+from landseg.data.manifest import Split, Tile
+from landseg.documents import Arguments, Document, Reference, digest
+from landseg.errors import ConfigError, ContractError, ObjectNotFoundError, without_credentials
 from landseg.kfp_io import ExecutorInput, Outputs, artifact_path
 
 D = TypeVar("D", bound=Document)
+
+ARGUMENTS = "arguments.json"
 
 _log = logging.getLogger(__name__)
 
@@ -93,12 +97,12 @@ class StageContext:
     def references(self, name: str, given: Sequence[str]) -> list[str]:
         """The manifests to read: what the flag gives, several with commas between, else KFP's input artifacts.
 
-        The artifacts are those named `<name>`, or `<name>_1`, `<name>_2` and so on.
+        The artifacts are those named `<name>`, or `<name>_1`, `<name>_2` and so on; each may come from several workers.
         """
         found = [item for value in given for item in value.split(",") if item]
         if not found:
             wired = sorted(key for key in self.inputs if re.fullmatch(rf"{name}(_\d+)?", key))
-            found = [str(artifact_path(artifact)) for key in wired for artifact in self.inputs[key]]
+            found = [_one_reference(key, self.inputs[key]) for key in wired if self.inputs[key]]
         if not found:
             raise ConfigError(f"--{name}", "expected a manifest's URI or path, or a reference file; found nothing")
         _log.debug("reads %s: %s", name, ", ".join(found))
@@ -109,6 +113,57 @@ class StageContext:
         reference = Reference(uri=loaded.uri, sha256=loaded.sha256, manifest_kind=loaded.document.kind, facts=facts)
         self.outputs.write(name, reference.to_bytes(), ".json")
         self.outputs.metadata(name, {"uri": loaded.uri, "sha256": loaded.sha256, **facts})
+
+
+def record_arguments(folder: str, values: dict[str, Any]) -> None:
+    """Leave `arguments.json` in a stage's folder, before the work begins: a killed stage is run again with them too.
+
+    Args:
+        folder: URI of the stage's folder.
+        values: flags by name; those that were not given are left out.
+    """
+    uri = storage.join(folder, ARGUMENTS)
+    if storage.stat(uri) is None:
+        given = {
+            name: without_credentials(value) if isinstance(value, str) else value
+            for name, value in sorted(values.items())
+            if value is not None
+        }
+        storage.write_document(uri, Arguments(values=given))
+
+
+def _one_reference(name: str, artifacts: list[dict[str, Any]]) -> str:
+    """The reference among what the workers of a stage left: the last of them to finish wrote it.
+
+    Raises:
+        ContractError: the workers had different things to do, or none found all of the work done.
+    """
+    paths = [artifact_path(artifact) for artifact in artifacts]
+    if len(paths) == 1:
+        return str(paths[0])
+    places = sorted({str(artifact.get("metadata", {}).get("uri", "")) for artifact in artifacts})
+    if len(places) > 1:
+        raise ContractError(
+            f"--{name}",
+            f"expected {len(paths)} workers on one result, found several: {', '.join(places)}",
+            "run all workers on GPUs of one kind, with the same parameters",
+        )
+    written = [path for path in paths if path.is_file() and path.stat().st_size]
+    if not written:
+        raise ContractError(
+            places[0],
+            f"expected the last of {len(paths)} workers to publish it, found that none did: shards are missing",
+            "run the stage's workers again: they write what is missing",
+        )
+    return str(written[0])
+
+
+def split_tiles(text: str, staged: StagedDataset) -> dict[Split, list[Tile]]:
+    """The tiles of `--splits A,B`, by split in alphabetical order."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError("--splits", f"expected different splits with commas between, found {text!r}")
+    return {cast(Split, name): staged.tiles(name) for name in sorted(names)}
 
 
 def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:

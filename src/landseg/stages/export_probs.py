@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import cast, get_args
+from typing import get_args
 
 from landseg import storage
 from landseg.data.dataset import StagedDataset
-from landseg.data.manifest import Split, Tile
 from landseg.data.workers import num_cpus
 from landseg.ensemble.codec import DEFAULT_DTYPE, DTYPES
 from landseg.ensemble.manifest import VIEWS, ProbsManifest, ProbsSpec, Tta
@@ -16,7 +15,15 @@ from landseg.ensemble.store import ProbsWriter
 from landseg.errors import ConfigError, ContractError
 from landseg.progress import Progress
 from landseg.segmentation.trained import TrainedModel, open_model
-from landseg.stages.common import StageContext, add_common_arguments, finished, parse_worker, stage_context
+from landseg.stages.common import (
+    StageContext,
+    add_common_arguments,
+    finished,
+    parse_worker,
+    record_arguments,
+    split_tiles,
+    stage_context,
+)
 
 HELP = "predict the tiles of a staged dataset; store their probabilities"
 EXAMPLE = """landseg export-probs --dataset out/dataset.json --model out/model.json \\
@@ -94,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
         staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         model = open_model(context.reference("model", args.model), context.scratch)
         _check_schema(model, staged)
-        tiles = _tiles(args.splits, staged)
+        tiles = split_tiles(args.splits, staged)
         spec = ProbsSpec(
             model=args.name or model.name,
             model_sha256=model.sha256,
@@ -110,11 +117,14 @@ def run(args: argparse.Namespace) -> None:
         folder = context.folder(spec.model, {"spec": spec.model_dump(mode="json"), "splits": list(tiles)})
         probs = finished(ProbsManifest, folder)
         if probs is None:
+            record_arguments(folder, {"splits": ",".join(tiles), "tta": spec.tta, "dtype": spec.dtype})
             writer = ProbsWriter(folder, spec, tiles)
             _export(args, context, model, staged, writer, worker, num_workers)
             probs = writer.publish()
         if probs is None:
             _log.info("shards are missing that are left to other workers")
+            # KFP hands on what every worker leaves: this one leaves no reference, but says where the manifest will be.
+            context.outputs.metadata("probs", {"uri": storage.join(folder, "manifest.json"), "worker": args.worker})
             return
         _publish(context, probs)
         print(probs.uri)
@@ -148,13 +158,6 @@ def _first_difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
     if len(theirs) != len(ours):
         return f"{len(theirs)} and {len(ours)} in number"
     return next(f"class {i} is {a!r} and {b!r}" for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-
-
-def _tiles(text: str, staged: StagedDataset) -> dict[Split, list[Tile]]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or len(set(names)) != len(names):
-        raise ConfigError("--splits", f"expected different splits with commas between, found {text!r}")
-    return {cast(Split, name): staged.tiles(name) for name in sorted(names)}
 
 
 def _export(

@@ -15,7 +15,7 @@ from landseg.data.workers import num_cpus
 from landseg.errors import ConfigError
 from landseg.report.data import DataReport, render
 from landseg.report.staged import as_json, data_report, gigabytes
-from landseg.stages.common import StageContext, add_common_arguments, stage_context
+from landseg.stages.common import StageContext, add_common_arguments, record_arguments, stage_context
 
 HELP = "check raw tiles and pack them into indexed shards in object storage"
 EXAMPLE = "landseg stage-data --source tiles --storage-uri s3://bucket/landseg --output-dir out"
@@ -79,6 +79,8 @@ def run(args: argparse.Namespace) -> None:
         if staged.loaded is None:
             _keep(context, report.name, page, checks)
             raise staged.problems.summary(source.uri)
+        asked = {"source": args.source, "on_bad_tile": args.on_bad_tile, "max_bad": args.max_bad}
+        record_arguments(storage.parent(staged.loaded.uri), asked)
         _publish(context, staged)
 
 

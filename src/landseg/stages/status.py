@@ -11,10 +11,11 @@ from typing import Any
 
 from landseg import storage
 from landseg.data.manifest import DatasetManifest
-from landseg.documents import Document
+from landseg.documents import Arguments, Document
 from landseg.ensemble.manifest import LabelsManifest, ProbsManifest
 from landseg.errors import ContractError, ObjectNotFoundError
 from landseg.segmentation.manifest import ModelManifest
+from landseg.stages.common import ARGUMENTS
 
 HELP = "say how far a run has come, from object storage alone"
 EXAMPLE = "landseg status --storage-uri s3://bucket/landseg --run-id first"
@@ -38,6 +39,7 @@ class StageState:
         modified_s: when something was last written there, seconds since 1970.
         dataset_uri: the dataset it worked on, where a manifest says so.
         facts: what there is to say about the result.
+        arguments: what the stage was asked for, by which it can be run again.
     """
 
     stage: str
@@ -47,6 +49,7 @@ class StageState:
     modified_s: float
     dataset_uri: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, str | int | float] = field(default_factory=dict)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +91,7 @@ def run_states(storage_uri: str, run_id: str) -> list[StageState]:
 
 def _state(storage_uri: str, root: str, folder: str, modified_s: float) -> StageState:
     stage, *name, _ = folder.removeprefix(root).strip("/").split("/")
-    state = StageState(stage, "".join(name), folder, "unfinished", modified_s)
+    state = StageState(stage, "".join(name), folder, "unfinished", modified_s, arguments=_arguments(folder))
     try:
         document = storage.read_document(STAGES[stage], storage.join(folder, "manifest.json")).document
     except ObjectNotFoundError:
@@ -98,6 +101,14 @@ def _state(storage_uri: str, root: str, folder: str, modified_s: float) -> Stage
     dataset_id, facts = _facts(document, folder)
     dataset_uri = storage.join(storage_uri, "datasets", dataset_id, "manifest.json")
     return replace(state, state="finished", dataset_uri=dataset_uri, facts=facts)
+
+
+def _arguments(folder: str) -> dict[str, str | int | float]:
+    """What a stage was asked for; nothing where it does not say, or where what it says is damaged."""
+    try:
+        return storage.read_document(Arguments, storage.join(folder, ARGUMENTS)).document.values
+    except (ObjectNotFoundError, ContractError):
+        return {}
 
 
 def _facts(document: Document, folder: str) -> tuple[str, dict[str, Any]]:
@@ -122,7 +133,8 @@ def _dataset_state(uri: str) -> StageState:
         return state
     manifest = storage.read_document(DatasetManifest, uri).document
     tiles = {str(split): info.num_tiles for split, info in manifest.splits.items()}
-    return replace(state, state="finished", modified_s=info.modified_s, facts={"name": manifest.name, **tiles})
+    facts = {"name": manifest.name, **tiles}
+    return replace(state, state="finished", modified_s=info.modified_s, facts=facts, arguments=_arguments(state.uri))
 
 
 def _text(storage_uri: str, run_id: str, states: list[StageState]) -> str:

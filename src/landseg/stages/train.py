@@ -16,7 +16,7 @@ from landseg.documents import Blob
 from landseg.errors import ConfigError, without_credentials
 from landseg.report.training import Evaluation, TrainingReport, render
 from landseg.segmentation.manifest import ModelManifest
-from landseg.stages.common import StageContext, add_common_arguments, finished, stage_context
+from landseg.stages.common import StageContext, add_common_arguments, finished, record_arguments, stage_context
 
 if TYPE_CHECKING:
     from landseg.segmentation.job import TrainJob
@@ -26,6 +26,20 @@ EXAMPLE = """landseg train --name swin --config swin --dataset out/dataset.json 
       --storage-uri s3://bucket/landseg --run-id first"""
 
 _log = logging.getLogger(__name__)
+
+PARAMETERS = (
+    "config",
+    "epochs",
+    "batch_per_gpu",
+    "lr",
+    "seed",
+    "train_splits",
+    "pretrained",
+    "class_weights",
+    "precision",
+    "gpus",
+)
+"""Flags that a pipeline has as parameters."""
 
 RESULT = "result.json"
 """Beside the manifest: the curves and speed that the report shows."""
@@ -112,6 +126,7 @@ def run(args: argparse.Namespace) -> None:
         job, identity, pretrained = _plan(args, context, staged, processes, on_gpu)
         model = finished(ModelManifest, job.folder)
         if model is None:
+            record_arguments(job.folder, {name: getattr(args, name) for name in PARAMETERS})
             if pretrained is not None:
                 fetched = weights.fetch(pretrained, context.storage_uri, context.scratch)
                 job = dataclasses.replace(job, pretrained=fetched.path)

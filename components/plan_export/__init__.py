@@ -1,0 +1,1 @@
+"""plan-export as a KFP component."""

@@ -1,0 +1,38 @@
+"""`landseg plan-export`: the shares that the workers of an export take."""
+
+from __future__ import annotations
+
+import argparse
+
+from landseg.data.dataset import StagedDataset
+from landseg.ensemble.layout import plan_splits
+from landseg.errors import ConfigError
+from landseg.stages.common import add_common_arguments, split_tiles, stage_context
+
+HELP = "divide an export among workers: print what each gives as --worker"
+EXAMPLE = "landseg plan-export --dataset out/dataset.json --workers 4 --storage-uri s3://bucket/landseg"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's flags."""
+    parser.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
+    parser.add_argument(
+        "--splits", default="val,test", metavar="A,B", help="splits to predict, with commas between (default: val,test)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="workers there are, one GPU each (default: %(default)s)"
+    )
+    add_common_arguments(parser, run_id=False)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the shares `1/N` to `N/N`, with no more workers than there are shards: none shall start for nothing."""
+    if args.workers < 1:
+        raise ConfigError("--workers", f"expected at least 1, found {args.workers}")
+    with stage_context("plan-export", args) as context:
+        staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
+        shards = plan_splits(split_tiles(args.splits, staged), staged.schema.num_classes)
+        workers = max(1, min(args.workers, len(shards)))
+        shares = [f"{worker}/{workers}" for worker in range(1, workers + 1)]
+        context.outputs.parameter("shares", shares)
+        print("\n".join(shares))
