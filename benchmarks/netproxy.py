@@ -15,6 +15,7 @@ import argparse
 import collections
 import contextlib
 import dataclasses
+import math
 import random
 import re
 import socket
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -88,8 +89,9 @@ class FaultProxy:
         seed: of the draws.
 
     Attributes:
-        counts: requests, and faults by name, so far.
+        counts: requests, bytes of their bodies, and faults by name, so far.
         down: while True every connection is reset at once (an outage).
+        events: what to do when so many requests have come, once each, e.g. `{20: lambda: proxy.outage(30)}`.
     """
 
     def __init__(self, upstream: str, faults: Faults | None = None, *, seed: int = 0) -> None:
@@ -98,6 +100,7 @@ class FaultProxy:
         self.faults = faults or Faults()
         self.seed = seed
         self.down = False
+        self.events: dict[int, Callable[[], object]] = {}
         self.counts: collections.Counter[str] = collections.Counter()
         self._seen: collections.Counter[str] = collections.Counter()
         self._open: set[socket.socket] = set()
@@ -120,9 +123,11 @@ class FaultProxy:
         self._drop_all()
 
     def outage(self, seconds: float) -> None:
-        """Be out of reach for a while, beginning now."""
+        """Be out of reach for a while (`math.inf`: for good), beginning now."""
         self.down = True
         self._drop_all()
+        if math.isinf(seconds):
+            return
         timer = threading.Timer(seconds, setattr, (self, "down", False))
         timer.daemon = True
         timer.start()
@@ -258,8 +263,13 @@ class FaultProxy:
         name = f"{method} {path} {request.header('Range')}"
         with self._lock:
             self.counts["requests"] += 1
+            self.counts["bytes uploaded"] += request.length
+            event = self.events.pop(self.counts["requests"], None)
             self._seen[name] += 1
-            return random.Random(f"{self.seed} {name} {self._seen[name]}")
+            draw = random.Random(f"{self.seed} {name} {self._seen[name]}")
+        if event is not None:
+            event()
+        return draw
 
     def _count(self, fault: str) -> str:
         with self._lock:

@@ -16,7 +16,7 @@ from s3_endpoint import S3
 
 from benchmarks.netproxy import FaultProxy, Faults, spawned
 from landseg import storage
-from landseg.errors import DamagedObjectError, StorageError
+from landseg.errors import DamagedObjectError, ObjectNotFoundError, StorageError
 from landseg.storage import s3_client
 from landseg.storage.retry import FIRST_CONTACT_S
 
@@ -99,6 +99,21 @@ def test_bytes_that_are_damaged_every_time_are_refused(s3: S3, proxy: FaultProxy
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_of_unknown_checksum_is_read_until_storage_confirms_it(
+    s3: S3, proxy: FaultProxy, tmp_path: Path, big: Path
+) -> None:
+    storage.put_file(f"{s3.uri}/big", big)
+    proxy.faults, proxy.seed = Faults(flip_rate=0.2), 1
+    storage.get_file(f"{s3.uri}/big", tmp_path / "big")
+    assert proxy.counts["answer bit flipped"] > 0
+    assert storage.file_sha256(tmp_path / "big") == storage.file_sha256(big)
+    storage.put_bytes(f"{s3.uri}/small", bytes(1000))
+    proxy.faults = Faults(flip_rate=1.0)
+    with pytest.raises(DamagedObjectError, match="other bytes came each time"):
+        storage.get_file(f"{s3.uri}/small", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
 def outage_in_mid_work(s3: S3, proxy: FaultProxy, seconds: float, tmp_path: Path, big: Path) -> None:
     storage.put_bytes(f"{s3.uri}/first", b"contact")
     proxy.faults = Faults(latency_s=0.005)
@@ -145,6 +160,19 @@ def test_an_outage_without_end_ends_with_one_line(
         storage.put_many((f"{s3.uri}/{n}", b"x") for n in range(100))
     assert "\n" not in str(caught.value)
     assert 0.5 < time.monotonic() - start < 10
+
+
+def test_an_error_answer_that_breaks_off_is_asked_for_again(
+    s3: S3, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.faults, proxy.seed = Faults(reset_rate=0.7), 1
+    with pytest.raises(ObjectNotFoundError):
+        storage.get_bytes(f"{s3.uri}/nothing")
+    assert proxy.counts["answer reset"] > 0
+    monkeypatch.setenv("LANDSEG_S3_RETRY_S", "0.5")
+    proxy.faults = Faults(reset_rate=1.0)
+    with pytest.raises(StorageError, match="is out of reach: connection reset by peer"):
+        storage.get_bytes(f"{s3.uri}/nothing")
 
 
 def test_errors_without_end_name_the_answer(s3: S3, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from landseg import storage
 from landseg.documents import Reference
 from landseg.errors import ContractError, DamagedObjectError, ObjectNotFoundError, StorageError
+from landseg.storage import s3
 
 BIG = 40 << 20  # three parts, the last one short
 
@@ -104,6 +105,22 @@ def test_damaged_bytes_are_refused_and_leave_no_file(root: str, tmp_path: Path) 
         with pytest.raises(DamagedObjectError, match=r"damaged: expected .* found"):
             read()
     assert not (tmp_path / "t").exists()
+
+
+def test_etags_of_whole_and_of_multipart_objects(tmp_path: Path) -> None:
+    def md5(data: bytes) -> hashlib._Hash:
+        return hashlib.md5(data, usedforsecurity=False)
+
+    content = bytes(range(256)) * (70 << 10)  # 17.5 MiB
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    eights = b"".join(md5(content[at : at + (8 << 20)]).digest() for at in range(0, len(content), 8 << 20))
+    assert s3.etag_confirms(md5(content).hexdigest(), path)
+    assert s3.etag_confirms(f"{md5(eights).hexdigest()}-3", path)
+    assert not s3.etag_confirms(f"{md5(eights).hexdigest()}-2", path)
+    assert not s3.etag_confirms("0" * 32, path)
+    path.write_bytes(content[:-1] + b"?")
+    assert not s3.etag_confirms(f"{md5(eights).hexdigest()}-3", path)
 
 
 def test_listing_and_deleting(root: str) -> None:

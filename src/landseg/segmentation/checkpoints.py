@@ -13,23 +13,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from landseg import storage
-from landseg.documents import Blob, Count, Document
+from landseg.documents import Blob
 from landseg.errors import ContractError, DamagedObjectError, LandsegError, ObjectNotFoundError
-
-
-class CheckpointInfo(Document):
-    """What lies beside a checkpoint. Written last: a checkpoint that has one is complete."""
-
-    kind: Literal["landseg.checkpoint"] = "landseg.checkpoint"
-    version: int = 1
-    iteration: Count
-    epoch: Count
-    file: Blob
+from landseg.segmentation.manifest import CheckpointInfo
 
 
 def write_local(content: dict[str, Any], path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The model manifest (docs/contracts.md). Imports no torch: stages read it before they load anything heavy."""
+"""What training leaves: the model manifest, the documents of checkpoints (docs/contracts.md).
+
+Imports no torch: stages read it before they load anything heavy.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from landseg.data.manifest import ClassSchema
-from landseg.documents import Blob, Document, Sha256
+from landseg.documents import Blob, Count, Document, Sha256
 
 
 class ModelManifest(Document):
@@ -37,3 +40,13 @@ class ModelManifest(Document):
     dataset_id: str
     dataset_sha256: Sha256
     seconds: Annotated[float, Field(ge=0)]
+
+
+class CheckpointInfo(Document):
+    """What lies beside a checkpoint. Written last: a checkpoint that has one is complete."""
+
+    kind: Literal["landseg.checkpoint"] = "landseg.checkpoint"
+    version: int = 1
+    iteration: Count
+    epoch: Count
+    file: Blob

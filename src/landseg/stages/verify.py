@@ -1,4 +1,4 @@
-"""`landseg verify`: read everything that a manifest names, and compare sizes and checksums."""
+"""`landseg verify`: read everything that manifests name, and compare sizes and checksums."""
 
 from __future__ import annotations
 
@@ -10,25 +10,33 @@ from pydantic import BaseModel
 
 from landseg import storage
 from landseg.data.manifest import DatasetManifest
+from landseg.data.previous import manifest_uri
 from landseg.documents import Blob, Document, Reference, parse_json
 from landseg.ensemble.manifest import LabelsManifest, ProbsManifest
 from landseg.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.progress import Progress
-from landseg.segmentation.manifest import ModelManifest
+from landseg.segmentation.manifest import CheckpointInfo, ModelManifest
 
-HELP = "read everything that a manifest names, and compare sizes and checksums"
-EXAMPLE = "landseg verify out/dataset.json"
+HELP = "read everything that a manifest or a run names, and compare sizes and checksums"
+EXAMPLE = "landseg verify s3://landseg/runs/first"
 
-MANIFESTS: tuple[type[Document], ...] = (DatasetManifest, ModelManifest, ProbsManifest, LabelsManifest)
+MANIFESTS: tuple[type[Document], ...] = (
+    DatasetManifest,
+    ModelManifest,
+    CheckpointInfo,
+    ProbsManifest,
+    LabelsManifest,
+)
 _WORKERS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument(
-        "manifest",
+        "uri",
         metavar="URI",
-        help="a manifest: s3://bucket/key, its path, or the reference file that a stage wrote",
+        help="a manifest (s3://bucket/key, its path, or the reference file that a stage wrote), or a folder: every "
+        "manifest below it, e.g. of a run, and the datasets these were made of",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -38,11 +46,18 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         DamagedObjectError: at least one object is damaged or missing.
+        ObjectNotFoundError: there is no manifest.
     """
-    loaded = read_manifest(args.manifest)
-    folder = storage.parent(loaded.uri)
-    objects = {storage.join(folder, blob.path): blob for blob in blobs(loaded.document)}
-    problems: dict[str, str] = {}
+    loaded, problems = read_manifests(args.uri)
+    where = args.uri if len(loaded) != 1 else loaded[0].uri
+    objects: dict[str, Blob] = {}
+    owners: dict[str, list[str]] = {}
+    for manifest in loaded:
+        folder = storage.parent(manifest.uri)
+        for blob in blobs(manifest.document):
+            uri = storage.join(folder, blob.path)
+            objects[uri] = blob
+            owners.setdefault(uri, []).append(manifest.uri)
 
     def check(item: tuple[str, Blob]) -> tuple[str, str]:
         uri, blob = item
@@ -57,28 +72,82 @@ def run(args: argparse.Namespace) -> None:
             if problem:
                 problems[uri] = problem
             progress.advance(note=f"{len(problems)} damaged or missing" if problems else "")
-    total_bytes = sum(blob.size_bytes for blob in objects.values())
     if args.json:
-        report = {
-            "uri": loaded.uri,
-            "kind": loaded.document.kind,
-            "sha256": loaded.sha256,
-            "num_objects": len(objects),
-            "total_bytes": total_bytes,
-            "problems": [{"uri": uri, "problem": problems[uri]} for uri in sorted(problems)],
-        }
-        print(json.dumps(report, indent=1))
+        print(json.dumps(_report(where, loaded, objects, problems), indent=1))
     else:
+        damaged = {owner for uri in problems for owner in owners.get(uri, [])}
+        for manifest in loaded:
+            if manifest.uri not in damaged:
+                own = {storage.join(storage.parent(manifest.uri), blob.path): blob for blob in blobs(manifest.document)}
+                size = sum(blob.size_bytes for blob in own.values())
+                print(f"{manifest.uri}: {manifest.document.kind}, {len(own)} objects, {size} bytes, all intact")
         for uri in sorted(problems):
             print(f"{uri}: {problems[uri]}")
     if problems:
         raise DamagedObjectError(
-            loaded.uri,
-            f"{len(problems)} of {len(objects)} objects are damaged or missing",
+            where,
+            f"{len(problems)} of {len(objects.keys() | problems.keys())} objects are damaged or missing",
             "run the stage that wrote them again",
         )
-    if not args.json:
-        print(f"{loaded.uri}: {loaded.document.kind}, {len(objects)} objects, {total_bytes} bytes, all intact")
+
+
+def _report(
+    uri: str, loaded: list[storage.Loaded[Document]], objects: Mapping[str, Blob], problems: Mapping[str, str]
+) -> dict[str, object]:
+    return {
+        "uri": uri,
+        "manifests": [
+            {"uri": manifest.uri, "kind": manifest.document.kind, "sha256": manifest.sha256} for manifest in loaded
+        ],
+        "num_objects": len(objects),
+        "total_bytes": sum(blob.size_bytes for blob in objects.values()),
+        "problems": [{"uri": uri, "problem": problems[uri]} for uri in sorted(problems)],
+    }
+
+
+def read_manifests(ref: str) -> tuple[list[storage.Loaded[Document]], dict[str, str]]:
+    """The manifest at `ref`; where that is a folder, all manifests below it and those of the datasets they name.
+
+    Returns:
+        The manifests, and by URI what is wrong with those that cannot be read.
+
+    Raises:
+        ObjectNotFoundError: a folder without manifests.
+        ContractError: `ref` is an object, but no manifest.
+    """
+    ref = ref.rstrip("/")
+    below = [info.uri for info in storage.list_objects(ref)]
+    if not below:
+        return [read_manifest(ref)], {}
+    found, problems = [], {}
+    uris = [uri for uri in below if uri.endswith("/manifest.json") or _is_checkpoint(uri)]
+    if not uris:
+        raise ObjectNotFoundError(ref, "expected a manifest, or a folder with manifests below it, found none")
+    for uri in uris:  # grows by the datasets
+        try:
+            manifest = read_manifest(uri)
+        except (ContractError, ObjectNotFoundError) as err:
+            problems[uri] = err.problem
+            continue
+        found.append(manifest)
+        dataset = _dataset(manifest)
+        if dataset and dataset not in uris:
+            uris.append(dataset)
+    return found, problems
+
+
+def _is_checkpoint(uri: str) -> bool:
+    folder, _, name = uri.rpartition("/")
+    return folder.endswith("/checkpoints") and name.endswith(".json")
+
+
+def _dataset(manifest: storage.Loaded[Document]) -> str | None:
+    """The manifest of the dataset that a model, its probabilities or label maps were made of."""
+    root, runs, _ = manifest.uri.rpartition("/runs/")
+    document = manifest.document
+    spec = document.spec if isinstance(document, ProbsManifest) else document
+    identity = getattr(spec, "dataset_id", None)
+    return manifest_uri(root, identity) if runs and identity and not isinstance(document, DatasetManifest) else None
 
 
 def read_manifest(ref: str) -> storage.Loaded[Document]:

@@ -69,7 +69,7 @@ class _Store(Protocol):
     def put_bytes(self, uri: str, data: bytes) -> None: ...
     def put_file(self, uri: str, source: Path) -> None: ...
     def get_bytes(self, uri: str, byte_range: tuple[int, int] | None) -> bytes: ...
-    def get_file(self, uri: str, target: Path) -> None: ...
+    def get_file(self, uri: str, target: Path, *, confirm: bool) -> bool: ...
     def checksum(self, uri: str) -> tuple[int, str]: ...
     def stat(self, uri: str) -> ObjectInfo | None: ...
     def list_objects(self, uri: str) -> list[ObjectInfo]: ...
@@ -176,15 +176,22 @@ def get_bytes(uri: str, *, byte_range: tuple[int, int] | None = None, sha256: st
 
 
 def get_file(uri: str, target: Path, *, sha256: str | None = None) -> None:
-    """Copy an object of any size to a local file, atomically, and check it where its checksum is known."""
+    """Copy an object of any size to a local file, atomically, and check it.
+
+    Where no checksum is known, storage's own one must agree; where that says nothing (encrypted objects), the object is
+    read until two copies agree.
+    """
     store = _store(uri)
     with local.errors(str(target)), local.atomic(target) as partial:
 
-        def fetch() -> tuple[None, str | None]:
-            store.get_file(uri, partial)
-            return None, sha256 and file_sha256(partial)
+        def fetch() -> tuple[bool, str]:
+            confirmed = store.get_file(uri, partial, confirm=sha256 is None)
+            return confirmed, "" if confirmed else file_sha256(partial)
 
-        _intact(uri, sha256, fetch)
+        if sha256 is None:
+            _repeatable(uri, fetch)
+        else:
+            _intact(uri, sha256, fetch)
 
 
 def get_many(
@@ -238,6 +245,18 @@ def _intact(uri: str, expected: str | None, fetch: Callable[[], tuple[T, str | N
             raise DamagedObjectError(
                 uri, f"expected bytes with sha256 {expected}, found {found}", "the object is damaged"
             )
+        seen.add(found)
+
+
+def _repeatable(uri: str, fetch: Callable[[], tuple[bool, str]]) -> None:
+    """Fetch until the bytes are confirmed or come a second time: bits do not flip twice in the same way."""
+    seen: set[str] = set()
+    while True:
+        confirmed, found = fetch()
+        if confirmed or found in seen:
+            return
+        if len(seen) == _FETCHES:
+            raise DamagedObjectError(uri, "other bytes came each time it was read", "check the network")
         seen.add(found)
 
 

@@ -25,6 +25,7 @@ _PART = 16 << 20
 _MAX_PARTS = 10_000
 _PART_WORKERS = 4
 _UPLOAD_STARTS = 10
+_USUAL_PARTS_MIB = (5, 8, 10, 15, 16, 20, 32, 50, 64, 100, 128, 256, 512)
 
 
 def _where(uri: str) -> dict[str, str]:
@@ -117,8 +118,12 @@ def get_bytes(uri: str, byte_range: tuple[int, int] | None) -> bytes:
         raise
 
 
-def get_file(uri: str, target: Path) -> None:
-    """Read an object into a file, a large one in parallel parts."""
+def get_file(uri: str, target: Path, *, confirm: bool) -> bool:
+    """Read an object into a file, a large one in parallel parts.
+
+    Returns:
+        Whether the object's ETag confirms the bytes; False where that is not asked for (it costs an MD5).
+    """
     with target.open("wb") as writer:
 
         def write(offset: int, block: bytes) -> None:
@@ -129,6 +134,35 @@ def get_file(uri: str, target: Path) -> None:
             lambda offset: _get_part(uri, offset, etag, write), range(_PART, size, _PART), workers=_PART_WORKERS
         ):
             pass
+    return confirm and (size == 0 or etag_confirms(etag.strip('"'), target))
+
+
+def etag_confirms(etag: str, path: Path) -> bool:
+    """Whether an ETag is one that S3 gives to an object with these bytes.
+
+    That is the MD5 of the bytes or, of an object that was uploaded in N parts, the MD5 of the parts' MD5s and `-N`; the
+    size of the parts is not told, so those that common programs use are tried. An encrypted object has another one.
+    """
+    md5, _, parts = etag.partition("-")
+    size = path.stat().st_size
+    if not parts.isdecimal():
+        return _file_md5(path, 0, size).hex() == etag
+    for part_bytes in (mib << 20 for mib in _USUAL_PARTS_MIB):
+        if -(-size // part_bytes) == int(parts):
+            digests = b"".join(_file_md5(path, offset, part_bytes) for offset in range(0, size, part_bytes))
+            if hashlib.md5(digests, usedforsecurity=False).hexdigest() == md5:
+                return True
+    return False
+
+
+def _file_md5(path: Path, offset: int, length: int) -> bytes:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as reader:
+        reader.seek(offset)
+        while length > 0 and (block := reader.read(min(length, 1 << 20))):
+            digest.update(block)
+            length -= len(block)
+    return digest.digest()
 
 
 def checksum(uri: str) -> tuple[int, str]:

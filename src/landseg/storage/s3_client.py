@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import boto3
 import botocore.exceptions as boto_errors
+import urllib3
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
@@ -41,6 +42,7 @@ _TRANSPORT_ERRORS = (
     boto_errors.HTTPClientError,
     boto_errors.IncompleteReadError,
     ResponseParserError,  # an answer that was cut off
+    urllib3.exceptions.HTTPError,  # the same in the body of an error answer, which botocore passes on as it is
     ConnectionError,
     TimeoutError,
 )
