@@ -6,6 +6,7 @@ refuse for its shape is refused here too. Faults are injected by path.
 
 from __future__ import annotations
 
+import datetime
 import email.parser
 import email.policy
 import json
@@ -25,7 +26,8 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 _MODELS = api.ApiClient()
-STATES = ["PENDING", "RUNNING", "SUCCEEDED"]
+_KINDS = {"STRING": str, "NUMBER_INTEGER": (int, float), "NUMBER_DOUBLE": (int, float), "BOOLEAN": bool}
+_KINDS |= {"LIST": list, "STRUCT": dict}
 
 
 class RefusedError(Exception):
@@ -57,6 +59,7 @@ class KfpServer:
         faults: by path ending.
         requests: method and path of every request.
         runs: by id, as they were created.
+        states: what a run goes through, one per look at it.
         final_state: in which runs end.
     """
 
@@ -71,6 +74,7 @@ class KfpServer:
     experiments: dict[str, api.V2beta1Experiment] = field(default_factory=dict)
     runs: dict[str, api.V2beta1Run] = field(default_factory=dict)
     specs: dict[str, pipeline_spec_pb2.PipelineSpec] = field(default_factory=dict)
+    states: list[str] = field(default_factory=lambda: ["PENDING", "RUNNING"])
     final_state: str = "SUCCEEDED"
     _polls: dict[str, int] = field(default_factory=dict)
 
@@ -217,13 +221,20 @@ class KfpServer:
     def _create_run(self, path: str, query: dict[str, str], body: bytes, headers: Any) -> Any:
         run = _model(body, "V2beta1Run")
         assert run.experiment_id in self.experiments
-        declared = self.specs[run.pipeline_version_reference.pipeline_version_id].root.input_definitions.parameters
+        if run.pipeline_spec is not None:  # `kfp run create` sends the YAML along, and keeps no version
+            spec = json_format.ParseDict(run.pipeline_spec["pipeline_spec"], pipeline_spec_pb2.PipelineSpec())
+            json_format.ParseDict(run.pipeline_spec["platform_spec"], pipeline_spec_pb2.PlatformSpec())
+        else:
+            spec = self.specs[run.pipeline_version_reference.pipeline_version_id]
+        declared = spec.root.input_definitions.parameters
         given = run.runtime_config.parameters
         unknown = set(given) - set(declared)
         missing = {name for name, item in declared.items() if not item.is_optional} - set(given)
-        if unknown or missing:
-            raise RefusedError(400, f"Invalid input error: unknown {sorted(unknown)}, missing {sorted(missing)}")
-        run.run_id, run.state = str(uuid.uuid4()), "PENDING"
+        wrong = {name for name in set(given) & set(declared) if not _fits(given[name], declared[name].parameter_type)}
+        if unknown or missing or wrong:
+            message = f"unknown {sorted(unknown)}, missing {sorted(missing)}, of another type {sorted(wrong)}"
+            raise RefusedError(400, f"Invalid input error: {message}")
+        run.run_id, run.state, run.created_at = str(uuid.uuid4()), "PENDING", datetime.datetime.now(datetime.UTC)
         self.runs[run.run_id] = run
         return run
 
@@ -232,7 +243,7 @@ class KfpServer:
         if run is None:
             raise RefusedError(404, "run not found")
         poll = self._polls[run.run_id] = self._polls.get(run.run_id, -1) + 1
-        states = [*STATES[:-1], self.final_state]
+        states = [*self.states, self.final_state]
         run.state = states[min(poll, len(states) - 1)]
         run.run_details = api.V2beta1RunDetails(
             task_details=[
@@ -258,6 +269,12 @@ class KfpServer:
             request.send_header("Set-Cookie", f"{cookie}; Path=/")
         request.send_header("Content-Length", "0")
         request.end_headers()
+
+
+def _fits(value: Any, parameter_type: int) -> bool:
+    """As the API server checks it: `true` is no number, and "3" is none either."""
+    kind = _KINDS[pipeline_spec_pb2.ParameterType.ParameterTypeEnum.Name(parameter_type)]
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _model(body: bytes, name: str) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kfp_server import KfpServer
 
 from components.images import ROOT
 from landseg import storage
@@ -148,6 +149,26 @@ def test_a_second_run_reuses_every_step(finished: Finished) -> None:
 def test_a_changed_parameter_reruns_what_depends_on_it(finished: Finished) -> None:
     runs = {run.name: run for run in finished.again(weights="0.2,0.8")}
     assert {name for name, run in runs.items() if not run.cached} == {"average-probs"}
+
+
+def test_a_submission_that_waits_ends_with_the_scores(finished: Finished) -> None:
+    with KfpServer(states=[]) as server:
+        command = [
+            sys.executable, "-m", "pipelines", "submit", f"--endpoint={server.endpoint}", "--wait", "--run-id=tiny",
+            f"--storage-uri={finished.storage_uri}", "--source=s3://raw/tiles", "--registry=registry.example.org/team",
+        ]  # fmt: skip
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (run_id,) = server.runs
+        lines = done.stdout.splitlines()
+        assert lines[0] == f"{server.endpoint}/#/runs/details/{run_id}"
+        assert lines[1] == f"run tiny in {finished.storage_uri}"
+        assert lines[-4].split() == ["mIoU", "mAcc", "aAcc"]
+        assert [line.split()[0] for line in lines[-3:]] == ["resnest", "swin", "ensemble"]
+        server.final_state = "FAILED"
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "the run has failed" in done.stderr
 
 
 def test_status_tells_what_is_there(finished: Finished) -> None:

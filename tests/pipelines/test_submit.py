@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -260,3 +261,33 @@ def test_no_endpoint_is_a_user_error() -> None:
     assert (
         done.stderr == "python -m pipelines submit: error: no endpoint: give --endpoint or set KF_PIPELINES_ENDPOINT\n"
     )
+
+
+def kfp_command(server: KfpServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    kfp = Path(sysconfig.get_path("scripts")) / "kfp"
+    command = [str(kfp), "--endpoint", server.endpoint, "run", "create", "--experiment-name", "landseg", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_kfps_own_command_starts_the_compiled_pipeline(server: KfpServer, tmp_path: Path) -> None:
+    compiled = pipelines_command("compile", f"--output-dir={tmp_path}", "--registry=registry.example.org/team")
+    assert compiled.returncode == 0, compiled.stderr
+    done = kfp_command(
+        server, "--run-name", "first", "--package-file", str(tmp_path / "train-and-ensemble.yaml"),
+        "source=s3://raw/tiles", "storage_uri=s3://landseg", "run_id=first", "epochs=3", 'node_selector={"pool":"gpu"}',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = server.runs.values()
+    assert run.display_name == "first"
+    assert run.runtime_config.parameters["epochs"] == 3
+    assert run.runtime_config.parameters["node_selector"] == {"pool": "gpu"}
+    assert run.run_id in done.stdout
+
+
+def test_the_server_refuses_a_parameter_of_another_type(server: KfpServer, tmp_path: Path) -> None:
+    done = kfp_command(
+        server, "--run-name", "first", "--package-file", str(package("train-and-ensemble")),
+        "source=s3://raw/tiles", "storage_uri=s3://landseg", "run_id=1",
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "of another type ['run_id']" in done.stderr + done.stdout
