@@ -154,8 +154,12 @@ def score(result: SplitResult, names: Sequence[str], classes: Sequence[str]) -> 
     places = {("all", subset): i for i, subset in enumerate(wanted)}
     for tta in result.view_areas:
         places |= {(tta, subset): len(places) + i for i, subset in enumerate(alone)}
-    areas = np.concatenate([result.areas, *result.view_areas.values()], axis=1)
-    areas = areas[result.areas[:, -1, 1].any(axis=-1)]  # tiles without a scored pixel are no tiles to draw
+    areas = result.areas
+    if result.view_areas:
+        areas = np.concatenate([areas, *result.view_areas.values()], axis=1)
+    is_scored = result.areas[:, -1, 1].any(axis=-1)
+    if not is_scored.all():
+        areas = areas[is_scored]  # tiles without a scored pixel are no tiles to draw
     drawn = resample(areas)
     draws = None if drawn is None else area_scores(drawn, classes)
     sums = area_scores(areas.sum(axis=0).astype(np.float64), classes)
