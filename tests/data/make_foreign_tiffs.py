@@ -45,6 +45,13 @@ LIBTIFF = {
     "tiffcp-tiles": "-t -w 16 -l 32 -c zip:2",
 }
 MAGICK = {"magick-rle": "-compress rle", "magick-plane": "-interlace plane", "magick-msb": "-endian MSB"}
+TRANSFORMS = {  # a, b, c, d, e, f as landseg names them
+    "geo-utm": (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0),
+    "geo-degrees": (0.001, 0.0, 12.5, 0.0, -0.001, 48.25),
+    "geo-rotated": (8.0, 6.0, 500000.0, 6.0, -8.0, 5000000.0),
+    "geo-south-up": (10.0, 0.0, 500000.0, 0.0, 10.0, 5000000.0),
+    "geo-point": (10.0, 0.0, 500005.0, 0.0, -10.0, 4999995.0),  # the tags speak of a pixel's centre
+}
 
 
 def pattern(bands: int, dtype: str) -> np.ndarray:
@@ -75,6 +82,14 @@ def make(folder: Path) -> None:
         run(f"tiffcp {flags}", plain, folder / f"3-uint8-{what}.tif")
     for what, flags in MAGICK.items():
         run(f"convert {plain} {flags}", folder / f"3-uint8-{what}.tif")
+    for what, (a, b, c, d, e, f) in TRANSFORMS.items():
+        shift = 5 if what == "geo-point" else 0
+        vrt = folder / "x.vrt"
+        run(f"gdal_translate -q -of VRT -a_srs EPSG:{4326 if what == 'geo-degrees' else 32633}", plain, vrt)
+        tag = f"<GeoTransform>{c - shift}, {a}, {b}, {f + shift}, {d}, {e}</GeoTransform><SRS"
+        vrt.write_text(vrt.read_text().replace("<SRS", tag, 1))
+        options = " -mo AREA_OR_POINT=Point" if what == "geo-point" else ""
+        run(f"gdal_translate -q{options}", vrt, folder / f"3-uint8-{what}.tif")
     overviews = folder / "3-uint8-overviews.tif"
     run("gdal_translate -q -mask 1 --config GDAL_TIFF_INTERNAL_MASK YES", plain, overviews)
     subprocess.run(["gdaladdo", "-q", str(overviews), "2", "4"], check=True)

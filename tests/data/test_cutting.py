@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 import tifffile
+from make_foreign_tiffs import ARCHIVE, TRANSFORMS
 from raw_tiles import random_image, random_label, write_config, write_image, write_label
 from test_scenes import UTM
 
-from landseg.data.geotiff import geo_tags, read_geo_keys, read_transform
+from landseg.data.geotiff import geo_tags, read_geo_keys, read_transform, write_labels
 from landseg.data.manifest import Geo
 from landseg.data.scenes import scenes_of, stitch
+from landseg.data.tiles import decode_tiff
 
 TRANSFORM = (0.5, 0.0, 600000.0, 0.0, -0.5, 5400000.0)
 RULE = {"max_px": 100, "tile_px": 64, "overlap_px": 8}
@@ -66,6 +70,39 @@ def test_scenes_become_tiles_that_make_the_scene_again(raw, stage):
         np.testing.assert_array_equal(np.concatenate(list(stitch(scene, one_hot))), label)
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_sizes_just_below_and_above_the_limit(tmp_path, stage, split):
+    """100 px is a tile, 101 px is a scene; 120 = 64 + 56 fits two tiles exactly, 121 needs a third; thin ones too."""
+    root = tmp_path / "raw"
+    write_config(root, scenes=RULE)
+    sizes = {"a": (100, 100), "b": (101, 100), "c": (64, 101), "d": (120, 121), "e": (1, 130), "f": (176, 3)}
+    for seed, (name, size) in enumerate(sizes.items()):
+        write_image(root / f"{split}/images/{name}.tif", scene_image(seed, *size))
+        write_label(root / f"{split}/labels/{name}.png", scene_label(seed, *size))
+    run = stage(root)
+    assert run.status == 0, run.err
+    dataset = run.dataset()
+    tiles = dataset.tiles(split)
+    assert [tile.id for tile in tiles if tile.scene is None] == ["a"]
+    found = {scene.id: [(tile.scene.y, tile.scene.x) for tile in scene.tiles] for scene in scenes_of(tiles)}
+    assert found == {
+        "b": [(0, 0), (0, 36), (37, 0), (37, 36)],
+        "c": [(0, 0), (0, 37)],
+        "d": [(0, 0), (0, 56), (0, 57), (56, 0), (56, 56), (56, 57)],
+        "e": [(0, 0), (0, 56), (0, 66)],
+        "f": [(0, 0), (56, 0), (112, 0)],
+    }
+    for scene in scenes_of(tiles):
+        whole = np.concatenate(
+            list(
+                stitch(
+                    scene, lambda tile: np.eye(3, dtype=np.float32)[dataset.read_label(split, tile)].transpose(2, 0, 1)
+                )
+            )
+        )
+        np.testing.assert_array_equal(whole, scene_label(list(sizes).index(scene.id), *sizes[scene.id]))
+
+
 def test_georeference_is_kept_and_moved(raw, stage):
     run = stage(raw)
     dataset = run.dataset()
@@ -82,6 +119,21 @@ def test_georeference_is_kept_and_moved(raw, stage):
     with tifffile.TiffFile(path) as tiff:
         assert read_transform(tiff.pages.first) == tile.geo.transform
         assert read_geo_keys(tiff.pages.first) == UTM
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_georeferences_of_gdal_come_back_in_label_maps(name, tmp_path):
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        image = decode_tiff(archive.read(f"3-uint8-{name}.tif"), name, max_px=100)
+    assert image.transform == TRANSFORMS[name]
+    assert image.crs is not None
+    height, width = image.values.shape[:2]
+    rows = [np.zeros((height, width), np.uint8)]
+    geo = Geo(crs=0, transform=image.transform)
+    write_labels(tmp_path / "labels.tif", rows, (height, width), ((1, 2, 3),), geo, (image.crs,))
+    with tifffile.TiffFile(tmp_path / "labels.tif") as tiff:
+        assert read_transform(tiff.pages.first) == image.transform
+        assert read_geo_keys(tiff.pages.first) == image.crs
 
 
 def test_cutting_is_deterministic_and_cut_tiles_are_not_uploaded_again(raw, stage, tmp_path):

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import resource
 import zipfile
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -86,6 +88,19 @@ def test_files_of_other_programs():
             assert (image.shape, image.dtype) == (expected.shape, expected.dtype), name
             difference = np.abs(image.astype(int) - expected)
             assert difference.max() <= (6 if "jpeg" in what else 0), name
+
+
+@pytest.mark.parametrize(("compression", "payload"), [(50000, imagecodecs.zstd_encode), (8, zlib.compress)])
+def test_a_strip_that_unfolds_to_far_more_than_its_size(compression, payload):
+    buffer = io.BytesIO()
+    strips = iter([payload(bytes(1 << 26))])
+    options = {"shape": (16, 16), "dtype": np.uint8, "compression": compression, "rowsperstrip": 16}
+    tifffile.imwrite(buffer, strips, photometric="minisblack", metadata=None, **options)
+    assert len(buffer.getvalue()) < 100_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match="truncated or damaged"):
+        decode_image(buffer.getvalue(), "x")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # KiB
 
 
 def test_parts_that_were_never_written_are_not_filled_in():

@@ -72,9 +72,12 @@ ScaleRule = Annotated[RangeScale | PercentileScale, Field(discriminator="method"
 
 
 class SceneRule(Model):
-    """Images with a side above `max_px` are scenes: cut into tiles of `tile_px` that overlap by `overlap_px`."""
+    """Images with a side above `max_px` are scenes: cut into tiles of `tile_px` that overlap by `overlap_px`.
 
-    max_px: Annotated[int, Field(ge=64, le=65536)] = 1024
+    The defaults fit the recipe: its training takes tiles of up to 512 px.
+    """
+
+    max_px: Annotated[int, Field(ge=64, le=65536)] = 512
     tile_px: Annotated[int, Field(ge=32, le=8192)] = 512
     overlap_px: Annotated[int, Field(ge=0)] = 64
 

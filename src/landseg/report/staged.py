@@ -19,8 +19,8 @@ from landseg.report.data import DataReport, Need, Problem, SampleTile, SplitStat
 
 _BATCH = 16
 """Images per step of the recipe: 8 on each of 2 GPUs."""
-_COMPANDED = (0.063, 0.096)
-"""Bytes of probabilities (companded, the default) as a share of float32: of sharp and undecided models (ADR 0008)."""
+_PROBS_BYTES_PER_PX = (2.3, 3.5)
+"""Stored probabilities (companded, the default) of sharp and of undecided models with 9 classes: ADR 0008."""
 
 
 def data_report(staged: Staged, source: str, options: Options, seconds: float) -> DataReport:
@@ -77,7 +77,7 @@ def needs(manifest: DatasetManifest, staged: Staged) -> Iterator[Need]:
     values = num_pixels * manifest.class_schema.num_classes
     yield Need("export-probs", "local disk for shards", gigabytes(sum(size[name] for name in predicted)))
     yield Need("export-probs", f"images ({' and '.join(predicted)})", f"{_num_tiles(manifest, predicted):,}")
-    low, high = (gigabytes(round(share * 4 * values)) for share in _COMPANDED)
+    low, high = (gigabytes(round(min(size * num_pixels, 2 * values))) for size in _PROBS_BYTES_PER_PX)
     yield Need("export-probs", "storage per model", f"{low} to {high}, at most {gigabytes(2 * values)}")
     yield Need("average-probs", "storage for label maps, at most", gigabytes(num_pixels))
 
