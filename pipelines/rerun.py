@@ -75,7 +75,8 @@ def find_step(
     earlier = [state for state in states if (state["stage"], state["name"]) == (stage, model)]
     found = _finished(states)
     parameters = {"storage_uri": storage_uri, "run_id": run_id, **(earlier[-1]["arguments"] if earlier else {})}
-    parameters |= {key: ",".join(_uris(key, model, found)) for key in _INPUTS[stage]}
+    newest = {key: ",".join(_uris(key, model, found)) for key in _INPUTS[stage]}
+    parameters |= {key: uris for key, uris in newest.items() if uris}
     if stage == "average-probs":
         parameters |= _weights(parameters, [state["name"] for state in _exports(found)])
     if stage == "stage-data":

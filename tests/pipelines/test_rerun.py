@@ -62,6 +62,8 @@ def test_a_stopped_stage_goes_on_with_what_it_was_asked_for() -> None:
     stopped = state("train", "swin", 10, "unfinished")
     stopped["arguments"] = {"config": "swin", "seed": 7}
     assert parameters("train-swin", left=[*LEFT, stopped]).items() >= {"config": "swin", "seed": "7"}.items()
+    alone = {**stopped, "arguments": {"dataset_uri": "s3://b/datasets/d3/manifest.json"}}
+    assert parameters("train-swin", left=[alone])["dataset_uri"] == "s3://b/datasets/d3/manifest.json"
 
 
 def test_staging_reads_the_source_it_read_before() -> None:

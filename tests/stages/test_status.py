@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from landseg.cli import main
+from landseg.documents import Arguments
 from landseg.errors import ObjectNotFoundError
 from landseg.stages.status import run_states
 
@@ -48,6 +50,25 @@ def test_it_is_printed_for_people_and_for_programs(storage: Path, capsys: pytest
     assert "export-probs swin       unfinished" in text
     assert main([*arguments, "--json"]) == 0
     assert [state["stage"] for state in json.loads(capsys.readouterr().out)][-1] == "average-probs"
+
+
+def test_what_is_still_to_come_and_what_an_unfinished_stage_was_asked_for(
+    storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(storage / "runs" / "r" / "average-probs")
+    dataset = str(storage / "datasets" / "d" / "manifest.json")
+    asked = Arguments(values={"dataset_uri": dataset, "epochs": 3})
+    write(storage / "runs" / "r" / "train" / "swin" / "aaa" / "arguments.json", asked.to_bytes().decode(), 90)
+    write(storage / "runs" / "r" / "train" / "resnest" / "bbb" / "arguments.json", "{}", 40)
+    states = {(state.stage, state.name): state for state in run_states(str(storage), "r")}
+    assert states["train", "swin"].arguments == {"dataset_uri": dataset, "epochs": 3}
+    assert states["train", "resnest"].arguments == {}
+    assert states["stage-data", ""].state == "removed"  # the dataset that swin's training reads is not there
+    assert main(["status", "--storage-uri", str(storage), "--run-id", "r"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "export-probs resnest    not begun",
+        "average-probs           not begun",
+    ]
 
 
 def test_an_unknown_run_is_a_user_error(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
         if weights == "auto":
             identity |= {"weights": weights, "temperature": args.temperature}
         folder = context.folder("", identity)
-        record_arguments(folder, _arguments(members, weights))
+        record_arguments(folder, {"dataset_uri": dataset.uri, **_arguments(members, weights)})
         fitted = None
         if weights == "auto":
             fitted = _fit(folder, members, dataset, context.scratch, args.temperature == "auto", num_threads)

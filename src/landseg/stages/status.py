@@ -91,7 +91,9 @@ def run_states(storage_uri: str, run_id: str) -> list[StageState]:
 
 def _state(storage_uri: str, root: str, folder: str, modified_s: float) -> StageState:
     stage, *name, _ = folder.removeprefix(root).strip("/").split("/")
-    state = StageState(stage, "".join(name), folder, "unfinished", modified_s, arguments=_arguments(folder))
+    asked = _arguments(folder)
+    dataset_uri = str(asked.get("dataset_uri", ""))
+    state = StageState(stage, "".join(name), folder, "unfinished", modified_s, dataset_uri, arguments=asked)
     try:
         document = storage.read_document(STAGES[stage], storage.join(folder, "manifest.json")).document
     except ObjectNotFoundError:
@@ -146,8 +148,16 @@ def _text(storage_uri: str, run_id: str, states: list[StageState]) -> str:
             f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in facts.items()
         )
         lines += [f"{f'{state.stage} {state.name}':24}{state.state:12}{when:21}{said}".rstrip(), f"    {state.uri}"]
+    lines += [f"{f'{stage} {name}':24}not begun" for stage, name in _not_begun(states)]
     scored = [state.facts["summary"] for state in states if "summary" in state.facts]
     return "\n".join([*lines, *(_scores(scored[-1]) if scored else [])])
+
+
+def _not_begun(states: list[StageState]) -> list[tuple[str, str]]:
+    """Stages that follow from those there are, and have left nothing yet."""
+    begun = {(state.stage, state.name) for state in states}
+    exports = [("export-probs", state.name) for state in states if state.stage == "train"]
+    return [where for where in dict.fromkeys([*exports, ("average-probs", "")]) if where not in begun]
 
 
 def _scores(summary: dict[str, Any]) -> list[str]:

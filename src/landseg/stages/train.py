@@ -126,7 +126,8 @@ def run(args: argparse.Namespace) -> None:
         job, identity, pretrained = _plan(args, context, staged, processes, on_gpu)
         model = finished(ModelManifest, job.folder)
         if model is None:
-            record_arguments(job.folder, {name: getattr(args, name) for name in PARAMETERS})
+            asked = {"dataset_uri": staged.uri, **{name: getattr(args, name) for name in PARAMETERS}}
+            record_arguments(job.folder, asked)
             if pretrained is not None:
                 fetched = weights.fetch(pretrained, context.storage_uri, context.scratch)
                 job = dataclasses.replace(job, pretrained=fetched.path)
