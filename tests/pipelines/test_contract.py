@@ -12,6 +12,7 @@ import yaml
 from kfp.local import placeholder_utils
 
 from components.images import ROOT, version
+from components.models import MODELS
 from landseg import __version__
 from landseg.cli import stage_parser
 from landseg.errors import ContractError
@@ -192,3 +193,24 @@ def test_workers_on_different_results_are_refused(tmp_path: Path) -> None:
     left = [worker_left(tmp_path / str(i), f"s3://b/probs/{i}") for i in range(2)]
     with pytest.raises(ContractError, match="found several: s3://b/probs/0, s3://b/probs/1"):
         references(tmp_path, left)
+
+
+def dag_names(spec: Any, dag: Any) -> dict[str, Any]:
+    """What the DAG view shows: the steps by their display names, groups with what is in them."""
+    shown = {}
+    for task in dag["tasks"].values():
+        component = spec["components"][task["componentRef"]["name"]]
+        shown[task["taskInfo"]["name"]] = dag_names(spec, component["dag"]) if "dag" in component else None
+    return shown
+
+
+def test_the_dag_view_is_grouped_by_model() -> None:
+    def group(name: str, *steps: str) -> dict[str, Any]:
+        return {**dict.fromkeys(steps), f"workers-{name}": {f"export-probs-{name}": None}}
+
+    for pipeline, trained in (("train-and-ensemble", True), ("predict", False)):
+        spec = spec_of(ROOT / "pipelines" / "compiled" / f"{pipeline}.yaml")
+        groups = {name: group(name, *([f"train-{name}"] if trained else []), f"plan-export-{name}") for name in MODELS}
+        assert dag_names(spec, spec["root"]["dag"]) == {"stage-data": None, **groups, "average-probs": None}
+        assert spec["pipelineInfo"]["displayName"].startswith("landseg: ")
+        assert spec["pipelineInfo"]["description"]
