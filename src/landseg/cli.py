@@ -24,7 +24,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 GROUPS = {
     "stages of the pipeline": ("stage-data", "train", "plan-export", "export-probs", "average-probs"),
-    "runs and results": ("status", "verify"),
+    "runs and results": ("status", "verify", "prune"),
     "this machine": ("make-sample-data", "doctor", "completion"),
 }
 VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)

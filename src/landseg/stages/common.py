@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import os
 import re
@@ -23,6 +24,10 @@ from landseg.kfp_io import ExecutorInput, Outputs, artifact_path
 D = TypeVar("D", bound=Document)
 
 ARGUMENTS = "arguments.json"
+"""In a stage's folder, before the work begins: what it was asked for."""
+
+IDENTITY = "identity.json"
+"""In a stage's folder, before the work begins: what decides the result, checksums of the inputs among it."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,10 +85,15 @@ class StageContext:
             identity: everything that decides the result: parameters and the digests of inputs. A rerun with the same
                 identity finds what it wrote before; a rerun with another one writes beside it and loses nothing.
         """
-        key = digest({"landseg": __version__, "stage": self.stage, **identity})[:12]
+        identity = {"landseg": __version__, "stage": self.stage, **identity}
+        key = digest(identity)[:12]
         parts = [part for part in (self.stage, name, key) if part]
         folder = storage.join(self.storage_uri, "runs", self.run_id, *parts)
         _log.debug("works in %s", folder)
+        if storage.stat(storage.join(folder, IDENTITY)) is None:
+            said = {key: without_credentials(v) if isinstance(v, str) else v for key, v in identity.items()}
+            text = json.dumps(said, indent=1, ensure_ascii=False)
+            storage.put_bytes(storage.join(folder, IDENTITY), f"{text}\n".encode())
         return folder
 
     def reference(self, name: str, given: str | None) -> str:
@@ -166,6 +176,12 @@ def split_tiles(text: str, staged: StagedDataset) -> dict[Split, list[Tile]]:
     return {cast(Split, name): staged.tiles(name) for name in sorted(names)}
 
 
+def storage_root(given: str) -> str:
+    """The root in object storage without a trailing slash; a folder as an absolute path."""
+    given = given.rstrip("/")
+    return given if storage.is_s3(given) else str(Path(given).resolve())
+
+
 def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:
     """The manifest in a stage's folder, or None where the stage has not finished there."""
     try:
@@ -196,9 +212,7 @@ def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext
         outputs, inputs = parsed.outputs, parsed.inputs
     else:
         outputs, inputs = Outputs(directory=args.output_dir), {}
-    storage_uri = args.storage_uri.rstrip("/")
-    if not storage.is_s3(storage_uri):
-        storage_uri = str(Path(storage_uri).resolve())
+    storage_uri = storage_root(args.storage_uri)
     storage.clean_abandoned(storage_uri)  # what was left unfinished by stages that were killed, a day ago or earlier
     if args.scratch is not None:
         args.scratch.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from landseg.documents import Arguments, Document
 from landseg.ensemble.manifest import LabelsManifest, ProbsManifest
 from landseg.errors import ContractError, ObjectNotFoundError
 from landseg.segmentation.manifest import ModelManifest
-from landseg.stages.common import ARGUMENTS
+from landseg.stages.common import ARGUMENTS, storage_root
 
 HELP = "say how far a run has come, from object storage alone"
 EXAMPLE = "landseg status --storage-uri s3://bucket/landseg --run-id first"
@@ -61,8 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the state of every stage of a run, the newest result of each last."""
-    root = args.storage_uri.rstrip("/")
-    root = root if storage.is_s3(root) else str(Path(root).resolve())
+    root = storage_root(args.storage_uri)
     states = run_states(root, args.run_id)
     print(json.dumps([asdict(state) for state in states], indent=1) if args.json else _text(root, args.run_id, states))
 
