@@ -41,20 +41,20 @@ $(STAMP): requirements/dev.txt requirements/build.txt pyproject.toml
 demo: $(STAMP) ## run the whole pipeline on sample data (FRESH=1 starts over)
 	@$(BIN)/python -m pipelines demo $(if $(FRESH),--fresh) $(if $(DOCKER),--docker)
 
-test: check ## what CI runs: check, and the tests that are not slow
+check: lint test ## what CI runs: lint and test
+
+test: $(STAMP) ## the tests that are not slow
 	$(PYTEST) -m "not slow and not images"
 
 test-slow: $(STAMP) ## the slow tests: random kills, exhaustive corruption, full-size models
 	$(PYTEST) -m "slow and not images"
 
-check: lint ## lint, and that the committed YAML is what the code compiles to
-	$(BIN)/python -m pipelines compile --check
-
-lint: $(STAMP) ## style, types, import rules, Dockerfile
+lint: $(STAMP) ## style, types, import rules, Dockerfile, and that the committed YAML is what the code compiles to
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pipelines compile --check
 	$(BIN)/hadolint docker/Dockerfile
 
 format: $(STAMP) ## format the code, mend what the linter can
