@@ -54,7 +54,9 @@ def test_commands_are_understood(block: Block) -> None:
 
 
 def _before_redirection(arguments: list[str]) -> list[str]:
-    return arguments[: next((n for n, word in enumerate(arguments) if word in {"|", ">", "&&", "&"}), len(arguments))]
+    return arguments[
+        : next((n for n, word in enumerate(arguments) if word in {"|", "||", ">", "&&", "&", ";"}), len(arguments))
+    ]
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
