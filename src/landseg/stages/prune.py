@@ -86,6 +86,7 @@ class Plan:
         kept: folders of old runs that other runs are made of.
         first: manifests, and what points to them, in the order in which they go.
         rest: what the manifests name, and what names nothing.
+        last: what tells what folders were made of, by which a prune that was killed is taken up.
     """
 
     runs: tuple[str, ...]
@@ -93,16 +94,17 @@ class Plan:
     kept: tuple[str, ...]
     first: tuple[ObjectInfo, ...]
     rest: tuple[ObjectInfo, ...]
+    last: tuple[ObjectInfo, ...]
 
     @property
     def num_objects(self) -> int:
         """Number of objects that go."""
-        return len(self.first) + len(self.rest)
+        return len(self.first) + len(self.rest) + len(self.last)
 
     @property
     def size_bytes(self) -> int:
         """Size of what goes."""
-        return sum(info.size_bytes for info in (*self.first, *self.rest))
+        return sum(info.size_bytes for info in (*self.first, *self.rest, *self.last))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -156,15 +158,17 @@ def find(root: str, older_than_s: float, wanted: Iterable[str] = ()) -> Plan:
         _log.warning("run %s stays: it wrote something less than %.3g days ago", name, older_than_s / _DAY_S)
     going, kept, used = _divide(folders, old)
     orphaned: set[str] = set().union(*(folder.inputs() for folder in going))
-    ids, first, rest = _datasets(root, orphaned - used)
-    manifests = [info for folder in going for info in folder.objects if info.uri == folder.manifest]
-    others = [info for folder in going for info in folder.objects if info.uri != folder.manifest]
+    ids, first, rest = _datasets(root, orphaned - used, before)
+    objects = [info for folder in going for info in folder.objects]
+    manifests = [info for info in objects if info.uri.endswith("/manifest.json")]
+    identities = [info for info in objects if info.uri.endswith(f"/{IDENTITY}")]
     return Plan(
         runs=tuple(sorted(old - {folder.run for folder in kept})),
         datasets=ids,
         kept=tuple(folder.uri for folder in kept),
         first=(*manifests, *first),
-        rest=(*others, *rest),
+        rest=(*(info for info in objects if not info.uri.endswith(("/manifest.json", f"/{IDENTITY}"))), *rest),
+        last=tuple(identities),
     )
 
 
@@ -176,8 +180,9 @@ def remove(plan: Plan) -> None:
     """
     for info in plan.first:
         storage.delete(info.uri)
-    for _ in storage.parallel(storage.delete, [info.uri for info in plan.rest]):
-        pass
+    for infos in (plan.rest, plan.last):
+        for _ in storage.parallel(storage.delete, [info.uri for info in infos]):
+            pass
 
 
 def _folders(root: str) -> list[Folder]:
@@ -214,25 +219,37 @@ def _divide(folders: list[Folder], old: set[str]) -> tuple[list[Folder], list[Fo
     return going, kept, used
 
 
-def _datasets(root: str, orphaned: set[str]) -> tuple[tuple[str, ...], list[ObjectInfo], list[ObjectInfo]]:
-    """The datasets with these checksums: their ids, what goes first, and the rest; shards of other datasets stay."""
+def _datasets(
+    root: str, orphaned: set[str], before: float
+) -> tuple[tuple[str, ...], list[ObjectInfo], list[ObjectInfo]]:
+    """The datasets with these checksums, and what stagings and prunes that were killed have left.
+
+    Returns:
+        The ids, what goes first, and the rest.
+    """
     base = storage.join(root, "datasets")
-    objects = {info.uri: info for info in storage.list_objects(base)} if orphaned else {}
-    going, shards, shared = [], set(), set()
+    objects = {info.uri: info for info in storage.list_objects(base)}
+    going: list[str] = []
+    named: dict[bool, set[str]] = {True: set(), False: set()}  # shards of datasets that go, and of those that stay
     for uri in [uri for uri in objects if uri.endswith("/manifest.json")]:
         loaded = storage.read_document(DatasetManifest, uri)
-        named = {shard.path for split in loaded.document.splits.values() for shard in split.shards}
-        own = {_resolved(storage.join(storage.parent(uri), path)) for path in named}
-        if loaded.sha256 in orphaned:
-            going.append(storage.parent(uri))
-            shards |= own
-        else:
-            shared |= own
+        goes = loaded.sha256 in orphaned
+        going += [storage.parent(uri)] * goes
+        paths = {shard.path for split in loaded.document.splits.values() for shard in split.shards}
+        named[goes] |= {_resolved(storage.join(storage.parent(uri), path)) for path in paths}
     ids = tuple(sorted(Path(folder).name for folder in going))
-    pointers = [uri for uri in objects if uri.startswith(storage.join(base, "by-name/")) and _points_to(uri, ids)]
+    pointers = [uri for uri in objects if storage.parent(uri) == f"{base}/by-name" and _points_to(uri, ids)]
     first = [*pointers, *(storage.join(folder, "manifest.json") for folder in going)]
-    rest = [uri for uri in objects if storage.parent(uri) in going and uri not in first]
-    rest += sorted((shards - shared) & set(objects))
+    rest = [uri for uri in objects if storage.parent(uri) in going and not uri.endswith("/manifest.json")]
+    for uri, info in objects.items():
+        folder = storage.parent(uri)
+        if folder == f"{base}/shards":
+            abandoned = uri not in named[False] and (uri in named[True] or info.modified_s <= before)
+        else:
+            whole = f"{folder}/manifest.json" in objects or folder in {f"{base}/by-name", f"{base}/refused"}
+            abandoned = not whole and info.modified_s <= before
+        if abandoned:
+            rest.append(uri)
     return ids, [objects[uri] for uri in first], [objects[uri] for uri in rest]
 
 
