@@ -56,9 +56,12 @@ class Progress:
         """Count finished units; `note` is shown behind the rate, e.g. `loss 0.41`."""
         self.done += units
         self._note = note or self._note
-        due = bool(self._every) and not self._terminal and self.done // self._every > self._shown // self._every
+        due = bool(self._every) and not self._terminal and self._is_round()
         if not self._quiet and (due or time.monotonic() - self._last >= self._interval_s):
             self._show()
+
+    def _is_round(self) -> bool:
+        return self.done == self.total or self.done // self._every > self._shown // self._every
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

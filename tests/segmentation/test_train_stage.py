@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_data import CLASSES, stage
 
 from landseg import storage
@@ -72,7 +73,11 @@ def test_outputs(place: Place) -> None:
     report = (place.root / "out" / "report.html").read_text()
     assert "swin_tiny" in report
     assert Reference.parse((place.root / "out" / "model.json").read_bytes(), "model").facts["name"] == "swin"
-    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    assert "Environment" in report
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+    assert events.Scalars("val/mIoU")[-1].value == pytest.approx(model.metrics["mIoU"])
     assert sorted(path.name for path in (folder / "checkpoints").glob("*.pth")) == [
         "iter_00000003.pth",
         "iter_00000006.pth",

@@ -51,6 +51,22 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(dataset: str, tmp_pat
     assert newest["resume"]["iteration"] == newest["meta"]["iter"] >= 1
 
 
+@HOOKS.register_module()
+class BreakWeights(Hook):  # type: ignore[misc]
+    def after_train_iter(self, runner: Any) -> None:
+        if runner.iter == 2:
+            next(runner.model.parameters()).data.view(-1)[0] = float("inf")
+
+
+def test_weights_that_are_not_finite_are_not_published(dataset: str, tmp_path: Path) -> None:
+    options = {"custom_hooks": [{"type": "BreakWeights"}]}
+    with pytest.raises(LandsegError, match="the weights are not finite after iteration 3; they are not published"):
+        train(make_job(tmp_path, "swin", dataset, options=options, checkpoint_interval=1), Team())
+    newest = CheckpointStore(str(tmp_path / "run" / "checkpoints"), tmp_path, 2, print).newest()
+    assert newest is not None
+    assert newest["resume"]["iteration"] == 2
+
+
 def _job_with_killed_workers(dataset: str, folder: Path, iteration: int) -> TrainJob:
     options = {"custom_hooks": [{"type": "KillWorkers", "iteration": iteration}]}
     return make_job(folder, "swin", dataset, iterations=30, options=options, num_workers=2)
@@ -84,7 +100,7 @@ def test_a_damaged_tile_is_named(num_workers: int, tmp_path: Path) -> None:
 def test_too_little_shared_memory_is_said_before_workers_die_of_it(dataset: str, tmp_path: Path) -> None:
     options = {"data.train.pipeline": [{"type": "Normalize"}, {"type": "Pad", "size": (65536, 65536)}]}
     job = make_job(tmp_path, "swin", dataset, options=options, num_workers=2)
-    with pytest.raises(ConfigError, match=r"/dev/shm: expected room for \d+ MiB of batches from 2 workers.*--shm-size"):
+    with pytest.raises(ConfigError, match=r"/dev/shm: expected [\d.]+ MiB for batches from 2 workers.*--shm-size"):
         train(job, Team())
 
 

@@ -121,8 +121,9 @@ def run_processes(function: Callable[[J, Team], None], job: J, processes: int, o
     failures.mkdir(parents=True, exist_ok=True)
     # Each process would otherwise take every core.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    for name in ("torch.distributed.elastic", "torch.multiprocessing", "torch.distributed.run"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is raised below, once
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("torch.distributed", "torch.multiprocessing")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is raised below, once
     try:
         elastic_launch(config, _process)(function, job, on_gpu, failures)
     except ChildFailedError as err:

@@ -283,10 +283,11 @@ def _shared_slots(dataset: TileBatches, batch_size: int, num_workers: int) -> li
     """
     height, width = dataset.largest_size
     count, size = num_workers * _PREFETCH + 1, batch_size * height * width * (4 * len(dataset.pipeline.mean) + 1)
-    if SHARED_MEMORY.is_dir() and count * size > (free := shutil.disk_usage(SHARED_MEMORY).free):
+    needed = count * size
+    if SHARED_MEMORY.is_dir() and needed > (free := shutil.disk_usage(SHARED_MEMORY).free):
         raise ConfigError(
             str(SHARED_MEMORY),
-            f"expected room for {count * size >> 20} MiB of batches from {num_workers} workers, found {free >> 20} MiB",
+            f"expected {needed / 2**20:.1f} MiB for batches from {num_workers} workers, found {free / 2**20:.1f} MiB",
             "give the container more shared memory (docker: --shm-size; Kubernetes: an emptyDir of medium Memory), "
             "or lower --num-workers",
         )

@@ -33,8 +33,10 @@ from landseg.segmentation.runner import HookRunner, update_from_config
 from landseg.segmentation.weights import load_pretrained
 
 # isort: split
+from mmcv.utils import get_logger
 from mmseg.core import build_optimizer
 from mmseg.models.segmentors import BaseSegmentor
+from mmseg.utils import get_root_logger
 
 _log = logging.getLogger(__name__)
 
@@ -271,9 +273,20 @@ class Trainer:
         return Predictor(self.model, self.config, mean, std, tta="none", precision=self.job.precision, device=device)
 
     def _publish(self, done: int) -> None:
-        """Publish a checkpoint of `done` finished iterations, once."""
+        """Publish a checkpoint of `done` finished iterations, once.
+
+        Raises:
+            LandsegError: the weights are not finite (gradients may be broken where the loss is not): who goes on from
+                such a checkpoint fails for ever.
+        """
         if done == self._published:
             return
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
+            raise LandsegError(
+                f"training {self.job.name}",
+                f"the weights are not finite after iteration {done}; they are not published",
+                "clip gradients (optimizer_config.grad_clip), lower --lr, or train with --precision fp32",
+            )
         self._published = done
         random_states = self.team.gather(state.random_state(self.team.device))
         if not self.team.leads:
@@ -367,15 +380,16 @@ class Trainer:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the two lines per weight that mmcv prints of its initialisation."""
-    loggers = {name: logging.getLogger(name).level for name in ("mmcv", "mmseg")}
-    for name in loggers:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Without the lines that mmcv and mmseg print of the initialisation; where weights come from is said elsewhere."""
+    loggers = [get_logger("mmcv"), get_root_logger()]  # as they make them: they would set the level when first asked
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for name, level in loggers.items():
-            logging.getLogger(name).setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager
