@@ -58,9 +58,12 @@ class Staging:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, those excepted that a killed writer left."""
+    """All files of the datasets below a folder: not what a killed writer left, nor notes."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".")
+        if path.is_file()
+        and not path.name.startswith(".")
+        and path.parent.name != "by-name"
+        and path.name != "arguments.json"
     }

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 from raw_tiles import random_image, random_label, write_config, write_image, write_label, write_raw
 from staging_cli import tree
 
-from landseg.data import checks
+from landseg import storage
+from landseg.data import checks, staging
+from landseg.data.sources import FolderSource
 
 SMALL = ("--shard-bytes", "20000")
 
@@ -83,8 +87,65 @@ def test_going_back_finds_the_first_dataset(raw, stage):
     (raw / "train/labels/x.png").unlink()
     before = tree(stage.store)
     assert stage(raw).loaded.sha256 == first.loaded.sha256
-    after = tree(stage.store)
-    assert {name for name in after if after[name] != before.get(name)} == {"datasets/by-name/random.json"}
+    assert tree(stage.store) == before
+
+
+def read_paths(monkeypatch) -> list[str]:
+    """Paths of the tiles' files that are read from here on."""
+    paths: list[str] = []
+    original = checks.identify_tile
+    monkeypatch.setattr(
+        staging, "identify_tile", lambda source, tile: paths.append(tile.image.path) or original(source, tile)
+    )
+    return paths
+
+
+def test_a_source_without_changes_is_not_even_read(raw, stage, monkeypatch):
+    time.sleep(0.1)
+    first = stage(raw)
+    read = read_paths(monkeypatch)
+    before = {path: path.read_bytes() for path in stage.store.rglob("*.json")}
+    again = stage(raw)
+    assert (again.loaded.sha256, read) == (first.loaded.sha256, [])
+    assert {path: path.read_bytes() for path in stage.store.rglob("*.json")} == before
+    assert again.checks["splits"] == first.checks["splits"]
+
+
+def test_a_change_that_hides_behind_size_and_time_is_found(raw, stage):
+    time.sleep(0.1)
+    first = stage(raw)
+    path, other = raw / "train/images/t0003.tif", raw / "other"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    status = path.stat()
+    other.write_bytes(content)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert stage(raw).loaded.sha256 != first.loaded.sha256
+
+
+def test_files_that_are_too_young_prove_nothing(raw):
+    time.sleep(0.1)
+    source = FolderSource(str(raw))
+    settled = source.fingerprint()
+    assert settled == source.fingerprint() is not None
+    (raw / "train/images/t0000.tif").touch()
+    assert source.fingerprint() is None
+    time.sleep(0.1)
+    assert source.fingerprint() not in {None, settled}
+
+
+def test_objects_without_changes_are_not_read(raw, s3, stage, monkeypatch):
+    storage.put_many((f"{s3.uri}/raw/{path.relative_to(raw)}", path) for path in raw.rglob("*") if path.is_file())
+    first = stage(f"{s3.uri}/raw")
+    read = read_paths(monkeypatch)
+    assert stage(f"{s3.uri}/raw").loaded.sha256 == first.loaded.sha256
+    assert read == []
+    write_image(raw / "train/images/t0000.tif", random_image(77))
+    storage.put_file(f"{s3.uri}/raw/train/images/t0000.tif", raw / "train/images/t0000.tif")
+    assert stage(f"{s3.uri}/raw").loaded.sha256 != first.loaded.sha256
+    assert len(read) == 206
 
 
 def test_other_label_rules_are_checked_again(raw, stage):
@@ -150,7 +211,6 @@ def test_two_stagings_at_once(raw, stage, tmp_path):
         thread.join()
     assert results == [0, 0, 0]
     expected = tree(tmp_path / "reference")
-    del expected["datasets/by-name/random.json"]  # names whichever came last
     found = tree(stage.store)
     assert {name: found[name] for name in expected} == expected
     assert stage(raw, *SMALL).dataset().tiles("train")

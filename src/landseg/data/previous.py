@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ from pydantic import Field
 from landseg import storage
 from landseg.data.dataset import StagedDataset
 from landseg.data.manifest import DatasetManifest, GeoKeys, Shard, Tile
-from landseg.documents import Document
+from landseg.documents import Document, Sha256
 from landseg.errors import ContractError, LandsegError, ObjectNotFoundError
 
 _LIVE_SHARE = 0.75
@@ -24,11 +24,12 @@ Checksums = tuple[str, str | None]
 
 
 class Latest(Document):
-    """Notes which dataset of a name was published last."""
+    """Notes which dataset of a name was published last, and the fingerprint of the source it was staged from."""
 
     kind: Literal["landseg.latest"] = "landseg.latest"
     version: int = 1
     dataset_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    source: Sha256 | None = None
 
 
 @dataclass
@@ -46,10 +47,17 @@ class KeptSplit:
 
 @dataclass
 class Previous:
-    """A published dataset whose shards are all in storage, with the rows of its tiles."""
+    """A published dataset whose shards are all in storage, with the rows of its tiles.
+
+    Attributes:
+        loaded: its manifest.
+        tiles: its rows, by split.
+        source: the fingerprint of the source it was staged from, where that is known.
+    """
 
     loaded: storage.Loaded[DatasetManifest]
     tiles: dict[str, list[Tile]]
+    source: str | None = None
 
     @property
     def manifest(self) -> DatasetManifest:
@@ -122,7 +130,8 @@ def load_previous(storage_uri: str, name: str) -> tuple[Previous | None, list[st
         return None, []
     except ContractError as err:
         return None, [f"the dataset staged before cannot be used again: {err}"]
-    return load_whole(storage_uri, latest.dataset_id)
+    previous, notes = load_whole(storage_uri, latest.dataset_id)
+    return previous and replace(previous, source=latest.source), notes
 
 
 def load_whole(storage_uri: str, dataset_id: str) -> tuple[Previous | None, list[str]]:
@@ -148,13 +157,14 @@ def load_whole(storage_uri: str, dataset_id: str) -> tuple[Previous | None, list
     return Previous(storage.Loaded(dataset.uri, dataset.sha256, dataset.manifest), tiles), []
 
 
-def note(storage_uri: str, manifest: DatasetManifest) -> None:
+def note(storage_uri: str, manifest: DatasetManifest, source: str | None) -> None:
     """Note a dataset as the last one of its name; nothing is written where it is noted already."""
     uri = _latest_uri(storage_uri, manifest.name)
-    latest = Latest(dataset_id=manifest.dataset_id)
+    latest = Latest(dataset_id=manifest.dataset_id, source=source)
     try:
-        if storage.get_bytes(uri) == latest.to_bytes():
+        noted = storage.read_document(Latest, uri).document
+        if noted == latest or (noted.dataset_id == latest.dataset_id and source is None):
             return
-    except ObjectNotFoundError:
+    except (ObjectNotFoundError, ContractError):
         pass
     storage.write_document(uri, latest)

@@ -23,6 +23,11 @@ _FORMAT = 1
 """Part of every dataset id: raise it when the same input is staged to something else."""
 
 
+def source_key(fingerprint: str | None) -> str | None:
+    """What is noted of a source's fingerprint: another format means staging again."""
+    return fingerprint and digest({"format": _FORMAT, "source": fingerprint})
+
+
 @dataclass
 class SplitIndex:
     """The rows of a split, written to a local file as they come and sorted at the end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,14 @@ from pathlib import Path
 from landseg import storage
 from landseg.data.manifest import SPLITS
 from landseg.data.schema import FILE_NAME
+from landseg.documents import sha256_hex
 from landseg.errors import DataError
 
 _MAX_DEPTH = 2
+_TICK_NS = 50_000_000
+"""Changes further apart than this have different times; the clock of file systems ticks every 1-10 ms,"""
+_COARSE_TICK_NS = 2_000_000_000
+"""that of some, which know no fractions, every second or two."""
 LAYOUT_HINT = "docs/contracts.md shows the layout"
 
 
@@ -55,6 +61,13 @@ class Source(ABC):
     def read(self, file: SourceFile) -> bytes:
         """The bytes of a file."""
 
+    def fingerprint(self) -> str | None:
+        """A digest that stays the same only while no file changes, taken without reading any; None where none can be.
+
+        Take it before :meth:`files`: what changes in between then shows the next time.
+        """
+        return None
+
     def config(self, files: Sequence[SourceFile]) -> bytes:
         """The bytes of `dataset.yaml`.
 
@@ -74,10 +87,28 @@ class FolderSource(Source):
         """See :meth:`Source.files`."""
         if not Path(self.uri).is_dir():
             raise DataError(self.uri, "no such dataset folder", LAYOUT_HINT)
-        found = sorted(_files_below(self.uri, ""), key=lambda file: file.path)
+        found = [SourceFile(path, status.st_size if status else 0) for path, status in _files_below(self.uri, "")]
         if not found:
             raise DataError(self.uri, "an empty folder", LAYOUT_HINT)
-        return found
+        return sorted(found, key=lambda file: file.path)
+
+    def fingerprint(self) -> str | None:
+        """Of what git goes by too: sizes, times of change and inodes.
+
+        None while a file is so young that another change might leave its times as they are.
+        """
+        if not Path(self.uri).is_dir():
+            return None
+        now_ns = time.time_ns()
+        lines = []
+        for path, status in _files_below(self.uri, ""):
+            if status is None:
+                return None
+            changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+            if now_ns - changed_ns < (_TICK_NS if changed_ns % 1_000_000_000 else _COARSE_TICK_NS):
+                return None
+            lines.append(f"{path}\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}")
+        return _digest(lines)
 
     def folders(self) -> set[str]:
         """See :meth:`Source.folders`."""
@@ -107,6 +138,13 @@ class PrefixSource(Source):
             raise DataError(self.uri, "no such dataset, or an empty one", LAYOUT_HINT)
         return found
 
+    def fingerprint(self) -> str | None:
+        """Of sizes and ETags."""
+        found = storage.list_objects(self.uri)
+        if not all(info.etag for info in found):
+            return None
+        return _digest([f"{info.uri.removeprefix(self.uri)}\0{info.size_bytes} {info.etag}" for info in found])
+
     def folders(self) -> set[str]:
         """See :meth:`Source.folders`; object storage has no empty folders."""
         return set()
@@ -116,8 +154,12 @@ class PrefixSource(Source):
         return storage.get_bytes(self.where(file.path))
 
 
-def _files_below(folder: str, prefix: str) -> Iterator[SourceFile]:
-    """Files of a folder and its folders, one by one: there may be very many.
+def _digest(lines: list[str]) -> str:
+    return sha256_hex("\n".join(sorted(lines)).encode(errors="surrogateescape"))
+
+
+def _files_below(folder: str, prefix: str) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Paths and states of the files of a folder and its folders, one by one: there may be very many.
 
     A dataset is two folders deep. A folder further down is named as if it were a file, so that what it holds is not
     left out without a word; so are links that lead nowhere, which fail when they are read.
@@ -127,10 +169,10 @@ def _files_below(folder: str, prefix: str) -> Iterator[SourceFile]:
             for entry in entries:
                 path = prefix + entry.name
                 if not entry.is_dir():
-                    yield SourceFile(path, entry.stat().st_size if entry.is_file() else 0)
+                    yield path, entry.stat() if entry.is_file() else None
                 elif prefix.count("/") < _MAX_DEPTH:
                     yield from _files_below(entry.path, f"{path}/")
                 else:
-                    yield SourceFile(f"{path}/", 0)
+                    yield f"{path}/", None
     except OSError as err:
         raise DataError(folder, f"cannot be read: {err.strerror}") from err

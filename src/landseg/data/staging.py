@@ -31,7 +31,7 @@ from landseg.data.packing import Packer, ShardUploads, tile_row
 from landseg.data.pairing import Pairing, SourceTile, jobs, pair
 from landseg.data.previous import Checksums, Previous, load_previous, load_whole, note
 from landseg.data.problems import Problem, Problems
-from landseg.data.publish import SplitIndex, dataset_id, publish
+from landseg.data.publish import SplitIndex, dataset_id, publish, source_key
 from landseg.data.scaling import config_problems, needs_histogram, resolve_scale
 from landseg.data.schema import FILE_NAME, DatasetConfig, parse_config
 from landseg.data.sources import Source
@@ -93,11 +93,12 @@ def stage_dataset(source: Source, storage_uri: str, scratch: Path, options: Opti
         DataError: there is no dataset to look at.
         StorageError: object storage cannot be reached or refuses.
     """
+    key = source_key(source.fingerprint())
     files = source.files()
     config = parse_config(source.config(files), source.where(FILE_NAME))
     pairing = pair(source, files)
     del files
-    staging = _Staging(source, storage_uri, scratch, options, config, pairing)
+    staging = _Staging(source, key, storage_uri, scratch, options, config, pairing)
     staging.run()
     return staging.result
 
@@ -108,12 +109,14 @@ class _Staging:
     def __init__(
         self,
         source: Source,
+        source_key: str | None,
         storage_uri: str,
         scratch: Path,
         options: Options,
         config: DatasetConfig,
         pairing: Pairing,
     ) -> None:
+        self.source_key = source_key
         self.source, self.storage_uri, self.scratch, self.options = source, storage_uri, scratch, options
         self.config, self.tiles = config, pairing.tiles
         every = [tile for tiles in pairing.tiles.values() for tile in tiles]
@@ -132,13 +135,21 @@ class _Staging:
         previous, notes = load_previous(self.storage_uri, self.config.name)
         self.result.notes += notes
         with Workers(min(self.options.num_workers, num_jobs)) as workers:
-            checksums = self._identify() if previous else {}
-            if previous and not self.result.problems and (same := self._published(previous, checksums)):
+            unchanged = previous is not None and self._is_unchanged(previous)
+            checksums = self._identify() if previous and not unchanged else {}
+            if previous and unchanged:
+                self._adopt(previous)
+            elif previous and not self.result.problems and (same := self._published(previous, checksums)):
                 self._adopt(same)
             else:
                 self._stage(workers, previous, checksums)
         if self.result.loaded is not None:
-            note(self.storage_uri, self.result.loaded.document)
+            note(self.storage_uri, self.result.loaded.document, self.source_key)
+
+    def _is_unchanged(self, previous: Previous) -> bool:
+        """Whether no file of the source has changed since the earlier dataset was staged, without reading any."""
+        same = self.source_key is not None and self.source_key == previous.source
+        return same and not self.result.problems and not previous.manifest.skipped
 
     def _identify(self) -> dict[str, dict[str, Checksums]]:
         """Checksums of all files, by split and stem. Threads will do: reading and hashing leave the interpreter."""
@@ -147,13 +158,14 @@ class _Staging:
         for split, tiles in self.tiles.items():
             found[split] = {}
             with Progress(f"reading {split}", len(tiles), "tiles") as progress:
-                checksums = storage.parallel(
-                    lambda tile: (tile.id, identify_tile(self.source, tile)), tiles, workers=workers
-                )
-                for tile_id, pair_of_checksums in checksums:
-                    found[split][tile_id] = pair_of_checksums
-                    progress.advance()
+                # A thread's share is several tiles: handing out single ones costs as much as reading them.
+                for identified in storage.parallel(self._identify_some, jobs(tiles), workers=workers):
+                    found[split].update(identified)
+                    progress.advance(len(identified))
         return found
+
+    def _identify_some(self, tiles: Sequence[SourceTile]) -> list[tuple[str, Checksums]]:
+        return [(tile.id, identify_tile(self.source, tile)) for tile in tiles]
 
     def _published(self, previous: Previous, checksums: Mapping[str, Mapping[str, Checksums]]) -> Previous | None:
         """The dataset with this very content, if it is published."""

@@ -233,7 +233,12 @@ def list_objects(uri: str) -> list[ObjectInfo]:
     pages = _pages(uri, "list_objects_v2", {"ContinuationToken": "NextContinuationToken"})
     items = [item for page in pages for item in page.get("Contents", [])]
     return [
-        ObjectInfo(f"s3://{bucket}/{item['Key']}", int(item["Size"]), item["LastModified"].timestamp())
+        ObjectInfo(
+            f"s3://{bucket}/{item['Key']}",
+            int(item["Size"]),
+            item["LastModified"].timestamp(),
+            item.get("ETag", "").strip('"'),
+        )
         for item in items
         if not item["Key"].endswith("/")
     ]
