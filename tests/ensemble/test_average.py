@@ -15,6 +15,7 @@ from PIL import Image
 
 from landseg import storage
 from landseg.cli import main
+from landseg.documents import Reference
 from landseg.ensemble.average import Average, disagreement, entropy, subsets
 from landseg.ensemble.bootstrap import area_scores, interval, resample
 from landseg.ensemble.codec import DTYPES, dequantize, quantize
@@ -568,6 +569,42 @@ def test_damaged_and_missing_shards_are_refused(staged, dataset, tmp_path, capsy
     assert objects(tmp_path) == {}
     shard.write_bytes(good)
     assert average(staged, [ref], tmp_path) == 0
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(range(1, 12), marks=pytest.mark.slow)], ids=["one", "many"])
+def test_flipped_bits_anywhere_are_errors_or_change_nothing(staged, dataset, tmp_path, capsys, seed):
+    """Whatever a reference leads to is checked; what no label depends on may be damaged."""
+    refs = []
+    for name in ("swin", "resnest"):
+        uri = export(tmp_path / name, dataset, name, splits=("test",))
+        reader = ProbsReader.open(uri)
+        reference = Reference(uri=uri, sha256=reader.sha256, manifest_kind="landseg.probs")
+        refs.append(str(tmp_path / f"{name}.json"))
+        Path(refs[-1]).write_bytes(reference.to_bytes())
+    assert average(staged, refs, tmp_path, run_id="calm") == 0
+    expected = objects(tmp_path, "calm")
+    kept = sorted(path for name in ("swin", "resnest") for path in (tmp_path / name).rglob("*") if path.is_file())
+    needed = [path for path in kept if path.name == "manifest.json" or "/probs/c/" in str(path)]
+    assert len(needed) == 12  # of each model, the manifest and five shards
+    for one in [seed] if seed == 0 else seed:
+        rng = np.random.default_rng(one)
+        for path in kept:
+            good = path.read_bytes()
+            damaged = bytearray(good)
+            damaged[rng.integers(len(good))] ^= 1 << rng.integers(8)
+            path.write_bytes(damaged)
+            capsys.readouterr()
+            run_id = f"{one}-{kept.index(path)}"
+            status = average(staged, refs, tmp_path, run_id=run_id)
+            path.write_bytes(good)
+            if path in needed:
+                assert str(path) in refused(capsys, status)
+            else:
+                assert status == 0
+                found = objects(tmp_path, run_id)
+                assert {k: found[k] for k in ("labels-test.tar", "summary.json")} == {
+                    k: expected[k] for k in ("labels-test.tar", "summary.json")
+                }
 
 
 def test_works_on_s3(staged, exported, s3, tmp_path):

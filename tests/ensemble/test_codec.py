@@ -111,6 +111,25 @@ def test_chunk_of_another_length_is_refused():
         codec.decode_tile(chunk, dtype, 3, (8, 9), (8, 8), "tile")
 
 
+@pytest.mark.parametrize("name", ["companded", "uint8", "float32"])
+def test_every_flipped_bit_of_a_chunk_is_an_error_or_a_tile(name):
+    """A ranged read sees no checksum: damage may pass, but never as anything else than a tile of the right shape."""
+    dtype = DTYPES[name]
+    stored = codec.quantize(random_probs(1, 3, 8, 7), dtype)
+    chunk = codec.encode_tile(stored, (8, 8))
+    refused = 0
+    for bit in range(8 * len(chunk)):
+        damaged = bytearray(chunk)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            found = codec.decode_tile(bytes(damaged), dtype, 3, (8, 8), (8, 7), "tile")
+        except DamagedObjectError:
+            refused += 1
+            continue
+        assert (found.shape, found.dtype) == (stored.shape, stored.dtype)
+    assert refused
+
+
 def test_values_above_one_are_refused_when_read():
     chunk = codec.encode_tile(np.full((2, 1, 1), 4097, np.uint16), (1, 1))
     with pytest.raises(DamagedObjectError, match="up to 4096"):
