@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from benchmarks import machine
 from benchmarks.fields import made_up_probs
 from landseg.data.dataset import StagedDataset
 from landseg.data.sample import PALETTE
@@ -32,7 +33,6 @@ from landseg.ensemble.store import ProbsWriter
 SIZE_PX = 512
 FEW, MANY = 50, 500
 NUM_FIELDS = 8
-REPEATS = 3
 MODELS = ("resnest", "swin")
 
 _OURS = """
@@ -62,7 +62,7 @@ print((time.process_time() - cpu) / len(tiles))
 """
 
 
-def run() -> dict[str, Any]:
+def run(repeats: int = 3) -> dict[str, Any]:
     """Measure."""
     with tempfile.TemporaryDirectory(prefix="landseg-bench-") as folder:
         root = Path(folder)
@@ -73,7 +73,7 @@ def run() -> dict[str, Any]:
         peers: list[tuple[float, float]] = []
         few: list[tuple[float, float, float]] = []
         many: list[tuple[float, float, float]] = []
-        for repeat in range(REPEATS):
+        for repeat in range(repeats):
             few.append(_command(root, f"few{repeat}", flags[FEW]))
             many.append(_command(root, f"many{repeat}", flags[MANY]))
             more = MANY - FEW
@@ -87,13 +87,14 @@ def run() -> dict[str, Any]:
             "ratio": round(rate / peer_rate, 2),
             "unit": "tiles/s",
             "target": 3,
-            "cpus": len(os.sched_getaffinity(0)),
             "cpu_ms_per_tile": {"ours": round(1e3 * _median(ours, 1), 2), "peer": round(1e3 * _median(peers, 1), 2)},
-            "load_average": os.getloadavg()[0],
             "whole_command_s": {FEW: round(_median(few, 0), 1), MANY: round(_median(many, 0), 1)},
             "peak_memory_mib": {FEW: round(_median(few, 1)), MANY: round(_median(many, 1))},
             "peak_memory_ratio": round(_median(many, 1) / _median(few, 1), 3),
             "peak_memory_ratio_target": 1.1,
+            "repeats": repeats,
+            "load_average": os.getloadavg()[0],
+            "machine": machine.describe(),
         }
 
 

@@ -1,22 +1,20 @@
 """What each way to store probabilities costs: bytes, label agreement, mIoU change, encode and decode MB/s.
 
-Two tiny models are trained on sample tiles of 512 px (once; the stages find their work in build/bench/codec), their
-float32 probabilities are stored in each way, and the ensemble's labels compared with those of float32 averaging.
+The float32 probabilities of two trained models are stored in each way, and the ensemble's labels compared with those of
+float32 averaging. Ways that `--dtype` does not offer are measured by `codec_alternatives`.
 """
 
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import machine, trained
 from landseg.data.dataset import StagedDataset
 from landseg.ensemble import codec
 from landseg.ensemble.average import Average, Labels
@@ -24,16 +22,13 @@ from landseg.ensemble.codec import DEFAULT_DTYPE, DTYPES, Dtype, Probs, Stored
 from landseg.ensemble.metrics import confusion_matrix, scores
 from landseg.ensemble.store import ProbsReader
 
-FOLDER = Path("build") / "bench" / "codec"
-MODELS = ("resnest", "swin")
-NUM_TILES = {"train": 40, "val": 20, "test": 0}
-SIZE_PX = 512
 TIMED_TILES = 8
 
 
 def run() -> dict[str, Any]:
     """Measure."""
-    dataset, readers = _trained()
+    dataset = trained.open_dataset()
+    readers = exact_probs(dataset)
     tiles = {tile.id: tile for tile in dataset.tiles("val")}
     truth = {tile_id: dataset.read_label("val", tile) for tile_id, tile in tiles.items()}
     exact: dict[str, Labels] = {}
@@ -41,7 +36,7 @@ def run() -> dict[str, Any]:
     for dtype in sorted(DTYPES.values(), key=lambda dtype: dtype.name != "float32"):
         rows.append(_measure(dtype, dataset, readers, truth, exact))
     default = next(row for row in rows if row["dtype"] == DEFAULT_DTYPE)
-    float32_bytes = 4 * dataset.schema.num_classes * SIZE_PX**2
+    float32_bytes = 4 * dataset.schema.num_classes * trained.SIZE_PX**2
     return {
         "what": f"bytes per tile, {DEFAULT_DTYPE} against a float32 .npy",
         "ours": round(default["share_of_float32"] * float32_bytes),
@@ -52,38 +47,27 @@ def run() -> dict[str, Any]:
         "label_agreement": default["label_agreement"],
         "label_agreement_target": 0.9999,
         "mean_top_probability": {
-            reader.spec.model: round(statistics.mean(float(probs.max(axis=0).mean()) for _, probs in _probs(reader)), 3)
+            reader.spec.model: round(
+                statistics.mean(float(probs.max(axis=0).mean()) for _, probs in read_probs(reader)), 3
+            )
             for reader in readers
         },
         "table": rows,
+        "machine": machine.describe(),
     }
 
 
-def _trained() -> tuple[StagedDataset, list[ProbsReader]]:
-    """Train and export, or find what an earlier run left."""
-    counts = [text for split, count in NUM_TILES.items() for text in (f"--{split}", str(count))]
-    _landseg("make-sample-data", str(FOLDER / "raw"), *counts, "--size", str(SIZE_PX))
-    where = ["--storage-uri", str(FOLDER / "storage"), "--output-dir", str(FOLDER)]
-    _landseg("stage-data", "--source", str(FOLDER / "raw"), *where)
-    dataset = str(FOLDER / "dataset.json")
-    readers = []
-    for model in MODELS:
-        out = FOLDER / model
-        named = ["--dataset", dataset, "--storage-uri", where[1], "--run-id", "codec", "--output-dir", str(out)]
-        _landseg("train", "--name", model, "--config", f"{model}_tiny", "--pretrained", "none", *named)
-        exported = ["--splits", "val", "--tta", "hv", "--dtype", "float32", "--precision", "fp32"]
-        _landseg("export-probs", "--model", str(out / "model.json"), *exported, *named)
-        readers.append(ProbsReader.open(str(out / "probs.json")))
-    return StagedDataset.open(dataset, FOLDER / "cache"), readers
+def exact_probs(dataset: StagedDataset) -> list[ProbsReader]:
+    """Both trained models' probabilities, in float32."""
+    for model in trained.MODELS:
+        trained.train(model)
+    return [trained.export(model, dataset, "--dtype", "float32", "--precision", "fp32") for model in trained.MODELS]
 
 
-def _landseg(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "landseg", *arguments], check=True, stdout=sys.stderr)
-
-
-def _probs(reader: ProbsReader) -> Iterator[tuple[str, Probs]]:
+def read_probs(reader: ProbsReader) -> Iterator[tuple[str, Probs]]:
+    """Every tile's id and (C, H, W) float32 probabilities."""
     for index, shard in enumerate(reader.manifest.splits["val"]):
-        with reader.shard("val", index, FOLDER) as opened:
+        with reader.shard("val", index, trained.FOLDER) as opened:
             for position, tile in enumerate(shard.tiles):
                 yield tile.id, opened.read(position)
 
@@ -102,7 +86,7 @@ def _measure(
     confusions = np.zeros((2, schema.num_classes, schema.num_classes), np.int64)
     encode_s: list[float] = []
     decode_s: list[float] = []
-    for tiles in zip(*map(_probs, readers), strict=True):
+    for tiles in zip(*map(read_probs, readers), strict=True):
         tile_id = tiles[0][0]
         stored = [codec.quantize(probs, dtype) for _, probs in tiles]
         for (_, probs), values in zip(tiles, stored, strict=True):
@@ -110,8 +94,8 @@ def _measure(
             num_bytes += len(chunk)
             num_float32 += probs.nbytes
             if len(encode_s) < TIMED_TILES:
-                encode_s.append(_seconds(lambda: codec.encode_tile(codec.quantize(probs, dtype), values.shape[1:])))  # noqa: B023
-                decode_s.append(_seconds(lambda: _decode(chunk, values, dtype)))  # noqa: B023
+                encode_s.append(seconds(lambda: codec.encode_tile(codec.quantize(probs, dtype), values.shape[1:])))  # noqa: B023
+                decode_s.append(seconds(lambda: _decode(chunk, values, dtype)))  # noqa: B023
         labels = average.labels(stored, [tuple(range(len(readers)))])[0]
         reference = exact.setdefault(tile_id, labels)
         same += int(np.count_nonzero(labels == reference))
@@ -136,7 +120,7 @@ def _decode(chunk: bytes, values: Stored, dtype: Dtype) -> Probs:
     return codec.dequantize(codec.decode_tile(chunk, dtype, len(values), size, size, "benchmark"), dtype)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     """CPU seconds of this thread: other processes do not count."""
     start = time.thread_time()
     work()
