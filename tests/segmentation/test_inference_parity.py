@@ -84,6 +84,8 @@ def test_equals_plain_mmseg(name: str, height: int, width: int, tmp_path: Path) 
         {"img_scale": [(64, 64), (48, 48)]},
         {"keep_ratio": False, "img_scale": (96, 64)},
         {"to_rgb": False},
+        {"img_scale": (96, 64), "min_size": 72},
+        {"img_scale": (80, 80), "img_ratios": [1.0, 0.5], "divisor": 32},
     ],
     ids=str,
 )
@@ -95,6 +97,10 @@ def test_equals_plain_mmseg_for_other_test_pipelines(changes: dict[str, Any], tm
             views[key] = changes[key]
     views.transforms[0]["keep_ratio"] = changes.get("keep_ratio", True)
     views.transforms[2]["to_rgb"] = changes.get("to_rgb", True)
+    if "min_size" in changes:
+        views.transforms[0]["min_size"] = changes["min_size"]
+    if "divisor" in changes:
+        views.transforms.insert(1, {"type": "ResizeToMultiple", "size_divisor": changes["divisor"]})
     path, rgb = tile(tmp_path, 48, 64)
     predict = predictor(config, model)
     found = predict([predict.prepare(rgb)], (48, 64))

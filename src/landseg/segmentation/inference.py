@@ -44,17 +44,28 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class TileScale:
-    """How a config's test pipeline resizes: to fit in `size` (width, height), or by a factor of the tile's own size."""
+    """How a config's test pipeline resizes: to fit in `size` (width, height), or by a factor of the tile's own size.
+
+    With `min_size` the shorter side is at least that, however long the other gets; with `divisor` both sides are then
+    made multiples of it.
+    """
 
     size: tuple[int, int] | None
-    ratio: float
-    keep_ratio: bool
+    ratio: float = 1.0
+    keep_ratio: bool = True
+    min_size: int | None = None
+    divisor: int | None = None
 
     def __call__(self, image: Image) -> Image:
         """Resize; a tile that already has the size comes back as it is."""
         height, width = image.shape[:2]
-        size = self.size or (int(width * self.ratio), int(height * self.ratio))
+        size: tuple[float, float] = self.size or (int(width * self.ratio), int(height * self.ratio))
+        if self.keep_ratio and self.min_size is not None:
+            short = max(self.min_size, min(size))
+            size = (short * height / width, short) if height > width else (short, short * width / height)
         resized = mmcv.imrescale(image, size) if self.keep_ratio else mmcv.imresize(image, size)
+        if self.divisor is not None:
+            resized = mmcv.imresize_to_multiple(resized, self.divisor, scale_factor=1)
         return cast(Image, resized.reshape(*resized.shape[:2], image.shape[2]))
 
 
@@ -67,26 +78,31 @@ def tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
     pipeline = _test_pipeline(config)
     views: Any = next((step for step in pipeline if step["type"] == "MultiScaleFlipAug"), None)
     if views is None:
-        return (TileScale(None, 1.0, True),)
-    known = {"Resize", "RandomFlip", "Normalize", "ImageToTensor", "Collect", "DefaultFormatBundle"}
-    for step in views["transforms"]:
-        if step["type"] not in known:
-            raise ConfigError("test_pipeline", f"expected only {', '.join(sorted(known))}, found {step['type']}")
-    resize = next((step for step in views["transforms"] if step["type"] == "Resize"), None)
+        return (TileScale(None),)
+    steps = {step["type"]: step for step in views["transforms"]}
+    known = {"Resize", "ResizeToMultiple", "RandomFlip", "Normalize", "ImageToTensor", "Collect", "DefaultFormatBundle"}
+    for kind in steps:
+        if kind not in known:
+            raise ConfigError("test_pipeline", f"expected only {', '.join(sorted(known))}, found {kind}")
+    multiple = steps.get("ResizeToMultiple", {"size_divisor": None})
+    divisor = multiple.get("size_divisor", 32)
+    resize = steps.get("Resize")
     if resize is None:
-        return (TileScale(None, 1.0, True),)
-    if resize.get("min_size") is not None or resize.get("multiscale_mode", "range") != "range":
-        raise ConfigError("test_pipeline", f"expected Resize(keep_ratio=...), found {dict(resize)}")
-    keep_ratio = bool(resize.get("keep_ratio", True))
+        return (TileScale(None, divisor=divisor),)
+    if resize.get("multiscale_mode", "range") != "range" or multiple.get("interpolation") not in {None, "bilinear"}:
+        raise ConfigError("test_pipeline", f"expected Resize(keep_ratio=...), found {dict(resize)} {dict(multiple)}")
+    options = {
+        "keep_ratio": bool(resize.get("keep_ratio", True)),
+        "min_size": resize.get("min_size"),
+        "divisor": divisor,
+    }
     scale, ratios = views.get("img_scale"), views.get("img_ratios")
     ratios = [1.0] if ratios is None else ratios if isinstance(ratios, list | tuple) else [ratios]
     if scale is None:
-        return tuple(TileScale(None, float(ratio), keep_ratio) for ratio in ratios)
+        return tuple(TileScale(None, float(ratio), **options) for ratio in ratios)
     sizes = scale if isinstance(scale, list) else [scale]
     return tuple(
-        TileScale((int(width * ratio), int(height * ratio)), 1.0, keep_ratio)
-        for width, height in sizes
-        for ratio in ratios
+        TileScale((int(width * ratio), int(height * ratio)), **options) for width, height in sizes for ratio in ratios
     )
 
 
