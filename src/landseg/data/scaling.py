@@ -27,18 +27,17 @@ def resolve_scale(
     bands = config.bands or tuple(range(1, kind.num_bands + 1))
     if not needs_histogram(config, kind):
         return config.scale_for(len(bands)), notes
-    rule = config.scale
-    if not isinstance(rule, PercentileScale):
-        rule = PercentileScale()
-        notes.append(f"uint16 and no scale in dataset.yaml: percentiles {rule.low:g}-{rule.high:g} become 0-255")
+    rule = config.scale if isinstance(config.scale, PercentileScale) else PercentileScale()
     split = next(iter(statistics))
     if split != "train":
         notes.append(f"there is no train split: the scale comes from {split}")
     histogram = statistics[split].histogram
     assert histogram is not None, "a staged split has tiles"
     scale, flat = percentile_scale(histogram, bands, rule.low, rule.high)
-    shown = ", ".join(f"{low:g}-{high:g}" for low, high in zip(scale.low, scale.high, strict=True))
-    notes.append(f"scale per band: {shown}")
+    if config.scale is None:
+        shown = ", ".join(f"{first:g}-{last:g}" for first, last in zip(scale.low, scale.high, strict=True))
+        percentiles = f"percentiles {rule.low:g}-{rule.high:g}"
+        notes.append(f"uint16 and no scale in dataset.yaml: {percentiles} of each band ({shown}) become 0-255")
     notes += [f"band {band} is nearly constant in {split}: its percentiles fall together" for band in flat]
     return scale, notes
 
