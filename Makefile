@@ -78,6 +78,14 @@ IMAGES   := stage-data train-swin train-resnest export-probs average-probs
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE     = $(if $(REGISTRY),$(REGISTRY:/=)/)landseg-$(1):$(or $(TAG),$(VERSION))
 
+# Arguments of the build; what is empty here has its default in docker/Dockerfile.
+BASE_IMAGE    ?=
+FLAVOR        ?=
+CUDA_ARCHS    ?=
+MAX_JOBS      ?=
+PIP_INDEX_URL ?=
+PLATFORM      ?=
+
 GIT        := git -c safe.directory='$(CURDIR)'
 SOURCE_URL ?= $(shell $(GIT) config --get remote.origin.url | sed -n 's|^\(https://\)\([^@/]*@\)\{0,1\}|\1|p')
 # The commit and its time: the same labels when it is built again. Empty ones are left out.

@@ -17,7 +17,7 @@ PRELUDE = """
 set -euo pipefail
 make() { command make --old-file=.venv/.installed "$@"; }  # what is installed here is what the tests run with
 """
-SKIPPED = ("cluster", "ci")
+SKIPPED = ("cluster", "docker", "ci")
 
 
 def runnable(page: Path, *, slow: bool) -> list[Block]:

@@ -15,7 +15,7 @@ from pages import ROOT, Block, anchors, blocks, links, pages, prose
 from landseg import cli
 from pipelines.__main__ import _parser
 
-REMARKS = ("", "cluster", "slow", "ci", "apply")
+REMARKS = ("", "cluster", "docker", "slow", "ci", "apply")
 BLOCKS = [block for page in pages() for block in blocks(page)]
 COMMANDS = [block for block in BLOCKS if block.commands]
 
