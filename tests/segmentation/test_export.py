@@ -34,14 +34,15 @@ SIZES = [(64, 64), (64, 64), (40, 72), (64, 64), (136, 48), (64, 64)]
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 55.0)
 
 
-def write_raw(root: Path, classes: list[str], bands: int = 3) -> Path:
+def write_raw(
+    root: Path, classes: list[str], bands: int = 3, sizes: dict[str, list[tuple[int, int]]] | None = None
+) -> Path:
     rng = np.random.default_rng(0)
-    for split, count in {"train": 1, "val": len(SIZES), "test": 2}.items():
-        for i in range(count):
+    for split, split_sizes in (sizes or {"train": SIZES[:1], "val": SIZES, "test": SIZES[:2]}).items():
+        for i, (height, width) in enumerate(split_sizes):
             image, label = (root / split / kind / f"{split}{i}" for kind in ("images", "labels"))
             for path in (image, label):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            height, width = SIZES[i]
             tifffile.imwrite(f"{image}.tif", rng.integers(0, 256, (height, width, bands), np.uint8), metadata=None)
             if split != "test":
                 Image.fromarray(rng.integers(0, len(classes), (height, width)).astype(np.uint8)).save(f"{label}.png")
@@ -191,6 +192,29 @@ def test_killed_at_any_moment_it_goes_on(place: Place) -> None:
         process.wait()
     assert main(place.arguments("killed")) == 0
     assert place.files("killed") == place.files("one")
+
+
+WITH_PEAK = """
+import re, sys
+from pathlib import Path
+from landseg.cli import main
+status = main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+sys.exit(status)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_tiles(place: Place, tmp_path: Path) -> None:
+    peaks = []
+    for count in (50, 500):
+        raw = write_raw(tmp_path / f"{count}", CLASSES, sizes={"train": [(64, 64)], "val": [(64, 64)] * count})
+        dataset = stage(raw, place.store)
+        arguments = place.arguments(f"peak{count}", "--dataset", dataset, "--splits", "val", "--tta", "h")
+        done = subprocess.run([sys.executable, "-c", WITH_PEAK, *arguments], check=True, capture_output=True, text=True)
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] <= 1.1 * peaks[0], peaks
+    print(peaks)
 
 
 @pytest.mark.parametrize(
