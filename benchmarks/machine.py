@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import torch
+
 _PACKAGES = (
     "torch",
     "mmcv",
@@ -21,8 +23,11 @@ _PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Processor, GPU, system and versions."""
+    """Processor, GPU, system, versions, and how busy the machine was in the last minute."""
     found: dict[str, Any] = {"cpu": _cpu_name(), "cores": os.cpu_count(), "system": platform.platform()}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    found["load_average"] = os.getloadavg()[0]
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

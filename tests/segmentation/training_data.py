@@ -85,6 +85,7 @@ def make_job(
         pretrained=None,
         seed=0,
         precision="fp32",
+        compile=False,
         num_workers=0,
         keep=2,
         checkpoint_interval=0,

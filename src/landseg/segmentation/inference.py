@@ -20,6 +20,7 @@ from landseg.errors import ConfigError
 from landseg.segmentation.configs import parse_config
 from landseg.segmentation.fusion import fuse_late
 from landseg.segmentation.models import load_model
+from landseg.segmentation.precision import cpu_has_bf16
 from landseg.segmentation.trained import TrainedModel
 from landseg.segmentation.transforms import normalisation_table
 
@@ -117,16 +118,7 @@ def resolve_precision(choice: str) -> Precision:
         return cast(Precision, choice)
     if default_device().type == "cuda":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
-    return "bf16" if _cpu_has_bf16() else "fp32"
-
-
-def _cpu_has_bf16() -> bool:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, values = line.partition(":")
-            if name.strip() in {"flags", "Features"}:
-                return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(values.split())
-    return False
+    return "bf16" if cpu_has_bf16() else "fp32"
 
 
 class Predictor:

@@ -36,6 +36,7 @@ class TrainJob:
         pretrained: local file of weights to start from, or None.
         seed: of everything random.
         precision: fp32, fp16 or bf16.
+        compile: whether to run the backbone as kernels of torch.compile, where that works.
         num_workers: processes per training process that read and transform tiles.
         keep: number of checkpoints to keep.
         checkpoint_interval: iterations between checkpoints, beside those at the end of epochs; 0 for none.
@@ -54,6 +55,7 @@ class TrainJob:
     pretrained: Path | None
     seed: int
     precision: str
+    compile: bool
     num_workers: int
     keep: int
     checkpoint_interval: int

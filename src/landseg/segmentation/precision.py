@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,10 +29,28 @@ def asked_for(config: mmcv.Config) -> Any:
 
 
 def resolve(choice: str, config: mmcv.Config, on_gpu: bool) -> str:
-    """What `--precision` means here: `auto` is what the config says on a GPU, and fp32 on the CPU."""
+    """What `--precision` means here.
+
+    `auto` is fp32 unless the config asks for mixed precision, and then the 16-bit type that the device computes in: the
+    recipe's fp16 on GPUs, bf16 on CPUs that have units for it.
+    """
     if choice != "auto":
         return choice
-    return "fp16" if on_gpu and asked_for(config) is not None else "fp32"
+    if asked_for(config) is None:
+        return "fp32"
+    if on_gpu:
+        return "fp16"
+    return "bf16" if cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU computes in bf16 by itself; torch would emulate it, slowly."""
+    with contextlib.suppress(OSError):
+        for line in cpuinfo.read_text().splitlines():
+            name, _, values = line.partition(":")
+            if name.strip() in {"flags", "Features"}:
+                return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(values.split())
+    return False
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:

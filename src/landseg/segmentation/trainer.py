@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import json
 import logging
@@ -30,6 +31,7 @@ from landseg.segmentation.loader import Batch, Schedule, TileBatches, training_b
 from landseg.segmentation.models import build_model
 from landseg.segmentation.monitor import Monitor, memory_bytes
 from landseg.segmentation.runner import HookRunner, update_from_config
+from landseg.segmentation.speed import Speed, can_compile
 from landseg.segmentation.weights import load_pretrained
 
 # isort: split
@@ -97,6 +99,11 @@ class Trainer:
             precision.losses_in_fp32(self.model)
         if job.eval_split is not None:
             self._predictor()  # refuses what it cannot do now, not after an epoch
+        compiled = job.compile and can_compile(team.device)
+        self.speed = Speed.of(job.precision, team.device, config.get("optimizer"), compiled=compiled)
+        self.model.to(memory_format=self.speed.memory_format)
+        if compiled:
+            self.model.backbone.compile()  # type: ignore[union-attr]
         self.forward = self._wrapped()
         self.scaler, fixed_scale = precision.build_scaler(job.precision, config, team.device)
         self.runner = HookRunner(
@@ -172,7 +179,9 @@ class Trainer:
 
     def _optimizer(self) -> torch.optim.Optimizer:
         try:
-            optimizer: torch.optim.Optimizer = build_optimizer(self.model, self.config.get("optimizer"))
+            optimizer: torch.optim.Optimizer = build_optimizer(
+                self.model, self.speed.optimizer(self.config.get("optimizer"))
+            )
         except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as err:
             raise ConfigError("optimizer", f"mmcv cannot build it: {type(err).__name__}: {err}") from err
         return optimizer
@@ -193,7 +202,8 @@ class Trainer:
     def _iterate(self, batch: Batch) -> None:
         self.monitor.got_batch()
         device, runner = self.team.device, self.runner
-        batch["img"] = batch["img"].to(device, non_blocking=True)
+        images = batch["img"].to(device, non_blocking=True)
+        batch["img"] = images.to(memory_format=self.speed.memory_format)
         batch["gt_semantic_seg"] = batch["gt_semantic_seg"].to(device, non_blocking=True).long()
         runner.data_batch = batch
         runner.call_hook("before_train_iter")
@@ -363,6 +373,7 @@ class Trainer:
             "num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "peak_memory_bytes": memory_bytes(self.team.device),
             "environment": state.environment(self.team.device, self.team.size),
+            "speed": dataclasses.asdict(self.speed),
             "mean": self.dataset.pipeline.mean,
             "std": self.dataset.pipeline.std,
         }
