@@ -18,11 +18,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", choices=there, help=", ".join(there))
     parser.add_argument("--repeats", type=int, metavar="N", help="repetitions that medians are taken of, where it says")
+    parser.add_argument("--only", metavar="CASE", help="one case of several, e.g. a model, where it says")
     args = parser.parse_args(arguments)
     for name in args.names:
         run = importlib.import_module(f"benchmarks.{name}").run
-        given = args.repeats is not None and "repeats" in inspect.signature(run).parameters
-        result = run(repeats=args.repeats) if given else run()
+        known = inspect.signature(run).parameters
+        options = {"repeats": args.repeats, "only": args.only}
+        result = run(**{key: value for key, value in options.items() if value is not None and key in known})
         FOLDER.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"name": name, **result}, indent=1)
         (FOLDER / f"{name}.json").write_text(text + "\n")

@@ -30,6 +30,7 @@ from mmcv.runner import GradientCumulativeOptimizerHook, OptimizerHook
 
 CPU = torch.device("cpu")
 FP16_HOOK = {"optimizer_config": {"type": "Fp16OptimizerHook", "loss_scale": 128.0}}
+WITHOUT_DROPOUT = {"model.decode_head.dropout_ratio": 0.0, "model.auxiliary_head.dropout_ratio": 0.0}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -95,7 +96,7 @@ def test_the_loss_scale_is_the_configs(options: dict[str, Any], scale: float, fi
 @pytest.mark.parametrize("choice", ["bf16", "fp16"])
 @pytest.mark.parametrize("family", ["swin", "resnest"])
 def test_losses_in_16_bits_stay_near_those_in_32(family: str, choice: str, dataset: str, tmp_path: Path) -> None:
-    options = {"model.decode_head.dropout_ratio": 0.0, "model.auxiliary_head.dropout_ratio": 0.0}
+    options = dict(WITHOUT_DROPOUT)
     losses, results = {}, {}
     for name in ("fp32", choice):
         job = make_job(
@@ -126,8 +127,7 @@ def _gradients(root: Path, family: str, dataset: str, accumulate: int) -> dict[s
     """Of the first step, with 6 tiles; nothing depends on the batch (BatchNorm frozen)."""
     path = root / "gradients.pth"
     options: dict[str, Any] = {
-        "model.decode_head.dropout_ratio": 0.0,
-        "model.auxiliary_head.dropout_ratio": 0.0,
+        **WITHOUT_DROPOUT,
         "optimizer.lr": 0.0,
         "lr_config": None,
         "optimizer_config": {"type": "GradientCumulativeOptimizerHook", "cumulative_iters": accumulate},
@@ -228,13 +228,14 @@ def test_layouts() -> None:
 
 
 def test_channels_last_computes_the_same(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What GPUs do, on the CPU: losses differ by rounding."""
+    """What GPUs do, on the CPU: losses differ by rounding. Dropout draws in the order of memory, so it is off."""
     losses = {}
     for name in ("as they are", "channels last"):
         if name == "channels last":
             monkeypatch.setattr(Speed, "memory_format", torch.channels_last)
-        options = {"optimizer.lr": 1e-4, "lr_config": None}
-        job = make_job(tmp_path / name, "resnest", dataset, iterations=6, options=options, eval_split=None)
+        # BatchNorm of two values, in the pooled branches, has their sign alone: that of the last digit, at times.
+        options = {**WITHOUT_DROPOUT, "custom_hooks": [{"type": "FreezeNorms"}], "optimizer.lr": 0.01}
+        job = make_job(tmp_path / name, "resnest", dataset, iterations=4, options=options, eval_split=None)
         train(job, Team())
         losses[name] = _result(job)["curve"]["loss"]
     assert losses["channels last"] == pytest.approx(losses["as they are"], rel=1e-3)

@@ -55,23 +55,30 @@ def _assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 
 @pytest.mark.parametrize(
-    ("family", "options"),
+    ("family", "options", "precision"),
     [
-        ("swin", {"optimizer_config": {"type": "GradientCumulativeOptimizerHook", "cumulative_iters": 3}}),
-        ("resnest", {}),
+        ("swin", {"optimizer_config": {"type": "GradientCumulativeOptimizerHook", "cumulative_iters": 3}}, "fp32"),
+        ("resnest", {}, "fp32"),
+        ("swin", {}, "bf16"),
     ],
 )
-def test_interrupted_in_the_middle_of_an_epoch(family: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_interrupted_in_the_middle_of_an_epoch(
+    family: str, options: dict[str, Any], precision: str, tmp_path: Path
+) -> None:
     dataset = stage(tmp_path, train=7)
-    plain = make_job(tmp_path / "plain", family, dataset, epochs=3, options=options)  # 3 iterations in an epoch
+    plain = make_job(
+        tmp_path / "plain", family, dataset, epochs=3, precision=precision, options=options
+    )  # 3 iterations in an epoch
     train(plain, Team())
     killed = {**options, "custom_hooks": [{"type": "FailAt", "iteration": 5}]}
-    job = make_job(tmp_path / "killed", family, dataset, epochs=3, options=killed, checkpoint_interval=1)
+    job = make_job(
+        tmp_path / "killed", family, dataset, epochs=3, precision=precision, options=killed, checkpoint_interval=1
+    )
     with pytest.raises(KilledError):
         train(job, Team())
     for _ in range(3):  # what a new process would not know
         torch.rand(1)
-    job = make_job(tmp_path / "killed", family, dataset, epochs=3, options=options, num_workers=2)
+    job = make_job(tmp_path / "killed", family, dataset, epochs=3, precision=precision, options=options, num_workers=2)
     train(job, Team())
     _assert_same(_weights(job), _weights(plain))
     assert _curve(job) == _curve(plain)

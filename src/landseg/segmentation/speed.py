@@ -1,4 +1,4 @@
-"""What makes training faster and changes results by rounding alone. What was used is recorded beside the result."""
+"""What makes training faster and changes results by rounding. What was used is recorded beside the result."""
 
 from __future__ import annotations
 

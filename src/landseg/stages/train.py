@@ -92,8 +92,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="auto",
         choices=("auto", "fp32", "fp16", "bf16"),
-        help="of the network; auto: on GPUs what the config says, on the CPU fp32",
+        help="of the network; auto: where the config asks for mixed precision, fp16 on GPUs and bf16 on CPUs that have "
+        "it, else fp32",
     )
+    group.add_argument("--compile", action="store_true", help="try torch.compile, which needs a compiler")
     group.add_argument(
         "--num-workers", type=int, metavar="N", help="processes per GPU that read tiles (default: from the CPUs)"
     )
