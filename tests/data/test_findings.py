@@ -242,8 +242,8 @@ def test_needs_of_later_stages(tmp_path, stage):
 def test_needs_are_counted_from_pixels_and_classes(tmp_path, stage):
     raw = write_raw(tmp_path / "raw", train=1, val=10, test=20, size=250)
     needs = {(need["stage"], need["what"]): need["amount"] for need in stage(raw).checks["needs"]}
-    # 30 tiles x 250 x 250 px at 2.3 to 3.5 bytes; 3 classes of 2 bytes
-    assert needs["export-probs", "storage per model"] == "4.3 MB to 6.6 MB, at most 11.2 MB"
+    # 30 tiles x 250 x 250 px at 1.5 to 6 bytes; 3 classes of 2 bytes
+    assert needs["export-probs", "storage per model"] == "2.8 MB to 11.2 MB, at most 11.2 MB"
     assert needs["average-probs", "storage for label maps, at most"] == "1.9 MB"
     assert needs["export-probs", "local disk for shards"] == "5.9 MB"
 
