@@ -22,7 +22,7 @@ _BATCH = 16
 _PROBS_BYTES_PER_PX = (1.5, 6.0)
 """Stored probabilities (companded, the default): of sharp models, and of such as have hardly been trained.
 
-Measured: 2.3-3.5 for trained models of 9 classes (ADR 0008), 5.5 for a tiny one after 120 steps; 1.6 and 4.0 with 3 classes.
+Measured: with 9 classes 2.3-3.5 for trained models (ADR 0008), 5.5 for a tiny one after 120 steps; 1.6 and 4.0 with 3.
 """
 
 
