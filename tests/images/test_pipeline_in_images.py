@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,27 +49,44 @@ class Demo:
         return ""
 
 
+@pytest.fixture
+def demo() -> Iterator[Callable[..., Demo]]:
+    """Starts demos; those that still run at the end are ended."""
+    started: list[Demo] = []
+
+    def start(root: Path, *options: str) -> Demo:
+        started.append(Demo(root, *options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.terminate()
+        one.process.wait()
+
+
 def scores(root: Path) -> dict[str, Any]:
     summary = json.loads((root / "summary.json").read_text())
     return {name: summary[name] for name in ("models", "ensemble", "num_tiles")}
 
 
 @pytest.mark.timeout(3600)
-def test_interrupted_in_containers_it_ends_with_the_scores_of_the_host(tmp_path: Path) -> None:
+def test_interrupted_in_containers_it_ends_with_the_scores_of_the_host(
+    tmp_path: Path, demo: Callable[..., Demo]
+) -> None:
     here, there = tmp_path / "host", tmp_path / "docker"
-    host = Demo(here)
+    host = demo(here)
 
-    status, said = Demo(there, "--docker").interrupt("stop", "--time=60")
+    status, said = demo(there, "--docker").interrupt("stop", "--time=60")
     assert status == 1, said
     assert "asked to stop; a checkpoint is published" in said
     assert re.search(r"train-\w+ failed with exit status 143", said)
 
-    status, second = Demo(there, "--docker").interrupt("kill")
+    status, second = demo(there, "--docker").interrupt("kill")
     assert status == 1, second
     assert "stage-data: reused" in second
     assert re.search(r"train-\w+ failed with exit status 137", second)
 
-    status, third = Demo(there, "--docker").end()
+    status, third = demo(there, "--docker").end()
     assert status == 0, third
     assert (second + third).count("resuming after") == 2  # once after each interruption
 
