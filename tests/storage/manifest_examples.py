@@ -78,11 +78,16 @@ def probs() -> ProbsManifest:
         dataset_sha256=DIGEST,
         classes=("land", "water"),
         dtype="uint8",
-        tta="none",
+        tta="h",
+        views=("original", "horizontal"),
         precision="fp32",
     )
     shard = ProbsShard(
-        **blob("val/0/c/0").model_dump(), canvas=(4, 4), capacity=8, tiles=(StoredTile(id="a", height=4, width=4),)
+        **blob("val/0/c/0").model_dump(),
+        canvas=(4, 4),
+        capacity=8,
+        tiles=(StoredTile(id="a", height=4, width=4),),
+        views=(blob("val/0/v/0"), blob("val/0/v/1")),
     )
     return ProbsManifest(spec=spec, splits={"val": (shard,)})
 
@@ -108,7 +113,7 @@ MANIFESTS = (dataset, model, probs, labels)
 PATHS = {
     "landseg.dataset": ["tiles-train.jsonl", "tiles-val.jsonl", "../shards/one.tar"],
     "landseg.model": ["model.pth"],
-    "landseg.probs": ["val/0/c/0"],
+    "landseg.probs": ["val/0/c/0", "val/0/v/0", "val/0/v/1"],
     "landseg.labels": ["val.tar", "summary.json", "ranking.csv", "report.html"],
 }
 

@@ -168,7 +168,7 @@ def blobs(value: object) -> Iterator[Blob]:
     """All objects that a document names, wherever they stand in it."""
     if isinstance(value, Blob):
         yield value
-    elif isinstance(value, BaseModel):
+    if isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from blobs(getattr(value, name))
     elif isinstance(value, Mapping):
