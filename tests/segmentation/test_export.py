@@ -205,6 +205,7 @@ sys.exit(status)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_memory_does_not_grow_with_the_number_of_tiles(place: Place, tmp_path: Path) -> None:
     peaks = []
     for count in (50, 500):
