@@ -143,13 +143,17 @@ def _text(storage_uri: str, run_id: str, states: list[StageState]) -> str:
     for state in states:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.modified_s)) if state.modified_s else "-"
         facts = {key: value for key, value in state.facts.items() if key != "summary"}
-        said = ", ".join(
-            f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in facts.items()
-        )
+        said = ", ".join(f"{key} {_shown(value)}" for key, value in facts.items())
         lines += [f"{f'{state.stage} {state.name}':24}{state.state:12}{when:21}{said}".rstrip(), f"    {state.uri}"]
     lines += [f"{f'{stage} {name}':24}not begun" for stage, name in _not_begun(states)]
     scored = [state.facts["summary"] for state in states if "summary" in state.facts]
     return "\n".join([*lines, *(_scores(scored[-1]) if scored else [])])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key} {number:.4g}" for key, number in value.items())
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _not_begun(states: list[StageState]) -> list[tuple[str, str]]:
