@@ -19,7 +19,12 @@ _BATCH = 4
 
 
 def evaluate(
-    predictor: Predictor, staged: StagedDataset, split: Split, team: Team, stopping: Callable[[], bool]
+    predictor: Predictor,
+    staged: StagedDataset,
+    split: Split,
+    tiles: Sequence[Tile],
+    team: Team,
+    stopping: Callable[[], bool],
 ) -> dict[str, float] | None:
     """Score a model on a split.
 
@@ -30,6 +35,7 @@ def evaluate(
         predictor: the model, without test-time augmentation.
         staged: the dataset.
         split: a labelled split.
+        tiles: its tiles.
         team: the processes that share the work.
         stopping: asked between batches; True leaves the work unfinished.
 
@@ -38,23 +44,23 @@ def evaluate(
     """
     schema = staged.manifest.class_schema
     total = np.zeros((schema.num_classes, schema.num_classes), np.int64)
-    mine = list(_batches(staged.tiles(split)))[team.rank :: team.size]
+    mine = list(_batches(tiles))[team.rank :: team.size]
     stopped = False
 
-    def read(tiles: Sequence[Tile]) -> list[list[Planes]]:
-        return [predictor.prepare(staged.read_image(split, tile)) for tile in tiles]
+    def read(batch: Sequence[Tile]) -> list[list[Planes]]:
+        return [predictor.prepare(staged.read_image(split, tile)) for tile in batch]
 
     with ThreadPoolExecutor(1) as pool:  # reads the next batch during the prediction of this one
         coming = pool.submit(read, mine[0]) if mine else None
-        for position, tiles in enumerate(mine):
+        for position, batch in enumerate(mine):
             if stopped := stopping():
                 break
             assert coming is not None
             inputs = coming.result()
             if position + 1 < len(mine):
                 coming = pool.submit(read, mine[position + 1])
-            probs = predictor(inputs, (tiles[0].height, tiles[0].width))
-            for tile, labels in zip(tiles, probs.argmax(1).astype(np.uint8), strict=True):
+            probs = predictor(inputs, (batch[0].height, batch[0].width))
+            for tile, labels in zip(batch, probs.argmax(1).astype(np.uint8), strict=True):
                 truth = staged.read_label(split, tile)
                 total += confusion_matrix(truth, labels, schema.num_classes, schema.ignore_index)
     counts = team.sum(torch.from_numpy(np.append(total.ravel(), int(stopped))).to(team.device)).cpu().numpy()

@@ -83,6 +83,7 @@ class Trainer:
         self.staged = StagedDataset.open(job.dataset, job.cache)
         manifest = self.staged.manifest
         self.dataset = TileBatches(self.staged, job.splits, find_pipeline(config, manifest, job.splits), job.seed)
+        self.eval_tiles = [] if job.eval_split is None else self.staged.tiles(job.eval_split)
         batch_size = tiles_per_batch(config)
         self.schedule = Schedule(len(self.dataset), batch_size, team.size, team.rank, job.seed)
         self.length = Length.of(config, self.schedule.iters_per_epoch)
@@ -262,7 +263,7 @@ class Trainer:
         if any(evaluation["iteration"] == done for evaluation in self.monitor.evaluations):
             return
         self.team.share_buffers(self.model)
-        found = evaluate(self._predictor(), self.staged, split, self.team, lambda: bool(self.stops))
+        found = evaluate(self._predictor(), self.staged, split, self.eval_tiles, self.team, lambda: bool(self.stops))
         self.model.train()
         if found is None:
             self._publish(done)
