@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.turns import Trainee
+from benchmarks.turns import Trainee, write_config
 from landseg.cli import main
+from landseg.segmentation.configs import load_config
 
 FOLDER = Path("build") / "bench" / "resume"
 MODELS = ("swin", "resnest")
@@ -82,16 +83,16 @@ def _start(model: str, out: Path, *, wait_for_checkpoint: bool) -> tuple[float, 
 
 
 def _train(model: str, out: Path) -> int:
-    options = [
-        "custom_hooks=[dict(type='TellStart')]",
-        f"data.train.pipeline.6.size=({SIZE_PX},{SIZE_PX})",  # Pad
-        "data.samples_per_gpu=2",
-    ]
+    # Tiles of their own size, not padded.
+    overrides: dict[str, Any] = {"custom_hooks": [{"type": "TellStart"}]}
+    pipeline = [dict(step) for step in load_config(model).own_size_train_pipeline]
+    overrides["data"] = {"samples_per_gpu": 2, "train": {"pipeline": pipeline}}
+    config = write_config(out / "config.py", model, overrides)
     return main(
         [
-            *("train", "--name", model, "--config", model, "--dataset", str(FOLDER / "dataset.json")),
+            *("train", "--name", model, "--config", str(config), "--dataset", str(FOLDER / "dataset.json")),
             *("--storage-uri", str(out / "run"), "--run-id", "bench", "--output-dir", str(out)),
-            *("--pretrained", "none", "--num-workers", "1", "--checkpoint-interval", "1", "--cfg-options", *options),
+            *("--pretrained", "none", "--num-workers", "1", "--checkpoint-interval", "1"),
         ]
     )
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks import machine
-from benchmarks.turns import Trainee
+from benchmarks.turns import Trainee, write_config
 from landseg.cli import main
 from landseg.data.dataset import StagedDataset
 from landseg.segmentation import precision, state
@@ -77,22 +77,28 @@ def _stage(name: str, tiles: int, size_px: int) -> None:
     assert main(["stage-data", "--source", str(FOLDER / name / "raw"), *where]) == 0
 
 
-def _options(model: str) -> dict[str, Any]:
-    """Overrides of the config: stock mmseg and landseg train by the same one."""
-    return {
-        "custom_hooks": [{"type": "TakeTurns", "priority": "LOWEST"}],
-        "runner": {"type": "IterBasedRunner", "max_iters": ITERATIONS},
-        "checkpoint_config": {"by_epoch": False, "interval": ITERATIONS},
-        "data.samples_per_gpu": BATCH,
-        "data.workers_per_gpu": WORKERS,
-        # From random weights: the warm-up of 1500 iterations would leave nothing to compare.
-        **({"lr_config.warmup_iters": 5} if model == "swin" else {}),
+def _config(model: str, iterations: int, **overrides: Any) -> Path:
+    """The file that stock mmseg and landseg train by."""
+    common = {
+        "runner": {"type": "IterBasedRunner", "max_iters": iterations, "_delete_": True},
+        "checkpoint_config": {"by_epoch": False, "interval": iterations},
     }
+    # From random weights: the warm-up of 1500 iterations would leave nothing to compare.
+    warm_up = {"lr_config": {"warmup_iters": 5}} if model == "swin" else {}
+    return write_config(FOLDER / model / "config.py", model, {**common, **warm_up, **overrides})
+
+
+def _full_config(model: str) -> Path:
+    return _config(
+        model,
+        ITERATIONS,
+        custom_hooks=[{"type": "TakeTurns", "priority": "LOWEST"}],
+        data={"samples_per_gpu": BATCH, "workers_per_gpu": WORKERS},
+    )
 
 
 def _compare(model: str, repeats: int) -> dict[str, Any]:
-    for old in ("run", "scratch"):
-        shutil.rmtree(FOLDER / model / old, ignore_errors=True)
+    shutil.rmtree(FOLDER / model / "ours", ignore_errors=True)  # or it would go on from its checkpoint
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
     cpu_seconds: dict[str, list[float]] = {"ours": [], "peer": []}
     losses: dict[str, list[float]] = {"ours": [], "peer": []}
@@ -133,12 +139,8 @@ def _small_curves(model: str) -> dict[str, Any]:
     curves = {}
     for name, choice, seed in (("fp32", "fp32", 0), (automatic, automatic, 0), ("fp32, another seed", "fp32", 1)):
         out = FOLDER / model / f"small-{choice}-{seed}"
-        options = {
-            "runner": {"type": "IterBasedRunner", "max_iters": SMALL_ITERATIONS},
-            "checkpoint_config": {"by_epoch": False, "interval": SMALL_ITERATIONS},
-            "log_config.interval": 1,
-        }
-        assert main(_arguments(f"{model}_tiny", FOLDER / "small", out, options, choice, seed)) == 0
+        config = _config(f"{model}_tiny", SMALL_ITERATIONS, log_config={"interval": 1})
+        assert main(_arguments(config, FOLDER / "small", out, choice, seed)) == 0
         folder = Path(json.loads((out / "model.json").read_text())["uri"]).parent
         curves[name] = json.loads((folder / "result.json").read_text())["curve"]["loss"]
     means = {name: _means(curve) for name, curve in curves.items()}
@@ -156,20 +158,17 @@ def _means(curve: list[float], parts: int = 12) -> list[float]:
     return [round(statistics.mean(curve[i * size : (i + 1) * size]), 4) for i in range(parts)]
 
 
-def _arguments(
-    config: str, dataset: Path, out: Path, options: dict[str, Any], choice: str = "auto", seed: int = 0
-) -> list[str]:
+def _arguments(config: Path, dataset: Path, out: Path, choice: str = "auto", seed: int = 0) -> list[str]:
     return [
-        *("train", "--name", config, "--config", config, "--dataset", str(dataset / "dataset.json")),
+        *("train", "--name", "model", "--config", str(config), "--dataset", str(dataset / "dataset.json")),
         *("--storage-uri", str(out / "run"), "--run-id", "bench", "--output-dir", str(out)),
         *("--pretrained", "none", "--train-splits", "train,val", "--gpus", str(int(ON_GPU)), "--precision", choice),
         *("--num-workers", str(WORKERS), "--seed", str(seed)),
-        *("--cfg-options", *(f"{key}={value!r}" for key, value in options.items())),
     ]
 
 
 def _train_ours(model: str) -> None:
-    raise SystemExit(main(_arguments(model, FOLDER / "full", FOLDER / model / "ours", _options(model))))
+    raise SystemExit(main(_arguments(_full_config(model), FOLDER / "full", FOLDER / model / "ours")))
 
 
 class _SameTiles(torch.utils.data.Dataset[Any]):
@@ -197,7 +196,7 @@ class _SameTiles(torch.utils.data.Dataset[Any]):
 
 def _train_stock(model: str) -> None:
     staged = StagedDataset.open(str(FOLDER / "full" / "dataset.json"), FOLDER / "cache")
-    config = without_pretrained(fit_config(load_config(model, _options(model)), staged.schema))
+    config = without_pretrained(fit_config(load_config(str(_full_config(model))), staged.schema))
     config.merge_from_dict(
         {
             "gpu_ids": [0],

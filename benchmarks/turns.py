@@ -7,14 +7,15 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-import landseg.segmentation.compat  # noqa: F401  # before mmcv
+import landseg.configs
+import landseg.segmentation.compat  # before mmcv
 
 # isort: split
 from mmcv.runner import HOOKS, Hook
@@ -64,6 +65,15 @@ class TellStart(Hook):  # type: ignore[misc]
 
 def _connect() -> Connection[Any, Any]:
     return Client(os.environ[_ADDRESS], authkey=bytes.fromhex(os.environ[_KEY]))
+
+
+def write_config(path: Path, base: str, overrides: Mapping[str, Any]) -> Path:
+    """A config file on top of a bundled one."""
+    bundled = Path(landseg.configs.__path__[0]) / f"{base}.py"
+    lines = [f"_base_ = {str(bundled)!r}", *(f"{key} = {value!r}" for key, value in overrides.items())]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 class Trainee:
