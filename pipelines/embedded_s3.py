@@ -57,6 +57,11 @@ class EmbeddedS3:
         return f"http://{self.host}:{self.port}"
 
     @property
+    def pid(self) -> int | None:
+        """The server's process; None while it is not running."""
+        return self._server and self._server.pid
+
+    @property
     def env(self) -> dict[str, str]:
         """What boto3 and landseg read from the environment."""
         return {

@@ -114,6 +114,15 @@ def test_a_file_of_unknown_checksum_is_read_until_storage_confirms_it(
     assert not (tmp_path / "again").exists()
 
 
+def test_ranges_of_unknown_checksum_are_read_until_two_reads_agree(s3: S3, proxy: FaultProxy) -> None:
+    content = random.Random(1).randbytes(10_000)
+    storage.put_bytes(f"{s3.uri}/x", content)
+    proxy.faults, proxy.seed = Faults(flip_rate=0.3), 1
+    for offset in range(0, 10_000, 500):
+        assert storage.get_bytes(f"{s3.uri}/x", byte_range=(offset, 500)) == content[offset : offset + 500]
+    assert proxy.counts["answer bit flipped"] > 0
+
+
 def outage_in_mid_work(s3: S3, proxy: FaultProxy, seconds: float, tmp_path: Path, big: Path) -> None:
     storage.put_bytes(f"{s3.uri}/first", b"contact")
     proxy.faults = Faults(latency_s=0.005)

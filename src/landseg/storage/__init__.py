@@ -68,7 +68,7 @@ class _Store(Protocol):
 
     def put_bytes(self, uri: str, data: bytes) -> None: ...
     def put_file(self, uri: str, source: Path) -> None: ...
-    def get_bytes(self, uri: str, byte_range: tuple[int, int] | None) -> bytes: ...
+    def get_bytes(self, uri: str, byte_range: tuple[int, int] | None, *, confirm: bool) -> tuple[bytes, bool]: ...
     def get_file(self, uri: str, target: Path, *, confirm: bool) -> bool: ...
     def checksum(self, uri: str) -> tuple[int, str]: ...
     def stat(self, uri: str) -> ObjectInfo | None: ...
@@ -153,7 +153,10 @@ def put_many(
 
 
 def get_bytes(uri: str, *, byte_range: tuple[int, int] | None = None, sha256: str | None = None) -> bytes:
-    """Read an object, or `byte_range` = (offset, length) of it, and check it where its checksum is known.
+    """Read an object, or `byte_range` = (offset, length) of it, and check it.
+
+    Where no checksum is known, storage's own one must agree; where that says nothing (a range, an encrypted object),
+    the bytes are read until two reads agree.
 
     Raises:
         ObjectNotFoundError: there is none.
@@ -164,13 +167,13 @@ def get_bytes(uri: str, *, byte_range: tuple[int, int] | None = None, sha256: st
     if byte_range is not None and byte_range[1] == 0:
         return b""
 
-    def fetch() -> tuple[bytes, str | None]:
-        data = store.get_bytes(uri, byte_range)
+    def fetch() -> tuple[bytes, bool, str]:
+        data, confirmed = store.get_bytes(uri, byte_range, confirm=sha256 is None)
         if byte_range is not None and len(data) != byte_range[1]:
             raise DamagedObjectError(
                 uri, f"expected {byte_range[1]} bytes at offset {byte_range[0]}, found {len(data)}"
             )
-        return data, sha256 and sha256_hex(data)
+        return data, confirmed, "" if confirmed else sha256_hex(data)
 
     return _intact(uri, sha256, fetch)
 
@@ -184,14 +187,11 @@ def get_file(uri: str, target: Path, *, sha256: str | None = None) -> None:
     store = _store(uri)
     with local.errors(str(target)), local.atomic(target) as partial:
 
-        def fetch() -> tuple[bool, str]:
+        def fetch() -> tuple[None, bool, str]:
             confirmed = store.get_file(uri, partial, confirm=sha256 is None)
-            return confirmed, "" if confirmed else file_sha256(partial)
+            return None, confirmed, "" if confirmed else file_sha256(partial)
 
-        if sha256 is None:
-            _repeatable(uri, fetch)
-        else:
-            _intact(uri, sha256, fetch)
+        _intact(uri, sha256, fetch)
 
 
 def get_many(
@@ -231,32 +231,31 @@ def check(uri: str, *, size_bytes: int, sha256: str) -> None:
         raise ObjectNotFoundError(uri, "no such object")
     if present.size_bytes != size_bytes:
         raise DamagedObjectError(uri, f"expected {size_bytes} bytes, found {present.size_bytes}")
-    _intact(uri, sha256, lambda: store.checksum(uri))
+    _intact(uri, sha256, lambda: (None, False, store.checksum(uri)[1]))
 
 
-def _intact(uri: str, expected: str | None, fetch: Callable[[], tuple[T, str | None]]) -> T:
-    """Fetch until the checksum is right. The same wrong bytes twice are the object's own: it is damaged at rest."""
-    seen: set[str | None] = set()
+def _intact(uri: str, expected: str | None, fetch: Callable[[], tuple[T, bool, str]]) -> T:
+    """Fetch until the bytes are right.
+
+    Bits do not flip twice in the same way. So where a checksum is known, the same wrong bytes twice are the object's
+    own: it is damaged at rest. Where none is known, the same bytes twice are right.
+
+    Args:
+        uri: the object.
+        expected: its SHA-256, where that is known.
+        fetch: returns a result, whether storage confirms the bytes, and where it does not, their SHA-256.
+    """
+    seen: set[str] = set()
     while True:
-        result, found = fetch()
-        if found == expected or expected is None:
+        result, confirmed, found = fetch()
+        if confirmed or found == expected or (expected is None and found in seen):
             return result
+        if expected is None and len(seen) == _FETCHES:
+            raise DamagedObjectError(uri, "other bytes came each time it was read", "check the network")
         if found in seen or len(seen) == _FETCHES:
             raise DamagedObjectError(
                 uri, f"expected bytes with sha256 {expected}, found {found}", "the object is damaged"
             )
-        seen.add(found)
-
-
-def _repeatable(uri: str, fetch: Callable[[], tuple[bool, str]]) -> None:
-    """Fetch until the bytes are confirmed or come a second time: bits do not flip twice in the same way."""
-    seen: set[str] = set()
-    while True:
-        confirmed, found = fetch()
-        if confirmed or found in seen:
-            return
-        if len(seen) == _FETCHES:
-            raise DamagedObjectError(uri, "other bytes came each time it was read", "check the network")
         seen.add(found)
 
 

@@ -52,13 +52,13 @@ def put_file(uri: str, source: Path) -> None:
         shutil.copyfile(source, partial)
 
 
-def get_bytes(uri: str, byte_range: tuple[int, int] | None) -> bytes:
-    """Read a file or (offset, length) of it."""
+def get_bytes(uri: str, byte_range: tuple[int, int] | None, *, confirm: bool) -> tuple[bytes, bool]:
+    """Read a file or (offset, length) of it; the file system vouches for the bytes."""
     with errors(uri), Path(uri).open("rb") as reader:
         if byte_range is None:
-            return reader.read()
+            return reader.read(), confirm
         reader.seek(byte_range[0])
-        return reader.read(byte_range[1])
+        return reader.read(byte_range[1]), confirm
 
 
 def get_file(uri: str, target: Path, *, confirm: bool) -> bool:

@@ -90,31 +90,29 @@ def _put_parts(uri: str, source: Path, size: int) -> None:
         raise
 
 
-def get_bytes(uri: str, byte_range: tuple[int, int] | None) -> bytes:
+def get_bytes(uri: str, byte_range: tuple[int, int] | None, *, confirm: bool) -> tuple[bytes, bool]:
     """Read an object or (offset, length) of it.
 
-    A whole object is compared with its ETag, which is the MD5 of its bytes except on encrypted and on multipart
-    objects; so bytes that disagree are read once more, and the same bytes twice are right.
+    Returns:
+        The bytes, and whether the object's ETag confirms them: that of a whole object, unless it is encrypted or was
+        uploaded in parts; False where that is not asked for.
     """
     where = _where(uri)
     if byte_range is not None:
         where["Range"] = f"bytes={byte_range[0]}-{byte_range[0] + byte_range[1] - 1}"
-    doubted: list[bytes] = []
 
-    def read(client: Any) -> bytes:
+    def read(client: Any) -> tuple[bytes, bool]:
         answer = client.get_object(**where)
         data: bytes = answer["Body"].read()
-        md5 = hashlib.md5(data, usedforsecurity=False).digest()
-        if byte_range is None and md5.hex() != answer["ETag"].strip('"') and md5 not in doubted:
-            doubted.append(md5)
-            raise TransientError(StorageError(uri, "bytes were damaged on their way"))
-        return data
+        if not confirm or byte_range is not None:
+            return data, False
+        return data, hashlib.md5(data, usedforsecurity=False).hexdigest() == answer["ETag"].strip('"')
 
     try:
         return request(uri, read)
     except StorageError as err:
         if code(err) == "InvalidRange":  # it begins behind the end
-            return b""
+            return b"", False
         raise
 
 
