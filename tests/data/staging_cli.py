@@ -64,6 +64,6 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
         and not path.name.startswith(".")
-        and path.parent.name != "by-name"
+        and path.parent.name not in ("by-name", "costs")
         and path.name != "arguments.json"
     }

@@ -1,5 +1,8 @@
 """A small staged dataset and made-up models on it."""
 
+import json
+import re
+
 import numpy as np
 
 from landseg.cli import main
@@ -18,6 +21,26 @@ def stage(root, **options):
         main(["stage-data", "--source", str(root / "raw"), "--storage-uri", str(root), "--output-dir", str(root)]) == 0
     )
     return str(root / "dataset.json")
+
+
+def published_objects(folder):
+    """What a run has published, by path below `folder`, less what depends on time.
+
+    That is the records of costs, the section of the report that shows them, and the report's checksum in the manifest.
+    """
+    found = {}
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
+        if not path.is_file() or "costs" in path.parts or path.suffix == ".partial":
+            continue
+        data = path.read_bytes()
+        if path.name == "report.html":
+            data = re.sub(rb'<section id="cost".*?</section>', b"", data, flags=re.S)
+        if path.name == "manifest.json":
+            manifest = json.loads(data)
+            data = json.dumps({key: value for key, value in manifest.items() if key != "report"}).encode()
+        found[name] = data
+    return found
 
 
 def open_dataset(ref, tmp_path):

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from ensembles import export, made_up_probs, made_up_views, open_dataset, stage
+from ensembles import export, made_up_probs, made_up_views, open_dataset, published_objects, stage
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -57,9 +58,14 @@ def published(root):
 
 
 def objects(root, run_id="r"):
-    """Published objects by name, without the folder, the parts and what is written before the work."""
-    files = (path for path in (root / "runs" / run_id).rglob("*") if path.is_file() and "parts" not in path.parts)
-    return {path.name: path.read_bytes() for path in files if path.name not in ("arguments.json", "identity.json")}
+    """Published objects by name, without the folder, the parts, and what is written before the work begins."""
+    return named(root / "runs" / run_id)
+
+
+def named(folder):
+    found = {Path(name): data for name, data in published_objects(folder).items()}
+    early = ("arguments.json", "identity.json")
+    return {path.name: data for path, data in found.items() if "parts" not in path.parts and path.name not in early}
 
 
 def label_maps(labels, split):
@@ -615,4 +621,17 @@ def test_works_on_s3(staged, exported, s3, tmp_path):
     )
     average(staged, refs, tmp_path / "local")
     assert list((tmp_path / "scratch").iterdir()) == []
-    assert objects(s3.folder) == objects(tmp_path / "local")
+    assert named(s3.folder) == objects(tmp_path / "local")
+
+
+def test_the_report_adds_up_what_attempts_have_cost(staged, exported, tmp_path):
+    for worker in (2, 1):
+        assert average(staged, [exported["swin"]], tmp_path, "--worker", f"{worker}/2") == 0
+    folder = Path(storage.parent(published(tmp_path).uri))
+    seconds = sorted(json.loads(path.read_text())["seconds"] for path in (folder / "costs").iterdir())
+    assert len(seconds) == 2 and seconds[0] > 0
+    shown = dict(
+        re.findall(r'data-metric="seconds\.([\w-]+)" data-value="([\d.]+)"', (folder / "report.html").read_text())
+    )
+    assert shown.keys() == {"stage-data", "average-probs"}  # the made-up models cost nothing
+    assert seconds[0] < float(shown["average-probs"]) <= sum(seconds)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ensembles import export, open_dataset, stage
+from ensembles import export, open_dataset, published_objects, stage
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ EXPORT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from ensembles import export, open_dataset
+from ensembles import export, open_dataset, published_objects
 folder, staged, cache = sys.argv[2:]
 export(folder, open_dataset(staged, Path(cache)), "swin")
 """
@@ -61,19 +61,13 @@ def count_files(folder):
     return sum(1 for path in folder.rglob("*") if path.is_file())
 
 
-def files(folder):
-    """All objects by name; what killed writers left half-written has its own kind of name."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".partial")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
 def test_a_writer_killed_at_random_writes_the_same_bytes(staged, tmp_path):
     rng = random.Random(0)
     command = [sys.executable, "-c", EXPORT, str(TESTS)]
     where = [staged, str(tmp_path / "cache")]
     subprocess.run([*command, str(tmp_path / "calm"), *where], check=True)
     assert run_killed([*command, str(tmp_path / "killed"), *where], tmp_path / "killed", rng)
-    assert files(tmp_path / "killed") == files(tmp_path / "calm")
+    assert published_objects(tmp_path / "killed") == published_objects(tmp_path / "calm")
 
 
 @pytest.mark.parametrize("flags", [(), ("--weights", "auto", "--layers", "entropy")], ids=["equal", "auto"])
@@ -85,7 +79,7 @@ def test_an_average_killed_at_random_ends_with_the_same_bytes(staged, tmp_path, 
     command = [sys.executable, "-m", "landseg", "average-probs", *common, "--storage-uri"]
     subprocess.run([*command, str(tmp_path / "calm")], check=True, capture_output=True)
     assert run_killed([*command, str(tmp_path / "killed")], tmp_path / "killed", rng)
-    assert files(tmp_path / "killed") == files(tmp_path / "calm")
+    assert published_objects(tmp_path / "killed") == published_objects(tmp_path / "calm")
 
 
 def test_workers_killed_at_random_end_with_the_same_bytes(staged, tmp_path):
@@ -97,7 +91,7 @@ def test_workers_killed_at_random_end_with_the_same_bytes(staged, tmp_path):
     several = [*command, "--storage-uri", str(tmp_path / "several"), "--worker"]
     for worker in (2, 3, 1):
         run_killed([*several, f"{worker}/3"], tmp_path / "several", rng, most_objects=6)
-    assert files(tmp_path / "several") == files(tmp_path / "one")
+    assert published_objects(tmp_path / "several") == published_objects(tmp_path / "one")
 
 
 def peak_kib(root, staged, refs, num_workers):

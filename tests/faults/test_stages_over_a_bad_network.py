@@ -61,7 +61,8 @@ class Run:
         for info in storage.list_objects(self.root):
             name = re.sub(r"/[0-9a-f]{12}/", "/", info.uri.removeprefix(self.root))
             if re.search(
-                r"^/datasets/(?!by-name|.*arguments)|/model\.pth$|/probs/c/|/labels-\w+\.tar$|/summary\.json$", name
+                r"^/datasets/(?!by-name|.*arguments|.*costs)|/model\.pth$|/probs/c/|/labels-\w+\.tar$|/summary\.json$",
+                name,
             ):
                 found[name] = hashlib.sha256(storage.get_bytes(info.uri)).hexdigest()
         return found

@@ -17,11 +17,11 @@ def stage(source: str, storage_uri: str) -> None:
 
 
 def contents(root: str) -> dict[str, bytes]:
-    """All but the notes of which dataset came last."""
+    """All but the notes of which dataset came last, and of the time it took."""
     return {
         info.uri.removeprefix(root): storage.get_bytes(info.uri)
         for info in storage.list_objects(root)
-        if "/by-name/" not in info.uri
+        if "/by-name/" not in info.uri and "/costs/" not in info.uri
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -126,6 +127,17 @@ def test_any_number_of_workers_writes_the_same_bytes(finished: Finished, s3_serv
 
 def files(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.is_file()]
+
+
+def test_the_report_says_what_every_step_took_and_how_models_were_trained(finished: Finished) -> None:
+    report = Path(finished.output("average-probs", "report").path).read_text()
+    seconds = dict(re.findall(r'data-metric="seconds\.([\w-]+)" data-value="([\d.]+)"', report))
+    models = [f"{stage}-{model}" for stage in ("train", "export-probs") for model in ("swin", "resnest")]
+    assert seconds.keys() == {"stage-data", *models, "average-probs"}
+    taken = {run.name: run.seconds for run in finished.runs}
+    assert all(0 < float(seconds[name]) <= taken[name] for name in ("stage-data", "train-swin", "average-probs"))
+    assert report.count("EncoderDecoder") >= 2  # the resolved configs
+    assert "torch version" in report
 
 
 def test_scores_reach_the_ui(finished: Finished) -> None:

@@ -95,7 +95,11 @@ class Place:
 
     def files(self, run_id: str) -> dict[str, bytes]:
         folder = self.store / "runs" / run_id
-        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+        return {
+            str(p.relative_to(folder)): p.read_bytes()
+            for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.parent.name != "costs"
+        }
 
 
 @pytest.fixture(scope="module")

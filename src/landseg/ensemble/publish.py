@@ -33,7 +33,7 @@ class Outcome:
 
 
 def publish(job: Job, report: Callable[[Outcome], str]) -> storage.Loaded[LabelsManifest]:
-    """Write everything, the manifest last. Nothing in it depends on time, place or the number of workers.
+    """Write everything, the manifest last. Nothing but the times in the report depends on time, place or workers.
 
     Args:
         job: the ensemble; all its parts are finished. They are read one after the other: of many tiles, all that was

@@ -112,6 +112,11 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def num_gpus() -> int:
+    """GPUs that predicting uses: one, or none where there is none."""
+    return int(default_device().type == "cuda")
+
+
 def resolve_precision(choice: str) -> Precision:
     """What `--precision auto` means here: the smallest type that the device computes in without emulation."""
     if choice != "auto":

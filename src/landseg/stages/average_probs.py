@@ -21,6 +21,7 @@ from landseg.ensemble.parts import LAYERS, Job
 from landseg.ensemble.publish import publish
 from landseg.errors import ConfigError
 from landseg.progress import Progress
+from landseg.stages import costs
 from landseg.stages.average_report import render_report
 from landseg.stages.common import (
     StageContext,
@@ -125,13 +126,19 @@ def run(args: argparse.Namespace) -> None:
         labels = finished(LabelsManifest, job.folder)
         if labels is None:
             shares = [job.shards[i::num_workers] for i in range(num_workers)]
-            _average(job, shares.pop(worker - 1), num_threads)
+            try:
+                _average(job, shares.pop(worker - 1), num_threads)
+            except BaseException:
+                costs.record(folder, context.seconds)
+                raise
             others = [shard for share in shares for shard in share]
             left = sum(storage.parallel(lambda shard: job.finished(shard) is None, others))
             if left:
                 _log.info("%d shards are left to other workers", left)
+                costs.record(folder, context.seconds)
                 return
-            labels = publish(job, lambda outcome: render_report(outcome, context.run_id, num_threads))
+            labels = publish(job, lambda outcome: render_report(outcome, context, num_threads))
+            costs.record(folder, context.seconds)
         _write_outputs(context, labels)
         if args.png_dir is not None:
             _write_pngs(labels, dataset, args.png_dir, context.scratch)

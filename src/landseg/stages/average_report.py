@@ -14,17 +14,19 @@ from landseg.ensemble.summary import Scored, Scoring, SplitResult, scored_split
 from landseg.report import ensemble as ensemble_page
 from landseg.report.ground import pixel_area_m2
 from landseg.report.pictures import shrink
+from landseg.stages.common import StageContext
+from landseg.stages.costs import costs, model_of
 
 _GALLERY_TILES = 6
 """Of each of the report's three galleries."""
 
 
-def render_report(outcome: Outcome, run_id: str, num_threads: int) -> str:
+def render_report(outcome: Outcome, context: StageContext, num_threads: int) -> str:
     """Draw the ensemble report.
 
     Args:
         outcome: what averaging found.
-        run_id: the run's name.
+        context: of averaging.
         num_threads: threads that read and draw the gallery's tiles.
 
     Returns:
@@ -45,7 +47,7 @@ def render_report(outcome: Outcome, run_id: str, num_threads: int) -> str:
 
     return ensemble_page.render(
         ensemble_page.EnsembleReport(
-            run_id=run_id,
+            run_id=context.run_id,
             dataset=job.dataset.manifest.name,
             classes=schema.classes,
             palette=schema.palette,
@@ -69,7 +71,7 @@ def render_report(outcome: Outcome, run_id: str, num_threads: int) -> str:
             disagreeing=gallery(disagreeing),
             worst=gallery(worst),
             best=gallery(best),
-            costs=tuple(_costs(job)),
+            costs=tuple(costs(job, context.seconds)),
             provenance=_provenance(job),
             warnings=_warnings(job.fit),
         )
@@ -118,14 +120,6 @@ def _class_areas(job: Job, result: SplitResult, several: bool) -> ensemble_page.
     )
 
 
-def _costs(job: Job) -> Iterator[ensemble_page.StageCost]:
-    shards = [shard for info in job.dataset.manifest.splits.values() for shard in info.shards]
-    yield ensemble_page.StageCost("stage-data", None, size_bytes=sum(shard.size_bytes for shard in shards))
-    for member in job.members:
-        size = sum(shard.size_bytes for split in member.reader.manifest.splits.values() for shard in split)
-        yield ensemble_page.StageCost(f"export-probs-{member.name}", None, size_bytes=size)
-
-
 def _warnings(fitted: Fit | None) -> tuple[str, ...]:
     if fitted is None:
         return ()
@@ -155,5 +149,11 @@ def _provenance(job: Job) -> dict[str, dict[str, object]]:
             "views": spec.tta,
             "precision": spec.precision,
         }
+        if model := model_of(storage.parent(member.reader.uri), spec.model_sha256):
+            sections[f"Training of {member.name}"] = {
+                **{key: fact for key, fact in model.parameters.items() if key != "dataset_sha256"},
+                **{f"{package} version": version for package, version in model.versions.items()},
+                "config": model.config,
+            }
     sections["Versions"] = {"landseg": __version__}
     return sections

@@ -9,8 +9,9 @@ import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -68,6 +69,7 @@ class StageContext:
         outputs: where reports, metrics and references go.
         inputs: input artifacts by name, where KFP passed them.
         scratch: a local folder that is removed when the stage ends.
+        started: `time.monotonic()` of its begin.
     """
 
     stage: str
@@ -76,6 +78,12 @@ class StageContext:
     outputs: Outputs
     inputs: dict[str, list[dict[str, Any]]]
     scratch: Path
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since the stage began."""
+        return time.monotonic() - self.started
 
     def folder(self, name: str, identity: dict[str, Any]) -> str:
         """The stage's folder: `<root>/runs/<run>/<stage>[/<name>]/<identity>`.

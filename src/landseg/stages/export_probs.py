@@ -15,6 +15,7 @@ from landseg.ensemble.store import ProbsWriter
 from landseg.errors import ConfigError, ContractError
 from landseg.progress import Progress
 from landseg.segmentation.trained import TrainedModel, open_model
+from landseg.stages import costs
 from landseg.stages.common import (
     StageContext,
     add_common_arguments,
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
     if args.views == "each" and args.tta == "none":
         raise ConfigError("--views each", "expected --tta h or hv with it, found none", "a single view is its own mean")
     with stage_context("export-probs", args) as context:
-        from landseg.segmentation.inference import resolve_precision
+        from landseg.segmentation.inference import num_gpus, resolve_precision
 
         staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         model = open_model(context.reference("model", args.model), context.scratch)
@@ -120,7 +121,10 @@ def run(args: argparse.Namespace) -> None:
             asked = {"splits": ",".join(tiles), "tta": spec.tta, "dtype": spec.dtype}
             record_arguments(folder, {"dataset_uri": staged.uri, "model_uri": model.uri, **asked})
             writer = ProbsWriter(folder, spec, tiles)
-            _export(args, context, model, staged, writer, worker, num_workers)
+            try:
+                _export(args, context, model, staged, writer, worker, num_workers)
+            finally:
+                costs.record(folder, context.seconds, num_gpus())
             probs = writer.publish()
         if probs is None:
             _log.info("shards are missing that are left to other workers")

@@ -15,6 +15,7 @@ from landseg.data.workers import num_cpus
 from landseg.errors import ConfigError
 from landseg.report.data import DataReport, render
 from landseg.report.staged import as_json, data_report, gigabytes
+from landseg.stages import costs
 from landseg.stages.common import StageContext, add_common_arguments, record_arguments, stage_context
 
 HELP = "check raw tiles and pack them into indexed shards in object storage"
@@ -79,8 +80,11 @@ def run(args: argparse.Namespace) -> None:
         if staged.loaded is None:
             _keep(context, report.name, page, checks)
             raise staged.problems.summary(source.uri)
+        folder = storage.parent(staged.loaded.uri)
+        if not costs.recorded(folder):  # one that was staged before cost what it cost then
+            costs.record(folder, context.seconds)
         asked = {"source": args.source, "on_bad_tile": args.on_bad_tile, "max_bad": args.max_bad}
-        record_arguments(storage.parent(staged.loaded.uri), asked)
+        record_arguments(folder, asked)
         _publish(context, staged)
 
 
