@@ -59,7 +59,7 @@ class EmbeddedS3:
     @property
     def pid(self) -> int | None:
         """The server's process; None while it is not running."""
-        return self._server and self._server.pid
+        return None if self._server is None else self._server.pid
 
     @property
     def env(self) -> dict[str, str]:
