@@ -73,12 +73,12 @@ class Compiled:
     def dags(self) -> Iterator[tuple[str, Any]]:
         """Every component that is a DAG, the root first."""
         yield "root", self.spec.root
-        yield from ((name, item) for name, item in self.spec.components.items() if item.HasField("dag"))
+        yield from ((name, item) for name, item in sorted(self.spec.components.items()) if item.HasField("dag"))
 
     def tasks(self) -> Iterator[tuple[str, Any, str, Any, Any]]:
         """Every task: name and component of its DAG, its name, itself, its component."""
         for dag_name, dag in self.dags():
-            for name, task in dag.dag.tasks.items():
+            for name, task in sorted(dag.dag.tasks.items()):  # protobuf's maps have no order
                 yield dag_name, dag, name, task, self.spec.components[task.component_ref.name]
 
     def origins(self, dag_name: str, parameter: str) -> set[str]:
