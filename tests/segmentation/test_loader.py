@@ -13,6 +13,7 @@ from training_data import stage, write_raw
 
 from landseg.cli import main
 from landseg.data.dataset import StagedDataset
+from landseg.errors import DataError
 from landseg.segmentation import transforms
 from landseg.segmentation.loader import Schedule, TileBatches, training_batches
 
@@ -53,6 +54,19 @@ def test_workers_change_nothing(
         assert found["img"].is_contiguous()
         count += 1
     assert count == stop - 2
+
+
+def test_sizes_that_no_batch_can_hold_are_refused_before_training(staged: StagedDataset) -> None:
+    def sized(*steps: dict[str, Any]) -> TileBatches:
+        return TileBatches(staged, ("train", "val"), transforms.build_pipeline((*STEPS, *steps), MEAN, STD), seed=5)
+
+    mixed = sized()  # val's tiles have two sizes
+    mixed.check_sizes(batch_size=1)
+    with pytest.raises(DataError, match="tile val01: expected at most 32x32 px"):
+        mixed.check_sizes(batch_size=2)
+    sized({"type": "Pad", "size": (40, 32)}).check_sizes(batch_size=2)
+    with pytest.raises(DataError, match=r"tile val01: expected at most 36x36 px.*found 40x32"):
+        sized({"type": "Pad", "size": (36, 36)}).check_sizes(batch_size=1)
 
 
 def test_two_processes_share_the_batches_of_one(staged: StagedDataset) -> None:

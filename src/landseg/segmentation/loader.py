@@ -94,6 +94,20 @@ class TileBatches:
     def __len__(self) -> int:
         return len(self.tiles)
 
+    def check_sizes(self, batch_size: int) -> None:
+        """Refuse tiles that no batch could hold, before training starts rather than in the middle of it.
+
+        Steps of mmseg's may crop to one size, so what they make is looked at when it is made.
+
+        Raises:
+            DataError: a tile is larger than the config's size, or tiles differ in size and nothing pads them.
+        """
+        if self.pipeline.mmseg_steps or (self.pipeline.size is None and batch_size == 1):
+            return
+        size = self.pipeline.size
+        for _, tile in self.tiles:
+            size = target_size(self.pipeline, size, (tile.height, tile.width), tile.id)
+
     @property
     def largest_size(self) -> tuple[int, int]:
         """(height, width) that no sample exceeds, where no step of mmseg's makes larger ones."""

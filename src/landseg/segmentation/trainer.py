@@ -85,6 +85,7 @@ class Trainer:
         self.dataset = TileBatches(self.staged, job.splits, find_pipeline(config, manifest, job.splits), job.seed)
         self.eval_tiles = [] if job.eval_split is None else self.staged.tiles(job.eval_split)
         batch_size = tiles_per_batch(config)
+        self.dataset.check_sizes(batch_size)
         self.schedule = Schedule(len(self.dataset), batch_size, team.size, team.rank, job.seed)
         self.length = Length.of(config, self.schedule.iters_per_epoch)
         state.seed_everything(job.seed, job.deterministic, bool(config.get("cudnn_benchmark", False)))
