@@ -283,3 +283,15 @@ def test_compiled_kernels_compute_the_same(dataset: str, tmp_path: Path, caplog:
     if not _result(job)["speed"]["compiled"]:
         pytest.skip(caplog.text)
     assert losses[True] == pytest.approx(losses[False], rel=1e-3)
+
+
+def test_evaluation_in_bf16_leaves_the_model_that_trains_alone(dataset: str, tmp_path: Path) -> None:
+    """Export computes UPerHead in another way; a model that goes on training must not."""
+    weights = []
+    for name, interval in (("once", 1000), ("often", 2)):
+        options = {"evaluation.interval": interval}
+        job = make_job(tmp_path / name, "swin", dataset, iterations=6, options=options, precision="bf16")
+        train(job, Team(device=CPU))
+        weights.append(_weights(job))
+        assert len(_result(job)["evaluations"]) == 6 // interval + bool(6 % interval)
+    assert all(torch.equal(one, weights[1][name]) for name, one in weights[0].items())

@@ -161,8 +161,6 @@ class Predictor:
         self._views = [(_FLIPPED_AXES[view], weight) for view, weight in zip(VIEWS[tta], _WEIGHTS[tta], strict=True)]
         self._precision = precision
         self._device = device
-        if precision != "fp32":
-            fuse_late(self._model, DTYPES[precision])
 
     def prepare(self, image: Image) -> list[Planes]:
         """Resize to the test scales and normalise; may run in any thread.
@@ -271,7 +269,11 @@ def load_predictor(
     """
     config = parse_config(trained.config, f"config of {trained.uri}")
     model = load_model(config, schema, checkpoint)
-    return Predictor(model, config, trained.mean, trained.std, tta=tta, precision=precision, device=default_device())
+    device = default_device()
+    predictor = Predictor(model, config, trained.mean, trained.std, tta=tta, precision=precision, device=device)
+    if precision != "fp32":
+        fuse_late(model, DTYPES[precision])  # not in a Predictor, whose model may go on training
+    return predictor
 
 
 def find_normalize(config: mmcv.Config, where: object) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -240,10 +240,12 @@ def _datasets(
     ids = tuple(sorted(Path(folder).name for folder in going))
     pointers = [uri for uri in objects if storage.parent(uri) == f"{base}/by-name" and _points_to(uri, ids)]
     first = [*pointers, *(storage.join(folder, "manifest.json") for folder in going)]
-    rest = [uri for uri in objects if storage.parent(uri) in going and not uri.endswith("/manifest.json")]
+    rest = []
     for uri, info in objects.items():
-        folder = storage.parent(uri)
-        if folder == f"{base}/shards":
+        folder = storage.join(base, uri.removeprefix(f"{base}/").split("/")[0])
+        if folder in going:
+            abandoned = not uri.endswith("/manifest.json")
+        elif folder == f"{base}/shards":
             abandoned = uri not in named[False] and (uri in named[True] or info.modified_s <= before)
         else:
             whole = f"{folder}/manifest.json" in objects or folder in {f"{base}/by-name", f"{base}/refused"}
