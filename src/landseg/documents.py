@@ -81,6 +81,7 @@ class Document(Model):
                 f"version {obj.get('version')!r} of {expected!r} is not known, expected version {cls.VERSION}",
                 "use the landseg release that wrote it",
             )
+        del obj  # a long list of tiles need not be in memory twice
         return validate(cls, data, where)
 
     def to_bytes(self) -> bytes:

@@ -85,6 +85,8 @@ def test_sigterm_ends_it_in_order(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, said
-    assert said.splitlines()[-1] == "landseg stage-data: terminated"
-    assert not list(scratch.iterdir())
+    # Where it is caught while workers start, multiprocessing may add a warning of its own, or leave an empty folder.
+    assert "landseg stage-data: terminated" in said.splitlines(), said
+    assert "Traceback" not in said
+    assert not list(scratch.glob("landseg-*"))
     assert not list(store.glob("datasets/*/manifest.json"))

@@ -7,6 +7,7 @@ import numpy as np
 
 from landseg.cli import main
 from landseg.data.dataset import StagedDataset
+from landseg.data.index import TileIndex
 from landseg.documents import sha256_hex
 from landseg.ensemble.manifest import ProbsSpec
 from landseg.ensemble.store import ProbsWriter
@@ -57,6 +58,12 @@ def made_up_probs(dataset, split, tile, model, skill=2.0):
         logits += skill * (dataset.read_label(split, tile) == np.arange(num_classes)[:, None, None])
     raised = np.exp(logits)
     return (raised / raised.sum(axis=0)).astype(np.float32)
+
+
+def write_index(path, split, tiles):
+    """An index of tiles, as a dataset has one of each split."""
+    path.write_text("".join(tile.model_dump_json() + "\n" for tile in tiles))
+    return TileIndex(path, str(path), split)
 
 
 def make_spec(dataset, model, **changes):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from ensembles import export, made_up_probs, made_up_views, open_dataset, published_objects, stage
+from ensembles import export, made_up_probs, made_up_views, open_dataset, published_objects, stage, write_index
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,7 +18,7 @@ from landseg import storage
 from landseg.cli import main
 from landseg.documents import Reference
 from landseg.ensemble.average import Average, disagreement, entropy, subsets
-from landseg.ensemble.bootstrap import area_scores, interval, resample
+from landseg.ensemble.bootstrap import Resampling, area_scores, interval, resample
 from landseg.ensemble.codec import DTYPES, dequantize, quantize
 from landseg.ensemble.manifest import VIEWS, LabelsManifest
 from landseg.ensemble.members import Member, affordable_threads, open_members
@@ -153,6 +153,11 @@ def test_bootstrap_scores_are_those_of_the_metrics(dataset):
     low, high = interval(area_scores(drawn, "abc")["mIoU"])
     assert low < expected["mIoU"] < high
     assert resample(areas[:1]) is None
+    blocks = Resampling([3, 0, 5])
+    for number, block in ((2, areas[3:]), (1, areas[:0]), (0, areas[:3])):
+        blocks.add(number, block)
+    np.testing.assert_allclose(blocks.sums.mean(axis=0), areas.sum(axis=0), rtol=0.1, atol=1)
+    assert (blocks.sums[:, 1:].sum() > 0) and not blocks.sums[:, :, 2].any()
     assert interval(np.array([np.nan])) is None
 
 
@@ -312,6 +317,7 @@ def test_goes_on_after_the_last_finished_part(staged, exported, tmp_path):
     parts[0].unlink()  # killed between the label maps and the record
     parts[1].with_name(f"labels-{parts[1].stem}.tar").write_bytes(b"half")
     kept = parts[2].stat().st_mtime_ns
+    parts[3].write_bytes(parts[3].read_bytes().replace(b'"entropy":0.', b'"entropy":0.0', 1))
     average(staged, refs, tmp_path)
     assert objects(tmp_path) == expected
     assert parts[2].stat().st_mtime_ns == kept
@@ -453,7 +459,7 @@ def test_tiles_of_all_sizes(staged, dataset, tmp_path):
         str(tmp_path / "job"),
         dataset,
         (Member(ProbsReader.open(ref), 1.0),),
-        {"test": {tile.id: tile for tile in tiles("test")}},
+        {"test": write_index(tmp_path / "tiles.jsonl", dataset.manifest.splits["test"], tiles("test"))},
         tmp_path,
     )
     parts = [job.process(shard) for shard in job.shards]
@@ -462,7 +468,7 @@ def test_tiles_of_all_sizes(staged, dataset, tmp_path):
         sizes = {info.name: Image.open(tar.extractfile(info)).size for info in tar}
     assert sizes == {f"{tile.id}.png": (tile.width, tile.height) for tile in tiles("test")}
     assert list(sizes) == sorted(sizes)
-    assert combine("test", parts).tile_ids == [tile.id for tile in tiles("test")]
+    assert combine("test", len(parts), parts.__getitem__).tile_ids == [tile.id for tile in tiles("test")]
 
 
 def test_threads_are_bounded_by_memory(staged, exported, dataset, tmp_path):

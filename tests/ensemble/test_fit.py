@@ -11,6 +11,7 @@ from landseg.ensemble.average import Average
 from landseg.ensemble.codec import DTYPES, dequantize, quantize
 from landseg.ensemble.fit import Fit, _grid, _neighbours, fit, halves
 from landseg.ensemble.members import open_members
+from landseg.ensemble.records import read_record
 
 SKILL = {"good": 3.0, "poor": 0.3}
 
@@ -66,7 +67,7 @@ def test_temperature_undoes_overconfidence(staged, tmp_path):
 def test_scores_leave_out_the_tiles_that_decided(staged, exported, tmp_path):
     assert average(staged, exported.values(), tmp_path, "--weights", "auto", "--temperature", "auto") == 0
     folder = next((tmp_path / "runs").rglob("weights.json")).parent
-    fitted = Fit.model_validate_json((folder / "weights.json").read_bytes())
+    fitted = read_record(Fit, str(folder / "weights.json"))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["weights"] == dict(zip(fitted.models, fitted.weights, strict=True))
     assert summary["temperatures"] == dict(zip(fitted.models, fitted.temperatures, strict=True))

@@ -69,8 +69,11 @@ class Work:
         self.plan = self.writer.plan
         self.spec = spec
 
-    def tiles(self, split: str) -> list[Tile]:
-        return self._tiles
+    def index(self, split: str) -> Work:
+        return self
+
+    def find(self, tile_id: str) -> Tile:
+        return self._tiles[int(tile_id)]
 
     def read_image(self, split: str, tile: Tile) -> Any:
         number = int(tile.id)

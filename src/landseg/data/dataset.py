@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import itertools
 import mmap
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg import storage
+from landseg.data.index import TileIndex
 from landseg.data.manifest import ClassSchema, DatasetManifest, SplitInfo, Tile
 from landseg.data.tiles import decode_image, decode_label
-from landseg.documents import Sha256, validate
+from landseg.documents import Blob, Sha256
 from landseg.errors import ConfigError, ContractError, StorageError
 
 
 @dataclass
 class StagedDataset:
     """A published dataset, read through a cache on local disk.
-
-    Cheap to pickle: worker processes map the cached shards themselves.
 
     Attributes:
         manifest: the dataset's manifest.
@@ -38,7 +36,6 @@ class StagedDataset:
     uri: str
     sha256: Sha256
     cache: Path
-    _maps: dict[Path, mmap.mmap] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, ref: str, cache: Path) -> StagedDataset:
@@ -51,16 +48,17 @@ class StagedDataset:
         loaded = storage.read_document(DatasetManifest, ref)
         return cls(loaded.document, loaded.uri, loaded.sha256, cache)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}
-
     @property
     def schema(self) -> ClassSchema:
         """The class schema."""
         return self.manifest.class_schema
 
     def tiles(self, split: str) -> list[Tile]:
-        """The tiles of a split, sorted by id; the index is checked against its checksum.
+        """The tiles of a split, sorted by id, all in memory: some 3 kB each. See :meth:`index`."""
+        return list(self.index(split))
+
+    def index(self, split: str) -> TileIndex:
+        """The tiles of a split, sorted by id, on local disk; the index is checked against its checksum.
 
         Raises:
             ConfigError: the dataset has no such split.
@@ -68,33 +66,13 @@ class StagedDataset:
         """
         info = self._split(split)
         where = self._resolve(info.index.path)
-        data = storage.get_bytes(where, sha256=info.index.sha256)
-        tiles = [validate(Tile, line, where) for line in data.splitlines()]
-        ids = [tile.id for tile in tiles]
-        if len(tiles) != info.num_tiles or any(a >= b for a, b in itertools.pairwise(ids)):
-            raise ContractError(
-                where, f"expected {info.num_tiles} tiles sorted by id, found {len(tiles)} or another order"
-            )
-        for tile in tiles:
-            size = info.shards[tile.shard].size_bytes if tile.shard < len(info.shards) else -1
-            if any(offset + length > size for offset, length in (tile.image, tile.label or tile.image)):
-                raise ContractError(where, f"tile {tile.id} lies outside its shard")
-        return tiles
+        return TileIndex(self._fetched(where, info.index, ".jsonl"), where, info)
 
     def shard_path(self, split: str, index: int) -> Path:
         """A shard on local disk, downloaded once and verified; safe for several processes at once."""
         shard = self._split(split).shards[index]
         uri = self._resolve(shard.path)
-        if not storage.is_s3(uri):
-            return _local(uri, shard.size_bytes)
-        path = self.cache / f"{shard.sha256}.tar"
-        if not path.exists():
-            self.cache.mkdir(parents=True, exist_ok=True)
-            with path.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if not path.exists():
-                    storage.get_file(uri, path, sha256=shard.sha256)
-        return path
+        return self._fetched(uri, shard, ".tar") if storage.is_s3(uri) else _local(uri, shard.size_bytes)
 
     def read_image(self, split: str, tile: Tile) -> NDArray[np.uint8]:
         """Decode a tile's image.
@@ -118,14 +96,28 @@ class StagedDataset:
         return to_class_ids(stored, self.schema, where)
 
     def _bytes(self, split: str, shard: int, span: tuple[int, int]) -> memoryview:
-        path = self.shard_path(split, shard)
-        mapped = self._maps.get(path)
-        if mapped is None:
-            with path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._maps[path] = mapped
         offset, length = span
-        return memoryview(mapped)[offset : offset + length]
+        if not length:
+            return memoryview(b"")
+        # Mapped while the bytes are looked at: whole shards would fill memory with what is not looked at again.
+        before = offset % mmap.ALLOCATIONGRANULARITY
+        with self.shard_path(split, shard).open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), before + length, access=mmap.ACCESS_READ, offset=offset - before)
+        return memoryview(mapped)[before:]
+
+    def _fetched(self, uri: str, blob: Blob, suffix: str) -> Path:
+        """An object on local disk, verified."""
+        if not storage.is_s3(uri):
+            storage.check(uri, size_bytes=blob.size_bytes, sha256=blob.sha256)
+            return Path(uri)
+        path = self.cache / f"{blob.sha256}{suffix}"
+        if not path.exists():
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not path.exists():
+                    storage.get_file(uri, path, sha256=blob.sha256)
+        return path
 
     def _split(self, split: str) -> SplitInfo:
         splits = {str(name): info for name, info in self.manifest.splits.items()}

@@ -122,7 +122,7 @@ def _latest_uri(storage_uri: str, name: str) -> str:
     return storage.join(storage_uri, "datasets", "by-name", f"{name}.json")
 
 
-def load_previous(storage_uri: str, name: str) -> tuple[Previous | None, list[str]]:
+def load_previous(storage_uri: str, name: str, cache: Path) -> tuple[Previous | None, list[str]]:
     """The last dataset of this name, if it is there and whole; otherwise None, and why."""
     try:
         latest = storage.read_document(Latest, _latest_uri(storage_uri, name)).document
@@ -130,14 +130,14 @@ def load_previous(storage_uri: str, name: str) -> tuple[Previous | None, list[st
         return None, []
     except ContractError as err:
         return None, [f"the dataset staged before cannot be used again: {err}"]
-    previous, notes = load_whole(storage_uri, latest.dataset_id)
+    previous, notes = load_whole(storage_uri, latest.dataset_id, cache)
     return previous and replace(previous, source=latest.source), notes
 
 
-def load_whole(storage_uri: str, dataset_id: str) -> tuple[Previous | None, list[str]]:
+def load_whole(storage_uri: str, dataset_id: str, cache: Path) -> tuple[Previous | None, list[str]]:
     """A dataset, if it is published and all its shards are in storage; otherwise None, and why."""
     try:
-        dataset = StagedDataset.open(manifest_uri(storage_uri, dataset_id), Path())  # its images are not read: no cache
+        dataset = StagedDataset.open(manifest_uri(storage_uri, dataset_id), cache)
     except ObjectNotFoundError:
         return None, []
     except LandsegError as err:

@@ -132,7 +132,7 @@ class _Staging:
     def run(self) -> None:
         """Stage, or find what was staged before."""
         num_jobs = sum(1 for tiles in self.tiles.values() for _ in jobs(tiles))
-        previous, notes = load_previous(self.storage_uri, self.config.name)
+        previous, notes = load_previous(self.storage_uri, self.config.name, self.scratch)
         self.result.notes += notes
         with Workers(min(self.options.num_workers, num_jobs)) as workers:
             unchanged = previous is not None and self._is_unchanged(previous)
@@ -173,7 +173,7 @@ class _Staging:
         identity = dataset_id(self.config, contents)
         if previous.manifest.dataset_id == identity:
             return previous
-        return load_whole(self.storage_uri, identity)[0]
+        return load_whole(self.storage_uri, identity, self.scratch)[0]
 
     def _adopt(self, dataset: Previous) -> None:
         """Take what the report needs from the index."""
@@ -211,7 +211,7 @@ class _Staging:
         for index in splits.values():
             index.sort()
         identity = dataset_id(self.config, {split: index.contents() for split, index in splits.items()})
-        if same := load_whole(self.storage_uri, identity)[0]:
+        if same := load_whole(self.storage_uri, identity, self.scratch)[0]:
             result.loaded = same.loaded
             return
         scale, notes = resolve_scale(self.config, self.kind, result.statistics)

@@ -8,6 +8,7 @@ narrower than those of the scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,36 +19,54 @@ CONFIDENCE = 0.95
 RESAMPLES = 1000
 _SEED = 0
 _MIN_TILES = 2
-_BLOCK = 1 << 21
-"""Draws times tiles at a time, and"""
-_TILES = 1 << 13
-"""tiles at a time: they bound memory at any number of tiles."""
+_BLOCK_TILES = 256
 
 
-def resample(areas: NDArray[np.int64]) -> NDArray[np.float64] | None:
-    """Sums of areas over drawn tiles.
+class Resampling:
+    """Sums of areas over drawn tiles, added up block by block: neither all tiles nor all draws are ever in memory.
+
+    How many of a resample's tiles fall into each block is drawn first, then, from the block's own seed, which of its
+    tiles they are. So blocks may come in any order.
 
     Args:
-        areas: (T, ..., 3, C) per tile: pixels that are right, of the truth, of the prediction, by class.
-
-    Returns:
-        (B, ..., 3, C) whole numbers; None of fewer than two tiles, which say nothing about others.
+        sizes: tiles of each block.
     """
-    num_tiles = len(areas)
-    if num_tiles < _MIN_TILES:
-        return None
-    flat = areas.reshape(num_tiles, -1)
-    rng = np.random.default_rng(_SEED)
-    sums = np.zeros((RESAMPLES, flat.shape[1]))
-    draws = max(1, min(RESAMPLES, _BLOCK // num_tiles))
-    for first in range(0, RESAMPLES, draws):
-        block = sums[first : first + draws]
-        times = rng.multinomial(num_tiles, np.full(num_tiles, 1 / num_tiles), len(block))
-        for start in range(0, num_tiles, _TILES):
-            tiles = slice(start, start + _TILES)
-            # Whole numbers below 2^53: exact in any order.
-            block += times[:, tiles].astype(np.float64) @ flat[tiles].astype(np.float64)
-    return sums.reshape(RESAMPLES, *areas.shape[1:])
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        total = sum(sizes)
+        shares = np.array(sizes, np.float64) / max(total, 1)
+        self._drawn = np.random.default_rng(_SEED).multinomial(total, shares, RESAMPLES)
+        self._sums: Any = 0
+        self._is_enough = total >= _MIN_TILES
+
+    def add(self, block: int, areas: NDArray[np.integer[Any]]) -> None:
+        """Add a block.
+
+        Args:
+            block: its position in `sizes`.
+            areas: (T, ..., 3, C) per tile: pixels that are right, of the truth, of the prediction, by class.
+        """
+        if not self._is_enough or not len(areas):
+            return
+        rng = np.random.default_rng((_SEED, block))
+        times = rng.multinomial(self._drawn[:, block], np.full(len(areas), 1 / len(areas)))
+        # Whole numbers below 2^53: exact in any order.
+        flat = times.astype(np.float64) @ areas.reshape(len(areas), -1).astype(np.float64)
+        self._sums += flat.reshape(RESAMPLES, *areas.shape[1:])
+
+    @property
+    def sums(self) -> NDArray[np.float64] | None:
+        """(B, ..., 3, C) whole numbers; None of fewer than two tiles, which say nothing about others."""
+        return self._sums if self._is_enough else None
+
+
+def resample(areas: NDArray[np.integer[Any]]) -> NDArray[np.float64] | None:
+    """:class:`Resampling` of (T, ..., 3, C) areas that are in memory."""
+    blocks = [areas[start : start + _BLOCK_TILES] for start in range(0, len(areas), _BLOCK_TILES)]
+    resampling = Resampling([len(block) for block in blocks])
+    for number, block in enumerate(blocks):
+        resampling.add(number, block)
+    return resampling.sums
 
 
 def area_scores(areas: NDArray[np.float64], classes: Sequence[str]) -> dict[str, NDArray[np.float64]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from landseg import storage
 from landseg.data.dataset import StagedDataset
+from landseg.data.index import TileIndex
 from landseg.data.manifest import Split, Tile, TileId
 from landseg.documents import Model
 from landseg.ensemble.average import Average, Labels
@@ -82,8 +83,8 @@ def fit(
     info = dataset.manifest.splits.get(SPLIT)
     if SPLIT not in members[0].reader.manifest.splits or info is None or not info.labelled:
         raise ConfigError("--weights auto", "expected probabilities of a labelled val split, found none", "export val")
-    tiles = {tile.id: tile for tile in dataset.tiles(SPLIT)}
-    deciding, reporting = halves(list(tiles.values()))
+    tiles = dataset.index(SPLIT)
+    deciding, reporting = halves(tiles)
     if not reporting:
         raise ConfigError("--weights auto", "expected at least two val tiles (or scenes), found one")
     samples = _Samples(members, dataset, tiles, scratch, num_threads)
@@ -107,7 +108,7 @@ def fit(
     )
 
 
-def halves(tiles: Sequence[Tile]) -> tuple[set[str], set[str]]:
+def halves(tiles: Iterable[Tile]) -> tuple[set[str], set[str]]:
     """Ids of the tiles that decide and of those that report: every other scene, or tile that is no part of one."""
     groups: dict[str, set[str]] = {}
     for tile in tiles:
@@ -122,7 +123,7 @@ class _Samples:
 
     members: Sequence[Member]
     dataset: StagedDataset
-    tiles: dict[str, Tile]
+    tiles: TileIndex
     scratch: Path
     num_threads: int
 
@@ -153,7 +154,7 @@ class _Samples:
                     if tile.id in wanted:
                         every = max(1, min(tile.height, tile.width) // _SAMPLES)
                         stored = [np.ascontiguousarray(one.read(position)[:, ::every, ::every]) for one in readers]
-                        truth = self.dataset.read_label(SPLIT, self.tiles[tile.id])[::every, ::every]
+                        truth = self.dataset.read_label(SPLIT, self.tiles.find(tile.id))[::every, ::every]
                         results.append(work(stored, truth, schema.ignore_index))
             return index, len(results), reduce(results)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,17 +48,18 @@ class TileView:
 
 def most_disagreeing(results: Sequence[SplitResult], count: int) -> list[Place]:
     """The tiles on which the models disagree most, in falling order."""
-    tiles = [(-value, r.split, tile) for r in results for tile, value in zip(r.tile_ids, r.differing, strict=True)]
-    return [(split, tile) for _, split, tile in sorted(tiles)[:count]]
+    tiles = ((-value, r.split, tile) for r in results for tile, value in zip(r.tile_ids, r.differing, strict=True))
+    return [(split, tile) for _, split, tile in heapq.nsmallest(count, tiles)]
 
 
 def worst_and_best(results: Sequence[SplitResult], scoring: Scoring | None, count: int) -> tuple[list[Place], ...]:
     """The tiles of the scored split with the lowest (rising) and the highest (falling) mIoU of the ensemble."""
     result = next((result for result in results if scoring is not None and result.split == scoring.split), None)
-    if result is None:
+    if result is None or result.areas is None:
         return [], []
-    miou = result.tile_miou(-1)
-    order = [int(i) for i in np.argsort(miou, kind="stable") if not np.isnan(miou[i])]
+    miou = result.areas.tile_miou[:, -1]
+    order = np.argsort(miou, kind="stable")
+    order = order[~np.isnan(miou[order])]
     return [(result.split, result.tile_ids[i]) for i in order[:count]], [
         (result.split, result.tile_ids[i]) for i in order[::-1][:count]
     ]
@@ -66,7 +68,7 @@ def worst_and_best(results: Sequence[SplitResult], scoring: Scoring | None, coun
 def view(job: Job, place: Place) -> TileView:
     """Read a tile, and average it once more."""
     split, tile_id = place
-    tile, schema = job.tiles[split][tile_id], job.dataset.schema
+    tile, schema = job.tiles[split].find(tile_id), job.dataset.schema
     stored = job.average.prepare([member.reader.read_tile(split, tile_id) for member in job.members])
     alone = [(model,) for model in range(len(stored))]
     *models, ensemble = job.average.labels(stored, [*alone, tuple(range(len(stored)))])

@@ -29,6 +29,8 @@ ROOT = "probs.zarr"
 _SIDE_PX = 128
 _SHARD_BYTES = 256 << 20
 """Of float32, at most, in a shard: small enough to hold, large enough for object storage."""
+_SHARD_TILES = 256
+"""At most, in a shard: what is known of a shard's tiles is held in memory, too."""
 _MIN_SHARDS = 16
 """A small split is cut into at least so many shards (or tiles), so that workers can share it."""
 
@@ -84,18 +86,18 @@ def plan_shards(split: Split, tiles: Iterable[StoredTile], num_classes: int) -> 
     for _, group in sorted(groups.items()):
         canvas = max(tile.height for tile in group), max(tile.width for tile in group)
         fitting = max(1, _SHARD_BYTES // (4 * num_classes * canvas[0] * canvas[1]))
-        capacity = min(fitting, -(-len(group) // _MIN_SHARDS))
+        capacity = min(fitting, _SHARD_TILES, -(-len(group) // _MIN_SHARDS))
         for index, start in enumerate(range(0, len(group), capacity)):
             members = tuple(group[start : start + capacity])
             plan.append(ShardPlan(split, f"{canvas[0]}x{canvas[1]}", index, canvas, capacity, members))
     return plan
 
 
-def plan_splits(tiles: Mapping[Split, Sequence[Tile]], num_classes: int) -> list[ShardPlan]:
+def plan_splits(tiles: Mapping[Split, Iterable[Tile]], num_classes: int) -> list[ShardPlan]:
     """Lay out the tiles of several splits: every shard of a model's probabilities, in the order that workers share."""
     plan: list[ShardPlan] = []
     for split, members in tiles.items():
-        plan += plan_shards(split, [StoredTile(tile.id, tile.height, tile.width) for tile in members], num_classes)
+        plan += plan_shards(split, (StoredTile(tile.id, tile.height, tile.width) for tile in members), num_classes)
     return plan
 
 

@@ -111,7 +111,7 @@ def open_members(refs: Sequence[str], weights: Sequence[float] | None, dataset: 
     for member in members[1:]:
         _check_same_splits(first, member.reader)
     for split in first.manifest.splits:
-        expected = [StoredTile(tile.id, tile.height, tile.width) for tile in dataset.tiles(split)]
+        expected = [StoredTile(tile.id, tile.height, tile.width) for tile in dataset.index(split)]
         for member in members:
             _check_tiles(member.reader, split, expected, dataset)
     return members

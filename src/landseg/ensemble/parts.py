@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from pydantic import Field
 
 from landseg import storage
 from landseg.data.dataset import StagedDataset
+from landseg.data.index import TileIndex
 from landseg.data.manifest import Split, Tile, TileId
-from landseg.documents import Blob, Count, Model, sha256_hex, validate
+from landseg.documents import Blob, Count, Model, sha256_hex
 from landseg.ensemble.average import Average, Labels, disagreement, entropy, subsets
 from landseg.ensemble.codec import Stored
 from landseg.ensemble.fit import SPLIT as FITTED_SPLIT
@@ -29,7 +29,9 @@ from landseg.ensemble.labels import encode_grey, encode_png, tar_member
 from landseg.ensemble.manifest import LayerName, Tta
 from landseg.ensemble.members import Member, make_average, open_shards
 from landseg.ensemble.metrics import class_areas, confusion_matrix
+from landseg.ensemble.records import read_record, write_record
 from landseg.ensemble.views import FewerViews, fewer_views, open_views
+from landseg.errors import DamagedObjectError
 
 SAMPLES = 64
 """A tile's disagreement and entropy are means over a grid of at least so many pixels in both directions."""
@@ -89,7 +91,7 @@ class Job:
         folder: URI of the stage's folder.
         dataset: the dataset.
         members: the models.
-        tiles: of each split, by id.
+        tiles: of each split.
         scratch: local folder for shards.
         layers: maps to write beside the labels.
         fit: how the members' weights were fitted, where they were.
@@ -98,7 +100,7 @@ class Job:
     folder: str
     dataset: StagedDataset
     members: tuple[Member, ...]
-    tiles: dict[Split, dict[str, Tile]]
+    tiles: dict[Split, TileIndex]
     scratch: Path
     layers: tuple[LayerName, ...] = ()
     fit: Fit | None = None
@@ -125,10 +127,8 @@ class Job:
 
     def finished(self, shard: tuple[Split, int]) -> Part | None:
         """The part of a shard, or None where it has still to be made."""
-        if storage.stat(storage.join(self.folder, _record(shard))) is None:
-            return None
-        part = self.part(shard)
-        for archive in part.archives.values():
+        part = read_record(Part, storage.join(self.folder, _record(shard)))
+        for archive in part.archives.values() if part else ():
             found = storage.stat(storage.join(self.folder, archive.path))
             if found is None or found.size_bytes != archive.size_bytes:
                 return None
@@ -138,11 +138,13 @@ class Job:
         """The part of a shard that is known to be finished.
 
         Raises:
-            StorageError: it is gone.
-            ContractError: it is not what was written.
+            DamagedObjectError: it is gone, or not what was written.
         """
         uri = storage.join(self.folder, _record(shard))
-        return validate(Part, storage.get_bytes(uri), uri)
+        part = read_record(Part, uri)
+        if part is None:
+            raise DamagedObjectError(uri, "expected the record of a finished shard, found none", "run the stage again")
+        return part
 
     def process(self, shard: tuple[Split, int]) -> Part:
         """Average a shard and write its part."""
@@ -156,7 +158,7 @@ class Job:
             open_views(self.members, wanted, split, index, self.scratch) as view_readers,
         ):
             for position, stored in enumerate(readers[0].shard.tiles):
-                tile = self.tiles[split][stored.id]
+                tile = self.tiles[split].find(stored.id)
                 prepared = self.average.prepare([reader.read(position) for reader in readers])
                 views = [[one.read(position) for one in each] for each in view_readers]
                 result, blocks, matrices = self._tile(split, tile, prepared, views)
@@ -171,8 +173,7 @@ class Job:
             tiles=tuple(results),
             confusions=None if confusions is None else _nested(confusions),
         )
-        record = json.dumps(part.model_dump(mode="json"), separators=(",", ":")).encode()
-        storage.put_bytes(storage.join(self.folder, _record(shard)), record)
+        write_record(storage.join(self.folder, _record(shard)), part)
         return part
 
     def _put(self, path: str, content: bytearray) -> Blob:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from landseg import storage
 from landseg.data.manifest import Split
 from landseg.documents import Blob, sha256_hex
@@ -48,7 +51,10 @@ def publish(job: Job, report: Callable[[Outcome], str]) -> storage.Loaded[Labels
         return {split: _archive(job, split, shards, kind) for split, shards in by_split.items()}
 
     names = [member.name for member in job.members]
-    results = tuple(combine(split, storage.parallel(job.part, shards)) for split, shards in by_split.items())
+    results = tuple(
+        combine(split, len(shards), lambda number, shards=shards: job.part(shards[number]))  # type: ignore[misc]
+        for split, shards in by_split.items()
+    )
     scorings = tuple(scoring for result in results if (scoring := score(result, names, job.dataset.schema.classes)))
     summary = json.dumps(summarise(job, results, scorings), indent=1, allow_nan=False) + "\n"
     html = report(Outcome(job, results, scorings))
@@ -75,16 +81,19 @@ def write_archive(job: Job, shards: Sequence[tuple[Split, int]], kind: str, path
     """
     files = [path.with_name(f"{path.name}.{number}") for number in range(len(shards))]
 
-    def fetch(number: int) -> list[tuple[str, int, int, int]]:
+    def fetch(number: int) -> tuple[list[str], NDArray[np.int64]]:
         part = job.part(shards[number])
         blob = part.archives[kind]
         storage.get_file(storage.join(job.folder, blob.path), files[number], sha256=blob.sha256)
-        return [(tile.id, number, *tile.spans[kind]) for tile in part.tiles]
+        return [tile.id for tile in part.tiles], np.array([(number, *tile.spans[kind]) for tile in part.tiles])
 
-    places = sorted(place for found in storage.parallel(fetch, range(len(shards))) for place in found)
+    found = list(storage.parallel(fetch, range(len(shards))))
+    ids = [tile_id for names, _ in found for tile_id in names]
+    places = np.concatenate([spans for _, spans in found])
 
     def members() -> Iterator[bytes]:
-        for _, number, offset, length in places:
+        for i in sorted(range(len(ids)), key=ids.__getitem__):
+            number, offset, length = places[i].tolist()
             with files[number].open("rb") as file:
                 file.seek(offset)
                 yield file.read(length)
@@ -92,7 +101,7 @@ def write_archive(job: Job, shards: Sequence[tuple[Split, int]], kind: str, path
     write_tar(path, members())
     for file in files:
         file.unlink()
-    return len(places)
+    return len(ids)
 
 
 def _archive(job: Job, split: Split, shards: Sequence[tuple[Split, int]], kind: str) -> MapArchive:

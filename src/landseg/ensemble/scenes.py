@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from landseg import storage
 from landseg.data.geotiff import write_labels
 from landseg.data.manifest import Split, Tile
 from landseg.data.scenes import Scene, scenes_of, stitch
-from landseg.documents import validate
 from landseg.ensemble.codec import Probs
 from landseg.ensemble.manifest import SceneLabels
 from landseg.ensemble.parts import Job
+from landseg.ensemble.records import read_record, write_record
 from landseg.progress import Progress
 
 
@@ -24,11 +22,15 @@ def write_scenes(job: Job) -> dict[Split, tuple[SceneLabels, ...]]:
     """
     written = {}
     for split, tiles in job.tiles.items():
-        scenes = scenes_of(tiles.values())
-        if scenes:
-            with Progress(f"stitching {split}", len(scenes), "scenes") as progress:
+        by_scene: dict[str, list[str]] = {}
+        for tile in tiles:
+            if tile.scene:
+                by_scene.setdefault(tile.scene.id, []).append(tile.id)
+        if by_scene:
+            with Progress(f"stitching {split}", len(by_scene), "scenes") as progress:
                 maps = []
-                for scene in scenes:
+                for _, ids in sorted(by_scene.items()):
+                    (scene,) = scenes_of(map(tiles.find, ids))
                     maps.append(_finished(job, split, scene) or _write(job, split, scene))
                     progress.advance()
             written[split] = tuple(maps)
@@ -36,10 +38,9 @@ def write_scenes(job: Job) -> dict[Split, tuple[SceneLabels, ...]]:
 
 
 def _finished(job: Job, split: Split, scene: Scene) -> SceneLabels | None:
-    uri = storage.join(job.folder, _record(split, scene))
-    if storage.stat(uri) is None:
+    labels = read_record(SceneLabels, storage.join(job.folder, _record(split, scene)))
+    if labels is None:
         return None
-    labels = validate(SceneLabels, storage.get_bytes(uri), uri)
     found = storage.stat(storage.join(job.folder, labels.path))
     return labels if found is not None and found.size_bytes == labels.size_bytes else None
 
@@ -68,8 +69,7 @@ def _write(job: Job, split: Split, scene: Scene) -> SceneLabels:
     )
     storage.put_file(storage.join(job.folder, labels.path), path)
     path.unlink()
-    record = json.dumps(labels.model_dump(mode="json")).encode()
-    storage.put_bytes(storage.join(job.folder, _record(split, scene)), record)
+    write_record(storage.join(job.folder, _record(split, scene)), labels)
     return labels
 
 

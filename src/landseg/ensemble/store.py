@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from landseg import storage
 from landseg.data.manifest import Split, Tile
-from landseg.documents import Blob, sha256_hex, validate
+from landseg.documents import Blob, sha256_hex
 from landseg.ensemble import codec
 from landseg.ensemble.codec import DTYPES, Probs, Stored
 from landseg.ensemble.layout import ShardPlan, plan_splits, zarr_metadata
 from landseg.ensemble.manifest import ProbsManifest, ProbsShard, ProbsSpec
+from landseg.ensemble.records import read_record, write_record
 from landseg.errors import ContractError, DataError
 
 
@@ -33,7 +33,7 @@ class ProbsWriter:
         plan: every shard.
     """
 
-    def __init__(self, folder: str, spec: ProbsSpec, tiles: Mapping[Split, Sequence[Tile]]) -> None:
+    def __init__(self, folder: str, spec: ProbsSpec, tiles: Mapping[Split, Iterable[Tile]]) -> None:
         """Plan the shards.
 
         Args:
@@ -70,13 +70,14 @@ class ProbsWriter:
         """Records of the shards that are in place, by name."""
         sizes = {info.uri: info.size_bytes for info in storage.list_objects(self.folder)}
 
-        def read(plan: ShardPlan) -> tuple[ShardPlan, ProbsShard]:
-            uri = storage.join(self.folder, plan.record)
-            return plan, validate(ProbsShard, storage.get_bytes(uri), uri)
+        def read(plan: ShardPlan) -> tuple[ShardPlan, ProbsShard | None]:
+            return plan, read_record(ProbsShard, storage.join(self.folder, plan.record))
 
         recorded = [plan for plan in self.plan if storage.join(self.folder, plan.record) in sizes]
         finished = {}
         for plan, shard in storage.parallel(read, recorded):
+            if shard is None:
+                continue
             if (shard.path, shard.tiles) != (plan.path, plan.tiles):
                 where = storage.join(self.folder, plan.record)
                 raise ContractError(where, "describes other tiles than this run's", "use another run id")
@@ -140,8 +141,7 @@ class ShardBuilder:
             tiles=self.plan.tiles,
             views=tuple(views),
         )
-        record = json.dumps(shard.model_dump(mode="json")).encode()
-        storage.put_bytes(storage.join(self.folder, self.plan.record), record)
+        write_record(storage.join(self.folder, self.plan.record), shard)
         return shard
 
     def _put(self, path: str, position: int) -> Blob:

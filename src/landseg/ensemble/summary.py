@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from landseg import storage
 from landseg.data.manifest import Split
 from landseg.ensemble.average import Subset, subsets
-from landseg.ensemble.bootstrap import CONFIDENCE, Interval, area_scores, interval, resample
+from landseg.ensemble.bootstrap import CONFIDENCE, Interval, Resampling, area_scores, interval
 from landseg.ensemble.manifest import Tta
 from landseg.ensemble.metrics import Confusion, scores
 from landseg.ensemble.parts import Job, Part
@@ -21,6 +23,37 @@ from landseg.ensemble.parts import Job, Part
 SCORES = ("mIoU", "mAcc", "aAcc")
 Gain = tuple[float, Interval | None]
 """A difference of two mIoU, and its interval."""
+
+
+Ensembles = dict[tuple[Tta | None, Subset], int]
+"""Positions of everything that is scored: by the smaller `--tta` (None: all views that were exported), and models."""
+
+
+def ensembles(num_models: int, ttas: Iterable[Tta]) -> Ensembles:
+    """Every subset with all views; each model and the ensemble with fewer."""
+    everyone = tuple(range(num_models))
+    alone = [*((model,) for model in everyone), everyone]
+    kinds = [(None, subset) for subset in subsets(num_models)] + [(tta, subset) for tta in ttas for subset in alone]
+    return {kind: position for position, kind in enumerate(kinds)}
+
+
+@dataclass(frozen=True, eq=False)
+class Areas:
+    """What was scored of a split, summed over its tiles, for E :func:`ensembles`.
+
+    Attributes:
+        ensembles: their positions.
+        total: (E, 3, C) int64: pixels that are right, of the truth, of the prediction, by class.
+        drawn: (B, E, 3, C), sums over drawn tiles; None where too few tiles are scored.
+        confusions: (N + 1, C, C) int64: each model's, then the ensemble's.
+        tile_miou: (T, N + 1) each tile's own mIoU by each model and the ensemble; NaN where no pixel is scored.
+    """
+
+    ensembles: Ensembles
+    total: NDArray[np.int64]
+    drawn: NDArray[np.float64] | None
+    confusions: NDArray[np.int64]
+    tile_miou: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +65,7 @@ class SplitResult:
         tile_ids: T ids, sorted.
         pixels: (C,) pixels of each class in the ensemble's label maps.
         disagreement, entropy, differing: (T,) as in :class:`~landseg.ensemble.parts.TileResult`.
-        areas: (T, S, 3, C) int64 for the S ensembles of `subsets`; None where the split has no labels.
-        view_areas: likewise (T, N + 1, 3, C): each model and the ensemble, with fewer views.
-        confusions: (N + 1, C, C) int64: each model's, then the ensemble's; None where the split has no labels.
+        areas: of a labelled split.
     """
 
     split: Split
@@ -43,48 +74,73 @@ class SplitResult:
     disagreement: NDArray[np.float64]
     entropy: NDArray[np.float64]
     differing: NDArray[np.float64]
-    areas: NDArray[np.int64] | None
-    view_areas: dict[Tta, NDArray[np.int64]]
-    confusions: NDArray[np.int64] | None
-
-    def tile_miou(self, subset: int) -> NDArray[np.float64]:
-        """(T,) each tile's own mIoU under an ensemble of `subsets`, NaN where no pixel is scored."""
-        assert self.areas is not None
-        miou: NDArray[np.float64] = area_scores(self.areas[:, subset].astype(np.float64), ())["mIoU"]
-        return miou
+    areas: Areas | None
 
 
-def combine(split: Split, parts: Iterable[Part]) -> SplitResult:
-    """Put a split's parts together, whatever order they come in; only arrays of them are kept."""
-    ids: list[str] = []
-    found: dict[Any, list[NDArray[Any]]] = {}
+def combine(split: Split, num_parts: int, read: Callable[[int], Part]) -> SplitResult:
+    """Put a split's parts together, whatever order they come in, keeping some 150 bytes per tile.
+
+    Parts of a labelled split are read twice: how often a tile is drawn depends on how many there are to draw from.
+
+    Args:
+        split: its name.
+        num_parts: of the split.
+        read: returns a part.
+    """
+    ids: list[list[str]] = [[] for _ in range(num_parts)]
+    found: list[NDArray[np.float64]] = [np.empty((0, 0))] * num_parts
+    scored = [0] * num_parts
     pixels: Any = 0
-    confusions: Any = None
-    for part in parts:
-        ids += [tile.id for tile in part.tiles]
+    total: Any = 0
+    confusions: Any = 0
+    known: Ensembles = {}
+    for number, part in _each(num_parts, read):
+        ids[number] = [tile.id for tile in part.tiles]
         pixels += np.array([tile.pixels for tile in part.tiles], np.int64).sum(axis=0)
-        values = [(tile.disagreement, tile.entropy, tile.differing) for tile in part.tiles]
-        found.setdefault("values", []).append(np.array(values))
+        rows = np.array([(tile.disagreement, tile.entropy, tile.differing) for tile in part.tiles])
         if part.confusions is not None:
-            confusions = np.array(part.confusions, np.int64) + (0 if confusions is None else confusions)
-            found.setdefault("areas", []).append(np.array([tile.areas for tile in part.tiles], np.int64))
-            for tta in part.tiles[0].view_areas:
-                areas = np.array([tile.view_areas[tta] for tile in part.tiles], np.int64)
-                found.setdefault(tta, []).append(areas)
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    arrays = {key: np.concatenate(found.pop(key))[order] for key in list(found)}
-    disagreement, entropy, differing = arrays.pop("values").T
+            confusions += np.array(part.confusions, np.int64)
+            known = ensembles(len(part.confusions) - 1, part.tiles[0].view_areas)
+            areas = _areas(part)
+            total += areas.sum(axis=0)
+            scored[number] = int(_is_scored(areas).sum())
+            whole = max(position for (tta, _), position in known.items() if tta is None)
+            own = areas[:, [*range(len(part.confusions) - 1), whole]].astype(np.float64)
+            rows = np.concatenate([rows, area_scores(own, ())["mIoU"]], axis=1)
+        found[number] = rows
+    drawn = None
+    if known:
+        resampling = Resampling(scored)
+        for number, part in _each(num_parts, read):
+            areas = _areas(part)
+            resampling.add(number, areas[_is_scored(areas)])  # tiles without a scored pixel are no tiles to draw
+        drawn = resampling.sums
+    flat = list(itertools.chain.from_iterable(ids))
+    order = sorted(range(len(flat)), key=flat.__getitem__)
+    rows = np.concatenate(found)[order]
     return SplitResult(
         split=split,
-        tile_ids=[ids[i] for i in order],
+        tile_ids=[flat[i] for i in order],
         pixels=pixels,
-        disagreement=disagreement,
-        entropy=entropy,
-        differing=differing,
-        areas=arrays.pop("areas", None),
-        view_areas=arrays,
-        confusions=confusions,
+        disagreement=rows[:, 0],
+        entropy=rows[:, 1],
+        differing=rows[:, 2],
+        areas=Areas(known, total, drawn, confusions, rows[:, 3:]) if known else None,
     )
+
+
+def _each(num_parts: int, read: Callable[[int], Part]) -> Iterator[tuple[int, Part]]:
+    return storage.parallel(lambda number: (number, read(number)), range(num_parts))
+
+
+def _areas(part: Part) -> NDArray[np.int64]:
+    """(T, E, 3, C) of a part's tiles."""
+    each = [[*(tile.areas or ()), *itertools.chain.from_iterable(tile.view_areas.values())] for tile in part.tiles]
+    return np.array(each, np.int64)
+
+
+def _is_scored(areas: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return np.asarray(areas[:, 0, 1].any(axis=-1), np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,53 +202,44 @@ class Scoring:
 
 def score(result: SplitResult, names: Sequence[str], classes: Sequence[str]) -> Scoring | None:
     """Score every ensemble of a labelled split; None where no pixel is scored."""
-    if result.areas is None or result.confusions is None or not result.areas[:, -1, 1].sum():
+    areas = result.areas
+    if areas is None or not areas.total[0, 1].any():
         return None
     everyone = tuple(range(len(names)))
-    wanted = subsets(len(names))
-    alone = [*((model,) for model in everyone), everyone]
-    places = {("all", subset): i for i, subset in enumerate(wanted)}
-    for tta in result.view_areas:
-        places |= {(tta, subset): len(places) + i for i, subset in enumerate(alone)}
-    areas = result.areas
-    if result.view_areas:
-        areas = np.concatenate([areas, *result.view_areas.values()], axis=1)
-    is_scored = result.areas[:, -1, 1].any(axis=-1)
-    if not is_scored.all():
-        areas = areas[is_scored]  # tiles without a scored pixel are no tiles to draw
-    drawn = resample(areas)
-    draws = None if drawn is None else area_scores(drawn, classes)
-    sums = area_scores(areas.sum(axis=0).astype(np.float64), classes)
+    alone: list[Subset] = [*((model,) for model in everyone), everyone]
+    ttas: list[Tta] = list(dict.fromkeys(tta for tta, _ in areas.ensembles if tta is not None))
+    draws = None if areas.drawn is None else area_scores(areas.drawn, classes)
+    sums = area_scores(areas.total.astype(np.float64), classes)
 
-    def scored(views: str, subset: Subset) -> Scored:
-        place = places[views, subset]
+    def scored(tta: Tta | None, subset: Subset) -> Scored:
+        place = areas.ensembles[tta, subset]
         own = {key: float(values[place]) for key, values in sums.items() if not np.isnan(values[place])}
         intervals = {key: interval(draws[key][:, place]) for key in own} if draws else {}
         confusion = None
-        if views == "all" and subset in alone and result.confusions is not None:
-            confusion = result.confusions[-1 if subset == everyone else subset[0]]
+        if tta is None and subset in alone:
+            confusion = areas.confusions[-1 if subset == everyone else subset[0]]
             own = scores(confusion, classes)
         known = {key: ends for key, ends in intervals.items() if ends is not None}
         return Scored(tuple(names[model] for model in subset), own, known, confusion)
 
-    found = {place: scored(*place) for place in places}
+    found = {kind: scored(*kind) for kind in areas.ensembles}
 
-    def gain(subset: Subset, views: str, over: Subset) -> Gain:
-        a, b = ("all", subset), (views, over)
-        ends = interval(draws["mIoU"][:, places[a]] - draws["mIoU"][:, places[b]]) if draws else None
-        return found[a].scores["mIoU"] - found[b].scores["mIoU"], ends
+    def gain(subset: Subset, tta: Tta | None, over: Subset) -> Gain:
+        a, b = areas.ensembles[None, subset], areas.ensembles[tta, over]
+        ends = interval(draws["mIoU"][:, a] - draws["mIoU"][:, b]) if draws else None
+        return found[None, subset].scores["mIoU"] - found[tta, over].scores["mIoU"], ends
 
-    best = max(everyone, key=lambda model: found["all", (model,)].scores["mIoU"])
+    best = max(everyone, key=lambda model: found[None, (model,)].scores["mIoU"])
     several = len(names) > 1
     return Scoring(
         split=result.split,
-        ensembles={subset: found["all", subset] for subset in wanted},
-        gains={names[i]: gain(everyone, "all", tuple(j for j in everyone if j != i)) for i in everyone if several},
+        ensembles={subset: one for (tta, subset), one in found.items() if tta is None},
+        gains={names[i]: gain(everyone, None, tuple(j for j in everyone if j != i)) for i in everyone if several},
         best=best,
-        gain=gain(everyone, "all", (best,)) if several else None,
+        gain=gain(everyone, None, (best,)) if several else None,
         views={
             tta: tuple(FewerViewsScored(found[tta, subset], gain(subset, tta, subset)) for subset in alone)
-            for tta in result.view_areas
+            for tta in ttas
         },
     )
 
@@ -262,17 +309,19 @@ def _means(result: SplitResult) -> dict[str, float]:
 
 def ranking(results: Sequence[SplitResult], names: Sequence[str]) -> bytes:
     """The tiles most worth a look first, as CSV: those where the ensemble is least decided."""
-    rows = []
-    for result in results:
-        own = [result.tile_miou(subset) for subset in (*range(len(names)), -1)] if result.areas is not None else []
-        for i, tile_id in enumerate(result.tile_ids):
-            mious = ["" if np.isnan(column[i]) else f"{column[i]:.6f}" for column in own] or [""] * (len(names) + 1)
-            uncertainty = (result.entropy[i], result.disagreement[i], result.differing[i])
-            rows.append([result.split, tile_id, *(f"{value:.6f}" for value in uncertainty), *mious])
-    rows.sort(key=lambda row: (-float(row[2]), row[0], row[1]))
+    # By what is written, and then by name: `results` and their tiles are in alphabetical order, and the sort is stable.
+    in_order = sorted(results, key=lambda result: result.split)
+    entropy = np.concatenate([result.entropy.round(6) for result in in_order])
+    starts = np.cumsum([0, *(len(result.tile_ids) for result in in_order)])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     scored = [f"mIoU.{name}" for name in (*names, "ensemble")]
     writer.writerow(["rank", "split", "tile", "entropy", "disagreement", "differing", *scored])
-    writer.writerows([rank, *row] for rank, row in enumerate(rows, 1))
+    for rank, place in enumerate(np.argsort(-entropy, kind="stable"), 1):
+        number = int(np.searchsorted(starts, place, side="right")) - 1
+        result, i = in_order[number], int(place - starts[number])
+        own = [float("nan")] * len(scored) if result.areas is None else result.areas.tile_miou[i].tolist()
+        mious = ["" if np.isnan(miou) else f"{miou:.6f}" for miou in own]
+        uncertainty = (result.entropy[i], result.disagreement[i], result.differing[i])
+        writer.writerow([rank, result.split, result.tile_ids[i], *(f"{value:.6f}" for value in uncertainty), *mious])
     return text.getvalue().encode()

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from landseg.data.dataset import StagedDataset
+from landseg.data.index import TileIndex
 from landseg.data.manifest import Split, Tile
 from landseg.ensemble.layout import ShardPlan
 from landseg.ensemble.store import ProbsWriter, ShardBuilder
@@ -54,7 +55,7 @@ def export(
         advance: called with the number of tiles that were predicted.
     """
     keep_views = bool(writer.spec.views)
-    tiles = {split: {tile.id: tile for tile in staged.tiles(split)} for split in {plan.split for plan in plans}}
+    tiles = {split: staged.index(split) for split in {plan.split for plan in plans}}
     room = threading.BoundedSemaphore(_BATCHES_AHEAD * batch_size)
     with (
         ThreadPoolExecutor(num_threads, "decode") as decoders,
@@ -103,11 +104,11 @@ def export(
             raise
 
 
-def _batches(plans: Sequence[ShardPlan], tiles: dict[Split, dict[str, Tile]], batch_size: int) -> Iterator[_Batch]:
+def _batches(plans: Sequence[ShardPlan], tiles: dict[Split, TileIndex], batch_size: int) -> Iterator[_Batch]:
     for plan in plans:
         sizes: dict[tuple[int, int], list[Tile]] = {}
         for stored in plan.tiles:
-            sizes.setdefault((stored.height, stored.width), []).append(tiles[plan.split][stored.id])
+            sizes.setdefault((stored.height, stored.width), []).append(tiles[plan.split].find(stored.id))
         groups = [
             group[start : start + batch_size] for group in sizes.values() for start in range(0, len(group), batch_size)
         ]

@@ -12,13 +12,13 @@ from landseg import storage
 from landseg.data.dataset import StagedDataset
 from landseg.data.manifest import Split
 from landseg.data.workers import num_cpus
-from landseg.documents import validate
 from landseg.ensemble.fit import Fit, fit
 from landseg.ensemble.labels import extract_pngs
 from landseg.ensemble.manifest import LabelsManifest, LayerName
 from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.parts import LAYERS, Job
 from landseg.ensemble.publish import publish
+from landseg.ensemble.records import read_record, write_record
 from landseg.errors import ConfigError
 from landseg.progress import Progress
 from landseg.stages import costs
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> None:
             folder=folder,
             dataset=dataset,
             members=tuple(members),
-            tiles={split: {tile.id: tile for tile in dataset.tiles(split)} for split in splits},
+            tiles={split: dataset.index(split) for split in splits},
             scratch=context.scratch,
             layers=layers,
             fit=fitted,
@@ -183,10 +183,10 @@ def _fit(
 ) -> Fit:
     """Fit weights, or find the fitted ones."""
     uri = storage.join(folder, "weights.json")
-    if storage.stat(uri) is not None:
-        return validate(Fit, storage.get_bytes(uri), uri)
+    if found := read_record(Fit, uri):
+        return found
     fitted = fit(members, dataset, scratch, temperature=temperature, num_threads=num_threads)
-    storage.put_bytes(uri, (json.dumps(fitted.model_dump(mode="json"), indent=1) + "\n").encode())
+    write_record(uri, fitted)
     return fitted
 
 
@@ -235,7 +235,7 @@ def _write_pngs(labels: storage.Loaded[LabelsManifest], dataset: StagedDataset, 
         path = scratch / "maps.tar"
         storage.get_file(storage.join(folder, archive.path), path, sha256=archive.sha256)
         with path.open("rb") as file:
-            extract_pngs(file, [f"{tile.id}.png" for tile in dataset.tiles(split)], directory / name)
+            extract_pngs(file, [f"{tile.id}.png" for tile in dataset.index(split)], directory / name)
         path.unlink()
     for split, scenes in document.scenes.items():
         for scene in scenes:

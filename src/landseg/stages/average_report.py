@@ -108,8 +108,8 @@ def _picture(tile: TileView, several: bool) -> ensemble_page.TilePicture:
 
 
 def _class_areas(job: Job, result: SplitResult, several: bool) -> ensemble_page.ClassAreas:
-    tiles = job.tiles[result.split].values()
-    truth = None if result.areas is None else tuple(result.areas[:, -1, 1].sum(axis=0).tolist())
+    tiles = job.tiles[result.split]
+    truth = None if result.areas is None else tuple(result.areas.total[0, 1].tolist())
     return ensemble_page.ClassAreas(
         split=result.split,
         predicted_px=tuple(result.pixels.tolist()),

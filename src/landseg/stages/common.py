@@ -17,7 +17,8 @@ from typing import Any, TypeVar, cast
 
 from landseg import __version__, storage
 from landseg.data.dataset import StagedDataset
-from landseg.data.manifest import Split, Tile
+from landseg.data.index import TileIndex
+from landseg.data.manifest import Split
 from landseg.documents import Arguments, Document, Reference, digest
 from landseg.errors import ConfigError, ContractError, ObjectNotFoundError, without_credentials
 from landseg.kfp_io import ExecutorInput, Outputs, artifact_path
@@ -176,12 +177,12 @@ def _one_reference(name: str, artifacts: list[dict[str, Any]]) -> str:
     return str(written[0])
 
 
-def split_tiles(text: str, staged: StagedDataset) -> dict[Split, list[Tile]]:
+def split_tiles(text: str, staged: StagedDataset) -> dict[Split, TileIndex]:
     """The tiles of `--splits A,B`, by split in alphabetical order."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names or len(set(names)) != len(names):
         raise ConfigError("--splits", f"expected different splits with commas between, found {text!r}")
-    return {cast(Split, name): staged.tiles(name) for name in sorted(names)}
+    return {cast(Split, name): staged.index(name) for name in sorted(names)}
 
 
 def storage_root(given: str) -> str:
