@@ -74,6 +74,7 @@ def train_and_export(name: str, train: Any) -> Any:
         export_workers: int,
         splits: str,
         tta: str,
+        views: str,
         dtype: str,
         node_selector: dict,  # type: ignore[type-arg]  # KFP knows no type arguments of dict and list
         tolerations: list,  # type: ignore[type-arg]
@@ -105,6 +106,7 @@ def train_and_export(name: str, train: Any) -> Any:
             run_id=run_id,
             splits=splits,
             tta=tta,
+            views=views,
             dtype=dtype,
             node_selector=node_selector,
             tolerations=tolerations,
@@ -131,6 +133,7 @@ def export_only(name: str) -> Any:
         export_workers: int,
         splits: str,
         tta: str,
+        views: str,
         dtype: str,
         node_selector: dict,  # type: ignore[type-arg]
         tolerations: list,  # type: ignore[type-arg]
@@ -144,6 +147,7 @@ def export_only(name: str) -> Any:
             run_id=run_id,
             splits=splits,
             tta=tta,
+            views=views,
             dtype=dtype,
             node_selector=node_selector,
             tolerations=tolerations,

@@ -34,8 +34,11 @@ def train_and_ensemble(
     resnest_export_workers: int = 1,
     splits: str = "val,test",
     tta: str = "hv",
+    views: str = "mean",
     dtype: str = "companded",
     weights: str = "equal",
+    temperature: str = "none",
+    layers: str = "",
     source_version: str = "",
     on_bad_tile: str = "fail",
     max_bad: int = 10,
@@ -65,8 +68,11 @@ def train_and_ensemble(
         resnest_export_workers: pods that predict with resnest at once, one GPU each.
         splits: splits to predict, comma-separated.
         tta: views that are averaged: none, h or hv.
+        views: mean: store the mean of the views; each: every view by itself too, so that their worth can be scored.
         dtype: how probabilities are stored.
-        weights: one number per model, swin first, comma-separated, or equal.
+        weights: one number per model, swin first, comma-separated; equal; or auto: fitted to half of val.
+        temperature: none, or auto: with weights auto, fit how sharp each model's probabilities should be.
+        layers: maps to write beside the labels, comma-separated: entropy, disagreement.
         source_version: anything that changes when the tiles at the source do; `make submit` fills it in.
         on_bad_tile: fail, or skip: leave bad tiles out.
         max_bad: with skip, fail all the same if more tiles are bad.
@@ -95,6 +101,7 @@ def train_and_ensemble(
         "gpus": gpus,
         "splits": splits,
         "tta": tta,
+        "views": views,
         "dtype": dtype,
         "node_selector": node_selector,
         "tolerations": tolerations,
@@ -116,6 +123,8 @@ def train_and_ensemble(
         probs_2=resnest.output,
         probs_uris="",
         weights=weights,
+        temperature=temperature,
+        layers=layers,
         storage_uri=storage_uri,
         run_id=run_id,
     )

@@ -23,6 +23,8 @@ def average_probs(
     dataset_uri: str = "",
     probs_uris: str = "",
     weights: str = "equal",
+    temperature: str = "none",
+    layers: str = "",
 ) -> dsl.ContainerSpec:
     """Average the models' probabilities into label maps, and score each model and the ensemble.
 
@@ -42,7 +44,9 @@ def average_probs(
         probs_5: of the fifth model.
         dataset_uri: URI of a dataset manifest, for a step run by itself.
         probs_uris: URIs of probability manifests, comma-separated, for a step run by itself.
-        weights: one number per model in the order of the probs, comma-separated, or equal.
+        weights: one number per model in the order of the probs, comma-separated; equal; or auto: fitted to half of val.
+        temperature: none, or auto: with weights auto, fit how sharp each model's probabilities should be.
+        layers: maps to write beside the labels, comma-separated: entropy, disagreement.
     """
     return dsl.ContainerSpec(
         image=image("average-probs"),
@@ -54,6 +58,10 @@ def average_probs(
             probs_uris,
             "--weights",
             weights,
+            "--temperature",
+            temperature,
+            "--layers",
+            layers,
             "--storage-uri",
             storage_uri,
             "--run-id",

@@ -16,6 +16,7 @@ def export_probs(
     model_uri: str = "",
     splits: str = "val,test",
     tta: str = "hv",
+    views: str = "mean",
     dtype: str = "companded",
     worker: str = "1/1",
 ) -> dsl.ContainerSpec:
@@ -31,6 +32,7 @@ def export_probs(
         model_uri: URI of a model manifest, for a step run by itself.
         splits: comma-separated.
         tta: views that are averaged: none, h (and its mirror image) or hv (and both mirror images).
+        views: mean: store the mean of the views; each: every view by itself too, so that their worth can be scored.
         dtype: how probabilities are stored.
         worker: I/N, the I-th of N shares of the work.
     """
@@ -46,6 +48,8 @@ def export_probs(
             splits,
             "--tta",
             tta,
+            "--views",
+            views,
             "--dtype",
             dtype,
             "--worker",

@@ -62,8 +62,11 @@ CHANGES: list[tuple[str, str, set[str]]] = [
     ("swin_export_workers", "2", {"plan-export-swin", "export-probs-swin", "average-probs"}),
     ("splits", "val", PLANS | AFTER_TRAINING),
     ("tta", "none", AFTER_TRAINING),
+    ("views", "each", AFTER_TRAINING),
     ("dtype", "uint8", AFTER_TRAINING),
     ("weights", "0.3,0.7", {"average-probs"}),
+    ("temperature", "auto", {"average-probs"}),
+    ("layers", "entropy", {"average-probs"}),
     ("node_selector", '{"pool": "gpu"}', set()),
     ("tolerations", '[{"operator": "Exists"}]', set()),
 ]

@@ -108,7 +108,8 @@ def run(args: argparse.Namespace) -> None:
         if weights == "auto":
             identity |= {"weights": weights, "temperature": args.temperature}
         folder = context.folder("", identity)
-        record_arguments(folder, {"dataset_uri": dataset.uri, **_arguments(members, weights)})
+        asked = {"temperature": args.temperature, "layers": ",".join(layers)}
+        record_arguments(folder, {"dataset_uri": dataset.uri, **asked, **_arguments(members, weights)})
         fitted = None
         if weights == "auto":
             fitted = _fit(folder, members, dataset, context.scratch, args.temperature == "auto", num_threads)

@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> None:
         folder = context.folder(spec.model, {"spec": spec.model_dump(mode="json"), "splits": list(tiles)})
         probs = finished(ProbsManifest, folder)
         if probs is None:
-            asked = {"splits": ",".join(tiles), "tta": spec.tta, "dtype": spec.dtype}
+            asked = {"splits": ",".join(tiles), "tta": spec.tta, "views": args.views, "dtype": spec.dtype}
             record_arguments(folder, {"dataset_uri": staged.uri, "model_uri": model.uri, **asked})
             writer = ProbsWriter(folder, spec, tiles)
             try:
