@@ -10,7 +10,7 @@ from pathlib import Path
 
 from landseg.data.dataset import StagedDataset
 from landseg.data.manifest import Split
-from landseg.ensemble.average import Average
+from landseg.ensemble.average import Average, subsets
 from landseg.ensemble.codec import DTYPES
 from landseg.ensemble.manifest import EnsembleMember, StoredTile
 from landseg.ensemble.store import ProbsReader, ShardReader
@@ -62,7 +62,9 @@ def affordable_threads(members: Sequence[Member], wanted: int) -> int:
     largest = max(shard.canvas[0] * shard.canvas[1] for shards in manifest.splits.values() for shard in shards)
     # Each model's tile, its views where they are kept, and two temporary arrays, were they float32.
     planes = sum(1 + len(member.reader.spec.views) for member in members) + 2
-    tile_bytes = 4 * len(manifest.spec.classes) * largest * planes
+    # Of every ensemble that is scored, the largest sum of each pixel and its class.
+    scored = 5 * len(subsets(len(members)))
+    tile_bytes = (4 * len(manifest.spec.classes) * planes + scored) * largest
     return max(1, min(wanted, _MEMORY_BYTES // tile_bytes))
 
 
