@@ -51,15 +51,19 @@ def test_killed_at_random_moments(tmp_path, grown, kills):
     duration = time.monotonic() - start
     expected = tree(reference)
     moments = random.Random(0)
-    killed = 0
-    for attempt in range(kills):
+    killed = attempt = 0
+    while killed < kills:
+        attempt += 1
+        assert attempt <= 3 * kills, "it mostly ends before it is killed"
         store, scratch = tmp_path / f"store-{attempt}", tmp_path / f"scratch-{attempt}"
         shutil.copytree(earlier, store)
+        start = time.monotonic()
         process = subprocess.Popen(
             command(raw, store, scratch), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
             process.wait(timeout=duration * moments.uniform(0.05, 0.9))
+            duration = min(duration, time.monotonic() - start)  # the machine was busier when it was measured
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
@@ -72,7 +76,6 @@ def test_killed_at_random_moments(tmp_path, grown, kills):
         while left_running(scratch) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not left_running(scratch)
-    assert killed >= kills // 2
 
 
 def test_sigterm_ends_it_in_order(tmp_path):
