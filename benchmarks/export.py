@@ -32,7 +32,7 @@ from landseg.ensemble.manifest import ProbsSpec
 from landseg.ensemble.metrics import confusion_matrix, scores
 from landseg.ensemble.store import ProbsWriter
 from landseg.segmentation.export import export
-from landseg.segmentation.inference import Predictor, default_device, resolve_precision
+from landseg.segmentation.inference import Predictor, default_device, final_predictor, resolve_precision
 from landseg.segmentation.models import build_model, fit_config, load_config, load_model, parse_config
 from landseg.segmentation.trained import open_model
 
@@ -108,7 +108,7 @@ def _speed(name: str, dataset: StagedDataset, repeats: int) -> dict[str, dict[st
     twin.load_state_dict(model.state_dict())
     norm = config.img_norm_cfg
     precision = resolve_precision("auto")
-    predict = Predictor(twin, config, norm.mean, norm.std, tta="hv", precision=precision, device=default_device())
+    predict = final_predictor(twin, config, norm.mean, norm.std, tta="hv", precision=precision)
     paths, tiles = trained.images(dataset)[:NUM_TILES], dataset.tiles("val")[:NUM_TILES]
     found: dict[str, list[Cost]] = {"ours": [], "peer": [], "stock": []}
     with tempfile.TemporaryDirectory(prefix="landseg-bench-") as folder:

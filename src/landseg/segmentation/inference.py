@@ -269,10 +269,22 @@ def load_predictor(
     """
     config = parse_config(trained.config, f"config of {trained.uri}")
     model = load_model(config, schema, checkpoint)
-    device = default_device()
-    predictor = Predictor(model, config, trained.mean, trained.std, tta=tta, precision=precision, device=device)
+    return final_predictor(model, config, trained.mean, trained.std, tta=tta, precision=precision)
+
+
+def final_predictor(
+    model: torch.nn.Module,
+    config: mmcv.Config,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    tta: Tta,
+    precision: str,
+) -> Predictor:
+    """A :class:`Predictor` on this machine's device, of a model that is trained no more and may be rebuilt."""
+    predictor = Predictor(model, config, mean, std, tta=tta, precision=precision, device=default_device())
     if precision != "fp32":
-        fuse_late(model, DTYPES[precision])  # not in a Predictor, whose model may go on training
+        fuse_late(model, DTYPES[precision])
     return predictor
 
 
