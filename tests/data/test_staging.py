@@ -14,6 +14,7 @@ from staging_cli import tree
 
 from landseg import storage
 from landseg.data.dataset import StagedDataset
+from landseg.data.packing import ShardUploads
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +175,19 @@ def test_outputs_name_the_dataset(raw, stage):
     assert facts["num_tiles.train"] == 40
     assert run.out.splitlines()[-1] == run.loaded.uri
     assert (run.folder / "report.html").exists()
+
+
+def test_a_shard_that_vanishes_before_the_manifest_is_written_is_an_error(raw, stage, monkeypatch):
+    finish = ShardUploads.finish
+
+    def finish_and_lose_one(uploads):
+        finish(uploads)
+        next((stage.store / "datasets/shards").iterdir()).unlink()
+
+    monkeypatch.setattr(ShardUploads, "finish", finish_and_lose_one)
+    run = stage(raw, "--shard-bytes", "60000")
+    assert run.status == 2
+    assert "expected a shard of" in run.error and ".tar" in run.error
+    assert not list(stage.store.glob("datasets/*/manifest.json"))
+    monkeypatch.undo()
+    assert stage(raw, "--shard-bytes", "60000").status == 0

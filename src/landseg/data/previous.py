@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -142,19 +143,23 @@ def load_whole(storage_uri: str, dataset_id: str, cache: Path) -> tuple[Previous
         return None, []
     except LandsegError as err:
         return None, [f"the dataset staged before cannot be used again: {err}"]
-    present = {
-        info.uri.rpartition("/")[2]: info.size_bytes
-        for info in storage.list_objects(storage.join(storage_uri, "datasets", "shards"))
-    }
-    for info in dataset.manifest.splits.values():
-        for shard in info.shards:
-            if present.get(shard.path.rpartition("/")[2]) != shard.size_bytes:
-                return None, [f"the dataset staged before lacks the shard {shard.path}"]
+    if lacking := lacking_shard(storage_uri, (info.shards for info in dataset.manifest.splits.values())):
+        return None, [f"the dataset staged before lacks the shard {lacking.path}"]
     try:
         tiles = {str(split): dataset.tiles(split) for split in dataset.manifest.splits}
     except (ContractError, ObjectNotFoundError) as err:
         return None, [f"the dataset staged before cannot be used again: {err}"]
     return Previous(storage.Loaded(dataset.uri, dataset.sha256, dataset.manifest), tiles), []
+
+
+def lacking_shard(storage_uri: str, splits: Iterable[Iterable[Shard]]) -> Shard | None:
+    """A shard that is not in storage, or not with its size; None where all are."""
+    present = {
+        info.uri.rpartition("/")[2]: info.size_bytes
+        for info in storage.list_objects(storage.join(storage_uri, "datasets", "shards"))
+    }
+    shards = itertools.chain.from_iterable(splits)
+    return next((shard for shard in shards if present.get(shard.path.rpartition("/")[2]) != shard.size_bytes), None)
 
 
 def note(storage_uri: str, manifest: DatasetManifest, source: str | None) -> None:

@@ -13,11 +13,11 @@ from typing import BinaryIO, Self
 from landseg import storage
 from landseg.data.checks import Kind
 from landseg.data.manifest import DatasetManifest, GeoKeys, Scale, Shard, SkippedTile, SplitInfo, Tile
-from landseg.data.previous import Checksums, manifest_uri
+from landseg.data.previous import Checksums, lacking_shard, manifest_uri
 from landseg.data.schema import DatasetConfig
 from landseg.data.statistics import SplitStatistics
 from landseg.documents import Blob, digest
-from landseg.errors import DataError
+from landseg.errors import DataError, StorageError
 
 _FORMAT = 1
 """Part of every dataset id: raise it when the same input is staged to something else."""
@@ -123,7 +123,14 @@ def publish(
     crs: Iterable[GeoKeys],
     skipped: Iterable[SkippedTile],
 ) -> storage.Loaded[DatasetManifest]:
-    """Write the indexes, then the manifest."""
+    """Write the indexes, then the manifest.
+
+    Raises:
+        StorageError: a shard that was written, or kept from an earlier dataset, is not there: pruned meanwhile, say.
+    """
+    if lacking := lacking_shard(storage_uri, (split.shards for split in splits.values())):
+        where = storage.join(storage_uri, "datasets", "shards", lacking.path.rpartition("/")[2])
+        raise StorageError(where, f"expected a shard of {lacking.size_bytes} bytes, found none", "stage again")
     uri = manifest_uri(storage_uri, identity)
     folder = storage.parent(uri)
     schema = config.class_schema(kind.num_bands, scale)
