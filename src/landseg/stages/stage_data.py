@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import logging
 import time
 
@@ -24,6 +26,7 @@ EXAMPLE = "landseg stage-data --source tiles --storage-uri s3://bucket/landseg -
 _log = logging.getLogger(__name__)
 _SMALLEST_SHARD = 10_000
 _LISTED = 1000
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Stage a dataset; publish the reference to its manifest, the data report and its facts."""
+    _return_large_blocks()
     for flag, value, least in (
         ("--shard-bytes", args.shard_bytes, _SMALLEST_SHARD),
         ("--num-workers", args.num_workers, 1),
@@ -86,6 +90,12 @@ def run(args: argparse.Namespace) -> None:
         asked = {"source": args.source, "on_bad_tile": args.on_bad_tile, "max_bad": args.max_bad}
         record_arguments(folder, asked)
         _publish(context, staged)
+
+
+def _return_large_blocks() -> None:
+    """Let glibc return what came from worker processes to the system; by itself it keeps it, and the holes add up."""
+    with contextlib.suppress(AttributeError, OSError):  # another libc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _keep(context: StageContext, name: str, page: bytes, checks: bytes) -> None:
