@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ _PART = 16 << 20
 _MAX_PARTS = 10_000
 _PART_WORKERS = 4
 _UPLOAD_STARTS = 10
-_buffers: list[bytearray] = []
+_buffers: deque[bytearray] = deque(maxlen=_PART_WORKERS)
 """Of parts that have been sent, used in turn: new memory for each costs time, and leaves holes that add up."""
 _USUAL_PARTS_MIB = (5, 8, 10, 15, 16, 20, 32, 50, 64, 100, 128, 256, 512)
 
@@ -73,7 +74,10 @@ def _put_parts(uri: str, source: Path, size: int) -> None:
     upload = {**where, "UploadId": request(uri, lambda client: client.create_multipart_upload(**where)["UploadId"])}
 
     def put_part(number: int) -> dict[str, Any]:
-        data = _buffers.pop() if _buffers and part_bytes == _PART else bytearray(part_bytes)
+        try:
+            data = _buffers.popleft() if part_bytes == _PART else bytearray(part_bytes)
+        except IndexError:
+            data = bytearray(part_bytes)
         with source.open("rb") as reader:
             reader.seek((number - 1) * part_bytes)
             length = reader.readinto(data)
@@ -82,7 +86,7 @@ def _put_parts(uri: str, source: Path, size: int) -> None:
         del data[length:]
         part = {**upload, "PartNumber": number, "Body": data, "ContentMD5": _md5(data)}
         etag = request(uri, lambda client: client.upload_part(**part)["ETag"])
-        if len(data) == _PART and len(_buffers) < _PART_WORKERS:
+        if len(data) == _PART:
             _buffers.append(data)
         return {"PartNumber": number, "ETag": etag}
 
