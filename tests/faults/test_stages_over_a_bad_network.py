@@ -20,8 +20,8 @@ BAD = Faults(
     error_rate=0.05,
     reset_rate=0.05,
     truncate_rate=0.02,
-    flip_rate=0.03,
-    upload_flip_rate=0.03,
+    flip_rate=0.05,
+    upload_flip_rate=0.1,  # of few uploads, and one must be met
     stall_rate=0.02,
     stall_s=0.2,
 )

@@ -198,7 +198,8 @@ def test_what_docker_lacks_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, 
 def test_an_interrupted_run_stops_its_step(bench: Bench) -> None:
     bench.script.write_text("import time\nprint('started', flush=True)\ntime.sleep(60)\n")
     code = (
-        "import sys; from pathlib import Path; from pipelines import local; "
+        "import signal, sys; from pathlib import Path; from pipelines import local; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored, where the tests run in the background
         f"local.run(Path({str(bench.package)!r}), {{'text': 'x'}}, Path({str(bench.folder / 'kfp')!r}), "
         f"launcher=lambda image, command: [sys.executable, {str(bench.script)!r}])"
     )
