@@ -23,12 +23,12 @@ import tifffile
 
 from benchmarks import machine
 from benchmarks.fields import made_up_probs
-from landseg.data.dataset import StagedDataset
-from landseg.data.sample import PALETTE
-from landseg.data.sample_covers import CLASSES
-from landseg.documents import sha256_hex
-from landseg.ensemble.manifest import ProbsSpec
-from landseg.ensemble.store import ProbsWriter
+from landseg.contracts.documents import sha256_hex
+from landseg.contracts.probabilities import ProbsSpec
+from landseg.dataset.reader import StagedDataset
+from landseg.probabilities.store import ProbsWriter
+from landseg.sample.covers import CLASSES
+from landseg.sample.tiles import PALETTE
 
 SIZE_PX = 512
 FEW, MANY = 50, 500
@@ -38,7 +38,7 @@ MODELS = ("resnest", "swin")
 _OURS = """
 import re, sys, time
 from pathlib import Path
-from landseg.cli import main
+from landseg.cli.main import main
 status = main(sys.argv[1:])
 print(time.process_time())
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import machine, trained
-from landseg.data.dataset import StagedDataset
-from landseg.ensemble import codec
-from landseg.ensemble.average import Average, Labels
-from landseg.ensemble.codec import DEFAULT_DTYPE, DTYPES, Dtype, Probs, Stored
-from landseg.ensemble.metrics import confusion_matrix, scores
-from landseg.ensemble.store import ProbsReader
+from landseg.dataset.reader import StagedDataset
+from landseg.ensemble.averaging import Average, Labels
+from landseg.probabilities import codec
+from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES, Dtype, Probs, Stored
+from landseg.probabilities.store import ProbsReader
+from landseg.scoring.scores import confusion_matrix, scores
 
 TIMED_TILES = 8
 

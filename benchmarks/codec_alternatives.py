@@ -22,12 +22,12 @@ from torch.nn.functional import interpolate
 from benchmarks import machine, trained
 from benchmarks.codec import exact_probs, read_probs, seconds
 from landseg import storage
-from landseg.data.dataset import StagedDataset
-from landseg.ensemble import codec
-from landseg.ensemble.codec import DTYPES, Probs
-from landseg.segmentation.inference import Predictor, default_device
-from landseg.segmentation.models import load_model, parse_config
-from landseg.segmentation.trained import open_model
+from landseg.dataset.reader import StagedDataset
+from landseg.models.build import load_model, parse_config
+from landseg.models.trained_model import open_model
+from landseg.prediction.predictor import Predictor, default_device
+from landseg.probabilities import codec
+from landseg.probabilities.codec import DTYPES, Probs
 
 TIMED_TILES = 6
 Array = NDArray[Any]

@@ -3,7 +3,7 @@
 The peer is the program people write: mmseg's own test pipeline, `model.inference` for one view after the other in
 float32, a mean, a float32 `.npy`. MultiScaleFlipAug makes the original twice when it flips in two directions; the
 peer is spared that in the ratio, and `ratio_stock` is against the program as it is. Ours is
-`landseg.segmentation.export` with the stage's defaults: decoding, the views, encoding and writing. Neither side's model
+`landseg.prediction.export` with the stage's defaults: decoding, the views, encoding and writing. Neither side's model
 loading counts. The weights of these models are random, for only the amount of work matters; how far the labels agree is
 measured on trained ones.
 """
@@ -21,20 +21,20 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-import landseg.segmentation.compat  # noqa: F401  # before mmseg
+import landseg.models  # noqa: F401  # makes mmcv importable
 from benchmarks import machine, trained
 from landseg import storage
-from landseg.data.dataset import StagedDataset
-from landseg.data.workers import num_cpus
-from landseg.documents import sha256_hex
-from landseg.ensemble.codec import DEFAULT_DTYPE, DTYPES, dequantize
-from landseg.ensemble.manifest import ProbsSpec
-from landseg.ensemble.metrics import confusion_matrix, scores
-from landseg.ensemble.store import ProbsWriter
-from landseg.segmentation.export import export
-from landseg.segmentation.inference import Predictor, default_device, final_predictor, resolve_precision
-from landseg.segmentation.models import build_model, fit_config, load_config, load_model, parse_config
-from landseg.segmentation.trained import open_model
+from landseg.contracts.documents import sha256_hex
+from landseg.contracts.probabilities import ProbsSpec
+from landseg.dataset.reader import StagedDataset
+from landseg.models.build import build_model, fit_config, load_config, load_model, parse_config
+from landseg.models.trained_model import open_model
+from landseg.prediction.export import export
+from landseg.prediction.predictor import Predictor, default_device, final_predictor, resolve_precision
+from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES, dequantize
+from landseg.probabilities.store import ProbsWriter
+from landseg.raw.processes import num_cpus
+from landseg.scoring.scores import confusion_matrix, scores
 
 # isort: split
 from mmseg.datasets.pipelines import Compose

@@ -22,11 +22,11 @@ import tifffile
 import torch
 
 from benchmarks import machine
-from landseg.cli import main
-from landseg.data.dataset import StagedDataset
-from landseg.data.tiles import decode_image
-from landseg.segmentation import transforms
-from landseg.segmentation.loader import Schedule, TileBatches, training_batches
+from landseg.cli.main import main
+from landseg.dataset.reader import StagedDataset
+from landseg.raw.tiff.decoding import decode_image
+from landseg.training import transforms
+from landseg.training.batches import Schedule, TileBatches, training_batches
 
 # isort: split
 from mmcv.parallel import collate

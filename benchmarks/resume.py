@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.turns import Trainee, write_config
-from landseg.cli import main
-from landseg.segmentation.configs import load_config
+from landseg.cli.main import main
+from landseg.models.configs import load_config
 
 FOLDER = Path("build") / "bench" / "resume"
 MODELS = ("swin", "resnest")

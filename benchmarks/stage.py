@@ -28,8 +28,8 @@ import tifffile
 from PIL import Image
 
 from benchmarks.netproxy import Faults, spawned
-from landseg.data.sample import PALETTE, SampleOptions, dataset_description, draw_tile
-from pipelines.embedded_s3 import EmbeddedS3
+from landseg.sample.tiles import PALETTE, SampleOptions, dataset_description, draw_tile
+from pipelines.local.embedded_s3 import EmbeddedS3
 
 TILES, FEW, MANY = 5_000, 1_000, 10_000
 SIZE_PX = 256

@@ -22,13 +22,14 @@ import torch
 
 from benchmarks import machine
 from benchmarks.turns import Trainee, write_config
-from landseg.cli import main
-from landseg.data.dataset import StagedDataset
-from landseg.segmentation import precision, state
-from landseg.segmentation.job import find_pipeline
-from landseg.segmentation.loader import Schedule, TileBatches
-from landseg.segmentation.models import build_model, fit_config, load_config
-from landseg.segmentation.weights import without_pretrained
+from landseg.cli.main import main
+from landseg.dataset.reader import StagedDataset
+from landseg.models import precision
+from landseg.models.build import build_model, fit_config, load_config
+from landseg.models.pretrained import without_pretrained
+from landseg.training import resume as state
+from landseg.training.batches import Schedule, TileBatches
+from landseg.training.job import find_pipeline
 
 # isort: split
 from mmcv.parallel import DataContainer

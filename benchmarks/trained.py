@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from landseg.data.dataset import StagedDataset
-from landseg.ensemble.store import ProbsReader
+from landseg.dataset.reader import StagedDataset
+from landseg.probabilities.store import ProbsReader
 
 FOLDER = Path("build") / "bench" / "trained"
 MODELS = ("resnest", "swin")

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 
 import landseg.configs
-import landseg.segmentation.compat  # before mmcv
+import landseg.models  # makes mmcv importable
 
 # isort: split
 from mmcv.runner import HOOKS, Hook

@@ -3,7 +3,7 @@
 
 import sys
 
-from landseg.cli import main
+from landseg.cli.main import main
 
 if __name__ == "__main__":  # worker processes import this file
     sys.exit(main())

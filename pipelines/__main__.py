@@ -98,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compile(args: argparse.Namespace) -> int:
-    from pipelines.compile import PIPELINES, compile_text, targets
-    from pipelines.scheduling import with_queue
+    from pipelines.dags.compile import PIPELINES, compile_text, targets
+    from pipelines.dags.scheduling import with_queue
 
     if args.check:
         stale = [
@@ -122,8 +122,8 @@ def _compile(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from pipelines.compile import PIPELINES, package
-    from pipelines.parameters import parse_parameters
+    from pipelines.arguments import parse_parameters
+    from pipelines.dags.compile import PIPELINES, package
     from pipelines.source import fingerprint, pin_configs
 
     path = package(args.pipeline) if args.pipeline in PIPELINES else Path(args.pipeline)
@@ -134,7 +134,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_here(args: argparse.Namespace, path: Path, arguments: dict[str, object], *, use_cache: bool) -> int:
-    from pipelines import containers, local
+    from pipelines.local import containers
+    from pipelines.local import runner as local
 
     places = [str(arguments[name]) for name in ("source", "storage_uri") if name in arguments]
     root = args.root or Path("build/runs")
@@ -150,7 +151,7 @@ def _run_here(args: argparse.Namespace, path: Path, arguments: dict[str, object]
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from pipelines import demo
+    from pipelines.local import demo
 
     # A folder of its own: in that of the other demo each step would find its result and do nothing.
     root = args.root or Path("build/demo-docker" if args.docker else "build/demo")
@@ -167,8 +168,8 @@ def _submit(args: argparse.Namespace) -> int:
 
 
 def _rerun(args: argparse.Namespace) -> int:
-    from pipelines.compile import package
-    from pipelines.parameters import parse_parameters
+    from pipelines.arguments import parse_parameters
+    from pipelines.dags.compile import package
     from pipelines.rerun import find_step
 
     step = find_step(args.step, args.storage_uri, args.run_id, args.param)
@@ -181,17 +182,17 @@ def _rerun(args: argparse.Namespace) -> int:
 
 
 def _deploy(args: argparse.Namespace) -> int:
-    from pipelines import deploy
+    from pipelines.cluster import deploy
 
     deploy.run(args.overlay, args.namespace, dry_run=args.dry_run)
     return 0
 
 
 def _to_cluster(args: argparse.Namespace, pipeline: str, given: list[str], name: str, *, use_cache: bool) -> int:
-    from pipelines import client, submit
-    from pipelines.compile import PIPELINES, package, with_images
-    from pipelines.parameters import parse_parameters
-    from pipelines.scheduling import with_queue
+    from pipelines.arguments import parse_parameters
+    from pipelines.cluster import client, submit
+    from pipelines.dags.compile import PIPELINES, package, with_images
+    from pipelines.dags.scheduling import with_queue
     from pipelines.source import pin_configs
 
     if pipeline not in PIPELINES:
@@ -216,7 +217,7 @@ def without_cache(package: str) -> str:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from pipelines.local import host_command
+    from pipelines.local.runner import host_command
 
     command = ["landseg", "status", "--storage-uri", args.storage_uri, "--run-id", args.run_id]
     return subprocess.run(host_command("", command)).returncode

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.models import MODELS
 from pipelines.errors import UserError
-from pipelines.local import host_command
+from pipelines.local.runner import host_command
 
 STEPS = (
     "stage-data",
@@ -33,7 +33,7 @@ class Step:
     """A stage of an earlier run, ready to run again.
 
     Attributes:
-        pipeline: the single-step pipeline (pipelines/steps.py).
+        pipeline: the single-step pipeline (pipelines/dags/steps.py).
         parameters: `NAME=VALUE` each: what the run left, and what was given.
     """
 

@@ -17,8 +17,8 @@ from typing import Any
 import botocore.exceptions
 import requests
 
-from pipelines.client import TIMEOUT_S
-from pipelines.preflight import s3_client
+from pipelines.cluster.client import TIMEOUT_S
+from pipelines.cluster.preflight import s3_client
 
 
 def fingerprint(source: str) -> str:

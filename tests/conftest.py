@@ -3,25 +3,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from s3_endpoint import S3
+from staging_cli import Staging
+
+from pipelines.local.embedded_s3 import EmbeddedS3
 
 # Test machines are shared: how long an example takes says nothing.
 hypothesis.settings.register_profile(
     "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("shared")
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # components, pipelines and benchmarks are not installed
-
-from s3_endpoint import S3  # noqa: E402
-
-from pipelines.embedded_s3 import EmbeddedS3  # noqa: E402
 
 BUCKET = "test"
 
@@ -43,3 +39,9 @@ def s3(s3_server: EmbeddedS3, request: pytest.FixtureRequest, monkeypatch: pytes
     test = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:60].strip("-")
     prefix = f"{test}-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:8]}"
     return S3(s3_server, f"s3://{BUCKET}/{prefix}", s3_server.root / BUCKET / prefix)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Staging:
+    """Runs `landseg stage-data` in a test's folder."""
+    return Staging(tmp_path, capsys)

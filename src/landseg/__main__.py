@@ -2,6 +2,6 @@
 
 import sys
 
-from landseg.cli import main
+from landseg.cli.main import main
 
 sys.exit(main())

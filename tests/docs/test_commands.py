@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pages import ROOT, Block, blocks, pages
 
-from pipelines.embedded_s3 import EmbeddedS3
+from pipelines.local.embedded_s3 import EmbeddedS3
 
 PRELUDE = """
 set -euo pipefail

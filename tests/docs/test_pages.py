@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pages import ROOT, Block, anchors, blocks, links, pages, prose
 
-from landseg import cli
+from landseg.cli import main as cli
 from pipelines.__main__ import _parser
 
 REMARKS = ("", "cluster", "docker", "slow", "ci", "apply")

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from landseg import storage
-from landseg.cli import main
-from landseg.documents import Reference
-from landseg.ensemble.average import Average, disagreement, entropy, subsets
-from landseg.ensemble.bootstrap import Resampling, area_scores, interval, resample
-from landseg.ensemble.codec import DTYPES, dequantize, quantize
-from landseg.ensemble.manifest import VIEWS, LabelsManifest
+from landseg.cli.main import main
+from landseg.contracts.documents import Reference
+from landseg.contracts.probabilities import VIEWS, LabelsManifest
+from landseg.ensemble.averaging import Average, disagreement, entropy, subsets
 from landseg.ensemble.members import Member, affordable_threads, open_members
-from landseg.ensemble.metrics import confusion_matrix, scores
-from landseg.ensemble.parts import Job
-from landseg.ensemble.publish import write_archive
-from landseg.ensemble.store import ProbsReader
+from landseg.ensemble.publishing import write_archive
+from landseg.ensemble.shard_results import Job
 from landseg.ensemble.summary import combine
+from landseg.probabilities.codec import DTYPES, dequantize, quantize
+from landseg.probabilities.store import ProbsReader
+from landseg.scoring.intervals import Resampling, area_scores, interval, resample
+from landseg.scoring.scores import confusion_matrix, scores
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from ensembles import export, open_dataset, published_objects, stage
 
 pytestmark = pytest.mark.slow
 
-TESTS = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 EXPORT = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -25,7 +25,7 @@ export(folder, open_dataset(staged, Path(cache)), "swin")
 AVERAGE = """
 import re, sys
 from pathlib import Path
-from landseg.cli import main
+from landseg.cli.main import main
 status = main(sys.argv[1:])
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 sys.exit(status)
@@ -63,7 +63,7 @@ def count_files(folder):
 
 def test_a_writer_killed_at_random_writes_the_same_bytes(staged, tmp_path):
     rng = random.Random(0)
-    command = [sys.executable, "-c", EXPORT, str(TESTS)]
+    command = [sys.executable, "-c", EXPORT, str(SUPPORT)]
     where = [staged, str(tmp_path / "cache")]
     subprocess.run([*command, str(tmp_path / "calm"), *where], check=True)
     assert run_killed([*command, str(tmp_path / "killed"), *where], tmp_path / "killed", rng)

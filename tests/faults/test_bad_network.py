@@ -16,7 +16,7 @@ from s3_endpoint import S3
 
 from benchmarks.netproxy import FaultProxy, Faults, spawned
 from landseg import storage
-from landseg.errors import DamagedObjectError, ObjectNotFoundError, StorageError
+from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError, StorageError
 from landseg.storage import s3_client
 from landseg.storage.retry import FIRST_CONTACT_S
 

@@ -7,7 +7,8 @@ import pytest
 from s3_endpoint import S3
 
 from benchmarks.netproxy import FaultProxy, Faults
-from landseg import cli, storage
+from landseg import storage
+from landseg.cli import main as cli
 
 BAD = Faults(error_rate=0.05, reset_rate=0.05, truncate_rate=0.02, flip_rate=0.05, upload_flip_rate=0.05)
 

@@ -17,8 +17,9 @@ import tifffile
 from s3_endpoint import S3
 
 from benchmarks.netproxy import FaultProxy
-from landseg import cli, storage
-from landseg.data.manifest import DatasetManifest
+from landseg import storage
+from landseg.cli import main as cli
+from landseg.contracts.dataset import DatasetManifest
 from landseg.stages.verify import blobs
 from landseg.storage import s3_client
 

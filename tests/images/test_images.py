@@ -149,7 +149,7 @@ def test_doctor_says_what_is_wrong(component: str) -> None:
 @pytest.mark.parametrize("component", TRAIN)
 def test_the_compiled_extension_is_the_one_that_is_used(component: str) -> None:
     code = (
-        "import landseg.segmentation.compat as compat, mmcv._ext, torch, mmcv.ops; assert compat.has_compiled_ops(); "
+        "import landseg.models.compat as compat, mmcv._ext, torch, mmcv.ops; assert compat.has_compiled_ops(); "
         "image = torch.arange(16.0).reshape(1, 1, 4, 4); "
         "box = torch.tensor([[0, 0.0, 0, 3, 3]]); print(mmcv._ext.__file__); "
         "print(mmcv.ops.roi_align(image, box, (1, 1), 1.0, 1, 'avg', True).item())"
@@ -199,7 +199,7 @@ def test_a_change_of_the_source_makes_only_the_last_layer_again(component: str, 
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("Makefile", "pyproject.toml", ".dockerignore"):
         shutil.copy(ROOT / file, tmp_path)
-    (tmp_path / "src/landseg/progress.py").open("a").write("# changed\n")
+    (tmp_path / "src/landseg/cli/progress.py").open("a").write("# changed\n")
     build = ["make", "build-images", "FLAVOR=cpu", f"IMAGES={component}", "TAG=changed"]
     subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
     changed = image(component).rpartition(":")[0] + ":changed"

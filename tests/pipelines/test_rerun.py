@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.compile import package
+from pipelines.arguments import parse_parameters
+from pipelines.dags.compile import package
 from pipelines.errors import UserError
-from pipelines.parameters import parse_parameters
 from pipelines.rerun import STEPS, find_step
 
 ARGUMENTS = {

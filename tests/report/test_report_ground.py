@@ -2,7 +2,7 @@
 
 import pytest
 
-from landseg.data.manifest import Geo, GeoKeys
+from landseg.contracts.dataset import Geo, GeoKeys
 from landseg.report.ground import pixel_area_m2
 
 

@@ -6,7 +6,7 @@ import pytest
 from ensembles import export, open_dataset, stage
 from html_tree import metrics, parse
 
-from landseg.cli import main
+from landseg.cli.main import main
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from landseg.data.sample import PALETTE
-from landseg.report import figures, gallery, page, pictures, scores
+from landseg.report import figures, page, pictures, scores
+from landseg.report import tile_pictures as gallery
+from landseg.sample.tiles import PALETTE
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
 DEFICIENCIES = {

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ensembles import export, make_spec
 from s3_endpoint import S3
 
 from landseg import storage
-from landseg.cli import main
-from landseg.data.dataset import StagedDataset
-from landseg.documents import Reference
-from landseg.kfp_io import Outputs
-from landseg.stages.common import StageContext
+from landseg.cli.main import main
+from landseg.contracts.documents import Reference
+from landseg.contracts.executor import Outputs
+from landseg.dataset.reader import StagedDataset
 from landseg.stages.prune import find, remove
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "ensemble"))
-from ensembles import export, make_spec
+from landseg.stages.shared.context import StageContext
 
 DAY_S = 86_400.0
 

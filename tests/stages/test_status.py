@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from landseg.cli import main
-from landseg.documents import Arguments
-from landseg.errors import ObjectNotFoundError
+from landseg.cli.main import main
+from landseg.contracts.documents import Arguments
+from landseg.contracts.errors import ObjectNotFoundError
 from landseg.stages.status import run_states
 
 

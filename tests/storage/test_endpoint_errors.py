@@ -10,7 +10,7 @@ import pytest
 from s3_endpoint import S3
 
 from landseg import storage
-from landseg.errors import StorageError
+from landseg.contracts.errors import StorageError
 from landseg.storage.retry import FIRST_CONTACT_S
 
 

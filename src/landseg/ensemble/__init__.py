@@ -1,1 +1,1 @@
-"""Probabilities: codec and store, averaging, metrics, disagreement. No torch."""
+"""Averaging models: members and weights, label maps, scores of every ensemble, and what is published. No torch."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.data.manifest import Split
-from landseg.ensemble.average import Labels, disagreement
-from landseg.ensemble.codec import Probs
-from landseg.ensemble.metrics import confusion_matrix, scores
-from landseg.ensemble.parts import Job, differing_share
+from landseg.contracts.dataset import Split
+from landseg.ensemble.averaging import Labels, disagreement
+from landseg.ensemble.shard_results import Job, differing_share
 from landseg.ensemble.summary import Scoring, SplitResult
+from landseg.probabilities.codec import Probs
+from landseg.scoring.scores import confusion_matrix, scores
 
 Place = tuple[Split, str]
 """A tile: split and id."""

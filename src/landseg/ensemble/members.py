@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from landseg.data.dataset import StagedDataset
-from landseg.data.manifest import Split
-from landseg.ensemble.average import Average, subsets
-from landseg.ensemble.codec import DTYPES
-from landseg.ensemble.manifest import EnsembleMember, StoredTile
-from landseg.ensemble.store import ProbsReader, ShardReader
-from landseg.errors import ConfigError, ContractError
+from landseg.contracts.dataset import Split
+from landseg.contracts.errors import ConfigError, ContractError
+from landseg.contracts.probabilities import EnsembleMember, StoredTile
+from landseg.dataset.reader import StagedDataset
+from landseg.ensemble.averaging import Average, subsets
+from landseg.probabilities.codec import DTYPES
+from landseg.probabilities.store import ProbsReader, ShardReader
 
 _MEMORY_BYTES = 768 << 20
 _SHOWN = 3
@@ -28,7 +28,7 @@ class Member:
     Attributes:
         reader: its probabilities.
         weight: its factor in the sum.
-        temperature: see :class:`~landseg.ensemble.average.Average`.
+        temperature: see :class:`~landseg.ensemble.averaging.Average`.
     """
 
     reader: ProbsReader

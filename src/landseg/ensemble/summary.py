@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg import storage
-from landseg.data.manifest import Split
-from landseg.ensemble.average import Subset, subsets
-from landseg.ensemble.bootstrap import CONFIDENCE, Interval, Resampling, area_scores, interval
-from landseg.ensemble.manifest import Tta
-from landseg.ensemble.metrics import Confusion, scores
-from landseg.ensemble.parts import Job, Part
+from landseg.contracts.dataset import Split
+from landseg.contracts.probabilities import Tta
+from landseg.ensemble.averaging import Subset, subsets
+from landseg.ensemble.shard_results import Job, Part
+from landseg.scoring.intervals import CONFIDENCE, Interval, Resampling, area_scores, interval
+from landseg.scoring.scores import Confusion, scores
 
 SCORES = ("mIoU", "mAcc", "aAcc")
 Gain = tuple[float, Interval | None]
@@ -64,7 +64,7 @@ class SplitResult:
         split: its name.
         tile_ids: T ids, sorted.
         pixels: (C,) pixels of each class in the ensemble's label maps.
-        disagreement, entropy, differing: (T,) as in :class:`~landseg.ensemble.parts.TileResult`.
+        disagreement, entropy, differing: (T,) as in :class:`~landseg.ensemble.shard_results.TileResult`.
         areas: of a labelled split.
     """
 
@@ -149,7 +149,7 @@ class Scored:
 
     Attributes:
         models: the models' names.
-        scores: as :func:`landseg.ensemble.metrics.scores` returns them.
+        scores: as :func:`landseg.scoring.scores.scores` returns them.
         intervals: of each score that has one.
         confusion: for the models and the whole ensemble.
     """

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from landseg.report import figures
 from landseg.report.figures import Mark
-from landseg.report.gallery import Picture, Studio, fit
 from landseg.report.page import MAX_TABLE_ROWS, PICTURE_BYTES, Facts, count, palette_css, percent, render_page, sentence
+from landseg.report.tile_pictures import Picture, Studio, fit
 
 _MAX_SIZES = 6
 

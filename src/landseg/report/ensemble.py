@@ -1,6 +1,6 @@
 """The ensemble report: what averaging the models' probabilities brought, and where they disagree.
 
-Plain data in, one HTML file out. Scores are the mappings that `landseg.ensemble.metrics.scores` returns and that
+Plain data in, one HTML file out. Scores are the mappings that `landseg.scoring.scores.scores` returns and that
 `summary.json` holds, so that the two cannot differ.
 """
 
@@ -13,7 +13,6 @@ from markupsafe import Markup, escape
 
 from landseg.report import figures
 from landseg.report.figures import ENSEMBLE, SUBSET, TRUTH, Mark
-from landseg.report.gallery import TilePicture, galleries
 from landseg.report.page import (
     PICTURE_BYTES,
     Facts,
@@ -35,6 +34,7 @@ from landseg.report.scores import (
     matrices,
     score_axis,
 )
+from landseg.report.tile_pictures import TilePicture, galleries
 
 __all__ = ["ClassAreas", "EnsembleReport", "Prediction", "StageCost", "TilePicture", "render"]
 

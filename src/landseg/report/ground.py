@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from landseg.data.manifest import Geo, GeoKeys
+from landseg.contracts.dataset import Geo, GeoKeys
 
 # GeoTIFF 1.1 (OGC 19-008r4): keys, and the linear units of which the metre is one.
 _MODEL_TYPE, _PROJECTED_CRS, _PROJECTION_METHOD, _LINEAR_UNITS = 1024, 3072, 3075, 3076

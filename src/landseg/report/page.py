@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from landseg import __version__
-from landseg.progress import duration
+from landseg.cli.progress import duration
 
 Interval = tuple[float, float]
 """Low and high end."""

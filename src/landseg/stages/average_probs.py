@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from landseg import storage
-from landseg.data.dataset import StagedDataset
-from landseg.data.manifest import Split
-from landseg.data.workers import num_cpus
-from landseg.ensemble.fit import Fit, fit
-from landseg.ensemble.labels import extract_pngs
-from landseg.ensemble.manifest import LabelsManifest, LayerName
+from landseg.cli.progress import Progress
+from landseg.contracts.dataset import Split
+from landseg.contracts.errors import ConfigError
+from landseg.contracts.probabilities import LabelsManifest, LayerName
+from landseg.dataset.reader import StagedDataset
+from landseg.ensemble.fitted_weights import Fit, fit
+from landseg.ensemble.maps import extract_pngs
 from landseg.ensemble.members import Member, affordable_threads, open_members
-from landseg.ensemble.parts import LAYERS, Job
-from landseg.ensemble.publish import publish
-from landseg.ensemble.records import read_record, write_record
-from landseg.errors import ConfigError
-from landseg.progress import Progress
-from landseg.stages import costs
-from landseg.stages.average_report import render_report
-from landseg.stages.common import (
+from landseg.ensemble.publishing import publish
+from landseg.ensemble.shard_results import LAYERS, Job
+from landseg.raw.processes import num_cpus
+from landseg.stages.shared import costs
+from landseg.stages.shared.average_report import render_report
+from landseg.stages.shared.context import (
     StageContext,
     add_common_arguments,
     finished,
@@ -31,6 +30,7 @@ from landseg.stages.common import (
     record_arguments,
     stage_context,
 )
+from landseg.storage.records import read_record, write_record
 
 HELP = "average models' probabilities into label maps; score the models and the ensemble"
 EXAMPLE = """landseg average-probs --dataset out/dataset.json --probs swin/probs.json --probs resnest/probs.json \\

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from landseg import __version__, storage
-from landseg.errors import ConfigError, LandsegError
+from landseg.contracts.errors import ConfigError, LandsegError
 
 HELP = "check versions, compiled ops, GPUs, shared memory, scratch space and object storage"
 EXAMPLE = "landseg doctor --gpus 2 --min-shm-gb 8 --storage-uri s3://bucket/landseg"
@@ -101,7 +101,7 @@ def _guarded(check: str, examine_one: Callable[[], tuple[bool | None, str]]) -> 
 
 
 def _compiled_ops(*, required: bool) -> tuple[bool | None, str]:
-    from landseg.segmentation import compat
+    from landseg.models import compat
 
     if not compat.has_compiled_ops():
         if required:
@@ -111,7 +111,7 @@ def _compiled_ops(*, required: bool) -> tuple[bool | None, str]:
 
 
 def _gpus(expected: int) -> tuple[bool | None, str]:
-    from landseg.segmentation import compat
+    from landseg.models import compat
 
     names = compat.gpu_names()
     found = f"{len(names)}: {', '.join(names)}" if names else "none"

@@ -7,16 +7,16 @@ import logging
 from typing import get_args
 
 from landseg import storage
-from landseg.data.dataset import StagedDataset
-from landseg.data.workers import num_cpus
-from landseg.ensemble.codec import DEFAULT_DTYPE, DTYPES
-from landseg.ensemble.manifest import VIEWS, ProbsManifest, ProbsSpec, Tta
-from landseg.ensemble.store import ProbsWriter
-from landseg.errors import ConfigError, ContractError
-from landseg.progress import Progress
-from landseg.segmentation.trained import TrainedModel, open_model
-from landseg.stages import costs
-from landseg.stages.common import (
+from landseg.cli.progress import Progress
+from landseg.contracts.errors import ConfigError, ContractError
+from landseg.contracts.probabilities import VIEWS, ProbsManifest, ProbsSpec, Tta
+from landseg.dataset.reader import StagedDataset
+from landseg.models.trained_model import TrainedModel, open_model
+from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES
+from landseg.probabilities.store import ProbsWriter
+from landseg.raw.processes import num_cpus
+from landseg.stages.shared import costs
+from landseg.stages.shared.context import (
     StageContext,
     add_common_arguments,
     finished,
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
     if args.views == "each" and args.tta == "none":
         raise ConfigError("--views each", "expected --tta h or hv with it, found none", "a single view is its own mean")
     with stage_context("export-probs", args) as context:
-        from landseg.segmentation.inference import num_gpus, resolve_precision
+        from landseg.prediction.predictor import num_gpus, resolve_precision
 
         staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         model = open_model(context.reference("model", args.model), context.scratch)
@@ -177,8 +177,8 @@ def _export(
     pending = writer.pending(worker - 1, num_workers)
     if not pending:
         return
-    from landseg.segmentation.export import export
-    from landseg.segmentation.inference import load_predictor
+    from landseg.prediction.export import export
+    from landseg.prediction.predictor import load_predictor
 
     checkpoint = context.scratch / "model.pth"
     storage.get_file(model.checkpoint_uri, checkpoint, sha256=model.checkpoint_sha256)

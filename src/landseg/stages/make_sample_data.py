@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from landseg.data.sample import COMPRESSIONS, DTYPES, SampleOptions, make_sample_dataset
+from landseg.sample.tiles import COMPRESSIONS, DTYPES, SampleOptions, make_sample_dataset
 
 HELP = "draw a small labelled dataset to try landseg with"
 EXAMPLE = "landseg make-sample-data tiles --train 64 --val 16 --test 16"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from landseg.data.dataset import StagedDataset
-from landseg.ensemble.layout import plan_splits
-from landseg.errors import ConfigError
-from landseg.stages.common import add_common_arguments, split_tiles, stage_context
+from landseg.contracts.errors import ConfigError
+from landseg.dataset.reader import StagedDataset
+from landseg.probabilities.layout import plan_splits
+from landseg.stages.shared.context import add_common_arguments, split_tiles, stage_context
 
 HELP = "divide an export among workers: print what each gives as --worker"
 EXAMPLE = "landseg plan-export --dataset out/dataset.json --workers 4 --storage-uri s3://bucket/landseg"

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from landseg import storage
-from landseg.console import paint
-from landseg.data.manifest import DatasetManifest
-from landseg.documents import parse_json, sha256_hex
-from landseg.errors import ConfigError, ObjectNotFoundError
-from landseg.stages.common import IDENTITY, storage_root
+from landseg.cli.console import paint
+from landseg.contracts.dataset import DatasetManifest
+from landseg.contracts.documents import parse_json, sha256_hex
+from landseg.contracts.errors import ConfigError, ObjectNotFoundError
+from landseg.stages.shared.context import IDENTITY, storage_root
 from landseg.storage import ObjectInfo
 
 HELP = "remove old runs and datasets that only they used; shows what, unless --delete is given"

@@ -9,16 +9,16 @@ import logging
 import time
 
 from landseg import storage
-from landseg.console import is_quiet
-from landseg.data.archives import open_source
-from landseg.data.shards import DEFAULT_SHARD_BYTES
-from landseg.data.staging import Options, Staged, stage_dataset
-from landseg.data.workers import num_cpus
-from landseg.errors import ConfigError
+from landseg.cli.console import is_quiet
+from landseg.contracts.errors import ConfigError
+from landseg.dataset.shards import DEFAULT_SHARD_BYTES
+from landseg.dataset.staging import Options, Staged, stage_dataset
+from landseg.raw.archives import open_source
+from landseg.raw.processes import num_cpus
 from landseg.report.data import DataReport, render
-from landseg.report.staged import as_json, data_report, gigabytes
-from landseg.stages import costs
-from landseg.stages.common import StageContext, add_common_arguments, record_arguments, stage_context
+from landseg.report.data_facts import as_json, data_report, gigabytes
+from landseg.stages.shared import costs
+from landseg.stages.shared.context import StageContext, add_common_arguments, record_arguments, stage_context
 
 HELP = "check raw tiles and pack them into indexed shards in object storage"
 EXAMPLE = "landseg stage-data --source tiles --storage-uri s3://bucket/landseg --output-dir out"

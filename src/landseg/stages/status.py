@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from landseg import storage
-from landseg.data.manifest import DatasetManifest
-from landseg.documents import Arguments, Document
-from landseg.ensemble.manifest import LabelsManifest, ProbsManifest
-from landseg.errors import ContractError, ObjectNotFoundError
-from landseg.segmentation.manifest import ModelManifest
-from landseg.stages.common import ARGUMENTS, storage_root
+from landseg.contracts.dataset import DatasetManifest
+from landseg.contracts.documents import Arguments, Document
+from landseg.contracts.errors import ContractError, ObjectNotFoundError
+from landseg.contracts.model import ModelManifest
+from landseg.contracts.probabilities import LabelsManifest, ProbsManifest
+from landseg.stages.shared.context import ARGUMENTS, storage_root
 
 HELP = "say how far a run has come, from object storage alone"
 EXAMPLE = "landseg status --storage-uri s3://bucket/landseg --run-id first"

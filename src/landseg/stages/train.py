@@ -9,17 +9,17 @@ import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from landseg import storage
-from landseg.data.dataset import StagedDataset
-from landseg.data.manifest import SPLITS, Split
-from landseg.data.workers import num_cpus
-from landseg.documents import Blob
-from landseg.errors import ConfigError, without_credentials
+from landseg.contracts.dataset import SPLITS, Split
+from landseg.contracts.documents import Blob
+from landseg.contracts.errors import ConfigError, without_credentials
+from landseg.contracts.model import ModelManifest
+from landseg.dataset.reader import StagedDataset
+from landseg.raw.processes import num_cpus
 from landseg.report.training import Evaluation, TrainingReport, render
-from landseg.segmentation.manifest import ModelManifest
-from landseg.stages.common import StageContext, add_common_arguments, finished, record_arguments, stage_context
+from landseg.stages.shared.context import StageContext, add_common_arguments, finished, record_arguments, stage_context
 
 if TYPE_CHECKING:
-    from landseg.segmentation.job import TrainJob
+    from landseg.training.job import TrainJob
 
 HELP = "train a model; go on from its own checkpoints after an interruption"
 EXAMPLE = """landseg train --name swin --config swin --dataset out/dataset.json \\
@@ -121,7 +121,8 @@ def run(args: argparse.Namespace) -> None:
     """Train, or find the trained model; publish its reference, metrics and report."""
     _check(args)
     with stage_context("train", args) as context:
-        from landseg.segmentation import distributed, trainer, weights
+        from landseg.models import pretrained as weights
+        from landseg.training import distributed, trainer
 
         processes, on_gpu = distributed.count_processes(args.gpus, args.cpu_processes)
         staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
@@ -161,9 +162,11 @@ def _plan(
     args: argparse.Namespace, context: StageContext, staged: StagedDataset, processes: int, on_gpu: bool
 ) -> tuple[TrainJob, dict[str, Any], str | None]:
     """The job, what decides its result, and where pretrained weights lie."""
-    from landseg.segmentation import job, precision, weights
-    from landseg.segmentation.models import fit_config, load_config, parse_options
-    from landseg.segmentation.remarks import remarks
+    from landseg.models import precision
+    from landseg.models import pretrained as weights
+    from landseg.models.build import fit_config, load_config, parse_options
+    from landseg.training import job
+    from landseg.training.unused_settings import remarks
 
     manifest = staged.manifest
     splits = _splits(args.train_splits, staged)
@@ -227,7 +230,7 @@ def _splits(text: str, staged: StagedDataset) -> tuple[Split, ...]:
 
 
 def _publish(job: TrainJob, staged: StagedDataset, identity: dict[str, Any]) -> storage.Loaded[ModelManifest]:
-    from landseg.segmentation import state
+    from landseg.training import resume as state
 
     result = json.loads((job.scratch / RESULT).read_text())
     scores = result["evaluations"][-1]["scores"] if result["evaluations"] else {}

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from pydantic import BaseModel
 
 from landseg import storage
-from landseg.data.manifest import DatasetManifest
-from landseg.data.previous import manifest_uri
-from landseg.documents import Blob, Document, Reference, parse_json
-from landseg.ensemble.manifest import LabelsManifest, ProbsManifest
-from landseg.errors import ContractError, DamagedObjectError, ObjectNotFoundError
-from landseg.progress import Progress
-from landseg.segmentation.manifest import CheckpointInfo, ModelManifest
+from landseg.cli.progress import Progress
+from landseg.contracts.dataset import DatasetManifest
+from landseg.contracts.documents import Blob, Document, Reference, parse_json
+from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
+from landseg.contracts.model import CheckpointInfo, ModelManifest
+from landseg.contracts.probabilities import LabelsManifest, ProbsManifest
+from landseg.dataset.previous import manifest_uri
 
 HELP = "read everything that a manifest or a run names, and compare sizes and checksums"
 EXAMPLE = "landseg verify s3://landseg/runs/first"

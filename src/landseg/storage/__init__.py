@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, cast
 
-from landseg.documents import Document, Reference, parse_json, sha256_hex
-from landseg.errors import DamagedObjectError, ObjectNotFoundError
+from landseg.contracts.documents import Document, Reference, parse_json, sha256_hex
+from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError
 from landseg.storage import local
 from landseg.storage.objects import ObjectInfo
 from landseg.storage.parallel import parallel

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from landseg.errors import ObjectNotFoundError, StorageError
+from landseg.contracts.errors import ObjectNotFoundError, StorageError
 from landseg.storage.objects import ObjectInfo
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")

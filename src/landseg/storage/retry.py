@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from landseg.errors import StorageError
+from landseg.contracts.errors import StorageError
 
 R = TypeVar("R")
 

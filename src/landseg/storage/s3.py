@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from landseg.errors import ObjectNotFoundError, StorageError
+from landseg.contracts.errors import ObjectNotFoundError, StorageError
 from landseg.storage.objects import ObjectInfo
 from landseg.storage.parallel import parallel
 from landseg.storage.retry import TransientError

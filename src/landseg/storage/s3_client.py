@@ -18,7 +18,7 @@ import urllib3
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
-from landseg.errors import ObjectNotFoundError, StorageError
+from landseg.contracts.errors import ObjectNotFoundError, StorageError
 from landseg.storage.retry import TransientError, retrying
 
 R = TypeVar("R")

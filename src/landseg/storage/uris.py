@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from landseg.errors import StorageError
+from landseg.contracts.errors import StorageError
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")

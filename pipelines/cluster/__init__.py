@@ -1,0 +1,1 @@
+"""Where it runs in earnest: preparing a namespace, submitting to Kubeflow Pipelines, following a run."""

@@ -1,0 +1,199 @@
+"""The connection to Kubeflow Pipelines: authentication, time limits, and errors that say what to do.
+
+Credentials come from the environment, never from the command line, where other users of the machine would see them:
+
+- `KFP_TOKEN`: a bearer token;
+- `KFP_COOKIES`: the session cookie of a browser that is logged in, `name=value`;
+- `KFP_USERNAME` and `KFP_PASSWORD`: log in as the Kubeflow login page does (Dex);
+- nothing: the service account token that KFP mounts into pods where there is one, else no credentials.
+
+`KFP_CA_CERT` names the file with the certificate authority of the endpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kfp
+import kfp_server_api
+import requests
+import urllib3
+from kfp.client import ServiceAccountTokenVolumeCredentials
+
+from pipelines.cluster.login import log_in
+from pipelines.errors import UserError
+
+TIMEOUT_S = (5.0, 60.0)
+"""To connect, and between two bytes of an answer. KFP's own client would wait for ever."""
+
+SUPPORTED = (2, 17)
+"""The release of KFP that the pipelines are compiled for."""
+
+_POD_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"
+_LOGIN = "set KFP_TOKEN, KFP_COOKIES, or KFP_USERNAME and KFP_PASSWORD"
+
+
+@dataclass(frozen=True)
+class Server:
+    """What the health endpoint says."""
+
+    version: str
+    multi_user: bool
+
+
+def normalise(endpoint: str) -> str:
+    """The endpoint with a scheme and without a trailing slash."""
+    endpoint = endpoint.strip().rstrip("/")
+    if not endpoint:
+        raise UserError("no endpoint: give --endpoint or set KF_PIPELINES_ENDPOINT")
+    return endpoint if "://" in endpoint else f"https://{endpoint}"
+
+
+def credentials(endpoint: str) -> dict[str, Any]:
+    """The arguments of `kfp.Client` that authenticate, from the environment."""
+    env = os.environ
+    if token := env.get("KFP_TOKEN"):
+        return {"existing_token": token}
+    if cookies := env.get("KFP_COOKIES"):
+        return {"cookies": cookies}
+    if env.get("KFP_USERNAME") and env.get("KFP_PASSWORD"):
+        with _network_errors(endpoint):
+            return {"cookies": log_in(endpoint, env["KFP_USERNAME"], env["KFP_PASSWORD"], TIMEOUT_S)}
+    if Path(env.get("KF_PIPELINES_SA_TOKEN_PATH", _POD_TOKEN)).exists():
+        return {"credentials": ServiceAccountTokenVolumeCredentials()}
+    return {}
+
+
+def check_server(endpoint: str, login: dict[str, Any]) -> Server:
+    """Ask the endpoint for its health, with a time limit, before KFP's own client is trusted with it.
+
+    Raises:
+        UserError: it does not answer, refuses, or is not KFP.
+    """
+    headers = {}
+    if token := login.get("existing_token"):
+        headers["Authorization"] = f"Bearer {token}"
+    elif "credentials" in login:
+        configuration = kfp_server_api.Configuration()
+        login["credentials"].refresh_api_key_hook(configuration)
+        headers["Authorization"] = f"Bearer {configuration.api_key['authorization']}"
+    if cookies := login.get("cookies"):
+        headers["Cookie"] = cookies
+    url = f"{endpoint}/apis/v2beta1/healthz"
+    with _network_errors(endpoint):
+        answer = requests.get(
+            url, headers=headers, timeout=TIMEOUT_S, allow_redirects=False, verify=os.environ.get("KFP_CA_CERT", True)
+        )
+    refuse_status(answer.status_code, answer.text, endpoint)
+    try:
+        health = answer.json()
+        version, multi_user = str(health.get("tag_name", "unknown")), bool(health.get("multi_user"))
+    except (ValueError, AttributeError):
+        raise UserError(f"{endpoint} answers, but not as KFP does (Kubeflow's endpoint ends with /pipeline)") from None
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    if found and int(found[1]) != SUPPORTED[0]:
+        raise UserError(f"{endpoint} is KFP {version}; the pipelines need KFP {SUPPORTED[0]}.{SUPPORTED[1]} or newer")
+    return Server(version, multi_user)
+
+
+def too_old(server: Server) -> bool:
+    """Whether the server is older than what the pipelines are compiled for."""
+    found = re.match(r"v?(\d+)\.(\d+)", server.version)
+    return bool(found) and (int(found[1]), int(found[2])) < SUPPORTED  # type: ignore[index]
+
+
+def connect(endpoint: str, login: dict[str, Any], namespace: str) -> kfp.Client:
+    """KFP's client, quiet and with time limits."""
+    with quiet():
+        client = kfp.Client(
+            host=endpoint, namespace=namespace or "kubeflow", ssl_ca_cert=os.environ.get("KFP_CA_CERT"), **login
+        )
+    rest = client._run_api.api_client.rest_client  # one for all of the client's services
+    stock = rest.request
+
+    def request(*args: Any, _request_timeout: Any = None, **kwargs: Any) -> Any:
+        return stock(*args, _request_timeout=_request_timeout or TIMEOUT_S, **kwargs)
+
+    rest.request = request
+    return client
+
+
+@contextlib.contextmanager
+def explained(endpoint: str) -> Iterator[None]:
+    """Turn what KFP's client raises into one line."""
+    try:
+        with _network_errors(endpoint):
+            yield
+    except kfp_server_api.ApiException as err:
+        refuse_status(err.status or 0, err.body or err.reason or "", endpoint)
+        raise
+
+
+def refuse_status(status: int, body: str, endpoint: str) -> None:
+    """Raise what a status of the server means, unless it is good news."""
+    if 200 <= status < 300:
+        return
+    said = _message(body)
+    if 300 <= status < 400:
+        raise UserError(f"{endpoint} asks for a login: {_LOGIN}")
+    if status in (401, 403):
+        raise UserError(f"{endpoint} refuses ({status}{said}): {_LOGIN}; in a multi-user Kubeflow also --namespace")
+    if status == 404:
+        raise UserError(
+            f"{endpoint} does not know what was asked for (404{said}): Kubeflow's endpoint ends with /pipeline"
+        )
+    if status == 409:
+        raise UserError(f"{endpoint}: the name is taken (409{said})")
+    if status >= 500:
+        raise UserError(
+            f"{endpoint} failed ({status}{said}): see the log of the ml-pipeline deployment, then try again"
+        )
+    raise UserError(f"{endpoint} answered {status}{said}")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Swallow what KFP's client prints; its warnings too."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _network_errors(endpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as err:
+        raise UserError(f"{endpoint}: its certificate is not trusted: set KFP_CA_CERT ({err})") from err
+    except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as err:
+        raise UserError(
+            f"{endpoint} does not answer in time: is the server overloaded, or a proxy in the way?"
+        ) from err
+    except urllib3.exceptions.MaxRetryError as err:
+        if isinstance(err.reason, urllib3.exceptions.ReadTimeoutError):
+            raise UserError(f"{endpoint} does not answer in time") from err
+        raise UserError(f"{endpoint} is out of reach ({err.reason}): is the port-forward running?") from err
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as err:
+        raise UserError(f"{endpoint} is out of reach ({_first_line(err)}): is the port-forward running?") from err
+
+
+def _first_line(err: Exception) -> str:
+    return (str(err).splitlines() or [type(err).__name__])[0][:200]
+
+
+def _message(body: str) -> str:
+    """What the server says about it, from its JSON or its text, as `: …`."""
+    with contextlib.suppress(ValueError, AttributeError):
+        document = json.loads(body)
+        body = document.get("message") or document.get("error_message") or document.get("error") or ""
+    line = " ".join(str(body).split())[:200]
+    return f": {line}" if line and "<html" not in line.lower() else ""

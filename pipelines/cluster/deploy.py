@@ -1,0 +1,117 @@
+"""Prepare a namespace of a cluster: an overlay of `manifests/`, fitted to the namespace and to the control plane."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.images import ROOT
+from pipelines.dags.scheduling import STORAGE_SECRET
+from pipelines.errors import UserError
+
+OVERLAYS = ROOT / "manifests" / "overlays"
+
+_NAMESPACE = "kubeflow"
+"""The namespace that the manifests are written for."""
+
+_API_PORT = 6443
+"""Of the Kubernetes API in the network policy, where its addresses are not known."""
+
+
+def run(overlay: str, namespace: str, *, dry_run: bool = False) -> None:
+    """Apply an overlay, or print what would be applied.
+
+    Args:
+        overlay: its folder's name in `manifests/overlays`.
+        namespace: where KFP starts pods.
+        dry_run: print YAML in place of changing the cluster; nothing but the control plane's addresses is asked for.
+
+    Raises:
+        UserError: there is no such overlay or no secret in the namespace, or kubectl fails.
+    """
+    namespace = namespace or _NAMESPACE
+    known = sorted(path.name for path in OVERLAYS.iterdir())
+    if overlay not in known:
+        raise UserError(f"OVERLAY: expected one of {', '.join(known)}, found {overlay!r}")
+    if not dry_run:
+        _check_secret(namespace)
+    objects = fit(list(yaml.safe_load_all(_kubectl("kustomize", str(OVERLAYS / overlay)))), namespace, _control_plane())
+    text = yaml.safe_dump_all(objects, sort_keys=False)
+    print(text if dry_run else _kubectl("apply", "--server-side", "--filename", "-", text=text), end="")
+
+
+def fit(objects: list[Any], namespace: str, control_plane: list[tuple[str, int]]) -> list[Any]:
+    """Move objects to a namespace, and narrow the network policy to the control plane.
+
+    Args:
+        objects: of an overlay; changed in place.
+        namespace: where they go.
+        control_plane: addresses and ports of the Kubernetes API; empty leaves its port open to any address.
+    """
+    for item in objects:
+        if item["metadata"].get("namespace") == _NAMESPACE:
+            item["metadata"]["namespace"] = namespace
+        if item["kind"] == "Namespace":
+            item["metadata"]["name"] = namespace
+        for subject in item.get("subjects", []):
+            subject["namespace"] = namespace
+        if item["metadata"]["name"] == "kfp-launcher":
+            providers = item["data"]["providers"]
+            item["data"]["providers"] = providers.replace(f".{_NAMESPACE}.svc", f".{namespace}.svc")
+        if item["kind"] == "NetworkPolicy" and control_plane:
+            egress = item["spec"]["egress"]
+            (wide,) = [rule for rule in egress if [port["port"] for port in rule["ports"]] == [_API_PORT]]
+            egress.remove(wide)
+            egress += [
+                {
+                    "to": [{"ipBlock": {"cidr": f"{address}/{128 if ':' in address else 32}"}}],
+                    "ports": [{"protocol": "TCP", "port": port}],
+                }
+                for address, port in control_plane
+            ]
+    return objects
+
+
+def _check_secret(namespace: str) -> None:
+    try:
+        _kubectl("get", "secret", STORAGE_SECRET, "--namespace", namespace, "--output", "name")
+    except UserError as err:
+        if "NotFound" not in str(err):
+            raise
+        raise UserError(
+            f"namespace {namespace} has no secret {STORAGE_SECRET}: create it first (manifests/storage-secret.yaml)"
+        ) from err
+
+
+def _control_plane() -> list[tuple[str, int]]:
+    """Addresses and ports behind the service `kubernetes`; none where they may not be read."""
+    try:
+        text = _kubectl(
+            *("get", "endpointslices", "--namespace", "default", "--output", "json"),
+            *("--selector", "kubernetes.io/service-name=kubernetes"),
+        )
+    except UserError as err:
+        print(f"note: the network policy leaves port {_API_PORT} open to any address: {err}", file=sys.stderr)
+        return []
+    return sorted(
+        (address, int(port["port"]))
+        for piece in json.loads(text)["items"]
+        for endpoint in piece.get("endpoints") or []
+        for address in endpoint["addresses"]
+        for port in piece.get("ports") or []
+    )
+
+
+def _kubectl(*arguments: str, text: str | None = None) -> str:
+    found = shutil.which("kubectl") or str(Path(sysconfig.get_path("scripts")) / "kubectl")
+    done = subprocess.run([found, *arguments], input=text, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"kubectl {arguments[0]}: {' '.join(done.stderr.split())[:300]}")
+    return done.stdout

@@ -1,0 +1,100 @@
+"""What is looked at before a run is submitted, so that it does not fail an hour later in a pod."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Any
+
+import boto3
+import botocore.config
+import botocore.exceptions
+import kubernetes
+import yaml
+
+from pipelines.cluster.client import TIMEOUT_S, Server, quiet, too_old
+from pipelines.dags.scheduling import STORAGE_ENV, STORAGE_SECRET
+from pipelines.errors import UserError
+
+
+def check_images(package: str) -> str:
+    """Every image has a tag that does not move; a note where they have no registry.
+
+    Raises:
+        UserError: a tag is missing or `latest`.
+    """
+    executors = next(yaml.safe_load_all(package))["deploymentSpec"]["executors"].values()
+    images = sorted({executor["container"]["image"] for executor in executors})
+    for image in images:
+        tag = image.rpartition("/")[2].partition(":")[2]
+        if not tag or tag == "latest":
+            raise UserError(f"image {image}: expected a tag that does not move, found {tag or 'none'}")
+    if "/" not in images[0]:
+        return f"images have no registry ({images[0]}): the nodes must have them, else give REGISTRY"
+    return ""
+
+
+def check_version(server: Server) -> str:
+    """A note where the server is older than what the pipelines are compiled for."""
+    if too_old(server):
+        return f"the server is KFP {server.version}, older than the release the pipelines are compiled for"
+    return ""
+
+
+def check_secret(namespace: str) -> str:
+    """The secret with the credentials of object storage exists and is complete; a note where that cannot be seen.
+
+    Raises:
+        UserError: there is none, or a key is missing in it.
+    """
+    try:
+        with quiet():
+            kubernetes.config.load_config()
+            api = kubernetes.client.CoreV1Api()
+            secret = api.read_namespaced_secret(STORAGE_SECRET, namespace, _request_timeout=TIMEOUT_S)
+    except kubernetes.client.ApiException as err:
+        if err.status == 404:
+            raise UserError(
+                f"namespace {namespace} has no secret {STORAGE_SECRET}: make deploy, or docs/kubeflow.md"
+            ) from err
+        return f"secret {STORAGE_SECRET} not checked: the cluster answered {err.status}"
+    except Exception as err:  # no kubeconfig, no route, an expired login: each of kubernetes' own kinds
+        return f"secret {STORAGE_SECRET} not checked: {(str(err).splitlines() or [type(err).__name__])[0][:120]}"
+    missing = [name for name in STORAGE_ENV if name not in (secret.data or {})]
+    if missing:
+        raise UserError(f"secret {STORAGE_SECRET} in namespace {namespace} lacks {', '.join(missing)}")
+    return ""
+
+
+def check_storage(storage_uri: str) -> str:
+    """Object storage takes an object and gives it back; a note where it cannot be reached from here.
+
+    Raises:
+        UserError: it is no S3 URI, or it refuses.
+    """
+    bucket, _, prefix = storage_uri.removeprefix("s3://").partition("/")
+    if not storage_uri.startswith("s3://") or not bucket:
+        raise UserError(f"--storage-uri: a cluster needs s3://bucket/prefix, found {storage_uri!r}")
+    if "AWS_ACCESS_KEY_ID" not in os.environ:
+        return "object storage not checked: AWS_ACCESS_KEY_ID is not set here"
+    key = "/".join(part for part in (prefix.strip("/"), f".preflight-{uuid.uuid4().hex}") if part)
+    client = s3_client()
+    try:
+        client.put_object(Bucket=bucket, Key=key, Body=b"landseg")
+        client.delete_object(Bucket=bucket, Key=key)
+    except botocore.exceptions.ClientError as err:
+        raise UserError(f"{storage_uri} does not take objects: {err.response['Error'].get('Code', err)}") from err
+    except botocore.exceptions.BotoCoreError as err:
+        return f"object storage not checked, it is out of reach from here: {err}"
+    return ""
+
+
+def s3_client() -> Any:
+    """An S3 client that gives up soon: nobody waits for a pod here."""
+    config = botocore.config.Config(
+        connect_timeout=TIMEOUT_S[0],
+        read_timeout=TIMEOUT_S[1],
+        retries={"mode": "standard", "total_max_attempts": 2},
+        s3={"addressing_style": os.environ.get("LANDSEG_S3_ADDRESSING", "path")},
+    )
+    return boto3.session.Session().client("s3", config=config)

@@ -1,0 +1,173 @@
+"""Submit a pipeline to Kubeflow Pipelines and watch it."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kfp
+import kfp_server_api
+
+from components.images import version
+from pipelines.cluster import client, preflight
+from pipelines.errors import UserError
+
+EXPERIMENT = "landseg"
+_FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+_MAX_MISSED_POLLS = 10
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A run that was started.
+
+    Attributes:
+        run_id: KFP's own id of the run.
+        link: the run in the Kubeflow UI.
+    """
+
+    run_id: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to submit to.
+
+    Attributes:
+        endpoint: of the KFP API, as `client.normalise` gives it.
+        namespace: the user's namespace in a multi-user Kubeflow; else the namespace KFP runs in.
+        service_account: for the pods; empty means KFP's default.
+    """
+
+    endpoint: str
+    namespace: str = ""
+    service_account: str = ""
+
+
+def submit(
+    target: Target,
+    pipeline: str,
+    package: str,
+    parameters: dict[str, Any],
+    run_name: str,
+    *,
+    use_cache: bool = True,
+) -> Submission:
+    """Check, upload the pipeline's version where KFP does not have it yet, and start a run.
+
+    Args:
+        target: where to.
+        pipeline: the pipeline's name in KFP.
+        package: compiled YAML.
+        parameters: of the pipeline.
+        run_name: shown in the UI.
+        use_cache: let KFP reuse the outputs of equal steps.
+
+    Raises:
+        UserError: what the preflight found, or the server's refusal.
+    """
+    login = client.credentials(target.endpoint)
+    server = client.check_server(target.endpoint, login)
+    _say(f"{target.endpoint} is KFP {server.version}{', multi-user' if server.multi_user else ''}")
+    notes = [
+        preflight.check_version(server),
+        preflight.check_images(package),
+        preflight.check_secret(target.namespace or "kubeflow"),
+        preflight.check_storage(str(parameters["storage_uri"])),
+    ]
+    for note in filter(None, notes):
+        _say(f"note: {note}")
+    connection = client.connect(target.endpoint, login, target.namespace)
+    with client.explained(target.endpoint), client.quiet():
+        pipeline_id, version_id = _upload(connection, pipeline, package)
+        experiment = connection.create_experiment(EXPERIMENT, namespace=target.namespace or None)
+        run = connection.run_pipeline(
+            experiment.experiment_id,
+            run_name,
+            params=parameters,
+            pipeline_id=pipeline_id,
+            version_id=version_id,
+            enable_caching=None if use_cache else False,
+            service_account=target.service_account or None,
+        )
+    return Submission(run.run_id, f"{target.endpoint}/#/runs/details/{run.run_id}")
+
+
+def wait(target: Target, run_id: str, *, timeout_s: float, poll_s: float = 10.0) -> str:
+    """Follow a run to its end and say when a step changes.
+
+    Returns:
+        The run's final state: SUCCEEDED, FAILED, CANCELED or SKIPPED.
+
+    Raises:
+        UserError: it has not ended in time, or the server has not answered for a while.
+    """
+    connection = client.connect(target.endpoint, client.credentials(target.endpoint), target.namespace)
+    deadline = time.monotonic() + timeout_s
+    seen: dict[str, str] = {}
+    missed = 0
+    while time.monotonic() < deadline:
+        try:
+            with client.explained(target.endpoint), client.quiet():
+                run = connection.get_run(run_id)
+            missed = 0
+        except UserError:  # a rolling restart of KFP is no reason to stop looking
+            missed += 1
+            if missed == _MAX_MISSED_POLLS:
+                raise
+            time.sleep(poll_s)
+            continue
+        for task in (run.run_details.task_details if run.run_details else None) or []:
+            name, state = task.display_name or "", task.state or ""
+            if name and state and seen.get(name) != state:
+                seen[name] = state
+                _say(f"{name}: {state.lower()}")
+        if run.state in _FINAL:
+            return str(run.state)
+        time.sleep(poll_s)
+    raise UserError(
+        f"the run has not ended after {timeout_s:.0f} s; it goes on: {target.endpoint}/#/runs/details/{run_id}"
+    )
+
+
+def _upload(connection: kfp.Client, pipeline: str, package: str) -> tuple[str, str]:
+    """The ids of the pipeline and of the version with exactly this YAML; both are made where they do not exist."""
+    name = f"{version()}-{hashlib.sha256(package.encode()).hexdigest()[:8]}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{pipeline}.yaml"
+        path.write_text(package)
+        pipeline_id = connection.get_pipeline_id(pipeline)
+        if pipeline_id is None:
+            pipeline_id = connection.upload_pipeline(str(path), pipeline_name=pipeline).pipeline_id
+        version_id = _find_version(connection, pipeline_id, name)
+        if version_id is None:
+            try:
+                uploaded = connection.upload_pipeline_version(str(path), name, pipeline_id=pipeline_id)
+                version_id = uploaded.pipeline_version_id
+            except kfp_server_api.ApiException as err:
+                version_id = _find_version(connection, pipeline_id, name) if err.status == 409 else None
+                if version_id is None:  # 409: somebody else uploaded it in the meantime
+                    raise
+    return pipeline_id, version_id
+
+
+def _find_version(connection: kfp.Client, pipeline_id: str, name: str) -> str | None:
+    token = ""
+    while True:
+        page = connection.list_pipeline_versions(pipeline_id, page_token=token, page_size=100)
+        for item in page.pipeline_versions or []:
+            if item.display_name == name:
+                return str(item.pipeline_version_id)
+        token = page.next_page_token or ""
+        if not token:
+            return None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,72 @@
+"""Compiles the pipelines and the components to the YAML that is committed and submitted."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp import compiler
+
+from components.average_probs.component import average_probs
+from components.export_probs.component import export_probs
+from components.images import ROOT, version
+from components.plan_export.component import plan_export
+from components.stage_data.component import stage_data
+from components.train_resnest.component import train_resnest
+from components.train_swin.component import train_swin
+from pipelines.dags.predict import predict
+from pipelines.dags.steps import STEPS
+from pipelines.dags.train_and_ensemble import train_and_ensemble
+
+COMPONENTS = {
+    "stage_data": stage_data,
+    "train_swin": train_swin,
+    "train_resnest": train_resnest,
+    "plan_export": plan_export,
+    "export_probs": export_probs,
+    "average_probs": average_probs,
+}
+PIPELINES = {"train-and-ensemble": train_and_ensemble, "predict": predict, **STEPS}
+COMPILED = ROOT / "pipelines" / "compiled"
+
+
+def package(pipeline: str) -> Path:
+    """The committed YAML of a pipeline."""
+    return COMPILED / f"{pipeline}.yaml"
+
+
+def compile_text(component_or_pipeline: Any, registry: str = "", tag: str = "") -> str:
+    """Compile to YAML.
+
+    Args:
+        component_or_pipeline: a kfp component or pipeline.
+        registry: put in front of every image, e.g. `registry.example.org/team`.
+        tag: of every image; the package's version by default.
+    """
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # kfp warns about optional inputs of nested pipelines, which is what we mean
+        path = Path(folder) / "compiled.yaml"
+        compiler.Compiler().compile(component_or_pipeline, str(path))
+        text = path.read_text()
+    return with_images(text, registry, tag) if registry or tag else text
+
+
+def with_images(text: str, registry: str, tag: str) -> str:
+    """Point the images of compiled YAML to a registry and a tag; the rest of the text stays as it is."""
+    executors = next(yaml.safe_load_all(text))["deploymentSpec"]["executors"].values()
+    for image in sorted({executor["container"]["image"] for executor in executors}):
+        name = image.rpartition("/")[2].rpartition(":")[0]
+        prefix = f"{registry.rstrip('/')}/" if registry else ""
+        text = text.replace(f"image: {image}\n", f"image: {prefix}{name}:{tag or version()}\n")
+    return text
+
+
+def targets() -> dict[Path, Any]:
+    """Every committed YAML file and what it is compiled from."""
+    files: dict[Path, Any] = {package(name): pipeline for name, pipeline in PIPELINES.items()}
+    for name, component in COMPONENTS.items():
+        files[ROOT / "components" / name / "component.yaml"] = component
+    return files

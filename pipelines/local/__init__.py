@@ -1,0 +1,1 @@
+"""Where it runs on one machine: the local runner, containers, embedded object storage, the demo."""

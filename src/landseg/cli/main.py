@@ -1,0 +1,148 @@
+"""`landseg VERB`: the stages in pipeline order, and what looks after runs.
+
+Exit codes: 0 done, 2 user error, 1 a bug, 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType, ModuleType
+
+from landseg import __version__
+from landseg.cli import console
+from landseg.cli.console import paint
+from landseg.cli.parser import Parser, near_miss
+from landseg.contracts.errors import LandsegError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+GROUPS = {
+    "stages of the pipeline": ("stage-data", "train", "plan-export", "export-probs", "average-probs"),
+    "runs and results": ("status", "verify", "prune"),
+    "this machine": ("make-sample-data", "doctor", "completion"),
+}
+VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
+
+
+def module_name(verb: str) -> str:
+    """The module of a verb: one verb, one file."""
+    return "landseg.cli.completion" if verb == "completion" else f"landseg.stages.{verb.replace('-', '_')}"
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(module_name(verb))
+
+
+def stage_parser(verb: str) -> argparse.ArgumentParser:
+    """The parser of one verb's options."""
+    module = _module(verb)
+    parser = Parser(f"landseg {verb}", module.HELP, module.EXAMPLE)
+    module.add_arguments(parser)
+    group = parser.add_argument_group("general")
+    group.add_argument("-h", "--help", action="help", help="show this help and end")
+    level = group.add_mutually_exclusive_group()
+    level.add_argument(
+        "-v",
+        "--verbose",
+        dest="verbosity",
+        action="store_const",
+        const="verbose",
+        help="also say what is read, found and tried again",
+    )
+    level.add_argument(
+        "-q", "--quiet", dest="verbosity", action="store_const", const="quiet", help="say warnings and errors only"
+    )
+    return parser
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs, for shell completion."""
+    whole = argparse.ArgumentParser(prog="landseg")
+    whole.add_argument("-V", "--version", action="version", version=__version__)
+    verbs = whole.add_subparsers(dest="verb")
+    for verb in VERBS:
+        verbs.add_parser(verb, help=_module(verb).HELP, parents=[stage_parser(verb)], add_help=False)
+    return whole
+
+
+def _usage() -> str:
+    lines = ["usage: landseg VERB [options]"]
+    for title, verbs in GROUPS.items():
+        lines += ["", paint(f"{title}:", "bold", sys.stdout), *(f"  {verb:18}{_module(verb).HELP}" for verb in verbs)]
+    return "\n".join([*lines, "", "landseg VERB --help shows a verb's options, landseg --version the version.", ""])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        The exit status.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(_usage(), end="")
+        return 0 if arguments else 2
+    if arguments[0] in {"-V", "--version"}:
+        print(f"landseg {__version__}")
+        return 0
+    verb = arguments[0]
+    if verb not in VERBS:
+        hint = near_miss(verb, VERBS) or f", expected one of {', '.join(VERBS)}"
+        return _fail("landseg", f"unknown verb {verb!r}{hint}")
+    args = stage_parser(verb).parse_args(arguments[1:])
+    console.begin(args.verbosity)
+    try:
+        with _ends_on_sigterm():
+            _module(verb).run(args)
+    except _Terminated:
+        print(f"landseg {verb}: terminated", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except LandsegError as err:
+        return _fail(f"landseg {verb}", str(err))
+    except OSError as err:
+        if err.errno not in _DISK_FULL:
+            raise
+        where = f"{err.filename}: " if err.filename else ""
+        return _fail(f"landseg {verb}", f"{where}{err.strerror} (free some, or set --scratch)")
+    except KeyboardInterrupt:
+        print(f"landseg {verb}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(program: str, message: str) -> int:
+    print(f"{program}: {paint('error:', 'red', sys.stderr)} {message}", file=sys.stderr)
+    return 2
+
+
+class _Terminated(BaseException):
+    """SIGTERM has arrived; no handler of errors may take it for one."""
+
+
+@contextlib.contextmanager
+def _ends_on_sigterm() -> Iterator[None]:
+    """End a verb in order when SIGTERM arrives: scratch is removed, what is half written is not published.
+
+    The first process of a container needs a handler to notice SIGTERM at all: the kernel lets none of the signals
+    through to it that would end another process. Training has its own handler, which publishes a checkpoint.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,100 @@
+"""Progress of long work: a bar on a terminal, plain lines with rate and ETA in a pod's log; on stderr.
+
+Nothing is shown where only warnings are wanted (`--quiet`).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+from landseg.cli.console import is_quiet
+
+_BAR_WIDTH = 24
+
+
+class Progress:
+    """Counts finished units of work and says so: `with Progress("staging train", 1000, "tiles") as progress: ...`.
+
+    Args:
+        label: what is being done.
+        total: number of units of work.
+        unit: name of a unit, plural.
+        done: units that were finished before, e.g. by a run that was killed.
+        every: units between plain lines, for work that is watched closely: every so many give one, the last one too.
+        interval_s: seconds between plain lines otherwise, and at most.
+        stream: where to write; a terminal gets a bar, and elsewhere work that is over sooner than that gets no line.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        *,
+        done: int = 0,
+        every: int = 0,
+        interval_s: float = 10.0,
+        stream: TextIO | None = None,
+    ) -> None:
+        self.label, self.total, self.unit, self.done = label, total, unit, done
+        self._resumed_at = self._shown = done
+        self._every = every
+        self._stream = sys.stderr if stream is None else stream
+        self._terminal = self._stream.isatty()
+        self._quiet = is_quiet()
+        self._interval_s = 0.1 if self._terminal else interval_s
+        self._start = self._last = time.monotonic()
+        self._note = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        """Count finished units; `note` is shown behind the rate, e.g. `loss 0.41`."""
+        self.done += units
+        self._note = note or self._note
+        due = bool(self._every) and not self._terminal and self._is_round()
+        if not self._quiet and (due or time.monotonic() - self._last >= self._interval_s):
+            self._show()
+
+    def _is_round(self) -> bool:
+        return self.done == self.total or self.done // self._every > self._shown // self._every
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._quiet:
+            return
+        unseen = bool(self._every) and self._shown < self.done
+        if self._terminal or unseen or (not self._every and time.monotonic() - self._start >= self._interval_s):
+            self._show()
+        if self._terminal:
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def _show(self) -> None:
+        self._last, self._shown = time.monotonic(), self.done
+        elapsed = self._last - self._start
+        rate = (self.done - self._resumed_at) / elapsed if elapsed > 0 else 0.0
+        share = min(1.0, self.done / self.total) if self.total else 1.0
+        left = "" if rate <= 0 or share == 1 else f", ETA {duration((self.total - self.done) / rate)}"
+        note = f", {self._note}" if self._note else ""
+        text = f"{self.done}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, {duration(elapsed)}{left}{note}"
+        if self._terminal:
+            bar = "█" * round(share * _BAR_WIDTH)
+            self._stream.write(f"\r\x1b[K{self.label} {bar:·<{_BAR_WIDTH}} {share:4.0%} {text}")
+        else:
+            self._stream.write(f"{self.label}: {share:.0%} {text}\n")
+        self._stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `42s`, `3m07s`, `2h05m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"

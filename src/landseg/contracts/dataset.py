@@ -1,0 +1,169 @@
+"""The dataset manifest and the index of its tiles (docs/contracts.md)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from landseg.contracts.documents import Blob, Count, Document, Model, Sha256
+
+SPLITS = ("train", "val", "test")
+Split = Literal["train", "val", "test"]
+Byte = Annotated[int, Field(ge=0, le=255)]
+TileId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\\\x00-\x1f]+$")]
+
+
+class Scale(Model):
+    """How stored band values become the 0-255 range a model sees: `(v - low) * 255 / (high - low)`, clipped to it.
+
+    Clipping is the point of the scale and is asked for in dataset.yaml; without a scale nothing is clipped.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+class ClassSchema(Model):
+    """What the label values mean and which bands a model sees.
+
+    Attributes:
+        classes: names; the position is the class id.
+        palette: one RGB colour per class.
+        ignore_index: value in label arrays, as readers return them, that is neither trained on nor scored.
+        stored_ignore: the same in the stored files; it differs where it would collide with a class id once the offset
+            is subtracted (0 = unlabelled with classes 1…K). None: `ignore_index`.
+        label_offset: label value of the first class in the stored files; readers subtract it.
+        bands: 1-based band numbers of the TIFF, in the order a model sees them.
+        scale: see :class:`Scale`; None where values are taken as they are (uint8).
+    """
+
+    classes: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=100)], ...], Field(min_length=2, max_length=255)
+    ]
+    palette: tuple[tuple[Byte, Byte, Byte], ...]
+    ignore_index: Byte = 255
+    stored_ignore: Byte | None = None
+    label_offset: Byte = 0
+    bands: Annotated[tuple[Annotated[int, Field(ge=1, le=16)], ...], Field(min_length=1, max_length=16)]
+    scale: Scale | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("class names must differ from each other")
+        if len(self.palette) != len(self.classes):
+            raise ValueError(f"expected {len(self.classes)} palette colours, one per class, found {len(self.palette)}")
+        if self.ignore_index < len(self.classes):
+            raise ValueError(f"ignore_index {self.ignore_index} is also a class id")
+        if self.scale and not len(self.scale.low) == len(self.scale.high) == len(self.bands):
+            raise ValueError("scale needs one low and one high value per band")
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, the ignored value not counted."""
+        return len(self.classes)
+
+
+class GeoKeys(Model):
+    """A coordinate reference system as a GeoTIFF states it: the values of tags 34735, 34736 and 34737."""
+
+    directory: Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(min_length=4, max_length=4096)]
+    doubles: Annotated[tuple[float, ...], Field(max_length=4096)] = ()
+    ascii: Annotated[str, Field(max_length=16384)] = ""
+
+
+class Geo(Model):
+    """Where a tile lies.
+
+    Attributes:
+        crs: position in the manifest's `crs`; None where the file names none.
+        transform: (a, b, c, d, e, f): x = a·column + b·row + c, y = d·column + e·row + f, as the file's tags say.
+    """
+
+    crs: Count | None
+    transform: tuple[float, float, float, float, float, float]
+
+
+class SceneWindow(Model):
+    """Which part of which scene a tile was cut from: the scene's id and size, the window's first row and column."""
+
+    id: TileId
+    y: Count
+    x: Count
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+
+
+class Tile(Model):
+    """One row of a split's tile index: where the tile's bytes lie and what they are.
+
+    `image` and `label` are (byte offset, length) inside the shard's tar file, pointing at the member's content: the
+    unchanged bytes of the source file (or of the tile cut from a scene). `label` is None in an unlabelled split, `geo`
+    in a file without georeference, `scene` in a tile that was not cut from a larger image.
+
+    `band_sums` and `band_squares` are the exact sums of the stored values and of their squares, per band in the file's
+    order; `label_counts` is (stored label value, pixels) by value.
+    """
+
+    id: TileId
+    shard: Count
+    image: tuple[Count, Count]
+    label: tuple[Count, Count] | None
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    image_sha256: Sha256
+    label_sha256: Sha256 | None
+    geo: Geo | None = None
+    scene: SceneWindow | None = None
+    band_sums: tuple[Count, ...] = ()
+    band_squares: tuple[Count, ...] = ()
+    label_counts: tuple[tuple[Byte, Count], ...] = ()
+
+
+class SkippedTile(Model):
+    """A tile of the source that was left out because it is bad (`--on-bad-tile skip`), and why."""
+
+    split: Split
+    id: str
+    problem: str
+
+
+class Shard(Blob):
+    """A plain tar file in WebDataset naming: `<tile id>.<image ext>` followed by `<tile id>.<label ext>`."""
+
+    num_tiles: Annotated[int, Field(ge=1)]
+
+
+class SplitInfo(Model):
+    """One split: its shards, and the JSON Lines index of its tiles (one :class:`Tile` per line, sorted by id)."""
+
+    num_tiles: Annotated[int, Field(ge=1)]
+    labelled: bool
+    shards: tuple[Shard, ...]
+    index: Blob
+    class_pixels: tuple[Count, ...]
+    ignored_pixels: Count
+    band_mean: tuple[float, ...]
+    band_std: tuple[float, ...]
+
+
+class DatasetManifest(Document):
+    """A staged dataset. Written last: a dataset whose manifest exists is complete.
+
+    `dataset_id` names the content (schema, tiles and their bytes) and nothing else: neither the time nor the place of
+    staging. Band statistics are over the selected bands, in the order of `class_schema.bands`, in stored units.
+    `crs` holds the coordinate reference systems that the tiles name by position.
+    """
+
+    kind: Literal["landseg.dataset"] = "landseg.dataset"
+    version: int = 1
+    dataset_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    name: str
+    class_schema: ClassSchema
+    num_bands: Annotated[int, Field(ge=1, le=16)]
+    dtype: Literal["uint8", "uint16"]
+    splits: dict[Split, SplitInfo]
+    crs: tuple[GeoKeys, ...] = ()
+    skipped: tuple[SkippedTile, ...] = ()

@@ -1,0 +1,173 @@
+"""JSON documents: manifests and the references that KFP carries to them.
+
+Every document names its `kind` and `version`. Documents are untrusted input: parsing is strict, unknown fields and
+unknown versions are refused, and every failure is a :class:`~landseg.contracts.errors.ContractError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import reprlib
+from pathlib import PurePosixPath
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from landseg.contracts.errors import ContractError
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_DOCUMENT_BYTES = 64 << 20
+"""No manifest comes near this; a larger one is refused before it is parsed."""
+
+
+def _relative_path(value: str) -> str:
+    parts = PurePosixPath(value).parts
+    inner = parts[2:] if parts[:2] == ("..", "shards") else parts
+    if not inner or value.startswith("/") or ".." in inner or "\\" in value or "\0" in value or "://" in value:
+        raise ValueError("must be a plain relative path")
+    return value
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RelativePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_relative_path)]
+"""A path relative to the document that holds it; only `../shards/…` may leave its folder."""
+Count = Annotated[int, Field(ge=0)]
+
+
+class Model(BaseModel):
+    """A strict, immutable part of a document."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Blob(Model):
+    """An object beside a manifest: where, how large, and its checksum."""
+
+    path: RelativePath
+    size_bytes: Count
+    sha256: Sha256
+
+
+class Document(Model):
+    """A top-level document. Subclasses set `kind` (a Literal) and the current `VERSION`."""
+
+    VERSION: ClassVar[int] = 1
+    kind: str
+    version: int
+
+    @classmethod
+    def parse(cls, data: bytes, where: object) -> Self:
+        """Parse and validate.
+
+        Args:
+            data: JSON, UTF-8.
+            where: the file or URI the bytes came from, for the error line.
+
+        Raises:
+            ContractError: not JSON, another kind, an unknown version, or a field that breaks the contract.
+        """
+        obj = parse_json(data, where)
+        expected = cls.model_fields["kind"].default
+        if not isinstance(obj, dict) or obj.get("kind") != expected:
+            found = obj.get("kind") if isinstance(obj, dict) else type(obj).__name__
+            raise ContractError(where, f"expected a document of kind {expected!r}, found {found!r}")
+        if obj.get("version") != cls.VERSION:
+            raise ContractError(
+                where,
+                f"version {obj.get('version')!r} of {expected!r} is not known, expected version {cls.VERSION}",
+                "use the landseg release that wrote it",
+            )
+        del obj  # a long list of tiles need not be in memory twice
+        return validate(cls, data, where)
+
+    def to_bytes(self) -> bytes:
+        """Deterministic JSON, UTF-8, one trailing newline."""
+        return (json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+class Reference(Document):
+    """What KFP carries: a pointer to a manifest in object storage, with a few facts to read in the UI."""
+
+    kind: Literal["landseg.reference"] = "landseg.reference"
+    version: int = 1
+    uri: Annotated[str, Field(min_length=1, max_length=2048)]
+    sha256: Sha256
+    manifest_kind: str
+    facts: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
+class Arguments(Document):
+    """What a stage was asked for, in its own words: another run of it needs only what is to be different.
+
+    Attributes:
+        values: flags by name, as in a pipeline's parameters; for average-probs also `models`, which `weights` follow.
+    """
+
+    kind: Literal["landseg.arguments"] = "landseg.arguments"
+    version: int = 1
+    values: dict[str, str | int | float]
+
+
+def parse_json(data: bytes, where: object) -> Any:
+    """Parse JSON of bounded size; anything else is refused."""
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise ContractError(where, f"expected at most {MAX_DOCUMENT_BYTES} bytes of JSON, found {len(data)}")
+    try:
+        return json.loads(data, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as err:
+        raise ContractError(where, f"expected JSON, found something else: {err}") from err
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
+
+
+def validate(model: type[M], data: bytes, where: object) -> M:
+    """Validate JSON bytes against a pydantic model; the first problem makes the error line."""
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as err:
+        raise ContractError(where, describe(err)) from err
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel = _REPR.maxlist = _REPR.maxdict = 3  # a few lines of YAML aliases make a value that fills memory as text
+_REPR.maxstring = _REPR.maxother = 60
+
+
+def describe(err: ValidationError) -> str:
+    """One line for a validation error: which field, what is wrong, how many more."""
+    problems = err.errors(include_url=False, include_context=False)
+    first = problems[0]
+    field = ".".join(str(part) for part in first["loc"]) or "document"
+    found = _REPR.repr(first.get("input"))
+    found = found if len(found) <= 60 else found[:57] + "..."
+    more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f"field {field}: {first['msg'].lower()}, found {found}{more}"
+
+
+def parse_yaml(data: bytes, where: object) -> Any:
+    """Parse YAML safely (no tags that build objects), of bounded size."""
+    if len(data) > 1 << 20:
+        raise ContractError(where, f"expected at most 1 MiB of YAML, found {len(data)} bytes")
+    try:
+        return yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, RecursionError) as err:
+        raise ContractError(where, f"expected YAML, found something else: {err}") from err
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest(values: dict[str, Any]) -> str:
+    """SHA-256 of canonical JSON: the identity of a set of parameters and inputs."""
+    return sha256_hex(json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())

@@ -1,1 +1,0 @@
-"""Tiles: class schema, reading and validation, shards, the dataset manifest, sample data. No torch."""

@@ -1,0 +1,175 @@
+"""The dataset that was staged last under the same name: its shards are used again while their tiles are wanted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from landseg import storage
+from landseg.contracts.dataset import DatasetManifest, GeoKeys, Shard, Tile
+from landseg.contracts.documents import Document, Sha256
+from landseg.contracts.errors import ContractError, LandsegError, ObjectNotFoundError
+from landseg.dataset.reader import StagedDataset
+
+_LIVE_SHARE = 0.75
+"""A shard is used again if at least this share of its bytes is still wanted; the rest is dead weight for readers."""
+_MAX_SMALL = 8
+"""So many shards below the smallest size are used again; more of them are packed anew, so that they do not pile up."""
+
+Checksums = tuple[str, str | None]
+
+
+class Latest(Document):
+    """Notes which dataset of a name was published last, and the fingerprint of the source it was staged from."""
+
+    kind: Literal["landseg.latest"] = "landseg.latest"
+    version: int = 1
+    dataset_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    source: Sha256 | None = None
+
+
+@dataclass
+class KeptSplit:
+    """What a split takes over: whole shards, and the rows of their tiles, by id."""
+
+    shards: list[Shard]
+    tiles: dict[str, Tile]
+
+    def find(self, tile_id: str, checksums: Checksums) -> Tile | None:
+        """The row of a tile with these bytes."""
+        tile = self.tiles.get(tile_id)
+        return tile if tile is not None and (tile.image_sha256, tile.label_sha256) == checksums else None
+
+
+@dataclass
+class Previous:
+    """A published dataset whose shards are all in storage, with the rows of its tiles.
+
+    Attributes:
+        loaded: its manifest.
+        tiles: its rows, by split.
+        source: the fingerprint of the source it was staged from, where that is known.
+    """
+
+    loaded: storage.Loaded[DatasetManifest]
+    tiles: dict[str, list[Tile]]
+    source: str | None = None
+
+    @property
+    def manifest(self) -> DatasetManifest:
+        """Its manifest."""
+        return self.loaded.document
+
+    def kept(self, split: str, wanted: Mapping[str, Checksums], shard_bytes: int, crs: list[GeoKeys]) -> KeptSplit:
+        """The shards of a split to use again.
+
+        Args:
+            split: the split.
+            wanted: checksums of image and label of the source's files, by stem. Tiles cut from a scene count as wanted
+                while the scene is there: what they hold is known only after cutting.
+            shard_bytes: target size of shards.
+            crs: the new dataset's coordinate reference systems; those of the kept tiles are appended.
+        """
+        if split not in self.tiles:
+            return KeptSplit([], {})
+        info = {str(name): value for name, value in self.manifest.splits.items()}[split]
+        live = [0] * len(info.shards)
+        whole = [0] * len(info.shards)
+        for tile in self.tiles[split]:
+            size = tile.image[1] + (tile.label[1] if tile.label else 0)
+            whole[tile.shard] += size
+            if tile.scene.id in wanted if tile.scene else wanted.get(tile.id) == checksums_of(tile):
+                live[tile.shard] += size
+        keep = [index for index in range(len(whole)) if live[index] >= _LIVE_SHARE * whole[index] > 0]
+        small = [index for index in keep if info.shards[index].size_bytes < shard_bytes * 5 // 8]
+        if len(small) > _MAX_SMALL:
+            keep = [index for index in keep if index not in small]
+        position = {index: new for new, index in enumerate(keep)}
+        return KeptSplit(
+            [info.shards[index] for index in keep],
+            {
+                tile.id: self._moved(tile, position[tile.shard], crs)
+                for tile in self.tiles[split]
+                if tile.shard in position
+            },
+        )
+
+    def _moved(self, tile: Tile, shard: int, crs: list[GeoKeys]) -> Tile:
+        geo = tile.geo
+        if geo is not None and geo.crs is not None:
+            keys = self.manifest.crs[geo.crs]
+            if keys not in crs:
+                crs.append(keys)
+            geo = geo.model_copy(update={"crs": crs.index(keys)})
+        return tile.model_copy(update={"shard": shard, "geo": geo})
+
+
+def checksums_of(tile: Tile) -> Checksums:
+    """Checksums of a tile's image and label."""
+    return tile.image_sha256, tile.label_sha256
+
+
+def manifest_uri(storage_uri: str, dataset_id: str) -> str:
+    """Where the manifest of a dataset lies."""
+    return storage.join(storage_uri, "datasets", dataset_id, "manifest.json")
+
+
+def _latest_uri(storage_uri: str, name: str) -> str:
+    return storage.join(storage_uri, "datasets", "by-name", f"{name}.json")
+
+
+def load_previous(storage_uri: str, name: str, cache: Path) -> tuple[Previous | None, list[str]]:
+    """The last dataset of this name, if it is there and whole; otherwise None, and why."""
+    try:
+        latest = storage.read_document(Latest, _latest_uri(storage_uri, name)).document
+    except ObjectNotFoundError:
+        return None, []
+    except ContractError as err:
+        return None, [f"the dataset staged before cannot be used again: {err}"]
+    previous, notes = load_whole(storage_uri, latest.dataset_id, cache)
+    return previous and replace(previous, source=latest.source), notes
+
+
+def load_whole(storage_uri: str, dataset_id: str, cache: Path) -> tuple[Previous | None, list[str]]:
+    """A dataset, if it is published and all its shards are in storage; otherwise None, and why."""
+    try:
+        dataset = StagedDataset.open(manifest_uri(storage_uri, dataset_id), cache)
+    except ObjectNotFoundError:
+        return None, []
+    except LandsegError as err:
+        return None, [f"the dataset staged before cannot be used again: {err}"]
+    if lacking := lacking_shard(storage_uri, (info.shards for info in dataset.manifest.splits.values())):
+        return None, [f"the dataset staged before lacks the shard {lacking.path}"]
+    try:
+        tiles = {str(split): dataset.tiles(split) for split in dataset.manifest.splits}
+    except (ContractError, ObjectNotFoundError) as err:
+        return None, [f"the dataset staged before cannot be used again: {err}"]
+    return Previous(storage.Loaded(dataset.uri, dataset.sha256, dataset.manifest), tiles), []
+
+
+def lacking_shard(storage_uri: str, splits: Iterable[Iterable[Shard]]) -> Shard | None:
+    """A shard that is not in storage, or not with its size; None where all are."""
+    present = {
+        info.uri.rpartition("/")[2]: info.size_bytes
+        for info in storage.list_objects(storage.join(storage_uri, "datasets", "shards"))
+    }
+    shards = itertools.chain.from_iterable(splits)
+    return next((shard for shard in shards if present.get(shard.path.rpartition("/")[2]) != shard.size_bytes), None)
+
+
+def note(storage_uri: str, manifest: DatasetManifest, source: str | None) -> None:
+    """Note a dataset as the last one of its name; nothing is written where it is noted already."""
+    uri = _latest_uri(storage_uri, manifest.name)
+    latest = Latest(dataset_id=manifest.dataset_id, source=source)
+    try:
+        noted = storage.read_document(Latest, uri).document
+        if noted == latest or (noted.dataset_id == latest.dataset_id and source is None):
+            return
+    except (ObjectNotFoundError, ContractError):
+        pass
+    storage.write_document(uri, latest)

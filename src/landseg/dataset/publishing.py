@@ -1,0 +1,166 @@
+"""Publishing: tile indexes, then the manifest that names them, written last."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from landseg import storage
+from landseg.contracts.dataset import DatasetManifest, GeoKeys, Scale, Shard, SkippedTile, SplitInfo, Tile
+from landseg.contracts.documents import Blob, digest
+from landseg.contracts.errors import DataError, StorageError
+from landseg.dataset.previous import Checksums, lacking_shard, manifest_uri
+from landseg.dataset.statistics import SplitStatistics
+from landseg.raw.checks import Kind
+from landseg.raw.dataset_yaml import DatasetConfig
+
+_FORMAT = 1
+"""Part of every dataset id: raise it when the same input is staged to something else."""
+
+
+def source_key(fingerprint: str | None) -> str | None:
+    """What is noted of a source's fingerprint: another format means staging again."""
+    return fingerprint and digest({"format": _FORMAT, "source": fingerprint})
+
+
+@dataclass
+class SplitIndex:
+    """The rows of a split, written to a local file as they come and sorted at the end.
+
+    Attributes:
+        path: the file; JSON Lines.
+        labelled: whether the tiles have labels.
+        shards: of the split.
+        statistics: over its tiles.
+        num_tiles: rows so far.
+    """
+
+    path: Path
+    labelled: bool
+    shards: list[Shard] = field(default_factory=list)
+    statistics: SplitStatistics = field(default_factory=SplitStatistics)
+    num_tiles: int = 0
+    _last_id: str = ""
+    _is_sorted: bool = True
+    _file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        self._file = self.path.open("wb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def add(self, tile: Tile) -> None:
+        """Append a row."""
+        assert self._file is not None, "the index is a context manager"
+        row = tile.model_dump(mode="json", exclude_defaults=True)
+        self._file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+        self.statistics.add(tile)
+        self._is_sorted = self._is_sorted and self._last_id < tile.id
+        self._last_id = tile.id
+        self.num_tiles += 1
+
+    def sort(self) -> None:
+        """Bring the rows into the order of their ids; without scenes and an earlier dataset they are in it.
+
+        Raises:
+            DataError: two tiles have the same id.
+        """
+        if self._is_sorted:
+            return
+        unsorted = self.path.with_suffix(".unsorted")
+        self.path.rename(unsorted)
+        with unsorted.open("rb") as reader, self.path.open("wb") as writer:
+            offsets = [0, *itertools.accumulate(len(line) for line in reader)]
+            reader.seek(0)
+            rows = sorted((json.loads(line)["id"], offset) for line, offset in zip(reader, offsets, strict=False))
+            for a, b in itertools.pairwise(rows):
+                if a[0] == b[0]:
+                    raise DataError(f"tile {a[0]}", "a tile cut from a scene has the name of another", "rename it")
+            for _, offset in rows:
+                reader.seek(offset)
+                writer.write(reader.readline())
+        unsorted.unlink()
+
+    def contents(self) -> Iterable[tuple[str, Checksums]]:
+        """Id and checksums of each tile, in order."""
+        with self.path.open("rb") as file:
+            for line in file:
+                row = json.loads(line)
+                yield row["id"], (row["image_sha256"], row["label_sha256"])
+
+
+def dataset_id(config: DatasetConfig, splits: Mapping[str, Iterable[tuple[str, Checksums]]]) -> str:
+    """The id of a dataset's content: `dataset.yaml`, and id and bytes of every tile, in order; not of its layout."""
+    content = {}
+    for name, tiles in splits.items():
+        lines = hashlib.sha256()
+        for tile_id, (image_sha256, label_sha256) in tiles:
+            lines.update(f"{tile_id}\n{image_sha256}\n{label_sha256}\n".encode())
+        content[name] = lines.hexdigest()
+    return digest({"format": _FORMAT, "config": config.model_dump(mode="json"), "splits": content})[:16]
+
+
+def publish(
+    storage_uri: str,
+    identity: str,
+    config: DatasetConfig,
+    kind: Kind,
+    scale: Scale | None,
+    splits: Mapping[str, SplitIndex],
+    crs: Iterable[GeoKeys],
+    skipped: Iterable[SkippedTile],
+) -> storage.Loaded[DatasetManifest]:
+    """Write the indexes, then the manifest.
+
+    Raises:
+        StorageError: a shard that was written, or kept from an earlier dataset, is not there: pruned meanwhile, say.
+    """
+    if lacking := lacking_shard(storage_uri, (split.shards for split in splits.values())):
+        where = storage.join(storage_uri, "datasets", "shards", lacking.path.rpartition("/")[2])
+        raise StorageError(where, f"expected a shard of {lacking.size_bytes} bytes, found none", "stage again")
+    uri = manifest_uri(storage_uri, identity)
+    folder = storage.parent(uri)
+    schema = config.class_schema(kind.num_bands, scale)
+    infos = {}
+    for name, split in splits.items():
+        sha256 = storage.file_sha256(split.path)
+        # The name holds the checksum: two stagings at once that cut shards differently do not mix their indexes.
+        index = Blob(path=f"tiles-{name}-{sha256[:12]}.jsonl", size_bytes=split.path.stat().st_size, sha256=sha256)
+        storage.put_file(storage.join(folder, index.path), split.path)
+        mean, std = split.statistics.mean_std(schema.bands)
+        infos[name] = SplitInfo(
+            num_tiles=split.num_tiles,
+            labelled=split.labelled,
+            shards=tuple(split.shards),
+            index=index,
+            class_pixels=split.statistics.class_pixels(schema) if split.labelled else (),
+            ignored_pixels=split.statistics.ignored_pixels(schema) if split.labelled else 0,
+            band_mean=mean,
+            band_std=std,
+        )
+    manifest = DatasetManifest.model_validate(
+        {
+            "dataset_id": identity,
+            "name": config.name,
+            "class_schema": schema,
+            "num_bands": kind.num_bands,
+            "dtype": kind.dtype,
+            "splits": infos,
+            "crs": tuple(crs),
+            "skipped": tuple(skipped),
+        }
+    )
+    return storage.write_document(uri, manifest)

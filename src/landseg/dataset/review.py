@@ -1,0 +1,153 @@
+"""What is suspicious in a dataset although every file is valid: said before a GPU is asked for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from landseg.contracts.dataset import ClassSchema, Tile
+from landseg.contracts.documents import sha256_hex
+from landseg.dataset.statistics import SplitStatistics
+
+_EXAMPLES = 3
+_SAMPLES = 4
+_MAX_TILE_WARNINGS = 200
+_SIZE_RATIO = 2
+_MEAN_SHIFT = 0.5
+_STD_RATIO = 2
+
+
+@dataclass(frozen=True)
+class TileWarning:
+    """Something odd about one tile: it is staged all the same."""
+
+    split: str
+    id: str
+    problem: str
+    action: str
+
+
+@dataclass
+class Findings:
+    """Collected tile by tile.
+
+    Attributes:
+        tile_warnings: the first of them.
+        samples: a few tiles of each split, drawn by a hash of their ids: the same ones each time.
+    """
+
+    tile_warnings: list[TileWarning] = field(default_factory=list)
+    samples: dict[str, list[Tile]] = field(default_factory=lambda: defaultdict(list))
+    _images: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    _duplicates: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    _constant: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _one_value: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _labels: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, split: str, tile: Tile, ignored: int) -> None:
+        """Look at a tile; `ignored` is the stored label value that is ignored."""
+        drawn = self.samples[split]
+        drawn.append(tile)
+        drawn.sort(key=lambda tile: sha256_hex(tile.id.encode()))
+        del drawn[_SAMPLES:]
+        key = int(tile.image_sha256[:15], 16)  # 60 bits: small, and two images in 10^9 would hardly share them
+        for first_split, images in self._images.items():
+            if (first := images.get(key)) is not None:
+                self._duplicates[first_split, split].append((first, tile.id))
+                self._warn(split, tile.id, f"the same bytes as {first_split}/{first}", "keep one of them")
+                break
+        else:
+            self._images[split][key] = tile.id
+        num_pixels = tile.height * tile.width
+        bands = list(zip(tile.band_sums, tile.band_squares, strict=True))
+        if all(num_pixels * squares == total * total for total, squares in bands):
+            self._constant[split].append(tile.id)
+            value = "/".join(str(total // num_pixels) for total, _ in bands)
+            self._warn(split, tile.id, f"every pixel is {value}: no data?", "leave the tile out")
+        if tile.label_counts:
+            self._labels[split] += 1
+            if len(tile.label_counts) == 1:
+                self._one_value[split].append(tile.id)
+                if tile.label_counts[0][0] == ignored:
+                    self._warn(split, tile.id, "every label pixel is ignored", "leave the tile out, or label it")
+
+    def _warn(self, split: str, tile_id: str, problem: str, action: str) -> None:
+        if len(self.tile_warnings) < _MAX_TILE_WARNINGS:
+            self.tile_warnings.append(TileWarning(split, tile_id, problem, action))
+
+    def warnings(self, schema: ClassSchema, statistics: Mapping[str, SplitStatistics]) -> list[str]:
+        """One sentence for each thing that is odd about the dataset as a whole."""
+        return [
+            *self._about_duplicates(),
+            *self._about_tiles(),
+            *_about_classes(schema, statistics),
+            *_about_sizes(statistics),
+            *_about_bands(schema, statistics),
+        ]
+
+    def _about_duplicates(self) -> Iterator[str]:
+        for (first, second), pairs in self._duplicates.items():
+            shown = _examples([f"{a} = {b}" for a, b in pairs])
+            if first == second:
+                yield f"{_count(pairs, 'image')} of {first} with the bytes of another in it ({shown})"
+            else:
+                yield (
+                    f"{_count(pairs, 'image')} both in {first} and in {second} ({shown}): "
+                    f"scores on {second} would be better than the model is"
+                )
+
+    def _about_tiles(self) -> Iterator[str]:
+        for split, ids in self._constant.items():
+            yield f"{_count(ids, 'image')} of {split} with one value only ({_examples(ids)}): no data?"
+        for split, ids in self._one_value.items():
+            share = 100 * len(ids) / self._labels[split]
+            yield f"{_count(ids, 'label')} of {split} ({share:.1f} %) with one value only ({_examples(ids)})"
+
+
+def _count(items: Sequence[object], noun: str) -> str:
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
+
+
+def _examples(items: list[str]) -> str:
+    return ", ".join(items[:_EXAMPLES]) + (", ..." if len(items) > _EXAMPLES else "")
+
+
+def _about_classes(schema: ClassSchema, statistics: Mapping[str, SplitStatistics]) -> Iterator[str]:
+    for split, sums in statistics.items():
+        if not sums.label_counts:
+            continue
+        values = set(sums.label_counts)
+        if values == {0, 255}:
+            yield f"the labels of {split} hold only 0 and 255: a 0/255 mask? Store class values"
+        missing = [name for name, count in zip(schema.classes, sums.class_pixels(schema), strict=True) if not count]
+        if not missing:
+            continue
+        means = "no model can learn them" if split == "train" else "they are left out of the scores"
+        yield f"classes that never occur in {split}: {', '.join(missing)}; {means}"
+        if missing == [schema.classes[0]] and schema.label_offset == 0:
+            yield f"only the first class is missing in {split}: do the labels run from 1? Then set label_offset: 1"
+
+
+def _about_sizes(statistics: Mapping[str, SplitStatistics]) -> Iterator[str]:
+    sides = [side for sums in statistics.values() for size in sums.tile_sizes for side in size]
+    if sides and max(sides) > _SIZE_RATIO * min(sides):
+        yield f"tile sizes differ widely: sides from {min(sides)} to {max(sides)} px; crops and resizing will too"
+
+
+def _about_bands(schema: ClassSchema, statistics: Mapping[str, SplitStatistics]) -> Iterator[str]:
+    moments = {split: sums.mean_std(schema.bands) for split, sums in statistics.items() if sums.num_pixels}
+    for first, second in itertools.combinations(moments, 2):
+        (means, stds), (other_means, other_stds) = moments[first], moments[second]
+        for band, mean, std, other_mean, other_std in zip(
+            schema.bands, means, stds, other_means, other_stds, strict=True
+        ):
+            spread = max(std, other_std)
+            ratio = spread / min(std, other_std) if min(std, other_std) > 0 else math.inf
+            if spread > 0 and (abs(mean - other_mean) > _MEAN_SHIFT * spread or ratio > _STD_RATIO):
+                yield (
+                    f"band {band} differs between {first} and {second}: "
+                    f"mean {mean:.1f} against {other_mean:.1f}, deviation {std:.1f} against {other_std:.1f}"
+                )

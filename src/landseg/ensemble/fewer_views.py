@@ -1,0 +1,71 @@
+"""What flip views are worth: the same ensemble from fewer of the views, where every view is stored by itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from landseg.contracts.dataset import Split
+from landseg.contracts.probabilities import VIEWS, Tta
+from landseg.ensemble.averaging import Average, Labels, Subset
+from landseg.ensemble.members import Member
+from landseg.probabilities.codec import DTYPES, Stored
+from landseg.probabilities.store import ShardReader
+
+
+def fewer_views(members: Sequence[Member]) -> tuple[Tta, ...]:
+    """The `--tta` with fewer views that can be scored: those below the members' own, where all keep the same views."""
+    kept = {member.reader.spec.views for member in members}
+    if len(kept) > 1:
+        return ()
+    (views,) = kept
+    return tuple(tta for tta, names in VIEWS.items() if len(names) < len(views))
+
+
+@dataclass(frozen=True)
+class FewerViews:
+    """Models and ensemble with the views of a smaller `--tta`; all views of such weigh alike (docs/adr).
+
+    A temperature works on each view: the fitted one is that of their mean, which is close.
+    """
+
+    tta: Tta
+    members: tuple[Member, ...]
+
+    @property
+    def _num_views(self) -> int:
+        return len(VIEWS[self.tta])
+
+    def labels(self, stored: Sequence[Sequence[Stored]]) -> list[Labels]:
+        """Label maps of each model, then of the ensemble.
+
+        Args:
+            stored: by model, (C, H, W) of each view in the order of :data:`VIEWS`, at least those of this `tta`.
+        """
+        each = [member for member in self.members for _ in range(self._num_views)]
+        average = Average(
+            tuple(DTYPES[member.reader.spec.dtype] for member in each),
+            tuple(member.weight for member in each),
+            tuple(member.temperature for member in each),
+        )
+        prepared = average.prepare([view for views in stored for view in views[: self._num_views]])
+        positions = range(len(each))
+        alone: list[Subset] = [
+            tuple(positions[start : start + self._num_views]) for start in positions[:: self._num_views]
+        ]
+        return average.labels(prepared, [*alone, tuple(positions)])
+
+
+@contextlib.contextmanager
+def open_views(
+    members: Sequence[Member], wanted: Sequence[Tta], split: Split, index: int, scratch: Path
+) -> Iterator[list[list[ShardReader]]]:
+    """By member, the same shard of each view that one of the `wanted` has; see :meth:`ProbsReader.shard`."""
+    num_views = max((len(VIEWS[tta]) for tta in wanted), default=0)
+    with contextlib.ExitStack() as stack:
+        yield [
+            [stack.enter_context(member.reader.shard(split, index, scratch, view)) for view in range(num_views)]
+            for member in members
+        ]

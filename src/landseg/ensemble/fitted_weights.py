@@ -1,0 +1,247 @@
+"""Weights fitted on labelled tiles: `--weights auto`.
+
+One half of the split decides, the other half reports: scores on tiles that chose the weights would flatter them. Tiles
+cut from one scene overlap, so whole scenes go to one half.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseg import storage
+from landseg.cli.progress import Progress
+from landseg.contracts.dataset import Split, Tile, TileId
+from landseg.contracts.documents import Model
+from landseg.contracts.errors import ConfigError
+from landseg.dataset.index import TileIndex
+from landseg.dataset.reader import StagedDataset
+from landseg.ensemble.averaging import Average, Labels
+from landseg.ensemble.members import Member, make_average, open_shards
+from landseg.probabilities.codec import Dtype, Stored, dequantize
+from landseg.scoring.intervals import area_scores, interval, resample
+from landseg.scoring.scores import class_areas, confusion_matrix
+
+SPLIT: Split = "val"
+_SAMPLES = 128
+"""Fitting looks at a grid of at least so many pixels of a tile in both directions."""
+_MOST_CANDIDATES = 70
+_REFINEMENTS = 2
+_TEMPERATURES = tuple(round(2 ** (step / 4), 4) for step in range(-4, 9))
+"""From 0.5 (sharper) to 4 (softer)."""
+_LEAST_PROB = 1e-3
+"""In the likelihood: what is stored as 0 is not known to be impossible."""
+
+
+class Fit(Model):
+    """What fitting found.
+
+    Attributes:
+        models: names, in the order of the sum.
+        weights: one per model, summing to 1.
+        temperatures: one per model; 1 where they were not fitted.
+        fitted_on: the tiles that decided; they take no part in scores.
+        reported_on: number of tiles that report.
+        miou_equal: mIoU with equal weights and no temperatures, on the tiles that report.
+        miou: mIoU as fitted, on the tiles that report.
+        gain_interval: of `miou - miou_equal`; None of fewer than two tiles.
+    """
+
+    models: tuple[str, ...]
+    weights: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    fitted_on: tuple[TileId, ...]
+    reported_on: int
+    miou_equal: float
+    miou: float
+    gain_interval: tuple[float, float] | None
+
+    def apply(self, members: Sequence[Member]) -> list[Member]:
+        """The members with the fitted weights and temperatures."""
+        fitted = zip(members, self.weights, self.temperatures, strict=True)
+        return [replace(member, weight=weight, temperature=t) for member, weight, t in fitted]
+
+
+def fit(
+    members: Sequence[Member], dataset: StagedDataset, scratch: Path, *, temperature: bool, num_threads: int
+) -> Fit:
+    """Fit weights, and temperatures where asked, to half of the labelled validation tiles.
+
+    Temperatures first, each by the likelihood of its model alone; then the weights by the ensemble's mIoU: a grid over
+    all shares that sum to 1, and finer steps around the best.
+
+    Raises:
+        ConfigError: there are no labelled validation tiles to fit to.
+    """
+    info = dataset.manifest.splits.get(SPLIT)
+    if SPLIT not in members[0].reader.manifest.splits or info is None or not info.labelled:
+        raise ConfigError("--weights auto", "expected probabilities of a labelled val split, found none", "export val")
+    tiles = dataset.index(SPLIT)
+    deciding, reporting = halves(tiles)
+    if not reporting:
+        raise ConfigError("--weights auto", "expected at least two val tiles (or scenes), found one")
+    samples = _Samples(members, dataset, tiles, scratch, num_threads)
+    temperatures = _fit_temperatures(samples, deciding) if temperature else (1.0,) * len(members)
+    weights = _fit_weights(samples, deciding, temperatures)
+    equal = Average(samples.dtypes, (1.0,) * len(members), (1.0,) * len(members))
+    fitted = Average(samples.dtypes, weights, temperatures)
+    areas = np.concatenate(samples.map("reporting on the other half", reporting, _areas_of([equal, fitted]), list))
+    miou = area_scores(areas.sum(axis=0).astype(np.float64), ())["mIoU"]
+    drawn = resample(areas)
+    draws = None if drawn is None else area_scores(drawn, ())["mIoU"]
+    return Fit(
+        models=tuple(member.name for member in members),
+        weights=weights,
+        temperatures=temperatures,
+        fitted_on=tuple(sorted(deciding)),
+        reported_on=len(reporting),
+        miou_equal=float(miou[0]),
+        miou=float(miou[1]),
+        gain_interval=None if draws is None else interval(draws[:, 1] - draws[:, 0]),
+    )
+
+
+def halves(tiles: Iterable[Tile]) -> tuple[set[str], set[str]]:
+    """Ids of the tiles that decide and of those that report: every other scene, or tile that is no part of one."""
+    groups: dict[str, set[str]] = {}
+    for tile in tiles:
+        groups.setdefault(f"scene {tile.scene.id}" if tile.scene else f"tile {tile.id}", set()).add(tile.id)
+    ordered = [groups[name] for name in sorted(groups)]
+    return set().union(*ordered[::2]), set().union(*ordered[1::2])
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Sampled tiles of the split, read shard by shard."""
+
+    members: Sequence[Member]
+    dataset: StagedDataset
+    tiles: TileIndex
+    scratch: Path
+    num_threads: int
+
+    @property
+    def dtypes(self) -> tuple[Dtype, ...]:
+        return make_average(self.members).dtypes
+
+    def map(
+        self,
+        label: str,
+        wanted: set[str],
+        work: Callable[[list[Stored], Labels, int], NDArray[Any]],
+        reduce: Callable[[list[NDArray[Any]]], Any],
+    ) -> list[Any]:
+        """Apply `work` to the wanted tiles, `reduce` to the results of a shard's; in the order of the shards.
+
+        `work` takes the (C, h, w) stored values of each model, the (h, w) truth and the value in it that is not scored.
+        """
+        schema = self.dataset.schema
+        shards = self.members[0].reader.manifest.splits[SPLIT]
+        chosen = [i for i, shard in enumerate(shards) if any(tile.id in wanted for tile in shard.tiles)]
+        total = sum(tile.id in wanted for i in chosen for tile in shards[i].tiles)
+
+        def process(index: int) -> tuple[int, int, Any]:
+            results = []
+            with open_shards(self.members, SPLIT, index, self.scratch) as readers:
+                for position, tile in enumerate(readers[0].shard.tiles):
+                    if tile.id in wanted:
+                        every = max(1, min(tile.height, tile.width) // _SAMPLES)
+                        stored = [np.ascontiguousarray(one.read(position)[:, ::every, ::every]) for one in readers]
+                        truth = self.dataset.read_label(SPLIT, self.tiles.find(tile.id))[::every, ::every]
+                        results.append(work(stored, truth, schema.ignore_index))
+            return index, len(results), reduce(results)
+
+        by_shard = {}
+        with Progress(label, total, "tiles") as progress:
+            for index, done, result in storage.parallel(process, chosen, workers=self.num_threads):
+                by_shard[index] = result
+                progress.advance(done)
+        return [by_shard[index] for index in chosen]  # floating-point sums must not depend on who was first
+
+
+def _sum(results: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.sum(results, axis=0)  # type: ignore[no-any-return]
+
+
+def _fit_temperatures(samples: _Samples, tiles: set[str]) -> tuple[float, ...]:
+    """The temperature of each model under which the truth is most likely."""
+    candidates = [
+        Average(samples.dtypes, (1.0,) * len(samples.members), (t,) * len(samples.members)) for t in _TEMPERATURES
+    ]
+
+    def surprise(stored: list[Stored], truth: Labels, ignore_index: int) -> NDArray[np.float64]:
+        rows, columns = np.nonzero(truth != ignore_index)
+        at = (truth[rows, columns].astype(np.intp), rows, columns)
+        losses = np.zeros((len(candidates), len(stored)))
+        for i, average in enumerate(candidates):
+            for j, (prepared, dtype) in enumerate(zip(average.prepare(stored), average.dtypes, strict=True)):
+                probs = prepared[at] if average.temperatures[j] != 1 else dequantize(prepared[at], dtype)
+                losses[i, j] = -np.log(np.maximum(probs, _LEAST_PROB)).sum(dtype=np.float64)
+        return losses
+
+    losses = _sum(samples.map("fitting temperatures", tiles, surprise, _sum))
+    return tuple(_TEMPERATURES[int(i)] for i in losses.argmin(axis=0))
+
+
+def _fit_weights(samples: _Samples, tiles: set[str], temperatures: tuple[float, ...]) -> tuple[float, ...]:
+    """The weights with the best mIoU; of equally good ones, those nearest to equal."""
+    num_models = len(samples.members)
+    if num_models == 1:
+        return (1.0,)
+    step, candidates = _grid(num_models)
+    known: dict[tuple[float, ...], float] = {}
+    for label in ("fitting weights", *["refining weights"] * _REFINEMENTS):
+        new = [weights for weights in candidates if weights not in known]
+        averages = [Average(samples.dtypes, weights, temperatures) for weights in new]
+        areas = _sum(samples.map(label, tiles, _areas_of(averages), _sum))
+        known |= zip(new, area_scores(areas.astype(np.float64), ())["mIoU"].tolist(), strict=True)
+        best = max(known, key=lambda weights: (known[weights], -max(weights), weights))
+        step /= 2
+        candidates = _neighbours(best, step)
+    return best
+
+
+def _grid(num_models: int) -> tuple[float, list[tuple[float, ...]]]:
+    """All shares in steps of 1 / k, for the finest k that is affordable, and equal ones."""
+    parts = max(k for k in range(1, 21) if math.comb(k + num_models - 1, num_models - 1) <= _MOST_CANDIDATES or k == 1)
+    bars = itertools.combinations(range(parts + num_models - 1), num_models - 1)
+    shares = [np.diff([-1, *bar, parts + num_models - 1]) - 1 for bar in bars]
+    grid = [tuple(float(share / parts) for share in one) for one in shares]
+    return 1 / parts, list(dict.fromkeys([*grid, (1 / num_models,) * num_models]))
+
+
+def _neighbours(weights: tuple[float, ...], step: float) -> list[tuple[float, ...]]:
+    """Weights with a step's worth moved from one model to another."""
+    found = []
+    for giver, taker in itertools.permutations(range(len(weights)), 2):
+        moved = min(step, weights[giver])
+        changed = list(weights)
+        changed[giver] -= moved
+        changed[taker] += moved
+        found.append(tuple(round(weight, 6) for weight in changed))
+    return found
+
+
+def _areas_of(averages: Sequence[Average]) -> Callable[[list[Stored], Labels, int], NDArray[np.int64]]:
+    """Work for :meth:`_Samples.map`: (K, 3, C) areas of K averages."""
+
+    def work(stored: list[Stored], truth: Labels, ignore_index: int) -> NDArray[np.int64]:
+        everyone = tuple(range(len(stored)))
+        prepared = averages[0].prepare(stored)
+        temperatures = averages[0].temperatures
+        areas = []
+        for average in averages:
+            if average.temperatures != temperatures:
+                prepared, temperatures = average.prepare(stored), average.temperatures
+            labels = average.labels(prepared, [everyone])[0]
+            areas.append(class_areas(confusion_matrix(truth, labels, len(stored[0]), ignore_index)))
+        return np.stack(areas)
+
+    return work

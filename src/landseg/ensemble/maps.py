@@ -1,0 +1,86 @@
+"""Maps as files: PNGs of labels and of values, and the tar archives that hold a split's."""
+
+from __future__ import annotations
+
+import struct
+import tarfile
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseg.contracts.dataset import ClassSchema
+from landseg.ensemble.averaging import Labels
+from landseg.probabilities.codec import Probs
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _PALETTE = 0, 3
+_FILTER_UP = 2
+_TAR_END = bytes(2 * tarfile.BLOCKSIZE)
+
+
+def encode_png(labels: Labels, schema: ClassSchema) -> bytes:
+    """Write a label map as the dataset's own labels are written: class id plus `label_offset`, with the palette.
+
+    Label maps are runs of equal values: as differences from the row above, with zlib's run-length strategy, they are
+    smaller than what Pillow writes and made in a tenth of its time.
+    """
+    colours = [(0, 0, 0)] * schema.label_offset + list(schema.palette)
+    palette = _png_chunk(b"PLTE", bytes(channel for colour in colours for channel in colour))
+    return _png(labels + np.uint8(schema.label_offset), _PALETTE, palette, zlib.compressobj(strategy=zlib.Z_RLE))
+
+
+def encode_grey(values: Probs) -> bytes:
+    """Write a map of values from 0 to 1 as 8-bit grey: 255 times the value, rounded."""
+    return _png(np.rint(values * np.float32(255)).astype(np.uint8), _GREY, b"", zlib.compressobj(3))
+
+
+def _png(values: NDArray[np.uint8], colour_type: int, palette: bytes, deflate: zlib._Compress) -> bytes:
+    height, width = values.shape
+    rows = np.empty((height, 1 + width), np.uint8)
+    rows[:, 0] = _FILTER_UP
+    rows[0, 1:] = values[0]
+    np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
+    data = deflate.compress(rows.data) + deflate.flush()
+    chunks = [_png_chunk(b"IHDR", header), palette, _png_chunk(b"IDAT", data), _png_chunk(b"IEND", b"")]
+    return _PNG_SIGNATURE + b"".join(chunks)
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def tar_member(name: str, content: bytes) -> bytes:
+    """A file in a tar archive: header, content, padding. The same bytes whenever and by whomever it is written."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+    return info.tobuf(tarfile.PAX_FORMAT) + content + padding
+
+
+def write_tar(path: Path, members: Iterable[bytes]) -> None:
+    """Write an archive of :func:`tar_member` blocks."""
+    with path.open("wb") as file:
+        for member in members:
+            file.write(member)
+        file.write(_TAR_END)
+
+
+def extract_pngs(archive: BinaryIO, names: Sequence[str], folder: Path) -> None:
+    """Copy maps out of an archive that landseg wrote.
+
+    Args:
+        archive: the open archive.
+        names: the files it must hold, in order; nothing else is written.
+        folder: where they go.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=archive, mode="r:") as tar:
+        for name, info in zip(names, tar, strict=True):
+            content = tar.extractfile(info)
+            assert content is not None and info.name == name
+            (folder / name).write_bytes(content.read())

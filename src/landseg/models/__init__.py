@@ -1,0 +1,14 @@
+"""Models: mmsegmentation configs, building, pretrained weights, conversion, precision, the test pipeline.
+
+With `training` and `prediction`, the only rooms that import torch, mmcv and mmseg. Importing this package makes mmcv
+importable (:mod:`landseg.models.compat`); it imports none of them itself.
+"""
+
+import os
+
+from landseg.models import compat
+
+# GNU OpenMP, read when torch is first imported. Threads that wait for each other spin for milliseconds by default,
+# which is ten times slower than sleeping as soon as anything else wants the cores: loader processes, a CPU limit.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+compat.install()

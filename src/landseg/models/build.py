@@ -1,0 +1,227 @@
+"""Models: built from a config for a dataset, and loaded from what training published."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import mmcv
+import numpy as np
+import torch
+from mmseg.models import build_segmentor
+
+from landseg.contracts.dataset import ClassSchema
+from landseg.contracts.errors import ConfigError, ContractError
+from landseg.models.configs import FOLLOWS, import_modules, load_config, parse_config, parse_options
+
+__all__ = ["build_model", "fit_config", "load_config", "load_model", "load_state", "parse_config", "parse_options"]
+
+_PACKAGES = ("landseg", "mmcls", "mmcv", "mmseg")
+"""Whose modules a trained model's config may import: a checkpoint may come from anywhere."""
+_OTHER_CLASSES = {"STDCHead"}
+"""Heads whose classes are not the dataset's: STDC's detail head tells edges from the rest."""
+
+# Stock training hooks store scores in a checkpoint as numpy scalars, which torch's safe unpickler must be told of.
+_SAFE_GLOBALS: list[Any] = [
+    np.dtype,
+    np.float64(0).__reduce__()[0],  # the scalar's constructor, whose module is another in each numpy
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")),
+]
+
+
+def fit_config(config: mmcv.Config, schema: ClassSchema) -> mmcv.Config:
+    """A copy of the config, fitted to a dataset's classes and bands: what training records as the resolved config.
+
+    A config file's numbers are those of another dataset, and this one's take their place. A number that an option asked
+    for, or that a trained model has, is refused where it differs.
+
+    Raises:
+        ConfigError: the config's number of classes or input bands is not the dataset's.
+    """
+    fitted = copy.deepcopy(config)
+    follows = fitted.pop(FOLLOWS, [])
+    if "num_classes" in follows and "num_classes" in fitted:
+        fitted.num_classes = schema.num_classes
+    for path, part in _class_layers(fitted.model):
+        if "num_classes" in follows:
+            _set_classes(part, schema.num_classes)
+        elif part.num_classes != schema.num_classes:
+            options = " ".join(f"{key}.num_classes={schema.num_classes}" for key, _ in _class_layers(fitted.model))
+            raise ConfigError(
+                f"{path}.num_classes",
+                f"the config has {part.num_classes} classes, the dataset has {schema.num_classes}",
+                f"--cfg-options {options}",
+            )
+    bands = len(schema.bands)
+    for path, part in _input_layers(fitted.model):
+        # 3 is what every backbone of mmseg takes where nothing is said
+        if "in_channels" in follows and part.get("in_channels", 3) != bands:
+            part.in_channels = bands
+        elif part.get("in_channels", 3) != bands:
+            raise ConfigError(
+                f"{path}.in_channels",
+                f"the config has {part.get('in_channels', 3)} input bands, the dataset has {bands}",
+                f"--cfg-options {path}.in_channels={bands}",
+            )
+    return fitted
+
+
+def build_model(config: mmcv.Config, schema: ClassSchema) -> torch.nn.Module:
+    """Build a model for a dataset; its weights are as the layers' constructors leave them.
+
+    SyncBN becomes BN where there is no process group on GPUs: it cannot run there, and for one process it is the same.
+
+    Raises:
+        ConfigError: the config does not fit the dataset (:func:`fit_config`), or mmseg cannot build it.
+    """
+    fitted = fit_config(config, schema)
+    if not _on_gpu_group():
+        _replace_sync_bn(fitted._cfg_dict)
+    try:
+        with warnings.catch_warnings():
+            # Remarks on what the recipe means: a loss averaged over all pixels, a softmax over two classes as well.
+            warnings.filterwarnings("ignore", "Default ``avg_non_ignore`` is False", UserWarning)
+            warnings.filterwarnings("ignore", "For binary segmentation, we suggest", UserWarning)
+            model: Any = build_segmentor(
+                fitted.model, train_cfg=fitted.get("train_cfg"), test_cfg=fitted.get("test_cfg")
+            )
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError, ImportError) as err:
+        raise ConfigError("model", f"mmseg cannot build it: {type(err).__name__}: {err}") from err
+    model.CLASSES = list(schema.classes)
+    model.PALETTE = [list(colour) for colour in schema.palette]
+    return cast(torch.nn.Module, model)
+
+
+def load_model(config: mmcv.Config, schema: ClassSchema, checkpoint: Path) -> torch.nn.Module:
+    """A trained model, in evaluation mode, on the CPU.
+
+    Raises:
+        ContractError: the checkpoint's weights are not those of the config's model.
+    """
+    import_modules(config, _PACKAGES)
+    model = build_model(config, schema)
+    load_state(model, read_checkpoint(checkpoint)["state_dict"], checkpoint)
+    return model.eval()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's `meta` and `state_dict` without running anything that is in it.
+
+    A file that holds bare weights counts as a checkpoint without `meta`.
+
+    Raises:
+        ContractError: it is not a checkpoint, or holds Python objects other than tensors and plain values.
+    """
+    try:
+        with torch.serialization.safe_globals(_SAFE_GLOBALS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as err:  # the unpickler's and the zip reader's many kinds
+        raise ContractError(
+            path,
+            f"expected a checkpoint of tensors and plain values, found something else: {_line(err)}",
+        ) from err
+    if not isinstance(content, dict):
+        raise ContractError(path, f"expected a checkpoint with a `state_dict`, found a {type(content).__name__}")
+    state = content.get("state_dict", content.get("model", content))  # "model": official Swin's and others'
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ContractError(path, f"expected a checkpoint with a `state_dict`, found {sorted(map(str, content))[:5]}")
+    # What DistributedDataParallel saved without unwrapping.
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
+    return {"meta": content.get("meta") or {}, "state_dict": state}
+
+
+def load_state(model: torch.nn.Module, state: dict[str, torch.Tensor], where: object) -> None:
+    """Load weights that must be the model's exactly.
+
+    Raises:
+        ContractError: weights are missing, left over, or of another shape; the first few are named.
+    """
+    expected = model.state_dict()
+    problems = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - expected.keys()),
+        "of another shape": [
+            f"{key} {list(state[key].shape)} for {list(value.shape)}"
+            for key, value in expected.items()
+            if key in state and state[key].shape != value.shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:3])}" for kind, keys in problems.items() if keys)
+        raise ContractError(where, f"expected the weights of the config's model, found {listed}")
+    model.load_state_dict(state)
+
+
+def _line(err: Exception) -> str:
+    return str(err).partition("\n")[0] or type(err).__name__
+
+
+def _set_classes(part: Any, number: int) -> None:
+    """Another number of classes; weights of the classes before are nobody's any more."""
+    for loss in losses(part):
+        weights = loss.get("class_weight")
+        if isinstance(weights, list | tuple) and len(weights) == part.num_classes != number:
+            loss.pop("class_weight")
+    part.num_classes = number
+
+
+def losses(node: Any) -> Iterator[Any]:
+    """The configs of all losses that tell the dataset's classes apart."""
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from losses(item)
+    elif isinstance(node, dict) and node.get("type") not in _OTHER_CLASSES:
+        for key, value in node.items():
+            if key == "loss_decode":
+                yield from value if isinstance(value, list | tuple) else [value]
+            else:
+                yield from losses(value)
+
+
+def num_classes(config: mmcv.Config) -> list[int]:
+    """The numbers of classes that a config's heads have, each once."""
+    return sorted({int(part.num_classes) for _, part in _class_layers(config.model)})
+
+
+def _class_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Every part of the heads that says `num_classes`, with its path; heads may come in lists and consist of others."""
+    for name in ("decode_head", "auxiliary_head"):
+        yield from _with_num_classes(f"model.{name}", model.get(name))
+
+
+def _input_layers(model: Any) -> list[tuple[str, Any]]:
+    """The parts of the backbone that see the image; a backbone may consist of another one and branches of its own."""
+    path, backbone = "model.backbone", model.get("backbone", {})
+    inner = (f"{path}.backbone_cfg", backbone.get("backbone_cfg"))
+    parts = [(path, backbone), inner] if isinstance(inner[1], dict) else [(path, backbone)]
+    return [part for part in parts if "in_channels" in part[1]] or parts[:1]
+
+
+def _with_num_classes(path: str, node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, list | tuple):
+        for index, item in enumerate(node):
+            yield from _with_num_classes(f"{path}.{index}", item)
+    elif isinstance(node, dict) and node.get("type") not in _OTHER_CLASSES:
+        if isinstance(node.get("num_classes"), int):
+            yield path, node
+        for key, value in node.items():
+            yield from _with_num_classes(f"{path}.{key}", value)
+
+
+def _on_gpu_group() -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "nccl"
+
+
+def _replace_sync_bn(node: Any) -> None:
+    if isinstance(node, dict):
+        if node.get("type") in {"SyncBN", "MMSyncBN"}:
+            node["type"] = "BN"
+        for value in node.values():
+            _replace_sync_bn(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            _replace_sync_bn(value)

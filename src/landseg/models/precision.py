@@ -1,0 +1,112 @@
+"""Number formats of training: which one, where it applies, and the loss scale that fp16 needs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import torch
+
+from landseg.contracts.errors import ConfigError
+
+CHOICES = ("auto", "fp32", "fp16", "bf16")
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_FP16_HOOKS = {"Fp16OptimizerHook", "GradientCumulativeFp16OptimizerHook"}
+
+
+def asked_for(config: mmcv.Config) -> Any:
+    """The config's loss scale where it asks for mixed precision (`fp16`, or an Fp16OptimizerHook), else None."""
+    options = config.get("optimizer_config") or {}
+    if options.get("type") in _FP16_HOOKS:  # what stock mmseg goes by; `fp16` beside it is a mark
+        return options.get("loss_scale", 512.0)
+    return None if config.get("fp16") is None else config.fp16.get("loss_scale", 512.0)
+
+
+def resolve(choice: str, config: mmcv.Config, on_gpu: bool) -> str:
+    """What `--precision` means here.
+
+    `auto` is fp32 unless the config asks for mixed precision, and then the 16-bit type that the device computes in: the
+    recipe's fp16 on GPUs, bf16 on CPUs that have units for it.
+    """
+    if choice != "auto":
+        return choice
+    if asked_for(config) is None:
+        return "fp32"
+    if on_gpu:
+        return "fp16"
+    return "bf16" if cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU computes in bf16 by itself; torch would emulate it, slowly."""
+    with contextlib.suppress(OSError):
+        for line in cpuinfo.read_text().splitlines():
+            name, _, values = line.partition(":")
+            if name.strip() in {"flags", "Features"}:
+                return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(values.split())
+    return False
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The context of the model's forward pass."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=_DTYPES[precision])
+
+
+def build_scaler(precision: str, config: mmcv.Config, device: torch.device) -> tuple[Any, float | None]:
+    """The gradient scaler, as mmcv's Fp16OptimizerHook builds it.
+
+    Returns:
+        The scaler, and the constant scale to set after each update, or None where the scale is dynamic.
+
+    Raises:
+        ConfigError: the config's loss scale is not a number, "dynamic" or a dictionary.
+    """
+    scale = asked_for(config) if precision == "fp16" else None
+    if precision != "fp16":
+        return torch.amp.GradScaler(device.type, enabled=False), None
+    if scale is None:
+        scale = 512.0
+    if scale == "dynamic":
+        return torch.amp.GradScaler(device.type), None
+    if isinstance(scale, int | float):
+        return torch.amp.GradScaler(device.type, init_scale=float(scale)), float(scale)
+    if isinstance(scale, dict):
+        return torch.amp.GradScaler(device.type, **scale), None
+    raise ConfigError("fp16.loss_scale", f"expected a number, 'dynamic' or a dictionary, found {scale!r}")
+
+
+def losses_in_fp32(model: torch.nn.Module) -> None:
+    """Make heads compute their losses in fp32 under autocast, as mmseg's `force_fp32` does for fp16 on CUDA alone."""
+    for module in model.modules():
+        losses = getattr(module, "losses", None)
+        if callable(losses):
+            module.losses = functools.partial(_in_fp32, losses)  # type: ignore[assignment]
+
+
+def _in_fp32(function: Any, *args: Any, **kwargs: Any) -> Any:
+    tensor = next(_tensors((args, kwargs)))
+    with torch.autocast(tensor.device.type, enabled=False):
+        return function(*(_float(item) for item in args), **{key: _float(item) for key, item in kwargs.items()})
+
+
+def _tensors(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _float(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.float() if value.dtype in _DTYPES.values() else value
+    if isinstance(value, list | tuple):
+        return type(value)(_float(item) for item in value)
+    return value

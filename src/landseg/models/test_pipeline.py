@@ -1,0 +1,124 @@
+"""The test pipeline of a config: how a tile is resized and normalised before a model sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import mmcv
+import numpy as np
+import numpy.typing as npt
+
+from landseg.contracts.errors import ConfigError
+
+Image = npt.NDArray[np.uint8]
+"""(H, W, B) uint8, bands in the order of the class schema."""
+Planes = npt.NDArray[np.float32]
+"""(B, H, W) float32, normalised."""
+
+_VALUES = np.arange(256)
+
+
+@dataclass(frozen=True)
+class TileScale:
+    """How a config's test pipeline resizes: to fit in `size` (width, height), or by a factor of the tile's own size.
+
+    With `min_size` the shorter side is at least that, however long the other gets; with `divisor` both sides are then
+    made multiples of it.
+    """
+
+    size: tuple[int, int] | None
+    ratio: float = 1.0
+    keep_ratio: bool = True
+    min_size: int | None = None
+    divisor: int | None = None
+
+    def __call__(self, image: Image) -> Image:
+        """Resize; a tile that already has the size comes back as it is."""
+        height, width = image.shape[:2]
+        size: tuple[float, float] = self.size or (int(width * self.ratio), int(height * self.ratio))
+        if self.keep_ratio and self.min_size is not None:
+            short = max(self.min_size, min(size))
+            size = (short * height / width, short) if height > width else (short, short * width / height)
+        resized = mmcv.imrescale(image, size) if self.keep_ratio else mmcv.imresize(image, size)
+        if self.divisor is not None:
+            resized = mmcv.imresize_to_multiple(resized, self.divisor, scale_factor=1)
+        return cast(Image, resized.reshape(*resized.shape[:2], image.shape[2]))
+
+
+def tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
+    """The scales of a config's test pipeline.
+
+    Raises:
+        ConfigError: the pipeline transforms tiles in a way that landseg has not.
+    """
+    pipeline = _test_pipeline(config)
+    views: Any = next((step for step in pipeline if step["type"] == "MultiScaleFlipAug"), None)
+    if views is None:
+        return (TileScale(None),)
+    steps = {step["type"]: step for step in views["transforms"]}
+    known = {"Resize", "ResizeToMultiple", "RandomFlip", "Normalize", "ImageToTensor", "Collect", "DefaultFormatBundle"}
+    for kind in steps:
+        if kind not in known:
+            raise ConfigError("test_pipeline", f"expected only {', '.join(sorted(known))}, found {kind}")
+    multiple = steps.get("ResizeToMultiple", {"size_divisor": None})
+    divisor = multiple.get("size_divisor", 32)
+    resize = steps.get("Resize")
+    if resize is None:
+        return (TileScale(None, divisor=divisor),)
+    if resize.get("multiscale_mode", "range") != "range" or multiple.get("interpolation") not in {None, "bilinear"}:
+        raise ConfigError("test_pipeline", f"expected Resize(keep_ratio=...), found {dict(resize)} {dict(multiple)}")
+    options = {
+        "keep_ratio": bool(resize.get("keep_ratio", True)),
+        "min_size": resize.get("min_size"),
+        "divisor": divisor,
+    }
+    scale, ratios = views.get("img_scale"), views.get("img_ratios")
+    ratios = [1.0] if ratios is None else ratios if isinstance(ratios, list | tuple) else [ratios]
+    if scale is None:
+        return tuple(TileScale(None, float(ratio), **options) for ratio in ratios)
+    sizes = scale if isinstance(scale, list) else [scale]
+    return tuple(
+        TileScale((int(width * ratio), int(height * ratio)), **options) for width, height in sizes for ratio in ratios
+    )
+
+
+def normalisation_table(mean: Sequence[float], std: Sequence[float]) -> Planes:
+    """The table of `mmcv.imnormalize`.
+
+    Returns:
+        (B, 256) float32: what each 8-bit value of each band becomes.
+    """
+    # cv2 takes both as double scalars and rounds once per operation; mmcv builds them from float32.
+    mean64 = np.asarray(mean, np.float32).astype(np.float64)[:, None]
+    inverse = 1 / np.asarray(std, np.float32).astype(np.float64)[:, None]
+    table: Planes = ((_VALUES - mean64).astype(np.float32) * inverse).astype(np.float32)
+    return table
+
+
+def find_normalize(config: mmcv.Config, where: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per band in a config's test pipeline.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    for step in _steps(config):
+        if step["type"] == "Normalize":
+            return tuple(map(float, step["mean"])), tuple(map(float, step["std"]))
+    raise ConfigError(where, "expected a test pipeline with Normalize, found none")
+
+
+def _test_pipeline(config: mmcv.Config) -> list[Any]:
+    test = (config.get("data") or {}).get("test") or {}
+    return list(test.get("pipeline") or config.get("test_pipeline") or [])
+
+
+def _steps(config: mmcv.Config) -> list[Any]:
+    steps = _test_pipeline(config)
+    return steps + [inner for step in steps for inner in step.get("transforms", [])]
+
+
+def expects_rgb(config: mmcv.Config) -> bool:
+    """Whether the model sees the bands in the schema's order; a config with `to_rgb=False` has them reversed."""
+    return all(step.get("to_rgb", True) for step in _steps(config) if step["type"] == "Normalize")

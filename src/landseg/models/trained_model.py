@@ -1,0 +1,105 @@
+"""A trained model, as export finds it: landseg's manifest, or a bare checkpoint of mmsegmentation."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from landseg import storage
+from landseg.contracts.errors import ContractError
+from landseg.contracts.model import ModelManifest
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What predicting needs to know.
+
+    Attributes:
+        uri: where it was read, for messages.
+        name: the model's name in the run.
+        sha256: of the manifest; of the checkpoint where there is no manifest.
+        checkpoint_uri, checkpoint_sha256: the checkpoint.
+        config: the resolved mmseg config as text.
+        classes, num_bands: what it was trained on.
+        bands: 1-based TIFF bands it was trained on; None where nobody knows.
+        mean, std: normalisation per band, on the 0-255 scale.
+    """
+
+    uri: str
+    name: str
+    sha256: str
+    checkpoint_uri: str
+    checkpoint_sha256: str
+    config: str
+    classes: tuple[str, ...]
+    bands: tuple[int, ...] | None
+    num_bands: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def open_model(ref: str, folder: Path) -> TrainedModel:
+    """Open a model by its manifest, or by a checkpoint (`*.pth`) that mmsegmentation wrote.
+
+    Args:
+        ref: URI or path.
+        folder: local folder for the checkpoint, where it must be read.
+
+    Raises:
+        StorageError: it cannot be read.
+        ContractError: it is neither.
+    """
+    if ref.endswith(".pth"):
+        return _from_checkpoint(ref, folder)
+    loaded = storage.read_document(ModelManifest, ref)
+    manifest = loaded.document
+    return TrainedModel(
+        uri=loaded.uri,
+        name=manifest.name,
+        sha256=loaded.sha256,
+        checkpoint_uri=storage.join(storage.parent(loaded.uri), manifest.checkpoint.path),
+        checkpoint_sha256=manifest.checkpoint.sha256,
+        config=manifest.config,
+        classes=manifest.class_schema.classes,
+        bands=manifest.class_schema.bands,
+        num_bands=len(manifest.class_schema.bands),
+        mean=manifest.mean,
+        std=manifest.std,
+    )
+
+
+def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
+    from landseg.models.build import parse_config, read_checkpoint
+    from landseg.models.test_pipeline import find_normalize
+
+    path = folder / "model.pth"
+    storage.get_file(ref, path)
+    meta: dict[str, Any] = read_checkpoint(path)["meta"]
+    classes, text = meta.get("CLASSES"), meta.get("config")
+    if not isinstance(text, str) or not isinstance(classes, list | tuple):
+        raise ContractError(
+            ref,
+            "expected a checkpoint of mmsegmentation 0.x, whose `meta` holds `config` and `CLASSES`, found only "
+            f"{', '.join(sorted(map(str, meta))) or 'weights'}",
+            "give the manifest of a model that landseg trained, or a checkpoint that mmsegmentation's training wrote",
+        )
+    config = parse_config(text, ref)
+    mean, std = find_normalize(config, ref)
+    sha256 = storage.file_sha256(path)
+    # Names of checkpoint files say the epoch, not the model: swin, resnest, resnetv1c do.
+    name = str(config.model.get("backbone", {}).get("type", "model")).lower().removesuffix("transformer")
+    return TrainedModel(
+        uri=ref,
+        name=re.sub(r"[^a-z0-9]+", "-", name)[:63].strip("-") or "model",
+        sha256=sha256,
+        checkpoint_uri=ref,
+        checkpoint_sha256=sha256,
+        config=text,
+        classes=tuple(map(str, classes)),
+        bands=None,
+        num_bands=len(mean),
+        mean=mean,
+        std=std,
+    )

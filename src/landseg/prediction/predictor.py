@@ -1,0 +1,216 @@
+"""Softmax probabilities of tiles: mmseg's `whole` inference with MultiScaleFlipAug, batched and in any precision."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import mmcv
+import numpy as np
+import torch
+from mmseg.models import EncoderDecoder
+from torch.nn.functional import interpolate
+
+from landseg.contracts.dataset import ClassSchema
+from landseg.contracts.errors import ConfigError
+from landseg.contracts.probabilities import VIEWS, Precision, Tta, View
+from landseg.models.build import load_model
+from landseg.models.configs import parse_config
+from landseg.models.late_fusion import fuse_late
+from landseg.models.precision import cpu_has_bf16
+from landseg.models.test_pipeline import Image, Planes, expects_rgb, normalisation_table, tile_scales
+from landseg.models.trained_model import TrainedModel
+
+_FLIPPED_AXES: dict[View, tuple[int, ...]] = {"original": (), "horizontal": (3,), "vertical": (2,)}
+"""Of (N, C, H, W)."""
+_WEIGHTS: dict[Tta, tuple[int, ...]] = {"none": (1,), "h": (1, 1), "hv": (2, 1, 1)}
+"""Of the views of each `--tta`.
+
+They are MultiScaleFlipAug's, which makes every pair of (flipped or not, direction): with two directions the original
+comes twice, and so it does in what mmseg averages. It is computed once here.
+"""
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def default_device() -> torch.device:
+    """The first GPU, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def num_gpus() -> int:
+    """GPUs that predicting uses: one, or none where there is none."""
+    return int(default_device().type == "cuda")
+
+
+def resolve_precision(choice: str) -> Precision:
+    """What `--precision auto` means here: the smallest type that the device computes in without emulation."""
+    if choice != "auto":
+        return cast(Precision, choice)
+    if default_device().type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    return "bf16" if cpu_has_bf16() else "fp32"
+
+
+class Predictor:
+    """A model ready to predict tiles.
+
+    Args:
+        model: the segmentor; moved to the device and to evaluation mode.
+        config: its config, for the test pipeline.
+        mean: per band, in the order in which the model takes them, on the 0-255 scale.
+        std: likewise.
+        tta: the views to average.
+        precision: fp32, bf16 or fp16: the type of the network's forward pass. Softmax and means are float32 always.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        config: mmcv.Config,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        tta: Tta,
+        precision: str,
+        device: torch.device,
+    ) -> None:
+        if getattr(model, "out_channels", 2) == 1:
+            raise ConfigError("model.decode_head.out_channels", "expected one channel per class (softmax), found 1")
+        self._model: Any = model.to(device).eval()
+        self._slide = model.test_cfg.get("mode", "whole") == "slide"  # type: ignore[union-attr, operator]
+        self._plain = type(model).encode_decode is EncoderDecoder.encode_decode  # type: ignore[attr-defined]
+        self._scales = tile_scales(config)
+        self._table = normalisation_table(mean, std)
+        self._reverse = len(mean) == 3 and not expects_rgb(config)
+        self._views = [(_FLIPPED_AXES[view], weight) for view, weight in zip(VIEWS[tta], _WEIGHTS[tta], strict=True)]
+        self._precision = precision
+        self._device = device
+
+    def prepare(self, image: Image) -> list[Planes]:
+        """Resize to the test scales and normalise; may run in any thread.
+
+        Args:
+            image: (H, W, B) uint8, bands in the schema's order.
+
+        Returns:
+            One (B, h, w) float32 per test scale.
+        """
+        ordered = image[:, :, ::-1] if self._reverse else image
+        return [self._normalise(scale(ordered)) for scale in self._scales]
+
+    def _normalise(self, image: Image) -> Planes:
+        planes = np.empty((image.shape[2], *image.shape[:2]), np.float32)
+        for band, table in enumerate(self._table):
+            np.take(table, image[:, :, band], out=planes[band])
+        return planes
+
+    def __call__(self, batch: Sequence[list[Planes]], size: tuple[int, int]) -> Planes:
+        """Predict tiles of one size.
+
+        Args:
+            batch: N prepared tiles.
+            size: (height, width) of the tiles themselves.
+
+        Returns:
+            (N, C, H, W) float32: the mean over views, at the tiles' own size; sums to 1 over C.
+        """
+        return self._predict(batch, size, keep=False)[0]
+
+    def with_views(self, batch: Sequence[list[Planes]], size: tuple[int, int]) -> tuple[Planes, Planes]:
+        """Predict tiles of one size, and keep the views.
+
+        Returns:
+            As :meth:`__call__`; and (N, V, C, H, W) float32, each view by itself, flipped back.
+        """
+        mean, views = self._predict(batch, size, keep=True)
+        assert views is not None
+        return mean, views
+
+    def _predict(
+        self, batch: Sequence[list[Planes]], size: tuple[int, int], keep: bool
+    ) -> tuple[Planes, Planes | None]:
+        total: torch.Tensor | None = None
+        kept: list[torch.Tensor] = []
+        weights = 0
+        with torch.inference_mode(), self._autocast():
+            for planes in zip(*batch, strict=True):
+                images = torch.from_numpy(np.stack(planes)).to(self._device)
+                for number, (axes, weight) in enumerate(self._views):
+                    view = self._probs(images.flip(axes) if axes else images, size)
+                    view = view.flip(axes) if axes else view
+                    if keep and number == len(kept):
+                        kept.append(view.clone())
+                    elif keep:
+                        kept[number].add_(view)
+                    weights += weight
+                    if total is None:
+                        total = view if weight == 1 else view.mul_(weight)
+                    else:
+                        total.add_(view, alpha=weight)
+            assert total is not None
+            mean = cast(Planes, total.div_(weights).cpu().numpy())
+            views = torch.stack(kept, 1).div_(len(self._scales)).cpu().numpy() if keep else None
+            return mean, views
+
+    def _probs(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Softmax of one view, at the tile's own size."""
+        shape = tuple(images.shape[2:])
+        metas = [{"ori_shape": shape, "img_shape": shape, "pad_shape": shape, "flip": False}] * len(images)
+        if self._slide:
+            logits = self._model.slide_inference(images, metas, False)
+        elif self._plain:
+            # As EncoderDecoder.encode_decode, but the logits are enlarged in float32.
+            features = self._model.extract_feat(images)
+            logits = self._model._decode_head_forward_test(features, metas)
+        else:
+            logits = self._model.encode_decode(images, metas)
+        with torch.autocast(self._device.type, enabled=False):
+            logits = self._resize(logits.float(), shape)
+            return self._resize(logits, size).softmax(1)
+
+    def _resize(self, logits: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+        if tuple(logits.shape[2:]) == tuple(size):
+            return logits
+        return interpolate(logits, size=size, mode="bilinear", align_corners=self._model.align_corners)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=DTYPES[self._precision])
+
+
+def load_predictor(
+    trained: TrainedModel, schema: ClassSchema, checkpoint: Path, *, tta: Tta, precision: str
+) -> Predictor:
+    """A trained model, ready to predict on this machine's device.
+
+    Args:
+        trained: what to load.
+        schema: of the dataset; its classes and number of bands must be the model's.
+        checkpoint: the checkpoint as a local file.
+        tta: the views to average.
+        precision: fp32, bf16 or fp16.
+    """
+    config = parse_config(trained.config, f"config of {trained.uri}")
+    model = load_model(config, schema, checkpoint)
+    return final_predictor(model, config, trained.mean, trained.std, tta=tta, precision=precision)
+
+
+def final_predictor(
+    model: torch.nn.Module,
+    config: mmcv.Config,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    tta: Tta,
+    precision: str,
+) -> Predictor:
+    """A :class:`Predictor` on this machine's device, of a model that is trained no more and may be rebuilt."""
+    predictor = Predictor(model, config, mean, std, tta=tta, precision=precision, device=default_device())
+    if precision != "fp32":
+        fuse_late(model, DTYPES[precision])
+    return predictor

@@ -1,0 +1,277 @@
+"""Writing and reading a model's probabilities in object storage, a shard at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from landseg import storage
+from landseg.contracts.dataset import Split, Tile
+from landseg.contracts.documents import Blob, sha256_hex
+from landseg.contracts.errors import ContractError, DataError
+from landseg.contracts.probabilities import ProbsManifest, ProbsShard, ProbsSpec
+from landseg.probabilities import codec
+from landseg.probabilities.codec import DTYPES, Probs, Stored
+from landseg.probabilities.layout import ShardPlan, plan_splits, zarr_metadata
+from landseg.storage.records import read_record, write_record
+
+
+class ProbsWriter:
+    """Writes a model's probabilities; killed at any moment, the next writer on the folder goes on where it stopped.
+
+    Several writers may share the work (`pending(worker, num_workers)`): each writes its own shards, and the manifest is
+    the same as one writer's.
+
+    Attributes:
+        folder: URI of the folder.
+        spec: what decides the probabilities.
+        plan: every shard.
+    """
+
+    def __init__(self, folder: str, spec: ProbsSpec, tiles: Mapping[Split, Iterable[Tile]]) -> None:
+        """Plan the shards.
+
+        Args:
+            folder: URI; must be of this `spec` and these tiles alone, e.g. `StageContext.folder` with their digests.
+            spec: what decides the probabilities.
+            tiles: the tiles of each split, sorted by id.
+        """
+        self.folder, self.spec = folder, spec
+        self.plan = plan_splits(tiles, len(spec.classes))
+
+    def pending(self, worker: int = 0, num_workers: int = 1) -> list[ShardPlan]:
+        """The shards that worker `worker` (counted from 0) of `num_workers` has still to write."""
+        finished = self._finished()
+        return [plan for plan in self.plan[worker::num_workers] if plan.record not in finished]
+
+    def shard(self, plan: ShardPlan) -> ShardBuilder:
+        """Begin a shard."""
+        return ShardBuilder(self.folder, self.spec, plan)
+
+    def publish(self) -> storage.Loaded[ProbsManifest] | None:
+        """Write the arrays' metadata and the manifest; None while shards are missing, e.g. those of other workers."""
+        finished = self._finished()
+        if len(finished) < len(self.plan):
+            return None
+        metadata = zarr_metadata(self.spec, self.plan)
+        storage.put_many((storage.join(self.folder, name), data) for name, data in metadata.items())
+        splits: dict[Split, list[ProbsShard]] = {}
+        for plan in self.plan:
+            splits.setdefault(plan.split, []).append(finished[plan.record])
+        manifest = ProbsManifest(spec=self.spec, splits={split: tuple(shards) for split, shards in splits.items()})
+        return storage.write_document(storage.join(self.folder, "manifest.json"), manifest)
+
+    def _finished(self) -> dict[str, ProbsShard]:
+        """Records of the shards that are in place, by name."""
+        sizes = {info.uri: info.size_bytes for info in storage.list_objects(self.folder)}
+
+        def read(plan: ShardPlan) -> tuple[ShardPlan, ProbsShard | None]:
+            return plan, read_record(ProbsShard, storage.join(self.folder, plan.record))
+
+        recorded = [plan for plan in self.plan if storage.join(self.folder, plan.record) in sizes]
+        finished = {}
+        for plan, shard in storage.parallel(read, recorded):
+            if shard is None:
+                continue
+            if (shard.path, shard.tiles) != (plan.path, plan.tiles):
+                where = storage.join(self.folder, plan.record)
+                raise ContractError(where, "describes other tiles than this run's", "use another run id")
+            blobs: tuple[Blob, ...] = (shard, *shard.views)
+            if all(sizes.get(storage.join(self.folder, blob.path)) == blob.size_bytes for blob in blobs):
+                finished[plan.record] = shard
+        return finished
+
+
+@dataclass
+class ShardBuilder:
+    """Takes a shard's tiles in any order, from any thread, and puts the finished object in place."""
+
+    folder: str
+    spec: ProbsSpec
+    plan: ShardPlan
+    _chunks: dict[str, list[bytes]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, tile_id: str, probs: Probs, views: Sequence[Probs] = ()) -> None:
+        """Encode a tile.
+
+        Args:
+            tile_id: a tile of the plan.
+            probs: (C, H, W) float32 in 0-1, sums to 1 over C, at the tile's own size.
+            views: likewise, each of the views that `spec` keeps.
+
+        Raises:
+            DataError: that is not what `probs` holds, or the tile does not belong here.
+        """
+        tile = next((tile for tile in self.plan.tiles if tile.id == tile_id), None)
+        if tile is None:
+            raise DataError(f"tile {tile_id}", f"is not a tile of shard {self.plan.path}")
+        where = f"probabilities of tile {tile_id} by {self.spec.model}"
+        if len(views) != len(self.spec.views):
+            raise DataError(where, f"expected the views {self.spec.views}, found {len(views)} views")
+        chunks = []
+        for values in (probs, *views):
+            codec.check_probs(values, len(self.spec.classes), (tile.height, tile.width), where)
+            chunks.append(codec.encode_tile(codec.quantize(values, DTYPES[self.spec.dtype]), self.plan.canvas))
+        with self._lock:
+            self._chunks[tile_id] = chunks
+
+    def close(self) -> ProbsShard:
+        """Write the shard, then its record: from then on it counts as finished.
+
+        Raises:
+            DataError: a tile was not added.
+        """
+        missing = [tile.id for tile in self.plan.tiles if tile.id not in self._chunks]
+        if missing:
+            raise DataError(
+                f"shard {self.plan.path}", f"{len(missing)} tiles were not added, the first is {missing[0]}"
+            )
+        paths = [self.plan.path, *(self.plan.view_path(view) for view in range(len(self.spec.views)))]
+        mean, *views = [self._put(path, position) for position, path in enumerate(paths)]
+        shard = ProbsShard(
+            **mean.model_dump(),
+            canvas=self.plan.canvas,
+            capacity=self.plan.capacity,
+            tiles=self.plan.tiles,
+            views=tuple(views),
+        )
+        write_record(storage.join(self.folder, self.plan.record), shard)
+        return shard
+
+    def _put(self, path: str, position: int) -> Blob:
+        """Write the object of all tiles' chunks at a position of :attr:`_chunks`."""
+        data = codec.pack_shard([self._chunks[tile.id][position] for tile in self.plan.tiles], self.plan.capacity)
+        storage.put_bytes(storage.join(self.folder, path), data)
+        return Blob(path=path, size_bytes=len(data), sha256=sha256_hex(data))
+
+
+@dataclass(frozen=True)
+class ProbsReader:
+    """A model's published probabilities.
+
+    Attributes:
+        manifest: their manifest.
+        uri: where it was read.
+        sha256: its checksum.
+    """
+
+    manifest: ProbsManifest
+    uri: str
+    sha256: str
+
+    @classmethod
+    def open(cls, ref: str) -> ProbsReader:
+        """Open by the URI or path of the manifest, or by a reference file.
+
+        Raises:
+            StorageError: it cannot be read.
+            ContractError: it is not a manifest of probabilities, or one of an unknown version.
+        """
+        loaded = storage.read_document(ProbsManifest, ref)
+        return cls(loaded.document, loaded.uri, loaded.sha256)
+
+    @property
+    def spec(self) -> ProbsSpec:
+        """What decides the probabilities."""
+        return self.manifest.spec
+
+    @contextlib.contextmanager
+    def shard(self, split: Split, index: int, scratch: Path, view: int | None = None) -> Iterator[ShardReader]:
+        """A shard, verified against its checksum; downloaded to `scratch` for as long as it is open.
+
+        Args:
+            split: the split.
+            index: number of the shard in the split.
+            scratch: local folder.
+            view: number of the view in `spec.views`; None for the mean over views.
+
+        Raises:
+            DamagedObjectError: the shard is not what was written.
+            StorageError: it is missing or cannot be read.
+        """
+        shard = self.manifest.splits[split][index]
+        blob = shard if view is None else shard.views[view]
+        uri = self._uri(blob)
+        with contextlib.ExitStack() as stack:
+            if storage.is_s3(uri):
+                path = scratch / f"{self.sha256[:16]}-{split}-{index}-{'mean' if view is None else view}"
+                stack.callback(path.unlink, missing_ok=True)
+                storage.get_file(uri, path, sha256=blob.sha256)
+            else:
+                path = Path(uri)
+                storage.check(uri, size_bytes=blob.size_bytes, sha256=blob.sha256)
+            file = stack.enter_context(path.open("rb"))
+            yield ShardReader(
+                shard, self.spec, uri, blob.size_bytes, lambda offset, length: os.pread(file.fileno(), length, offset)
+            )
+
+    def read_tile(self, split: Split, tile_id: str) -> Stored:
+        """One tile, by ranged reads: as :meth:`ShardReader.read`, but only damage to its own bytes can be seen."""
+        if (split, tile_id) not in self._places:
+            raise DataError(f"tile {tile_id}", f"is not in the probabilities of {self.spec.model} for split {split}")
+        shard, position = self._places[split, tile_id]
+        uri = self._uri(shard)
+        return ShardReader(shard, self.spec, uri, shard.size_bytes, functools.partial(_fetch_range, uri)).read(position)
+
+    @functools.cached_property
+    def _places(self) -> dict[tuple[Split, str], tuple[ProbsShard, int]]:
+        return {
+            (split, tile.id): (shard, position)
+            for split, shards in self.manifest.splits.items()
+            for shard in shards
+            for position, tile in enumerate(shard.tiles)
+        }
+
+    def _uri(self, blob: Blob) -> str:
+        return storage.join(storage.parent(self.uri), blob.path)
+
+
+@dataclass(frozen=True)
+class ShardReader:
+    """An open shard; reads from several threads at once.
+
+    Attributes:
+        shard: what the manifest says of it.
+        spec: what decides the probabilities.
+        uri: the object.
+        size_bytes: of the object.
+        fetch: bytes at (offset, length).
+    """
+
+    shard: ProbsShard
+    spec: ProbsSpec
+    uri: str
+    size_bytes: int
+    fetch: Callable[[int, int], bytes]
+
+    def read(self, position: int) -> Stored:
+        """Decode the tile at a position of `shard.tiles`.
+
+        Returns:
+            (C, H, W), stored values: :func:`landseg.probabilities.codec.dequantize` makes probabilities of them.
+
+        Raises:
+            DamagedObjectError: the bytes are not what was written.
+        """
+        tile = self.shard.tiles[position]
+        offset, length = self._index[position]
+        chunk = self.fetch(offset, length)
+        where = f"tile {tile.id} in {self.uri}"
+        size = (tile.height, tile.width)
+        return codec.decode_tile(chunk, DTYPES[self.spec.dtype], len(self.spec.classes), self.shard.canvas, size, where)
+
+    @functools.cached_property
+    def _index(self) -> list[tuple[int, int]]:
+        length = codec.index_bytes(self.shard.capacity)
+        tail = self.fetch(max(0, self.size_bytes - length), length)
+        return codec.unpack_index(tail, len(self.shard.tiles), self.shard.capacity, self.size_bytes, self.uri)
+
+
+def _fetch_range(uri: str, offset: int, length: int) -> bytes:
+    return storage.get_bytes(uri, byte_range=(offset, length))

@@ -1,0 +1,173 @@
+"""Raw datasets in a `.zip` or `.tar` file, read in place: nothing is unpacked, so nothing can land outside a folder.
+
+Archives are untrusted input. Members with absolute or climbing paths, links and devices are refused, as are encrypted
+members and archives that would unfold to far more than their size.
+"""
+
+from __future__ import annotations
+
+import functools
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from landseg import storage
+from landseg.contracts.dataset import SPLITS
+from landseg.contracts.errors import DataError
+from landseg.raw.dataset_yaml import FILE_NAME
+from landseg.raw.sources import LAYOUT_HINT, FolderSource, PrefixSource, Source, SourceFile
+
+_MAX_RATIO = 200
+_ALWAYS_ALLOWED_BYTES = 1 << 30
+_NO_LINKS = "pack the files themselves: tar --dereference --hard-dereference"
+_COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
+
+@dataclass(frozen=True)
+class ArchiveSource(Source):
+    """A `.zip` or `.tar` file.
+
+    Attributes:
+        path: the local file.
+        prefix: the folder inside that holds the dataset, "" or ending with a slash.
+        is_zip: or else a tar.
+    """
+
+    path: Path
+    prefix: str
+    is_zip: bool
+
+    def files(self) -> list[SourceFile]:
+        """See :meth:`Source.files`."""
+        found = [
+            SourceFile(file.path.removeprefix(self.prefix), file.size_bytes, file.offset)
+            for file in _index(self.path, self.uri, self.is_zip)
+            if file.path.startswith(self.prefix)
+        ]
+        return sorted(found, key=lambda file: file.path)
+
+    def folders(self) -> set[str]:
+        """See :meth:`Source.folders`; splits without files are not told from splits that are not there."""
+        return set()
+
+    def read(self, file: SourceFile) -> bytes:
+        """See :meth:`Source.read`."""
+        try:
+            if not self.is_zip:
+                with self.path.open("rb") as archive:
+                    archive.seek(file.offset)
+                    content = archive.read(file.size_bytes)
+            else:
+                with _zip(self.path).open(self.prefix + file.path) as member:
+                    content = member.read(file.size_bytes + 1)
+        except Exception as err:  # zipfile's decoders raise what they like on damaged members
+            raise DataError(self.where(file.path), f"the archive is damaged: {err}", "pack it again") from err
+        if len(content) != file.size_bytes:
+            raise DataError(
+                self.where(file.path), f"expected {file.size_bytes} bytes, found {len(content)}", "pack it again"
+            )
+        return content
+
+
+def open_source(uri: str, scratch: Path) -> Source:
+    """The source behind `--source`.
+
+    Args:
+        uri: a folder, an `s3://` prefix, or a `.zip` or `.tar` in either place.
+        scratch: where an archive from object storage is put meanwhile.
+
+    Raises:
+        DataError: there is none, or an archive that cannot be read safely.
+    """
+    name = uri.rstrip("/")
+    if name.lower().endswith(_COMPRESSED_TAR):
+        raise DataError(uri, "a compressed tar has to be unpacked to read any one file", "give a .zip or a plain .tar")
+    is_s3 = storage.is_s3(uri)
+    if not name.lower().endswith((".zip", ".tar")) or (not is_s3 and Path(uri).is_dir()):
+        return PrefixSource(name) if is_s3 else FolderSource(str(Path(uri).resolve()))
+    if is_s3:
+        path = scratch / "source"
+        storage.get_file(name, path)
+    else:
+        path = Path(uri).resolve()
+        name = str(path)
+    if not path.is_file():
+        raise DataError(uri, "no such archive")
+    is_zip = name.lower().endswith(".zip")
+    paths = {file.path for file in _index(path, name, is_zip)}
+    return ArchiveSource(name, path, _prefix(paths), is_zip)
+
+
+def _prefix(paths: Iterable[str]) -> str:
+    """People pack the folder as well as its content: the one folder with a dataset.yaml is the dataset."""
+    nested = [path for path in paths if path.count("/") == 1 and path.endswith(f"/{FILE_NAME}")]
+    if FILE_NAME in paths or len(nested) != 1:
+        return ""
+    folder = nested[0].removesuffix(FILE_NAME)
+    return "" if folder.rstrip("/") in SPLITS else folder
+
+
+@functools.lru_cache(2)
+def _index(path: Path, uri: str, is_zip: bool) -> tuple[SourceFile, ...]:
+    """The regular files of an archive.
+
+    Raises:
+        DataError: it is damaged, or a member is not safe.
+    """
+    try:
+        found = tuple(_zip_members(path, uri) if is_zip else _tar_members(path, uri))
+    except DataError:
+        raise
+    except Exception as err:  # both modules raise what they like on damaged archives
+        kind = "zip" if is_zip else "tar"
+        raise DataError(uri, f"expected a {kind} archive, found something else or a damaged one: {err}") from err
+    if not found:
+        raise DataError(uri, "the archive is empty", LAYOUT_HINT)
+    names = {file.path for file in found}
+    if len(names) != len(found):
+        raise DataError(uri, "the archive holds several members of the same name", "pack it again")
+    return found
+
+
+@functools.lru_cache(2)
+def _zip(path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def _zip_members(path: Path, uri: str) -> Iterator[SourceFile]:
+    members = _zip(path).infolist()
+    unfolded, packed = sum(member.file_size for member in members), path.stat().st_size
+    if unfolded > max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * packed):
+        raise DataError(uri, f"the archive would unfold from {packed} to {unfolded} bytes", "a decompression bomb?")
+    for member in members:
+        if member.is_dir():
+            continue
+        mode = member.external_attr >> 16
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise DataError(uri, f"member {member.filename!r} is a link or a device", "pack the files themselves")
+        if member.flag_bits & 1:
+            raise DataError(uri, f"member {member.filename!r} is encrypted", "pack it without a password")
+        yield SourceFile(_safe(member.filename, uri), member.file_size)
+
+
+def _tar_members(path: Path, uri: str) -> Iterator[SourceFile]:
+    size = path.stat().st_size
+    with tarfile.open(path, "r:") as archive:
+        for member in archive:
+            if member.isdir():
+                continue
+            if not member.isreg() or member.issparse():
+                raise DataError(uri, f"member {member.name!r} is a link or a device", _NO_LINKS)
+            if member.size < 0 or member.offset_data + member.size > size:
+                raise DataError(uri, "the archive is truncated", "copy or pack it again")
+            yield SourceFile(_safe(member.name, uri), member.size, member.offset_data)
+
+
+def _safe(name: str, uri: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
+        raise DataError(uri, f"member {name!r} has a path that is not allowed", "pack relative paths only")
+    return str(path)

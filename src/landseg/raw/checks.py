@@ -1,0 +1,272 @@
+"""Decoding and checking tiles before they are staged: what every later stage may rely on. Runs in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from landseg import storage
+from landseg.contracts.dataset import GeoKeys, SceneWindow
+from landseg.contracts.documents import sha256_hex
+from landseg.contracts.errors import DataError
+from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.georeference import Transform
+from landseg.raw.labels import label_problem
+from landseg.raw.pairing import SourceTile
+from landseg.raw.sources import Source
+from landseg.raw.tiff.decoding import DecodedTiff, decode_label, decode_tiff, image_info
+
+READS_AT_ONCE = 16
+
+
+class Kind(NamedTuple):
+    """What all images of a dataset share."""
+
+    num_bands: int
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.num_bands} band{'s' if self.num_bands > 1 else ''} of {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a tile must be: `dataset.yaml`, and what most images are (None where none could be read)."""
+
+    config: DatasetConfig
+    kind: Kind | None
+
+
+@dataclass(frozen=True)
+class TileFacts:
+    """What was found in a tile that is fine.
+
+    Attributes:
+        height, width: in pixels.
+        kind: bands and type.
+        image_sha256, label_sha256: of the files' bytes.
+        band_sums, band_squares: exact sums over pixels of the values and their squares, per band in file order.
+        label_counts: (stored label value, pixels) by value; empty where unlabelled.
+        transform, crs: the georeference.
+        scene: the window of the scene it was cut from.
+    """
+
+    height: int
+    width: int
+    kind: Kind
+    image_sha256: str
+    label_sha256: str | None
+    band_sums: tuple[int, ...]
+    band_squares: tuple[int, ...]
+    label_counts: tuple[tuple[int, int], ...]
+    transform: Transform | None
+    crs: GeoKeys | None
+    scene: SceneWindow | None = None
+
+
+class DecodedLabel(NamedTuple):
+    """Size of a label in pixels, and (stored value, pixels) by value."""
+
+    size: tuple[int, int]
+    counts: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class CheckedTile:
+    """A tile after its check: the bytes and facts of a good one, the problems of a bad one.
+
+    A scene has neither yet: it is cut first.
+    """
+
+    tile: SourceTile
+    image: bytes = b""
+    label: bytes | None = None
+    facts: TileFacts | None = None
+    problems: tuple[DataError, ...] = ()
+    is_scene: bool = False
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Some tiles in order, and the histogram of the good ones' values: (B, 256 or 65536) int64, None without any."""
+
+    tiles: list[CheckedTile]
+    histogram: NDArray[np.int64] | None
+
+
+def check_tiles(source: Source, expected: Expected, tiles: Sequence[SourceTile]) -> Checked:
+    """Read, decode and check tiles."""
+    outcomes = []
+    total: NDArray[np.int64] | None = None
+    for tile, content in zip(tiles, read_tiles(source, tiles), strict=True):
+        outcome, histogram = _check_tile(source, expected, tile, content)
+        outcomes.append(outcome)
+        if histogram is not None:
+            total = histogram if total is None else total + histogram
+    return Checked(outcomes, total)
+
+
+def identify_tile(source: Source, tile: SourceTile) -> tuple[str, str | None]:
+    """SHA-256 of image and label, without decoding; ("", None) for a tile that cannot be read."""
+    content = _read_tile(source, tile)
+    if isinstance(content, DataError):
+        return "", None
+    return sha256_hex(content[0]), None if content[1] is None else sha256_hex(content[1])
+
+
+def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[tuple[bytes, bytes | None] | DataError]:
+    """Images and labels of a few tiles, or why one cannot be read; over a network several at once."""
+    if not source.is_remote:
+        return [_read_tile(source, tile) for tile in tiles]
+    read = storage.parallel(lambda tile: (tile.id, _read_tile(source, tile)), tiles, workers=READS_AT_ONCE)
+    contents = dict(read)
+    return [contents[tile.id] for tile in tiles]
+
+
+def _read_tile(source: Source, tile: SourceTile) -> tuple[bytes, bytes | None] | DataError:
+    try:
+        return source.read(tile.image), source.read(tile.label) if tile.label else None
+    except DataError as err:
+        return err
+
+
+def _check_tile(
+    source: Source, expected: Expected, tile: SourceTile, content: tuple[bytes, bytes | None] | DataError
+) -> tuple[CheckedTile, NDArray[np.int64] | None]:
+    """Check one tile; all its problems are collected."""
+    if isinstance(content, DataError):
+        return CheckedTile(tile, problems=(content,)), None
+    image, label = content
+    where = source.where(tile.image.path)
+    problems: list[DataError] = []
+    decoded: DecodedTiff | None = None
+    labelled: DecodedLabel | None = None
+    try:
+        decoded = decode_tiff(image, where, max_px=expected.config.scenes.max_px)
+        if decoded is None:
+            return CheckedTile(tile, is_scene=True), None
+        problems += image_problems(decoded.values, where, expected)
+    except DataError as err:
+        problems.append(err)
+    if tile.label is not None and label is not None:
+        where = source.where(tile.label.path)
+        try:
+            labelled = look_at_label(decode_label(label, where))
+            problems += label_problems(labelled, decoded and decoded.values.shape[:2], where, expected)
+        except DataError as err:
+            problems.append(err)
+    if problems or decoded is None:
+        return CheckedTile(tile, problems=tuple(problems)), None
+    return good_tile(tile, image, label, decoded, labelled.counts if labelled else ())
+
+
+def good_tile(
+    tile: SourceTile,
+    image: bytes,
+    label: bytes | None,
+    decoded: DecodedTiff,
+    label_counts: tuple[tuple[int, int], ...],
+    scene: SceneWindow | None = None,
+) -> tuple[CheckedTile, NDArray[np.int64]]:
+    """Facts and histogram of a tile without problems."""
+    histogram = band_histogram(decoded.values)
+    levels = np.arange(histogram.shape[1], dtype=np.int64)
+    facts = TileFacts(
+        height=decoded.values.shape[0],
+        width=decoded.values.shape[1],
+        kind=kind_of(decoded.values),
+        image_sha256=sha256_hex(image),
+        label_sha256=None if label is None else sha256_hex(label),
+        band_sums=tuple(int(value) for value in histogram @ levels),
+        band_squares=tuple(int(value) for value in histogram @ (levels * levels)),
+        label_counts=label_counts,
+        transform=decoded.transform,
+        crs=decoded.crs,
+        scene=scene,
+    )
+    return CheckedTile(tile, image, label, facts), histogram
+
+
+def probe_kind(source: Source, tiles: Sequence[SourceTile], samples: int = 16) -> Kind | None:
+    """What most of a few images, evenly spread, are; the rest is measured against it. None where all are damaged."""
+    chosen = tiles[:: max(1, len(tiles) // samples)]
+    kinds = [kind for kind in _kinds(source, chosen, read_tiles(source, chosen)) if kind]
+    if kinds:
+        return max(kinds, key=kinds.count)
+    rest = _kinds(source, tiles, (_read_tile(source, tile) for tile in tiles))
+    return next((kind for kind in rest if kind), None)
+
+
+def _kinds(
+    source: Source, tiles: Iterable[SourceTile], contents: Iterable[tuple[bytes, bytes | None] | DataError]
+) -> Iterator[Kind | None]:
+    """Kinds of images by their headers; None for a file that is damaged, which is reported when its turn comes."""
+    for tile, content in zip(tiles, contents, strict=True):
+        try:
+            info = None if isinstance(content, DataError) else image_info(content[0], source.where(tile.image.path))
+        except DataError:
+            info = None
+        yield info and Kind(info.num_bands, info.dtype)
+
+
+def band_histogram(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Count values exactly.
+
+    Args:
+        values: (H, W, B) uint8 or uint16.
+
+    Returns:
+        (B, 256 or 65536) int64.
+    """
+    num_bands = values.shape[2]
+    if values.dtype == np.uint8 and num_bands in (3, 4):
+        # Pillow counts three times as fast as numpy, which widens to 64 bit first.
+        return np.array(Image.fromarray(values).histogram(), np.int64).reshape(num_bands, 256)
+    levels = int(np.iinfo(values.dtype).max) + 1
+    return np.stack([np.bincount(values[:, :, band].ravel(), minlength=levels) for band in range(num_bands)])
+
+
+def kind_of(values: NDArray[Any]) -> Kind:
+    """Bands and type of an (H, W, B) array."""
+    return Kind(values.shape[2], str(values.dtype))
+
+
+def look_at_label(classes: NDArray[Any]) -> DecodedLabel:
+    """What the checks need of a decoded label."""
+    return DecodedLabel((classes.shape[0], classes.shape[1]), value_counts(classes))
+
+
+def value_counts(classes: NDArray[Any]) -> tuple[tuple[int, int], ...]:
+    """(value, pixels) of the values that occur, by value."""
+    counts = Image.fromarray(classes).histogram() if classes.dtype == np.uint8 else np.bincount(classes.ravel())
+    return tuple((value, int(count)) for value, count in enumerate(counts) if count)
+
+
+def image_problems(values: NDArray[Any], where: str, expected: Expected) -> list[DataError]:
+    """What is wrong with a decoded image."""
+    if expected.kind is None or kind_of(values) == expected.kind:
+        return []
+    found = kind_of(values)
+    return [DataError(where, f"expected {expected.kind}, as in most images, found {found}", "all images must be alike")]
+
+
+def label_problems(
+    label: DecodedLabel, image_size: tuple[int, ...] | None, where: str, expected: Expected
+) -> list[DataError]:
+    """What is wrong with a decoded label; `image_size` is (height, width), None where the image is damaged."""
+    problems = [label_problem(dict(label.counts), where, expected.config)]
+    if image_size is not None and label.size != image_size:
+        problems.append(
+            DataError(
+                where,
+                f"label and image differ in size: expected {image_size[0]}x{image_size[1]} px as in the image, "
+                f"found {label.size[0]}x{label.size[1]}",
+                "cut both alike",
+            )
+        )
+    return [problem for problem in problems if problem is not None]

@@ -1,0 +1,170 @@
+"""Scenes at staging: decoded once into a local file, then cut into tiles by the worker processes."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from landseg.contracts.dataset import Geo, GeoKeys, SceneWindow
+from landseg.contracts.errors import DataError
+from landseg.raw.checks import (
+    Checked,
+    CheckedTile,
+    Expected,
+    good_tile,
+    image_problems,
+    label_problems,
+    look_at_label,
+    read_tiles,
+    value_counts,
+)
+from landseg.raw.georeference import Transform, geo_tags
+from landseg.raw.pairing import SourceTile
+from landseg.raw.processes import Workers
+from landseg.raw.scenes import Window, cut, shifted, tile_id
+from landseg.raw.sources import Source
+from landseg.raw.tiff.checks import MAX_DECODED_BYTES
+from landseg.raw.tiff.decoding import DecodedTiff, decode_label, spool_tiff
+
+MAX_SCENE_BYTES = 1 << 34
+"""No scene may be larger decoded; it lies on local disk meanwhile."""
+MAX_SCENE_LABEL_BYTES = 1 << 31
+"""Nor its label, which is decoded in memory: 46,000 px square."""
+_MAX_RATIO = 256
+"""Nor so many times larger than its file: a bomb would fill the disk."""
+_TILES_PER_JOB = 16
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A decoded scene on local disk: `image` and `label` are .npy files."""
+
+    tile: SourceTile
+    height: int
+    width: int
+    image: Path
+    label: Path | None
+    transform: Transform | None
+    crs: GeoKeys | None
+
+
+def cut_scene(
+    source: Source, expected: Expected, tile: SourceTile, workers: Workers, scratch: Path
+) -> Iterator[Checked]:
+    """Check a scene and cut it; yields its tiles row by row, or its problems."""
+    image, label = scratch / "scene-image.npy", scratch / "scene-label.npy"
+    try:
+        (outcome,) = workers.map(functools.partial(_decode_scene, source, expected, image=image, label=label), [tile])
+        if isinstance(outcome, CheckedTile):
+            yield Checked([outcome], None)
+            return
+        rule = expected.config.scenes
+        windows = cut(outcome.height, outcome.width, rule.tile_px, rule.overlap_px)
+        jobs = [windows[start : start + _TILES_PER_JOB] for start in range(0, len(windows), _TILES_PER_JOB)]
+        yield from workers.map(functools.partial(_cut_tiles, outcome), jobs)
+    finally:
+        image.unlink(missing_ok=True)
+        label.unlink(missing_ok=True)
+
+
+def _decode_scene(
+    source: Source, expected: Expected, tile: SourceTile, *, image: Path, label: Path
+) -> _Scene | CheckedTile:
+    """Decode a scene into local files, or say what is wrong with it."""
+    problems: list[DataError] = []
+    decoded: DecodedTiff | None = None
+    (content,) = read_tiles(source, [tile])
+    if isinstance(content, DataError):
+        return CheckedTile(tile, problems=(content,))
+    image_bytes, label_bytes = content
+    where = source.where(tile.image.path)
+    try:
+        limit = min(MAX_SCENE_BYTES, max(MAX_DECODED_BYTES, _MAX_RATIO * len(image_bytes)))
+        decoded = spool_tiff(image_bytes, where, image, limit)
+        problems += image_problems(decoded.values, where, expected)
+    except DataError as err:
+        problems.append(err)
+    if tile.label is not None and label_bytes is not None:
+        where = source.where(tile.label.path)
+        try:
+            classes = decode_label(label_bytes, where, limit=MAX_SCENE_LABEL_BYTES)
+            problems += label_problems(look_at_label(classes), decoded and decoded.values.shape[:2], where, expected)
+            np.save(label, classes.astype(np.uint8, copy=False))
+        except DataError as err:
+            problems.append(err)
+    if problems or decoded is None:
+        return CheckedTile(tile, problems=tuple(problems))
+    return _Scene(
+        tile,
+        decoded.values.shape[0],
+        decoded.values.shape[1],
+        image,
+        label if tile.label is not None else None,
+        decoded.transform,
+        decoded.crs,
+    )
+
+
+def _cut_tiles(scene: _Scene, windows: Sequence[Window]) -> Checked:
+    """Cut some windows out of a decoded scene."""
+    stored = np.load(scene.image, mmap_mode="r")
+    image = stored[:, 0].transpose(1, 2, 0, 3).reshape(scene.height, scene.width, -1)
+    label = None if scene.label is None else np.load(scene.label, mmap_mode="r")
+    outcomes: list[CheckedTile] = []
+    total: NDArray[np.int64] | None = None
+    for window in windows:
+        outcome, histogram = _cut_tile(scene, window, image, label)
+        outcomes.append(outcome)
+        total = histogram if total is None else total + histogram
+    return Checked(outcomes, total)
+
+
+def _cut_tile(
+    scene: _Scene, window: Window, image: NDArray[Any], label: NDArray[Any] | None
+) -> tuple[CheckedTile, NDArray[np.int64]]:
+    part = np.s_[window.y : window.y + window.height, window.x : window.x + window.width]
+    values = np.ascontiguousarray(image[part])
+    classes = None if label is None else np.ascontiguousarray(label[part])
+    transform = scene.transform and shifted(scene.transform, window.y, window.x)
+    return good_tile(
+        SourceTile(scene.tile.split, tile_id(scene.tile.id, window), scene.tile.image, scene.tile.label),
+        _encode_image(values, transform, scene.crs),
+        None if classes is None else _encode_label(classes),
+        DecodedTiff(values, transform, scene.crs),
+        () if classes is None else value_counts(classes),
+        SceneWindow(id=scene.tile.id, y=window.y, x=window.x, height=scene.height, width=scene.width),
+    )
+
+
+def _encode_image(values: NDArray[Any], transform: Transform | None, crs: GeoKeys | None) -> bytes:
+    """An (H, W, B) tile as Deflate-compressed TIFF: any program reads it, and the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    bands = values.shape[2]
+    geo = transform and Geo(crs=None if crs is None else 0, transform=transform)
+    tifffile.imwrite(
+        buffer,
+        values if bands > 1 else values[:, :, 0],
+        photometric="rgb" if bands in (3, 4) and values.dtype == np.uint8 else "minisblack",
+        planarconfig="contig" if bands > 1 else None,
+        compression="adobe_deflate",
+        predictor=True,
+        metadata=None,
+        software=False,
+        extratags=geo_tags(geo, () if crs is None else (crs,)),
+    )
+    return buffer.getvalue()
+
+
+def _encode_label(classes: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(classes).save(buffer, "PNG")
+    return buffer.getvalue()

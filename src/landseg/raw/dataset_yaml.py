@@ -1,0 +1,210 @@
+"""`dataset.yaml`: what a user says about a raw dataset, validated and turned into the class schema."""
+
+from __future__ import annotations
+
+import colorsys
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from landseg.contracts.dataset import Byte, ClassSchema, Scale
+from landseg.contracts.documents import Model, describe, parse_yaml
+from landseg.contracts.errors import DataError
+
+FILE_NAME = "dataset.yaml"
+MAX_BANDS = 16
+
+_PALETTE = (
+    (128, 128, 128),
+    (230, 190, 80),
+    (120, 200, 80),
+    (200, 40, 40),
+    (70, 70, 70),
+    (240, 130, 40),
+    (150, 90, 40),
+    (245, 230, 160),
+    (40, 110, 200),
+    (150, 60, 170),
+    (60, 180, 170),
+    (250, 170, 190),
+)
+"""Distinct colours for datasets that name none: land-cover-like for the first nine classes."""
+
+Band = Annotated[int, Field(ge=1, le=MAX_BANDS)]
+
+
+class RangeScale(Model):
+    """Stored values `low`…`high` become 0…255: one number for all bands, or one per selected band."""
+
+    method: Literal["range"]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @field_validator("low", "high", mode="before")
+    @classmethod
+    def _one_for_all(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if len(self.low) != len(self.high):
+            raise ValueError("low and high need the same number of values")
+        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError("every low must be below its high")
+        return self
+
+
+class PercentileScale(Model):
+    """The percentiles of the train split's stored values become 0 and 255, per band."""
+
+    method: Literal["percentile"] = "percentile"
+    low: Annotated[float, Field(ge=0, le=100)] = 1.0
+    high: Annotated[float, Field(ge=0, le=100)] = 99.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        return self
+
+
+ScaleRule = Annotated[RangeScale | PercentileScale, Field(discriminator="method")]
+
+
+class SceneRule(Model):
+    """Images with a side above `max_px` are scenes: cut into tiles of `tile_px` that overlap by `overlap_px`.
+
+    The defaults fit the recipe: its training takes tiles of up to 512 px.
+    """
+
+    max_px: Annotated[int, Field(ge=64, le=65536)] = 512
+    tile_px: Annotated[int, Field(ge=32, le=8192)] = 512
+    overlap_px: Annotated[int, Field(ge=0)] = 64
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        if self.tile_px > self.max_px:
+            raise ValueError(f"tile_px {self.tile_px} must not exceed max_px {self.max_px}")
+        if self.overlap_px * 2 > self.tile_px:
+            raise ValueError(f"overlap_px {self.overlap_px} must not exceed half of tile_px {self.tile_px}")
+        return self
+
+
+class DatasetConfig(Model):
+    """The content of `dataset.yaml`.
+
+    Attributes:
+        name: the dataset's name, shown in reports.
+        classes: class names; the position is the class id.
+        palette: one RGB colour per class, or None for the default colours.
+        bands: 1-based TIFF bands in the order a model sees them, or None for all.
+        ignore_index: label value, as stored, that is neither trained on nor scored.
+        label_offset: label value, as stored, of the first class.
+        scale: how stored values become 0…255, or None: uint8 as it is, uint16 by percentiles 1-99.
+        scenes: which images are cut into tiles, and how.
+    """
+
+    version: Literal[1]
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
+    classes: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=100)], ...], Field(min_length=2, max_length=255)
+    ]
+    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
+    bands: Annotated[tuple[Band, ...], Field(min_length=1, max_length=MAX_BANDS)] | None = None
+    ignore_index: Byte = 255
+    label_offset: Byte = 0
+    scale: ScaleRule | None = None
+    scenes: SceneRule = SceneRule()
+
+    @field_validator("classes", "palette", "bands", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        # YAML has lists only; a strict tuple field would refuse them.
+        if isinstance(value, list):
+            return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+        return value
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _scale_tuples(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("class names must differ from each other")
+        if self.palette is not None and len(self.palette) != len(self.classes):
+            raise ValueError(f"expected {len(self.classes)} palette colours, one per class, found {len(self.palette)}")
+        if self.bands is not None and len(set(self.bands)) != len(self.bands):
+            raise ValueError("bands must differ from each other")
+        if self.last_label > 255:
+            raise ValueError(f"label_offset {self.label_offset} and {len(self.classes)} classes exceed label value 255")
+        if self.label_offset <= self.ignore_index <= self.last_label:
+            raise ValueError(f"ignore_index {self.ignore_index} is also the label value of a class")
+        if self.bands is not None and isinstance(self.scale, RangeScale):
+            self.scale_for(len(self.bands))
+        return self
+
+    @property
+    def last_label(self) -> int:
+        """Stored label value of the last class."""
+        return self.label_offset + len(self.classes) - 1
+
+    @property
+    def label_values(self) -> frozenset[int]:
+        """Stored label values that mean a class or are ignored."""
+        return frozenset(range(self.label_offset, self.last_label + 1)) | {self.ignore_index}
+
+    def scale_for(self, num_bands: int) -> Scale | None:
+        """The fixed scale of the selected bands; None without one or where it is asked for by percentiles."""
+        if not isinstance(self.scale, RangeScale):
+            return None
+        given = len(self.scale.low)
+        if given not in {1, num_bands}:
+            raise ValueError(f"scale needs 1 or {num_bands} low and high values, one per selected band, found {given}")
+        repeat = num_bands if given == 1 else 1
+        return Scale(low=self.scale.low * repeat, high=self.scale.high * repeat)
+
+    def class_schema(self, num_bands: int, scale: Scale | None) -> ClassSchema:
+        """The class schema of a dataset whose files have `num_bands` bands.
+
+        An ignore_index that would collide with a class id once the offset is subtracted (0 = unlabelled with classes
+        1…K) is read as 255.
+        """
+        collides = self.ignore_index < len(self.classes)
+        return ClassSchema(
+            classes=self.classes,
+            palette=self.palette or default_palette(len(self.classes)),
+            ignore_index=255 if collides else self.ignore_index,
+            stored_ignore=self.ignore_index if collides else None,
+            label_offset=self.label_offset,
+            bands=self.bands or tuple(range(1, num_bands + 1)),
+            scale=scale,
+        )
+
+
+def parse_config(data: bytes, where: object) -> DatasetConfig:
+    """Parse `dataset.yaml`.
+
+    Raises:
+        ContractError: not YAML.
+        DataError: a field is missing, unknown or wrong.
+    """
+    document = parse_yaml(data, where)
+    if not isinstance(document, dict):
+        raise DataError(where, f"expected a mapping with version, name and classes, found {type(document).__name__}")
+    try:
+        return DatasetConfig.model_validate(document)
+    except ValidationError as err:
+        raise DataError(where, describe(err), "docs/contracts.md shows the fields") from err
+
+
+def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+    """Distinct RGB colours, the same for the same number of classes."""
+    extra = (
+        tuple(round(255 * part) for part in colorsys.hsv_to_rgb(index * 0.618034 % 1.0, 0.65, 0.9))
+        for index in range(max(0, num_classes - len(_PALETTE)))
+    )
+    return (*_PALETTE[:num_classes], *((r, g, b) for r, g, b in extra))

@@ -1,0 +1,91 @@
+"""Work spread over processes, results in order, memory bounded."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Self, TypeVar
+
+from landseg.contracts.errors import LandsegError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def num_cpus() -> int:
+    """CPUs this process may use: its affinity, or a container's CPU limit where that is less."""
+    available = len(os.sched_getaffinity(0))
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:  # noqa: PTH123 (a pseudo file)
+            quota, period = file.read().split()
+        limit = available if quota == "max" else max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError):
+        return available
+    return min(available, limit)
+
+
+class Workers:
+    """Worker processes: `with Workers(4) as workers: workers.map(...)`. One worker means none: work is done here."""
+
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
+        """Apply a picklable function and yield the results in the order of the jobs.
+
+        At most two jobs per worker are under way, so memory does not grow with their number.
+        """
+        if self.num_workers <= 1:
+            yield from map(function, jobs)
+            return
+        if self._pool is None:
+            # Not fork: this process has threads (uploads). The fork server forks from a process that has none.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["landseg.raw.checks"])
+            self._pool = ProcessPoolExecutor(
+                self.num_workers, mp_context=context, initializer=_begin, initargs=(dict(os.environ),)
+            )
+        pending: deque[Future[R]] = deque()
+        try:
+            for job in jobs:
+                pending.append(self._pool.submit(function, job))
+                if len(pending) >= 2 * self.num_workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool as err:
+            raise LandsegError(
+                "worker process", "was killed, most likely for memory", "use fewer --num-workers"
+            ) from err
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _begin(environment: dict[str, str]) -> None:
+    """Take over the environment, leave Ctrl-C to the parent, and end when the parent is gone, however that ended."""
+    os.environ.update(environment)  # the fork server has that of its own start
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

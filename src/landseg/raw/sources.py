@@ -1,0 +1,178 @@
+"""Where raw datasets come from: a folder, an `s3://` prefix, or an archive (:mod:`landseg.raw.archives`)."""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from landseg import storage
+from landseg.contracts.dataset import SPLITS
+from landseg.contracts.documents import sha256_hex
+from landseg.contracts.errors import DataError
+from landseg.raw.dataset_yaml import FILE_NAME
+
+_MAX_DEPTH = 2
+_TICK_NS = 50_000_000
+"""Changes further apart than this have different times; the clock of file systems ticks every 1-10 ms,"""
+_COARSE_TICK_NS = 2_000_000_000
+"""that of some, which know no fractions, every second or two."""
+LAYOUT_HINT = "docs/contracts.md shows the layout"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of a source: its path relative to the source, its size, and its offset where it lies inside another."""
+
+    path: str
+    size_bytes: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Source(ABC):
+    """A raw dataset. Cheap to send to worker processes."""
+
+    uri: str
+
+    is_remote = False
+    """Whether reads take long enough that several at once pay."""
+
+    def where(self, path: str) -> str:
+        """The full path or URI of a file, as error lines name it."""
+        return f"{self.uri}/{path}"
+
+    @abstractmethod
+    def files(self) -> list[SourceFile]:
+        """All files, sorted by path.
+
+        Raises:
+            DataError: there is no such dataset, or an archive that is not safe to read.
+        """
+
+    @abstractmethod
+    def folders(self) -> set[str]:
+        """Folders at the top that hold nothing, where the source knows of them."""
+
+    @abstractmethod
+    def read(self, file: SourceFile) -> bytes:
+        """The bytes of a file."""
+
+    def fingerprint(self) -> str | None:
+        """A digest that stays the same only while no file changes, taken without reading any; None where none can be.
+
+        Take it before :meth:`files`: what changes in between then shows the next time.
+        """
+        return None
+
+    def config(self, files: Sequence[SourceFile]) -> bytes:
+        """The bytes of `dataset.yaml`.
+
+        Raises:
+            DataError: there is none.
+        """
+        for file in files:
+            if file.path == FILE_NAME:
+                return self.read(file)
+        raise DataError(self.uri, f"has no {FILE_NAME}", "docs/contracts.md shows what it holds")
+
+
+class FolderSource(Source):
+    """A folder."""
+
+    def files(self) -> list[SourceFile]:
+        """See :meth:`Source.files`."""
+        if not Path(self.uri).is_dir():
+            raise DataError(self.uri, "no such dataset folder", LAYOUT_HINT)
+        found = [SourceFile(path, status.st_size if status else 0) for path, status in _files_below(self.uri, "")]
+        if not found:
+            raise DataError(self.uri, "an empty folder", LAYOUT_HINT)
+        return sorted(found, key=lambda file: file.path)
+
+    def fingerprint(self) -> str | None:
+        """Of what git goes by too: sizes, times of change and inodes.
+
+        None while a file is so young that another change might leave its times as they are.
+        """
+        if not Path(self.uri).is_dir():
+            return None
+        now_ns = time.time_ns()
+        lines = []
+        for path, status in _files_below(self.uri, ""):
+            if status is None:
+                return None
+            changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+            if now_ns - changed_ns < (_TICK_NS if changed_ns % 1_000_000_000 else _COARSE_TICK_NS):
+                return None
+            lines.append(f"{path}\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}")
+        return _digest(lines)
+
+    def folders(self) -> set[str]:
+        """See :meth:`Source.folders`."""
+        return {split for split in SPLITS if (Path(self.uri) / split).is_dir()}
+
+    def read(self, file: SourceFile) -> bytes:
+        """See :meth:`Source.read`."""
+        path = Path(self.uri) / file.path
+        try:
+            if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+                raise DataError(self.where(file.path), "expected a file, found a pipe, a socket or a device")
+            return path.read_bytes()
+        except OSError as err:
+            raise DataError(self.where(file.path), f"cannot be read: {err.strerror}") from err
+
+
+class PrefixSource(Source):
+    """Objects below an `s3://` prefix."""
+
+    is_remote = True
+
+    def files(self) -> list[SourceFile]:
+        """See :meth:`Source.files`."""
+        prefix = self.uri.rstrip("/") + "/"
+        found = [SourceFile(info.uri.removeprefix(prefix), info.size_bytes) for info in storage.list_objects(self.uri)]
+        if not found:
+            raise DataError(self.uri, "no such dataset, or an empty one", LAYOUT_HINT)
+        return found
+
+    def fingerprint(self) -> str | None:
+        """Of sizes and ETags."""
+        found = storage.list_objects(self.uri)
+        if not all(info.etag for info in found):
+            return None
+        return _digest([f"{info.uri.removeprefix(self.uri)}\0{info.size_bytes} {info.etag}" for info in found])
+
+    def folders(self) -> set[str]:
+        """See :meth:`Source.folders`; object storage has no empty folders."""
+        return set()
+
+    def read(self, file: SourceFile) -> bytes:
+        """See :meth:`Source.read`."""
+        return storage.get_bytes(self.where(file.path))
+
+
+def _digest(lines: list[str]) -> str:
+    return sha256_hex("\n".join(sorted(lines)).encode(errors="surrogateescape"))
+
+
+def _files_below(folder: str, prefix: str) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Paths and states of the files of a folder and its folders, one by one: there may be very many.
+
+    A dataset is two folders deep. A folder further down is named as if it were a file, so that what it holds is not
+    left out without a word; so are links that lead nowhere, which fail when they are read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = prefix + entry.name
+                if not entry.is_dir():
+                    yield path, entry.stat() if entry.is_file() else None
+                elif prefix.count("/") < _MAX_DEPTH:
+                    yield from _files_below(entry.path, f"{path}/")
+                else:
+                    yield f"{path}/", None
+    except OSError as err:
+        raise DataError(folder, f"cannot be read: {err.strerror}") from err

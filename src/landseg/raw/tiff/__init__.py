@@ -1,0 +1,1 @@
+"""Reading TIFFs and PNGs that nobody vouches for: checks of the header first, then decoding."""

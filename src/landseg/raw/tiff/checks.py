@@ -1,0 +1,154 @@
+"""What a TIFF must be before any of it is decoded: of a known kind, within the limits, and all there.
+
+The header alone is looked at, and the headers of JPEG strips; nothing is allocated for what they ask.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+
+from landseg.contracts.errors import DataError
+from landseg.raw.dataset_yaml import MAX_BANDS
+
+MAX_DECODED_BYTES = 1 << 29
+"""No tile may be larger decoded: 8192 x 8192 px with 4 bands of uint16."""
+JPEG, PLANAR_SEPARATE = 7, 2
+
+_MAX_PAGES = 64
+"""Overviews and masks of the largest image are fewer."""
+_REDUCED_OR_MASK = 1 | 4
+_COMPRESSIONS = {
+    1: "none",
+    5: "LZW",
+    7: "JPEG",
+    8: "Deflate",
+    32773: "PackBits",
+    32946: "Deflate",
+    34925: "LZMA",
+    50000: "ZSTD",
+}
+_PREDICTORS = (1, 2)
+_INTEGER = 1
+_SAMPLE_FORMATS = {1: "unsigned integer", 2: "signed integer", 3: "float", 5: "complex", 6: "complex"}
+_GREY_OR_RGB, _PALETTE, _YCBCR = (0, 1, 2), 3, 6
+_PHOTOMETRICS = {3: "palette", 4: "mask", 5: "CMYK", 6: "uncompressed YCbCr", 8: "CIELab", 9: "CIELab", 10: "CIELab"}
+
+
+class ImageInfo(NamedTuple):
+    """What a TIFF's header says of its image."""
+
+    height: int
+    width: int
+    num_bands: int
+    dtype: str
+
+
+def check_pages(tiff: tifffile.TiffFile, where: object) -> None:
+    """Overviews and masks may follow the image; a second image may not, as it would be left out silently."""
+    num_pages = len(tiff.pages)
+    others = (tiff.pages[index] for index in range(1, min(num_pages, _MAX_PAGES)))
+    if num_pages > _MAX_PAGES or any(not int(getattr(page, "subfiletype", 0)) & _REDUCED_OR_MASK for page in others):
+        raise DataError(where, f"expected one image in the TIFF, found {num_pages}", "store one per file")
+
+
+def check_page(page: tifffile.TiffPage, where: object, *, is_label: bool = False) -> ImageInfo:
+    """The image's kind, where it is one that is supported.
+
+    Raises:
+        DataError: it is not.
+    """
+    _check_values(page, where, is_label=is_label)
+    if page.compression not in _COMPRESSIONS:
+        known = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
+        name = getattr(page.compression, "name", page.compression)
+        raise DataError(where, f"TIFF compression {name} is not supported (known: {known})", "write it again as ZSTD")
+    if page.predictor not in _PREDICTORS:
+        raise DataError(where, f"TIFF predictor {page.predictor} is not supported for integers")
+    if page.imagedepth != 1 or page.tiledepth not in (0, 1):
+        raise DataError(where, "expected a flat image, found a TIFF with depth")
+    info = ImageInfo(page.imagelength, page.imagewidth, page.samplesperpixel, f"uint{page.bitspersample}")
+    if not 1 <= info.num_bands <= MAX_BANDS:
+        raise DataError(where, f"expected 1 to {MAX_BANDS} bands, found {info.num_bands}")
+    if info.height < 1 or info.width < 1:
+        raise DataError(where, f"expected an image, found {info.height}x{info.width} pixels")
+    return info
+
+
+def _check_values(page: tifffile.TiffPage, where: object, *, is_label: bool) -> None:
+    """Bits that are band values or class values, not an index into colours or another colour space."""
+    photometric = int(page.photometric)
+    known = photometric in _GREY_OR_RGB or (photometric == _YCBCR and page.compression == JPEG)
+    if not known and not (photometric == _PALETTE and is_label):
+        name = _PHOTOMETRICS.get(photometric, f"photometric {photometric}")
+        hint = "expand it to RGB: gdal_translate -expand rgb does" if photometric == _PALETTE else "write it as RGB"
+        raise DataError(where, f"expected band values, found {name} colours", hint)
+    bits = page.bitspersample
+    if page.sampleformat != _INTEGER or bits not in (8, 16):
+        kind = _SAMPLE_FORMATS.get(page.sampleformat, "unknown")
+        command = "-ot Byte -co NBITS=8" if is_label else "-scale LOW HIGH 0 65535 -ot UInt16"
+        hint = f"convert all files alike, e.g. gdal_translate {command}"
+        raise DataError(where, f"expected uint8 or uint16 values, found {bits}-bit {kind}", hint)
+
+
+def check_size(num_bytes: int, where: object, limit: int) -> None:
+    """Refuse what would take more than `limit` bytes decoded."""
+    if num_bytes > limit:
+        raise DataError(
+            where,
+            f"expected at most {limit >> 20} MiB decoded, the header asks for {num_bytes >> 20} MiB",
+            "cut it into smaller tiles",
+        )
+
+
+def check_segments(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memoryview, where: object) -> None:
+    """Every strip or TIFF tile must be there, inside the file, and no larger decoded than the header says.
+
+    Those that were never written read as 0 or nodata in GDAL: a sparse file by intent, or one whose writer was killed.
+    """
+    if page.is_tiled:
+        rows, columns = page.tilelength, page.tilewidth
+    else:
+        rows, columns = min(page.rowsperstrip, info.height), info.width
+    if rows < 1 or columns < 1:
+        raise DataError(where, "the TIFF is damaged: its tiles have no size")
+    planes = info.num_bands if page.planarconfig == PLANAR_SEPARATE else 1
+    check_size(rows * columns * info.num_bands // planes * np.dtype(info.dtype).itemsize, where, MAX_DECODED_BYTES)
+    expected = math.ceil(info.height / rows) * math.ceil(info.width / columns) * planes
+    if not len(page.dataoffsets) == len(page.databytecounts) == expected:
+        raise DataError(where, f"the TIFF is damaged: expected {expected} strips, found {len(page.dataoffsets)}")
+    if missing := sum(not count for count in page.databytecounts):
+        raise DataError(
+            where,
+            f"{missing} of {expected} parts of the TIFF were never written",
+            "write it again; if it is sparse, gdal_translate -co SPARSE_OK=FALSE fills it",
+        )
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if offset + count > len(data):
+            raise DataError(
+                where,
+                f"the TIFF is truncated: expected at least {offset + count} bytes, found {len(data)}",
+                "copy or write the file again",
+            )
+        if page.compression == JPEG:
+            _check_jpeg(data[offset : offset + count], rows, columns, where)
+
+
+def _check_jpeg(segment: bytes | memoryview, rows: int, columns: int, where: object) -> None:
+    """A JPEG strip names its own size, which the decoder would allocate, and decodes to grey where it breaks off."""
+    position, size = 2, len(segment)
+    while position + 9 <= size and segment[position] == 0xFF:
+        marker, length = segment[position + 1], int.from_bytes(segment[position + 2 : position + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", segment[position + 5 : position + 9])
+            if height > rows or width > columns:
+                raise DataError(where, f"a {height}x{width} JPEG strip exceeds the {rows}x{columns} of the TIFF")
+            if bytes(segment[position:]).rfind(b"\xff\xd9") < 0:
+                raise DataError(where, "the TIFF is damaged: a JPEG strip breaks off", "copy or write the file again")
+            return
+        position += 2 + length
+    raise DataError(where, "the TIFF is damaged: a JPEG strip has no frame header")

@@ -1,0 +1,294 @@
+"""Decoding one image or label from its bytes.
+
+Tiles are untrusted input: sizes are checked against limits before anything is allocated, every strip or TIFF tile must
+lie inside the file, and only well-known compressions are decoded. Nothing is resized, cast or filled in silently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from landseg.contracts.dataset import GeoKeys
+from landseg.contracts.errors import DataError
+from landseg.raw.georeference import Transform, read_geo_keys, read_transform
+from landseg.raw.tiff.checks import (
+    JPEG,
+    MAX_DECODED_BYTES,
+    PLANAR_SEPARATE,
+    ImageInfo,
+    check_page,
+    check_pages,
+    check_segments,
+    check_size,
+)
+
+MAX_FILE_BYTES = 2 << 30
+"""No source file of a tile may be larger."""
+# Sizes are checked here, against the limits above, before Pillow is asked; its own limit would refuse large scenes.
+Image.MAX_IMAGE_PIXELS = None
+# What tifffile logs of a damaged file is said here, in one line that names the file.
+tifffile.logger().setLevel(logging.CRITICAL)
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+_LZW = 5
+
+
+class DecodedTiff(NamedTuple):
+    """An image and where it lies.
+
+    Attributes:
+        values: (H, W, B) uint8 or uint16, all bands in the file's order.
+        transform: see :class:`landseg.contracts.dataset.Geo`; None where the file has none.
+        crs: the coordinate reference system; None where the file names none.
+    """
+
+    values: NDArray[Any]
+    transform: Transform | None
+    crs: GeoKeys | None
+
+
+def is_tiff(data: bytes | memoryview) -> bool:
+    """Whether the bytes begin as a TIFF or BigTIFF does."""
+    return bytes(data[:4]) in TIFF_MAGIC
+
+
+def image_info(data: bytes, where: object) -> ImageInfo:
+    """Size, bands and type of a TIFF, from its header.
+
+    Raises:
+        DataError: not a TIFF, damaged, or of a kind that is not supported.
+    """
+    with _opened(data, where) as page:
+        return check_page(page, where)
+
+
+def decode_image(data: bytes | memoryview, where: object) -> NDArray[Any]:
+    """Decode a TIFF.
+
+    Args:
+        data: the file's bytes.
+        where: the file or tile, for the error line.
+
+    Returns:
+        (H, W, B) uint8 or uint16, all bands in the file's order.
+
+    Raises:
+        DataError: not a TIFF, damaged, too large, or of a kind that is not supported.
+    """
+    with _opened(data, where) as page:
+        return np.ascontiguousarray(_decode(page, data, where, MAX_DECODED_BYTES))
+
+
+def decode_tiff(data: bytes, where: object, *, max_px: int) -> DecodedTiff | None:
+    """Decode a TIFF together with its georeference.
+
+    Returns:
+        The image, or None where a side is longer than `max_px`: then nothing is decoded.
+
+    Raises:
+        DataError: as :func:`decode_image`.
+    """
+    with _opened(data, where) as page:
+        info = check_page(page, where)
+        if max(info.height, info.width) > max_px:
+            return None
+        values = np.ascontiguousarray(_decode(page, data, where, MAX_DECODED_BYTES))
+        return DecodedTiff(values, read_transform(page), read_geo_keys(page))
+
+
+def spool_tiff(data: bytes, where: object, spool: Path, limit: int) -> DecodedTiff:
+    """Decode a large TIFF into an .npy file; the values are a map of it.
+
+    Raises:
+        DataError: as :func:`decode_image`, or decoded it would exceed `limit` bytes.
+    """
+    with _opened(data, where) as page:
+        return DecodedTiff(_decode(page, data, where, limit, spool), read_transform(page), read_geo_keys(page))
+
+
+class _View(io.RawIOBase):
+    """A file over bytes in place, such as those of a mapped shard; `io.BytesIO` would copy all of them."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data, self._position = memoryview(data), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        start = (0, self._position, len(self._data))[whence]
+        if start + offset < 0:
+            raise ValueError(f"negative seek position {start + offset}")
+        self._position = start + offset
+        return self._position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        end = None if size is None or size < 0 else self._position + size
+        content = bytes(self._data[self._position : end])
+        self._position += len(content)
+        return content
+
+    def readinto(self, buffer: Any, /) -> int:
+        target = memoryview(buffer).cast("B")
+        content = self._data[self._position : self._position + len(target)]
+        target[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes | memoryview, where: object) -> Iterator[tifffile.TiffPage]:
+    """The page that holds the image."""
+    if not is_tiff(data):
+        raise DataError(where, f"expected a TIFF, found {_describe_start(data)}", "write the image as GeoTIFF or TIFF")
+    try:
+        with warnings.catch_warnings(), tifffile.TiffFile(cast(BinaryIO, _View(data))) as tiff:
+            warnings.simplefilter("ignore")
+            page = tiff.pages.first
+            check_pages(tiff, where)
+            yield page
+    except DataError:
+        raise
+    except Exception as err:  # whatever a third-party decoder makes of damaged bytes, the file is at fault
+        raise _damaged("TIFF", where, err) from err
+
+
+def _decode(
+    page: tifffile.TiffPage,
+    data: bytes | memoryview,
+    where: object,
+    limit: int,
+    spool: Path | None = None,
+    *,
+    is_label: bool = False,
+) -> NDArray[Any]:
+    info = check_page(page, where, is_label=is_label)
+    check_size(info.height * info.width * info.num_bands * np.dtype(info.dtype).itemsize, where, limit)
+    check_segments(page, info, data, where)
+    # tifffile's normalised shape: (separate bands, depth 1, height, width, interleaved bands)
+    separate, _, height, width, interleaved = page.shaped
+    shape = (separate, 1, height, width, interleaved)
+    out: NDArray[Any]
+    if spool is not None:
+        out = np.lib.format.open_memmap(spool, mode="w+", dtype=info.dtype, shape=shape)
+    else:
+        out = np.empty(shape, info.dtype)
+    if page.compression == JPEG and page.planarconfig == PLANAR_SEPARATE:
+        _decode_planar_jpeg(page, info, data, out)
+    elif page.compression == _LZW and separate == 1 and spool is None:
+        # libtiff takes half the time of tifffile for LZW, and a little more for everything else.
+        out = imagecodecs.tiff_decode(cast(bytes, data)).reshape(shape)  # any buffer is read
+    else:
+        page.asarray(out=out, squeeze=False, maxworkers=1)
+    return out[:, 0].transpose(1, 2, 0, 3).reshape(height, width, separate * interleaved)
+
+
+def decode_label(data: bytes | memoryview, where: object, *, limit: int = MAX_DECODED_BYTES) -> NDArray[Any]:
+    """Decode a label: an 8-bit grey or palette PNG (indexes, not colours) or a single-band TIFF.
+
+    Returns:
+        (H, W) uint8 (or uint16 from a TIFF), the stored values.
+
+    Raises:
+        DataError: neither, damaged, larger than `limit`, or with colours in place of class values.
+    """
+    if is_tiff(data):
+        with _opened(data, where) as page:
+            if page.samplesperpixel != 1:
+                raise DataError(where, f"expected a label with 1 band, found {page.samplesperpixel}", "store classes")
+            return _decode(page, data, where, limit, is_label=True)[:, :, 0]
+    if bytes(data[:8]) != PNG_MAGIC:
+        raise DataError(where, f"expected a PNG or TIFF label, found {_describe_start(data)}")
+    return _decode_png(data, where, limit)
+
+
+def _decode_png(data: bytes | memoryview, where: object, limit: int) -> NDArray[np.uint8]:
+    header = bytes(data[:29])
+    if len(header) < 29 or header[12:16] != b"IHDR":
+        raise DataError(where, "the PNG is truncated or damaged", "copy or write the file again")
+    width, height, depth, colour = struct.unpack(">IIBB", header[16:26])
+    # Pillow stretches 1-, 2- and 4-bit grey to 0-255, which would change class values; palette indexes it leaves alone.
+    if not (colour == 3 or (colour == 0 and depth == 8)):
+        kind = {0: "grey", 2: "RGB colour", 4: "grey with alpha", 6: "RGBA colour"}.get(colour, "unknown")
+        raise DataError(
+            where,
+            f"expected an 8-bit single-channel PNG of class values, found {depth}-bit {kind}",
+            "this looks like a colour mask: convert its colours to class values"
+            if colour in (2, 6)
+            else "store one class value per pixel, grey or palette",
+        )
+    check_size(height * width, where, limit)
+    _check_chunks(data, where)
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            warnings.simplefilter("ignore")
+            array = np.asarray(image)
+    except Exception as err:  # as above
+        raise _damaged("PNG", where, err) from err
+    if array.shape != (height, width) or array.dtype != np.uint8:
+        raise DataError(where, f"expected {height}x{width} 8-bit values, found {array.shape} {array.dtype}")
+    return array
+
+
+def _check_chunks(data: bytes | memoryview, where: object) -> None:
+    """Compare the checksums of a PNG's chunks: Pillow leaves those of the pixels alone."""
+    position = len(PNG_MAGIC)
+    while position + 12 <= len(data):
+        end = position + 8 + int.from_bytes(data[position : position + 4], "big")
+        kind = bytes(data[position + 4 : position + 8])
+        if int.from_bytes(data[end : end + 4], "big") != zlib.crc32(data[position + 4 : end]):
+            break
+        if kind == b"IEND":
+            return
+        position = end + 4
+    raise DataError(where, "the PNG is truncated or damaged", "copy or write the file again")
+
+
+def _decode_planar_jpeg(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memoryview, out: NDArray[Any]) -> None:
+    """One grey JPEG per band and segment; tifffile 2026.3 takes them for RGB and fails."""
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, info.width)
+    across, down = math.ceil(info.width / columns), math.ceil(info.height / rows)
+    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        band, y, x = index // (across * down), index // across % down * rows, index % across * columns
+        height, width = min(rows, info.height - y), min(columns, info.width - x)
+        segment = imagecodecs.jpeg_decode(bytes(data[offset : offset + count]), tables=page.jpegtables)
+        out[band, 0, y : y + height, x : x + width, 0] = segment[:height, :width]
+
+
+def _damaged(kind: str, where: object, err: Exception) -> DataError:
+    reason = f"{type(err).__name__}: {err}"
+    return DataError(where, f"the {kind} is truncated or damaged: {reason[:120]}", "copy or write the file again")
+
+
+def _describe_start(data: bytes | memoryview) -> str:
+    start = bytes(data[:8])
+    if not start:
+        return "an empty file"
+    if start == PNG_MAGIC:
+        return "a PNG"
+    if start.startswith(b"\xff\xd8\xff"):
+        return "a JPEG"
+    return f"a file that begins with {start!r}"

@@ -1,0 +1,107 @@
+"""How sure scores are: bootstrap intervals over tiles.
+
+Pixels of one tile are alike, so tiles are drawn, not pixels: B times as many tiles as there are, with replacement, and
+the scores of each draw. The same draws serve all ensembles, so their differences have intervals of their own, far
+narrower than those of the scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Interval = tuple[float, float]
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+_SEED = 0
+_MIN_TILES = 2
+_BLOCK_TILES = 256
+
+
+class Resampling:
+    """Sums of areas over drawn tiles, added up block by block: neither all tiles nor all draws are ever in memory.
+
+    How many of a resample's tiles fall into each block is drawn first, then, from the block's own seed, which of its
+    tiles they are. So blocks may come in any order.
+
+    Args:
+        sizes: tiles of each block.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        total = sum(sizes)
+        shares = np.array(sizes, np.float64) / max(total, 1)
+        self._drawn = np.random.default_rng(_SEED).multinomial(total, shares, RESAMPLES)
+        self._sums: Any = 0
+        self._is_enough = total >= _MIN_TILES
+
+    def add(self, block: int, areas: NDArray[np.integer[Any]]) -> None:
+        """Add a block.
+
+        Args:
+            block: its position in `sizes`.
+            areas: (T, ..., 3, C) per tile: pixels that are right, of the truth, of the prediction, by class.
+        """
+        if not self._is_enough or not len(areas):
+            return
+        rng = np.random.default_rng((_SEED, block))
+        times = rng.multinomial(self._drawn[:, block], np.full(len(areas), 1 / len(areas)))
+        # Whole numbers below 2^53: exact in any order.
+        flat = times.astype(np.float64) @ areas.reshape(len(areas), -1).astype(np.float64)
+        self._sums += flat.reshape(RESAMPLES, *areas.shape[1:])
+
+    @property
+    def sums(self) -> NDArray[np.float64] | None:
+        """(B, ..., 3, C) whole numbers; None of fewer than two tiles, which say nothing about others."""
+        return self._sums if self._is_enough else None
+
+
+def resample(areas: NDArray[np.integer[Any]]) -> NDArray[np.float64] | None:
+    """:class:`Resampling` of (T, ..., 3, C) areas that are in memory."""
+    blocks = [areas[start : start + _BLOCK_TILES] for start in range(0, len(areas), _BLOCK_TILES)]
+    resampling = Resampling([len(block) for block in blocks])
+    for number, block in enumerate(blocks):
+        resampling.add(number, block)
+    return resampling.sums
+
+
+def area_scores(areas: NDArray[np.float64], classes: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """As :func:`landseg.scoring.scores.scores`, for many sums of areas at once; NaN where there is no score.
+
+    Args:
+        areas: (..., 3, C).
+        classes: the C names.
+
+    Returns:
+        By the name of the score: (...).
+    """
+    right, truth, pred = areas[..., 0, :], areas[..., 1, :], areas[..., 2, :]
+    with np.errstate(invalid="ignore"):
+        iou, acc = right / (truth + pred - right), right / truth
+        all_acc = right.sum(axis=-1) / truth.sum(axis=-1)
+    return {
+        "mIoU": _mean(iou),
+        "mAcc": _mean(acc),
+        "aAcc": all_acc,
+        **{f"IoU.{name}": iou[..., i] for i, name in enumerate(classes)},
+    }
+
+
+def interval(values: NDArray[np.float64]) -> Interval | None:
+    """The percentile interval of a score's draws, those without a score left out; None where none has one."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return None
+    low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean: NDArray[np.float64] = np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1)
+    return mean

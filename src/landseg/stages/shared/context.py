@@ -1,0 +1,230 @@
+"""What every stage shares: its common flags, its folder in object storage, its outputs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from landseg import __version__, storage
+from landseg.contracts.dataset import Split
+from landseg.contracts.documents import Arguments, Document, Reference, digest
+from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundError, without_credentials
+from landseg.contracts.executor import ExecutorInput, Outputs, artifact_path
+from landseg.dataset.index import TileIndex
+from landseg.dataset.reader import StagedDataset
+
+D = TypeVar("D", bound=Document)
+
+ARGUMENTS = "arguments.json"
+"""In a stage's folder, before the work begins: what it was asked for."""
+
+IDENTITY = "identity.json"
+"""In a stage's folder, before the work begins: what decides the result, checksums of the inputs among it."""
+
+_log = logging.getLogger(__name__)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True) -> None:
+    """Add the options that every stage of the pipeline has."""
+    group = parser.add_argument_group("where things go")
+    group.add_argument(
+        "--storage-uri",
+        required=True,
+        metavar="URI",
+        help="root in object storage: s3://bucket/prefix, or a folder",
+    )
+    if run_id:
+        group.add_argument(
+            "--run-id", required=True, metavar="ID", help="names the run: results go to <root>/runs/<ID>/"
+        )
+    group.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="also write the stage's report and manifest reference here",
+    )
+    group.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="local folder for temporary files (default: $TMPDIR)"
+    )
+    group.add_argument("--executor-input", metavar="JSON", help="what KFP passes as {{$}}; replaces --output-dir")
+
+
+@dataclass
+class StageContext:
+    """A stage at work.
+
+    Attributes:
+        stage: the verb, e.g. `train`.
+        storage_uri: root in object storage.
+        run_id: the run's name; empty for stages whose results are shared by runs.
+        outputs: where reports, metrics and references go.
+        inputs: input artifacts by name, where KFP passed them.
+        scratch: a local folder that is removed when the stage ends.
+        started: `time.monotonic()` of its begin.
+    """
+
+    stage: str
+    storage_uri: str
+    run_id: str
+    outputs: Outputs
+    inputs: dict[str, list[dict[str, Any]]]
+    scratch: Path
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since the stage began."""
+        return time.monotonic() - self.started
+
+    def folder(self, name: str, identity: dict[str, Any]) -> str:
+        """The stage's folder: `<root>/runs/<run>/<stage>[/<name>]/<identity>`.
+
+        Args:
+            name: the model's name, or "".
+            identity: everything that decides the result: parameters and the digests of inputs. A rerun with the same
+                identity finds what it wrote before; a rerun with another one writes beside it and loses nothing.
+        """
+        identity = {"landseg": __version__, "stage": self.stage, **identity}
+        key = digest(identity)[:12]
+        parts = [part for part in (self.stage, name, key) if part]
+        folder = storage.join(self.storage_uri, "runs", self.run_id, *parts)
+        _log.debug("works in %s", folder)
+        if storage.stat(storage.join(folder, IDENTITY)) is None:
+            said = {key: without_credentials(v) if isinstance(v, str) else v for key, v in identity.items()}
+            text = json.dumps(said, indent=1, ensure_ascii=False)
+            storage.put_bytes(storage.join(folder, IDENTITY), f"{text}\n".encode())
+        return folder
+
+    def reference(self, name: str, given: str | None) -> str:
+        """The manifest to read: what the flag `--<name>` gives, else KFP's input artifact of that name.
+
+        A pipeline wires an artifact from the step before; a step run by itself is given a URI. KFP passes an empty
+        string for a flag that is not given.
+        """
+        return given or self.references(name, [])[0]
+
+    def references(self, name: str, given: Sequence[str]) -> list[str]:
+        """The manifests to read: what the flag gives, several with commas between, else KFP's input artifacts.
+
+        The artifacts are those named `<name>`, or `<name>_1`, `<name>_2` and so on; each may come from several workers.
+        """
+        found = [item for value in given for item in value.split(",") if item]
+        if not found:
+            wired = sorted(key for key in self.inputs if re.fullmatch(rf"{name}(_\d+)?", key))
+            found = [_one_reference(key, self.inputs[key]) for key in wired if self.inputs[key]]
+        if not found:
+            raise ConfigError(f"--{name}", "expected a manifest's URI or path, or a reference file; found nothing")
+        _log.debug("reads %s: %s", name, ", ".join(found))
+        return found
+
+    def publish(self, name: str, loaded: storage.Loaded[Any], facts: dict[str, str | int | float | bool]) -> None:
+        """Write the reference to a manifest as an output artifact, with facts to read in the UI."""
+        reference = Reference(uri=loaded.uri, sha256=loaded.sha256, manifest_kind=loaded.document.kind, facts=facts)
+        self.outputs.write(name, reference.to_bytes(), ".json")
+        self.outputs.metadata(name, {"uri": loaded.uri, "sha256": loaded.sha256, **facts})
+
+
+def record_arguments(folder: str, values: dict[str, Any]) -> None:
+    """Leave `arguments.json` in a stage's folder, before the work begins: a killed stage is run again with them too.
+
+    Args:
+        folder: URI of the stage's folder.
+        values: flags by name; those that were not given are left out.
+    """
+    uri = storage.join(folder, ARGUMENTS)
+    if storage.stat(uri) is None:
+        given = {
+            name: without_credentials(value) if isinstance(value, str) else value
+            for name, value in sorted(values.items())
+            if value is not None
+        }
+        storage.write_document(uri, Arguments(values=given))
+
+
+def _one_reference(name: str, artifacts: list[dict[str, Any]]) -> str:
+    """The reference among what the workers of a stage left: the last of them to finish wrote it.
+
+    Raises:
+        ContractError: the workers had different things to do, or none found all of the work done.
+    """
+    paths = [artifact_path(artifact) for artifact in artifacts]
+    if len(paths) == 1:
+        return str(paths[0])
+    places = sorted({str(artifact.get("metadata", {}).get("uri", "")) for artifact in artifacts})
+    if len(places) > 1:
+        raise ContractError(
+            f"--{name}",
+            f"expected {len(paths)} workers on one result, found several: {', '.join(places)}",
+            "run all workers on GPUs of one kind, with the same parameters",
+        )
+    written = [path for path in paths if path.is_file() and path.stat().st_size]
+    if not written:
+        raise ContractError(
+            places[0],
+            f"expected the last of {len(paths)} workers to publish it, found that none did: shards are missing",
+            "run the stage's workers again: they write what is missing",
+        )
+    return str(written[0])
+
+
+def split_tiles(text: str, staged: StagedDataset) -> dict[Split, TileIndex]:
+    """The tiles of `--splits A,B`, by split in alphabetical order."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError("--splits", f"expected different splits with commas between, found {text!r}")
+    return {cast(Split, name): staged.index(name) for name in sorted(names)}
+
+
+def storage_root(given: str) -> str:
+    """The root in object storage without a trailing slash; a folder as an absolute path."""
+    given = given.rstrip("/")
+    return given if storage.is_s3(given) else str(Path(given).resolve())
+
+
+def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:
+    """The manifest in a stage's folder, or None where the stage has not finished there."""
+    try:
+        found = storage.read_document(kind, storage.join(folder, "manifest.json"))
+    except ObjectNotFoundError:
+        return None
+    _log.info("finished before: %s", found.uri)
+    return found
+
+
+def parse_worker(text: str) -> tuple[int, int]:
+    """Parse `--worker I/N`: a share of the work, counted from 1, and the number of shares."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    worker, num_workers = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= worker <= num_workers:
+        raise ConfigError("--worker", f"expected I/N with I from 1 to N, found {text!r}")
+    return worker, num_workers
+
+
+@contextlib.contextmanager
+def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext]:
+    """Parse the common flags; on success write the executor output."""
+    run_id = getattr(args, "run_id", "")
+    if run_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", run_id):
+        raise ConfigError("--run-id", f"expected letters, digits, '.', '_' and '-' (at most 63), found {run_id!r}")
+    if args.executor_input is not None:
+        parsed = ExecutorInput.parse(args.executor_input)
+        outputs, inputs = parsed.outputs, parsed.inputs
+    else:
+        outputs, inputs = Outputs(directory=args.output_dir), {}
+    storage_uri = storage_root(args.storage_uri)
+    storage.clean_abandoned(storage_uri)  # what was left unfinished by stages that were killed, a day ago or earlier
+    if args.scratch is not None:
+        args.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="landseg-", dir=args.scratch or os.environ.get("TMPDIR")) as scratch:
+        yield StageContext(stage, storage_uri, run_id, outputs, inputs, Path(scratch))
+        outputs.close()

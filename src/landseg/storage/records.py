@@ -1,0 +1,48 @@
+"""Records of finished work, by which a killed stage resumes: JSON with its own checksum.
+
+No manifest names a record's checksum, so it carries it: `{"sha256": ..., "content": {...}}`. A damaged record is as
+good as none: the work is done again, and gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TypeVar
+
+from landseg import storage
+from landseg.contracts.documents import Model, digest, parse_json, validate
+from landseg.contracts.errors import ContractError, ObjectNotFoundError
+
+M = TypeVar("M", bound=Model)
+
+_log = logging.getLogger(__name__)
+
+
+def write_record(uri: str, content: Model) -> None:
+    """Write a record."""
+    values = content.model_dump(mode="json")
+    record = {"sha256": digest(values), "content": values}
+    storage.put_bytes(uri, json.dumps(record, separators=(",", ":"), allow_nan=False).encode())
+
+
+def read_record(kind: type[M], uri: str) -> M | None:
+    """Read a record; None where there is none, or a damaged one.
+
+    Raises:
+        ContractError: it is whole, and not of this kind.
+    """
+    try:
+        found = parse_json(storage.get_bytes(uri), uri)
+    except ObjectNotFoundError:
+        return None
+    except ContractError:
+        found = None
+    if (
+        not isinstance(found, dict)
+        or set(found) != {"sha256", "content"}
+        or digest(found["content"]) != found["sha256"]
+    ):
+        _log.warning("%s is damaged: what it is a record of is done again", uri)
+        return None
+    return validate(kind, json.dumps(found["content"]).encode(), uri)

@@ -1,0 +1,156 @@
+"""Checkpoints in object storage: published whole, found again, verified, pruned.
+
+A checkpoint is an ordinary mmseg checkpoint (`meta`, `state_dict`, `optimizer`) with one more entry, `resume`: all that
+training needs to go on as if it had never stopped. It holds tensors and plain values only, so it loads with
+`weights_only`. Beside it lies a small document with its checksum, written last: without one, it is not complete.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from landseg import storage
+from landseg.contracts.documents import Blob
+from landseg.contracts.errors import ContractError, DamagedObjectError, LandsegError, ObjectNotFoundError
+from landseg.contracts.model import CheckpointInfo
+
+
+def write_local(content: dict[str, Any], path: Path) -> None:
+    """Serialise to a local file.
+
+    Raises:
+        LandsegError: the disk is full.
+    """
+    try:
+        torch.save(content, path)
+    except (OSError, RuntimeError) as err:
+        free = shutil.disk_usage(path.parent).free
+        path.unlink(missing_ok=True)
+        raise LandsegError(
+            path.parent,
+            f"expected room for a checkpoint, found {free >> 20} MiB free: {str(err).splitlines()[0]}",
+            "give the stage a larger --scratch",
+        ) from err
+
+
+@dataclass
+class CheckpointStore:
+    """The checkpoints of one training run, in `folder`.
+
+    Publishing happens in a thread of its own, while training goes on; a failure there surfaces at the next call.
+
+    Args:
+        folder: URI.
+        scratch: local folder.
+        keep: number of complete checkpoints to keep.
+        say: where messages go.
+    """
+
+    folder: str
+    scratch: Path
+    keep: int
+    say: Callable[[str], None]
+    _jobs: queue.Queue[Callable[[], None] | None] = field(default_factory=lambda: queue.Queue(2))
+    _failure: list[BaseException] = field(default_factory=list)
+    _thread: threading.Thread | None = None
+
+    def publish(self, content: dict[str, Any], iteration: int, epoch: int) -> None:
+        """Publish a checkpoint in the background; waits where earlier ones are still on their way.
+
+        Args:
+            content: the checkpoint; its tensors must not change any more.
+            iteration: number of finished iterations.
+            epoch: number of finished epochs.
+        """
+        self.submit(lambda: self._publish(content, iteration, epoch))
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Do something in the background, after everything submitted before.
+
+        Raises:
+            LandsegError: something submitted before failed.
+        """
+        self._check()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def flush(self) -> None:
+        """Wait until everything is done.
+
+        Raises:
+            LandsegError: something failed.
+        """
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+        self._check()
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest complete checkpoint, read and verified; a damaged one is named and passed over."""
+        for uri in reversed(self._complete()):
+            try:
+                return self._read(uri)
+            except (ContractError, DamagedObjectError, ObjectNotFoundError) as err:
+                self.say(f"checkpoint passed over: {err}")
+        return None
+
+    def _read(self, uri: str) -> dict[str, Any]:
+        file = storage.read_document(CheckpointInfo, uri).document.file
+        source, local = storage.join(self.folder, file.path), self.scratch / "resume.pth"
+        try:
+            storage.get_file(source, local, sha256=file.sha256)
+            content: dict[str, Any] = torch.load(local, map_location="cpu", weights_only=True)
+            return content
+        finally:
+            local.unlink(missing_ok=True)
+
+    def _complete(self) -> list[str]:
+        """URIs of the documents of complete checkpoints, oldest first."""
+        return [item.uri for item in storage.list_objects(self.folder) if item.uri.endswith(".json")]
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if self._failure:
+                continue
+            try:
+                job()
+            except BaseException as err:  # handed to the training thread
+                self._failure.append(err)
+
+    def _publish(self, content: dict[str, Any], iteration: int, epoch: int) -> None:
+        name = f"iter_{iteration:08d}"
+        local = self.scratch / f"{name}.pth"
+        try:
+            write_local(content, local)
+            file = Blob(path=f"{name}.pth", size_bytes=local.stat().st_size, sha256=storage.file_sha256(local))
+            storage.put_file(storage.join(self.folder, file.path), local)
+        finally:
+            local.unlink(missing_ok=True)
+        info = CheckpointInfo(iteration=iteration, epoch=epoch, file=file)
+        storage.write_document(storage.join(self.folder, f"{name}.json"), info)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Delete all but the newest; the document first, so that nothing incomplete ever looks complete."""
+        complete = self._complete()
+        kept = {uri.removesuffix(".json") for uri in complete[-self.keep :]}
+        for uri in complete[: -self.keep]:
+            storage.delete(uri)
+        for item in storage.list_objects(self.folder):
+            if item.uri.endswith(".pth") and item.uri.removesuffix(".pth") not in kept:
+                storage.delete(item.uri)
+
+    def _check(self) -> None:
+        if self._failure:
+            raise self._failure[0]

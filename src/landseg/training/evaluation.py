@@ -1,0 +1,75 @@
+"""Scores on val: every tile once, whatever the number of processes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from landseg.contracts.dataset import Split, Tile
+from landseg.dataset.reader import StagedDataset
+from landseg.models.test_pipeline import Planes
+from landseg.prediction.predictor import Predictor
+from landseg.scoring.scores import confusion_matrix, scores
+from landseg.training.distributed import Team
+
+_BATCH = 4
+
+
+def evaluate(
+    predictor: Predictor,
+    staged: StagedDataset,
+    split: Split,
+    tiles: Sequence[Tile],
+    team: Team,
+    stopping: Callable[[], bool],
+) -> dict[str, float] | None:
+    """Score a model on a split.
+
+    The tiles are cut into the same batches whatever the number of processes, and process `rank` takes every `size`-th
+    batch: a tile's prediction depends neither on their number nor on who makes it.
+
+    Args:
+        predictor: the model, without test-time augmentation.
+        staged: the dataset.
+        split: a labelled split.
+        tiles: its tiles.
+        team: the processes that share the work.
+        stopping: asked between batches; True leaves the work unfinished.
+
+    Returns:
+        `mIoU`, `mAcc`, `aAcc` and `IoU.<class>`; None where a process was asked to stop.
+    """
+    schema = staged.manifest.class_schema
+    total = np.zeros((schema.num_classes, schema.num_classes), np.int64)
+    mine = list(_batches(tiles))[team.rank :: team.size]
+    stopped = False
+
+    def read(batch: Sequence[Tile]) -> list[list[Planes]]:
+        return [predictor.prepare(staged.read_image(split, tile)) for tile in batch]
+
+    with ThreadPoolExecutor(1) as pool:  # reads the next batch during the prediction of this one
+        coming = pool.submit(read, mine[0]) if mine else None
+        for position, batch in enumerate(mine):
+            if stopped := stopping():
+                break
+            assert coming is not None
+            inputs = coming.result()
+            if position + 1 < len(mine):
+                coming = pool.submit(read, mine[position + 1])
+            probs = predictor(inputs, (batch[0].height, batch[0].width))
+            for tile, labels in zip(batch, probs.argmax(1).astype(np.uint8), strict=True):
+                truth = staged.read_label(split, tile)
+                total += confusion_matrix(truth, labels, schema.num_classes, schema.ignore_index)
+    counts = team.sum(torch.from_numpy(np.append(total.ravel(), int(stopped))).to(team.device)).cpu().numpy()
+    return None if counts[-1] else scores(counts[:-1].reshape(total.shape), schema.classes)
+
+
+def _batches(tiles: Sequence[Tile]) -> Iterator[tuple[Tile, ...]]:
+    """Neighbours of one size."""
+    for _, group in itertools.groupby(tiles, lambda tile: (tile.height, tile.width)):
+        members = list(group)
+        yield from (tuple(members[first : first + _BATCH]) for first in range(0, len(members), _BATCH))

@@ -1,0 +1,54 @@
+import io
+
+from landseg.cli.progress import Progress, duration
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_short_work_leaves_no_line_in_a_log():
+    stream = io.StringIO()
+    with Progress("staging", 3, "tiles", stream=stream) as progress:
+        progress.advance(3)
+    assert stream.getvalue() == ""
+
+
+def test_long_work_leaves_plain_lines_with_rate_and_eta():
+    stream = io.StringIO()
+    with Progress("staging", 4, "tiles", interval_s=0, stream=stream) as progress:
+        progress.advance(1, note="loss 0.5")
+        progress.advance(3)
+    first, *_, last = stream.getvalue().splitlines()
+    assert first.startswith("staging: 25% 1/4 tiles, ")
+    assert "ETA" in first and first.endswith("loss 0.5")
+    assert last.startswith("staging: 100% 4/4 tiles")
+    assert "\r" not in stream.getvalue()
+
+
+def test_watched_work_leaves_a_line_every_so_many_units_and_at_the_end():
+    stream = io.StringIO()
+    with Progress("training", 25, "iters", done=3, every=10, stream=stream) as progress:
+        for _ in range(22):
+            progress.advance(1)
+    assert [line.split()[2] for line in stream.getvalue().splitlines()] == ["10/25", "20/25", "25/25"]
+
+
+def test_a_terminal_gets_one_line_drawn_again():
+    stream = Terminal()
+    with Progress("staging", 2, "tiles", stream=stream) as progress:
+        progress.advance(2)
+    assert stream.getvalue().startswith("\r")
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_resumed_work_is_not_counted_in_the_rate():
+    stream = io.StringIO()
+    with Progress("x", 10, "tiles", done=10, interval_s=0, stream=stream):
+        pass
+    assert "10/10 tiles, 0.0 tiles/s" in stream.getvalue()
+
+
+def test_durations():
+    assert [duration(s) for s in (0.4, 59, 61, 3600, 7300)] == ["0s", "59s", "1m01s", "1h00m", "2h01m"]

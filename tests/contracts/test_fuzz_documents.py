@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fuzzing import JSON, broken_bytes, broken_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from manifest_examples import MANIFESTS, reference
+from pydantic import ValidationError
+
+from landseg import storage
+from landseg.contracts.documents import Blob, Document, Reference, describe, parse_json, parse_yaml
+from landseg.contracts.errors import ContractError, LandsegError, StorageError
+from landseg.contracts.executor import ExecutorInput
+from landseg.stages.verify import blobs
+from landseg.storage.uris import split
+
+FOLDER = "s3://bucket/datasets/one"
+KINDS = [*MANIFESTS, reference]
+
+
+def parses_or_is_refused(kind: type[Document], data: bytes) -> None:
+    """Nothing but a ContractError of one line; what is accepted is safe and can be written and read again."""
+    try:
+        document = kind.parse(data, "here")
+    except ContractError as err:
+        assert "\n" not in str(err)
+        assert len(str(err)) < 5000
+        return
+    assert kind.parse(document.to_bytes(), "here") == document
+    for blob in blobs(document):
+        try:
+            uri = storage.join(FOLDER, blob.path)
+            split(uri)
+        except StorageError:
+            continue  # refused where it is read
+        assert uri.startswith((FOLDER + "/", "s3://bucket/datasets/shards/"))
+        assert os.path.normpath(f"/d/one/{blob.path}").startswith(("/d/one/", "/d/shards/"))
+
+
+def fuzz(example: Callable[[], Document], count: int) -> None:
+    document = example()
+    data = document.to_bytes()
+    broken = broken_json(json.loads(data)) | broken_bytes(data) | st.binary() | JSON.map(json.dumps).map(str.encode)
+
+    @settings(max_examples=count)
+    @given(broken)
+    def run(data: bytes) -> None:
+        parses_or_is_refused(type(document), data)
+
+    run()
+
+
+@pytest.mark.parametrize("example", KINDS)
+def test_broken_documents_parse_or_are_refused(example: Callable[[], Document]) -> None:
+    fuzz(example, 150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", KINDS)
+def test_many_broken_documents_parse_or_are_refused(example: Callable[[], Document]) -> None:
+    fuzz(example, 1500)
+
+
+EXECUTOR_INPUT = {
+    "inputs": {
+        "parameterValues": {"a": 1},
+        "artifacts": {"dataset": {"artifacts": [{"name": "x", "uri": "s3://b/x", "metadata": {"k": "v"}}]}},
+    },
+    "outputs": {
+        "outputFile": "/tmp/out.json",
+        "parameters": {"p": {"outputFile": "/tmp/p"}},
+        "artifacts": {"report": {"artifacts": [{"name": "r", "uri": "/tmp/r", "metadata": {}}]}},
+    },
+}
+
+
+def fuzz_executor_input(count: int) -> None:
+    @settings(max_examples=count)
+    @given(broken_json(EXECUTOR_INPUT).map(bytes.decode) | st.text())
+    def run(text: str) -> None:
+        try:
+            parsed = ExecutorInput.parse(text)
+        except LandsegError as err:
+            assert "\n" not in str(err)
+            return
+        assert all(isinstance(path, Path) for path in parsed.outputs.parameter_files.values())
+
+    run()
+
+
+def test_broken_executor_inputs_parse_or_are_refused() -> None:
+    fuzz_executor_input(150)
+
+
+@pytest.mark.slow
+def test_many_broken_executor_inputs_parse_or_are_refused() -> None:
+    fuzz_executor_input(1500)
+
+
+@settings(max_examples=300)
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_parse_as_json_and_yaml_or_are_refused(data: bytes) -> None:
+    for parse in (parse_json, parse_yaml):
+        try:
+            parse(data, "here")
+        except ContractError as err:
+            assert "\n" not in str(err)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 5_000,
+        b"1" * 10_000,
+        b"\xef\xbb\xbf{}",
+        b"- " * 5_000,
+        b"&a [*a]",
+        b'{"kind": NaN}',
+        b"[1e999]",
+    ],
+)
+def test_hostile_json_and_yaml(data: bytes) -> None:
+    for parse in (parse_json, parse_yaml, Reference.parse):
+        try:
+            parse(data, "here")
+        except ContractError as err:
+            assert "\n" not in str(err)
+
+
+@settings(max_examples=500)
+@given(st.text() | st.text(alphabet="s3:/.b\n\0-ü").map("s3://b".__add__), st.text(alphabet="a./"))
+def test_any_uri_is_understood_or_refused(uri: str, below: str) -> None:
+    try:
+        bucket, key = split(storage.join(uri, below)) if storage.is_s3(uri) else ("", "")
+    except StorageError as err:
+        assert "\n" not in str(err)
+        return
+    assert "/" not in bucket
+    assert ".." not in key.split("/")
+
+
+def test_a_value_that_would_fill_memory_as_text_is_described_briefly() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
+    bomb = parse_yaml("\n".join(lines).encode(), "here")["a39"]
+    with pytest.raises(ValidationError) as caught:
+        Blob.model_validate({"path": bomb, "size_bytes": 1, "sha256": "0" * 64})
+    assert len(describe(caught.value)) < 200

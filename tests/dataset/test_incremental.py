@@ -1,0 +1,217 @@
+"""Staging again: what is there already is neither uploaded nor, where its content is known, decoded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from raw_tiles import random_image, random_label, write_config, write_image, write_label, write_raw
+from staging_cli import tree
+
+from landseg import storage
+from landseg.dataset import staging
+from landseg.raw import checks
+from landseg.raw.sources import FolderSource
+
+SMALL = ("--shard-bytes", "20000")
+
+
+def add_tile(raw, name: str, seed: int) -> None:
+    write_image(raw / f"train/images/{name}.tif", random_image(seed))
+    write_label(raw / f"train/labels/{name}.png", random_label(seed))
+
+
+def volume(manifest) -> int:
+    return sum(shard.size_bytes for info in manifest.splits.values() for shard in info.shards)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return write_raw(tmp_path / "raw", train=200, val=5)
+
+
+def test_one_percent_of_new_tiles_costs_one_percent(raw, stage):
+    first = stage(raw).loaded.document
+    before = set(tree(stage.store))
+    for position in (3, 150):
+        add_tile(raw, f"t{position:04}-new", 5000 + position)
+    second = stage(raw).loaded.document
+    new = {name: data for name, data in tree(stage.store).items() if name not in before}
+    shards = [len(data) for name, data in new.items() if name.endswith(".tar")]
+    assert sum(shards) <= 0.02 * volume(first)
+    assert second.splits["train"].num_tiles == 202
+    assert set(first.splits["train"].shards) < set(second.splits["train"].shards)
+
+
+def test_the_new_dataset_reads_like_one_staged_from_scratch(raw, stage, tmp_path):
+    stage(raw, *SMALL)
+    for position in (3, 150):
+        add_tile(raw, f"t{position:04}-new", 5000 + position)
+    (raw / "train/images/t0100.tif").unlink()
+    (raw / "train/labels/t0100.png").unlink()
+    grown = stage(raw, *SMALL)
+    fresh = stage(raw, *SMALL, store=tmp_path / "fresh")
+    assert grown.loaded.document.dataset_id == fresh.loaded.document.dataset_id
+    a, b = grown.dataset(), fresh.dataset()
+    assert [tile.id for tile in a.tiles("train")] == [tile.id for tile in b.tiles("train")]
+    for one, other in zip(a.tiles("train"), b.tiles("train"), strict=True):
+        np.testing.assert_array_equal(a.read_image("train", one), b.read_image("train", other))
+        np.testing.assert_array_equal(a.read_label("train", one), b.read_label("train", other))
+    for split, info in grown.loaded.document.splits.items():
+        other = fresh.loaded.document.splits[split]
+        assert (info.band_mean, info.class_pixels) == (other.band_mean, other.class_pixels)
+
+
+def test_known_tiles_are_not_decoded_again(raw, stage, monkeypatch):
+    stage(raw)
+    add_tile(raw, "x", 1)
+    decoded = []
+    original = checks.decode_tiff
+    monkeypatch.setattr(
+        checks, "decode_tiff", lambda data, where, **k: decoded.append(where) or original(data, where, **k)
+    )
+    stage(raw)
+    assert decoded == [f"{raw}/train/images/x.tif"]
+
+
+def test_going_back_finds_the_first_dataset(raw, stage):
+    first = stage(raw)
+    add_tile(raw, "x", 1)
+    stage(raw)
+    (raw / "train/images/x.tif").unlink()
+    (raw / "train/labels/x.png").unlink()
+    before = tree(stage.store)
+    assert stage(raw).loaded.sha256 == first.loaded.sha256
+    assert tree(stage.store) == before
+
+
+def read_paths(monkeypatch) -> list[str]:
+    """Paths of the tiles' files that are read from here on."""
+    paths: list[str] = []
+    original = checks.identify_tile
+    monkeypatch.setattr(
+        staging, "identify_tile", lambda source, tile: paths.append(tile.image.path) or original(source, tile)
+    )
+    return paths
+
+
+def test_a_source_without_changes_is_not_even_read(raw, stage, monkeypatch):
+    time.sleep(0.1)
+    first = stage(raw)
+    read = read_paths(monkeypatch)
+    before = {path: path.read_bytes() for path in stage.store.rglob("*.json")}
+    again = stage(raw)
+    assert (again.loaded.sha256, read) == (first.loaded.sha256, [])
+    assert {path: path.read_bytes() for path in stage.store.rglob("*.json")} == before
+    assert again.checks["splits"] == first.checks["splits"]
+
+
+def test_a_change_that_hides_behind_size_and_time_is_found(raw, stage):
+    time.sleep(0.1)
+    first = stage(raw)
+    path, other = raw / "train/images/t0003.tif", raw / "other"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    status = path.stat()
+    other.write_bytes(content)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert stage(raw).loaded.sha256 != first.loaded.sha256
+
+
+def test_files_that_are_too_young_prove_nothing(raw):
+    time.sleep(0.1)
+    source = FolderSource(str(raw))
+    settled = source.fingerprint()
+    assert settled == source.fingerprint() is not None
+    (raw / "train/images/t0000.tif").touch()
+    assert source.fingerprint() is None
+    time.sleep(0.1)
+    assert source.fingerprint() not in {None, settled}
+
+
+def test_objects_without_changes_are_not_read(raw, s3, stage, monkeypatch):
+    storage.put_many((f"{s3.uri}/raw/{path.relative_to(raw)}", path) for path in raw.rglob("*") if path.is_file())
+    first = stage(f"{s3.uri}/raw")
+    read = read_paths(monkeypatch)
+    assert stage(f"{s3.uri}/raw").loaded.sha256 == first.loaded.sha256
+    assert read == []
+    write_image(raw / "train/images/t0000.tif", random_image(77))
+    storage.put_file(f"{s3.uri}/raw/train/images/t0000.tif", raw / "train/images/t0000.tif")
+    assert stage(f"{s3.uri}/raw").loaded.sha256 != first.loaded.sha256
+    assert len(read) == 206
+
+
+def test_other_label_rules_are_checked_again(raw, stage):
+    stage(raw)
+    write_config(raw, classes=["a", "b"])
+    run = stage(raw)
+    assert run.status == 2
+    assert "outside the class list" in run.error
+
+
+def test_shards_that_are_mostly_unwanted_are_packed_anew(raw, stage):
+    first = stage(raw, *SMALL).loaded.document
+    for index in range(100):
+        (raw / f"train/images/t{index:04}.tif").unlink()
+        (raw / f"train/labels/t{index:04}.png").unlink()
+    second = stage(raw, *SMALL).loaded.document
+    assert volume(second) < 0.6 * volume(first)
+    assert set(first.splits["train"].shards) & set(second.splits["train"].shards)
+
+
+def test_small_shards_do_not_pile_up(raw, stage):
+    for step in range(12):
+        add_tile(raw, f"x{step}", step)
+        manifest = stage(raw).loaded.document
+    assert len(manifest.splits["train"].shards) < 11
+
+
+def test_a_lost_shard_is_uploaded_again(raw, stage, tmp_path):
+    first = stage(raw)
+    lost = first.dataset().shard_path("train", 0)
+    content = lost.read_bytes()
+    lost.unlink()
+    assert stage(raw).loaded.sha256 == first.loaded.sha256
+    assert lost.read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"kind": "landseg.latest", "version": 2}'])
+def test_a_damaged_note_is_no_obstacle(raw, stage, damage):
+    first = stage(raw)
+    (stage.store / "datasets/by-name/random.json").write_bytes(damage)
+    assert stage(raw).loaded.sha256 == first.loaded.sha256
+
+
+def test_two_stagings_at_once(raw, stage, tmp_path):
+    stage(raw, *SMALL, store=tmp_path / "reference")
+    other = tmp_path / "other"
+    shutil.copytree(raw, other)
+    add_tile(other, "x", 1)
+    commands = [
+        [sys.executable, "-m", "landseg", "stage-data", "--source", str(source), "--storage-uri", str(stage.store)]
+        for source in (raw, raw, other)
+    ]
+    results: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda argv=argv: results.append(subprocess.run([*argv, *SMALL, "--num-workers", "1"]).returncode)
+        )
+        for argv in commands
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [0, 0, 0]
+    expected = tree(tmp_path / "reference")
+    found = tree(stage.store)
+    assert {name: found[name] for name in expected} == expected
+    assert stage(raw, *SMALL).dataset().tiles("train")

@@ -1,0 +1,43 @@
+"""The tile index on local disk."""
+
+import pytest
+from raw_tiles import write_raw
+
+from landseg.contracts.errors import ConfigError, ContractError
+from landseg.dataset.index import TileIndex
+
+
+@pytest.fixture
+def dataset(tmp_path, stage):
+    return stage(write_raw(tmp_path / "raw", train=12, val=1, test=1)).dataset()
+
+
+def test_tiles_are_read_one_at_a_time(dataset):
+    index = dataset.index("train")
+    tiles = list(index)
+    assert len(index) == len(tiles) == 12
+    assert tiles == dataset.tiles("train")
+    assert [index.find(tile.id) for tile in reversed(tiles)] == tiles[::-1]
+    for absent in ("", "a", f"{tiles[3].id}x", "z"):
+        with pytest.raises(ConfigError, match="is not in"):
+            index.find(absent)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda lines: lines[:-1], "expected 12 tiles sorted by id, found 11"),
+        (lambda lines: [*lines[1:], lines[0]], "another order"),
+        (lambda lines: [*lines[:5], lines[4], *lines[6:]], "another order"),
+        (lambda lines: [lines[0].replace(b'"shard":0', b'"shard":7'), *lines[1:]], "outside its shard"),
+        (lambda lines: [b"{}\n", *lines[1:]], "field"),
+    ],
+)
+def test_an_index_that_does_not_fit_its_manifest_is_refused(dataset, tmp_path, change, problem):
+    info = dataset.manifest.splits["train"]
+    path = tmp_path / "tiles.jsonl"
+    path.write_text("".join(tile.model_dump_json() + "\n" for tile in dataset.tiles("train")))
+    assert len(TileIndex(path, "here", info)) == 12
+    path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(ContractError, match=problem):
+        TileIndex(path, "here", info)

@@ -1,0 +1,90 @@
+"""The preflight's look at the secret, against a stand-in of the Kubernetes API."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.cluster import preflight
+from pipelines.dags.scheduling import STORAGE_ENV
+from pipelines.errors import UserError
+
+
+class Cluster:
+    """Answers every request with what `answer` says."""
+
+    def __init__(self) -> None:
+        self.status, self.keys = 200, list(STORAGE_ENV)
+        self.paths: list[str] = []
+        cluster = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                cluster.paths.append(self.path)
+                secret = {"kind": "Secret", "apiVersion": "v1", "data": dict.fromkeys(cluster.keys, "eA==")}
+                body = json.dumps(secret).encode()
+                self.send_response(cluster.status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+def use_kubeconfig(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    for module in ("kubernetes.config", "kubernetes.config.kube_config"):  # KUBECONFIG is read when they are imported
+        monkeypatch.setattr(f"{module}.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    running = Cluster()
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{running.http.server_address[1]}"}}],
+        "users": [{"name": "u", "user": {}}],
+    }
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    use_kubeconfig(monkeypatch, tmp_path / "config")
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+
+
+def test_a_complete_secret(cluster: Cluster) -> None:
+    assert preflight.check_secret("team") == ""
+    assert cluster.paths == ["/api/v1/namespaces/team/secrets/landseg-storage"]
+
+
+def test_a_missing_key(cluster: Cluster) -> None:
+    cluster.keys.remove("AWS_REGION")
+    with pytest.raises(UserError, match="lacks AWS_REGION"):
+        preflight.check_secret("team")
+
+
+def test_no_secret(cluster: Cluster) -> None:
+    cluster.status = 404
+    with pytest.raises(UserError, match="namespace team has no secret landseg-storage: make deploy"):
+        preflight.check_secret("team")
+
+
+def test_who_may_not_look_is_told_so(cluster: Cluster) -> None:
+    cluster.status = 403
+    assert preflight.check_secret("team") == "secret landseg-storage not checked: the cluster answered 403"
+
+
+def test_no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use_kubeconfig(monkeypatch, tmp_path / "none")
+    assert preflight.check_secret("team").startswith("secret landseg-storage not checked: ")

@@ -1,0 +1,216 @@
+"""Components may not import landseg, so this ties the two: each component's command is parsed by the real CLI."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp.local import placeholder_utils
+
+from components.images import ROOT, version
+from components.models import MODELS
+from landseg import __version__
+from landseg.cli.main import stage_parser
+from landseg.contracts.errors import ContractError
+from landseg.stages.shared.context import stage_context
+from pipelines.dags.compile import COMPONENTS, PIPELINES, compile_text, targets, with_images
+
+
+def spec_of(path: Path) -> Any:
+    return next(yaml.safe_load_all(path.read_text()))
+
+
+def container(name: str) -> tuple[Any, Any]:
+    spec = spec_of(ROOT / "components" / name / "component.yaml")
+    (component,) = spec["components"].values()
+    (executor,) = spec["deploymentSpec"]["executors"].values()
+    return component, executor["container"]
+
+
+def filled(name: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """The component's argv with its placeholders filled by KFP's own code, and the parameters it was filled with."""
+    component, box = container(name)
+    examples = {"STRING": "s3://some/where", "NUMBER_INTEGER": 3, "NUMBER_DOUBLE": 0.25}
+    inputs, outputs = component.get("inputDefinitions", {}), component["outputDefinitions"].get("artifacts", {})
+    parameters = {}
+    for key, declared in inputs.get("parameters", {}).items():
+        parameters[key] = declared.get("defaultValue") or examples[declared["parameterType"]]
+        if declared["parameterType"] == "NUMBER_INTEGER":
+            parameters[key] = int(parameters[key])
+    executor_input = {
+        "inputs": {"parameterValues": parameters},
+        "outputs": {
+            "artifacts": {key: {"artifacts": [{"name": key, "uri": str(folder / key)}]} for key in outputs},
+            "outputFile": str(folder / "executor_output.json"),
+        },
+    }
+    argv = placeholder_utils.replace_placeholders(
+        full_command=[*box["command"], *box["args"]],
+        executor_input_dict=executor_input,
+        pipeline_resource_name="pipeline",
+        task_resource_name="task",
+        pipeline_root=str(folder),
+        unique_pipeline_id="1",
+    )
+    return argv, parameters
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_the_cli_understands_every_component(name: str, tmp_path: Path) -> None:
+    argv, parameters = filled(name, tmp_path)
+    assert argv[0] == "landseg"
+    args = stage_parser(argv[1]).parse_args(argv[2:])
+    assert args.storage_uri == parameters["storage_uri"]
+    assert json.loads(args.executor_input)["outputs"]["outputFile"] == str(tmp_path / "executor_output.json")
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_every_parameter_reaches_the_command(name: str) -> None:
+    component, box = container(name)
+    for parameter in set(component["inputDefinitions"]["parameters"]) - {"source_version"}:  # that one is for the cache
+        assert box["args"].count(f"{{{{$.inputs.parameters['{parameter}']}}}}") == 1, parameter
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_defaults_are_those_of_the_stage(name: str) -> None:
+    component, box = container(name)
+    parser = stage_parser(box["command"][1])
+    flags = {box["args"][i + 1]: box["args"][i] for i in range(0, len(box["args"]), 2)}
+    actions = {option: action for action in parser._actions for option in action.option_strings}
+    for parameter, declared in component["inputDefinitions"]["parameters"].items():
+        flag = flags.get(f"{{{{$.inputs.parameters['{parameter}']}}}}")
+        default = declared.get("defaultValue")
+        if flag is not None and default and actions[flag].default is not None:
+            assert actions[flag].default == default, parameter
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_inputs_and_outputs_are_described(name: str) -> None:
+    component, _ = container(name)
+    for kind in component["inputDefinitions"].values():
+        assert all(declared.get("description") for declared in kind.values())
+    readme = (ROOT / "components" / name / "README.md").read_text()
+    for kind in ("artifacts", "parameters"):
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for key in component.get(side, {}).get(kind, {}):
+                assert f"`{key}`" in readme, f"{key} is missing in components/{name}/README.md"
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_images_have_an_immutable_tag_and_commands_are_given(name: str) -> None:
+    _, box = container(name)
+    image = {"plan_export": "stage_data"}.get(name, name)  # a step that needs no image of its own
+    assert box["image"] == f"landseg-{image.replace('_', '-')}:{version()}"
+    assert version() == __version__
+    assert box["command"]
+
+
+@pytest.mark.parametrize("path", targets(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_committed_yaml_is_what_the_code_compiles_to(path: Path) -> None:
+    assert path.read_text() == compile_text(targets()[path]), "run `make compile`"
+
+
+def tasks_of(spec: Any) -> list[tuple[str, Any, Any]]:
+    """Every task of a container component: its name, the task, its component."""
+    components = spec["components"]
+    dags = [spec["root"]["dag"], *(component["dag"] for component in components.values() if "dag" in component)]
+    tasks = [(name, task) for dag in dags for name, task in dag["tasks"].items()]
+    found = [(name, task, components[task["componentRef"]["name"]]) for name, task in tasks]
+    return [(name, task, component) for name, task, component in found if "executorLabel" in component]
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_pipelines_pass_every_parameter(name: str) -> None:
+    """KFP 2.17.0 refuses a container component's default value where the task leaves the parameter out."""
+    tasks = tasks_of(spec_of(ROOT / "pipelines" / "compiled" / f"{name}.yaml"))
+    assert tasks
+    for task_name, task, component in tasks:
+        passed = set(task["inputs"]["parameters"])
+        assert passed == set(component["inputDefinitions"]["parameters"]), task_name
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_pipeline_parameters_are_described(name: str) -> None:
+    spec = spec_of(ROOT / "pipelines" / "compiled" / f"{name}.yaml")
+    assert all(declared.get("description") for declared in spec["root"]["inputDefinitions"]["parameters"].values())
+
+
+def test_registry_and_tag_change_the_images_and_nothing_else() -> None:
+    stock = compile_text(PIPELINES["train-and-ensemble"])
+    moved = with_images(stock, "registry.example.org/team/", "7")
+    assert "image: registry.example.org/team/landseg-train-swin:7\n" in moved
+    different = [(a, b) for a, b in zip(stock.splitlines(), moved.splitlines(), strict=True) if a != b]
+    assert all(a.strip().startswith("image: landseg-") for a, _ in different)
+    assert len(different) == 8
+    assert with_images(moved, "", "") == stock
+
+
+def context_arguments(executor_input: str) -> argparse.Namespace:
+    return argparse.Namespace(
+        executor_input=executor_input, storage_uri="/storage", run_id="run", output_dir=None, scratch=None
+    )
+
+
+def test_input_artifacts_stand_in_for_uris(tmp_path: Path) -> None:
+    probs = {f"probs_{i}": {"artifacts": [{"uri": f"/kfp/{i}"}]} for i in (2, 1)}
+    inputs = {"artifacts": {**probs, "dataset": {"artifacts": [{"uri": "s3://bucket/dataset"}]}}}
+    text = json.dumps({"inputs": inputs, "outputs": {"outputFile": str(tmp_path / "out.json")}})
+    with stage_context("average-probs", context_arguments(text)) as context:
+        assert context.reference("dataset", "") == "/s3/bucket/dataset"
+        assert context.reference("dataset", "/given") == "/given"
+        assert context.references("probs", [""]) == ["/kfp/1", "/kfp/2"]
+        assert context.references("probs", ["a,b", "c"]) == ["a", "b", "c"]
+
+
+def worker_left(path: Path, uri: str, content: str = "") -> dict[str, Any]:
+    path.write_text(content)
+    return {"uri": str(path), "metadata": {"uri": uri}}
+
+
+def references(tmp_path: Path, artifacts: list[dict[str, Any]]) -> list[str]:
+    text = json.dumps({"inputs": {"artifacts": {"probs_1": {"artifacts": artifacts}}}, "outputs": {}})
+    with stage_context("average-probs", context_arguments(text)) as context:
+        return context.references("probs", [""])
+
+
+def test_of_several_workers_the_one_with_the_reference_counts(tmp_path: Path) -> None:
+    paths = [tmp_path / str(i) for i in range(3)]
+    left = [worker_left(path, "s3://b/probs", "{}" if path is paths[1] else "") for path in paths]
+    assert references(tmp_path, left) == [str(paths[1])]
+
+
+def test_workers_that_left_shards_out_are_refused(tmp_path: Path) -> None:
+    left = [worker_left(tmp_path / str(i), "s3://b/probs") for i in range(2)]
+    with pytest.raises(ContractError, match="expected the last of 2 workers to publish it, found that none did"):
+        references(tmp_path, left)
+
+
+def test_workers_on_different_results_are_refused(tmp_path: Path) -> None:
+    left = [worker_left(tmp_path / str(i), f"s3://b/probs/{i}") for i in range(2)]
+    with pytest.raises(ContractError, match="found several: s3://b/probs/0, s3://b/probs/1"):
+        references(tmp_path, left)
+
+
+def dag_names(spec: Any, dag: Any) -> dict[str, Any]:
+    """What the DAG view shows: the steps by their display names, groups with what is in them."""
+    shown = {}
+    for task in dag["tasks"].values():
+        component = spec["components"][task["componentRef"]["name"]]
+        shown[task["taskInfo"]["name"]] = dag_names(spec, component["dag"]) if "dag" in component else None
+    return shown
+
+
+def test_the_dag_view_is_grouped_by_model() -> None:
+    def group(name: str, *steps: str) -> dict[str, Any]:
+        return {**dict.fromkeys(steps), f"workers-{name}": {f"export-probs-{name}": None}}
+
+    for pipeline, trained in (("train-and-ensemble", True), ("predict", False)):
+        spec = spec_of(ROOT / "pipelines" / "compiled" / f"{pipeline}.yaml")
+        groups = {name: group(name, *([f"train-{name}"] if trained else []), f"plan-export-{name}") for name in MODELS}
+        assert dag_names(spec, spec["root"]["dag"]) == {"stage-data": None, **groups, "average-probs": None}
+        assert spec["pipelineInfo"]["displayName"].startswith("landseg: ")
+        assert spec["pipelineInfo"]["description"]

@@ -1,0 +1,154 @@
+"""What each step asks of the cluster, read back from the compiled YAML; the table of docs/kubeflow.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from backend_rules import Compiled
+
+from components.images import ROOT
+from pipelines.dags.compile import package
+from pipelines.dags.scheduling import POD_LABELS, STORAGE_ENV, STORAGE_SECRET
+
+GPUS = {
+    "stage-data": 0,
+    "train-swin": 2,
+    "train-resnest": 2,
+    "plan-export-swin": 0,
+    "plan-export-resnest": 0,
+    "export-probs-swin": 1,
+    "export-probs-resnest": 1,
+    "average-probs": 0,
+}
+
+
+class Step:
+    """One task of a compiled pipeline with everything that decides where it runs."""
+
+    def __init__(self, compiled: Compiled, dag_name: str, task: Any, component: Any) -> None:
+        self.name, self.task = task.task_info.name, task
+        self.container = compiled.executors[component.executor_label].container
+        self.resources = self.container.resources
+        self.pod = compiled.pods[component.executor_label]
+        self.volumes = {mount.mount_path: mount for mount in self.pod.empty_dir_mounts}
+        node_selector = self.pod.node_selector.node_selector_json.component_input_parameter
+        tolerations = [item.toleration_json.component_input_parameter for item in self.pod.tolerations]
+        given = [name for name in (node_selector, *tolerations) if name]
+        self.placed_by = [name for key in given for name in compiled.origins(dag_name, key)]
+
+
+def steps(pipeline: str) -> dict[str, Step]:
+    compiled = Compiled.parse(package(pipeline).read_text())
+    tasks = [item for item in compiled.tasks() if item[-1].HasField("executor_label")]
+    return {step.name: step for step in (Step(compiled, dag, task, component) for dag, _, _, task, component in tasks)}
+
+
+TRAIN, PREDICT = steps("train-and-ensemble"), steps("predict")
+ALONE = {name: steps(name) for name in ("stage-data", "train-swin", "train-resnest", "export-probs", "average-probs")}
+ALL = [
+    pytest.param(step, id=f"{name}-{step.name}")
+    for name, group in (("t", TRAIN), ("p", PREDICT))
+    for step in group.values()
+]
+
+
+def gibibytes(quantity: str) -> int:
+    assert quantity.endswith("Gi")
+    return int(quantity.removesuffix("Gi"))
+
+
+def test_the_steps() -> None:
+    assert set(TRAIN) == set(GPUS)
+    assert set(PREDICT) == {name for name in GPUS if not name.startswith("train-")}
+
+
+@pytest.mark.parametrize("step", ALL)
+def test_gpus(step: Step) -> None:
+    accelerator = step.resources.accelerator
+    assert int(accelerator.resource_count or 0) == GPUS[step.name]
+    assert accelerator.resource_type == ("nvidia.com/gpu" if GPUS[step.name] else "")
+
+
+@pytest.mark.parametrize("step", ALL)
+def test_requests_and_limits(step: Step) -> None:
+    assert 0 < int(step.resources.resource_cpu_request) <= int(step.resources.resource_cpu_limit)
+    assert gibibytes(step.resources.resource_memory_request) == gibibytes(step.resources.resource_memory_limit)
+    assert gibibytes(step.volumes["/tmp"].size_limit) > 0
+    assert step.volumes["/tmp"].medium == ""
+
+
+@pytest.mark.parametrize("step", ALL)
+def test_shared_memory_is_in_memory_and_leaves_room_for_the_processes(step: Step) -> None:
+    assert ("/dev/shm" in step.volumes) == (GPUS[step.name] > 0)
+    if shm := step.volumes.get("/dev/shm"):
+        assert shm.medium == "Memory"
+        assert gibibytes(shm.size_limit) * 2 <= gibibytes(step.resources.resource_memory_limit)
+
+
+@pytest.mark.parametrize("step", ALL)
+def test_only_steps_with_gpus_are_bound_to_nodes_and_by_the_pipelines_parameters(step: Step) -> None:
+    assert step.placed_by == (["node_selector", "tolerations"] if GPUS[step.name] else [])
+
+
+@pytest.mark.parametrize("step", ALL)
+def test_timeouts_and_retries_with_backoff(step: Step) -> None:
+    assert step.pod.active_deadline_seconds >= 3600
+    policy = step.task.retry_policy
+    assert policy.max_retry_count >= 2
+    assert policy.backoff_duration.seconds == 60
+    assert policy.backoff_factor == 2
+    assert policy.backoff_max_duration.seconds == 1800
+
+
+@pytest.mark.parametrize("step", ALL)
+def test_credentials_come_from_a_secret_and_never_from_parameters(step: Step) -> None:
+    (secret,) = step.pod.secret_as_env
+    assert secret.secret_name == STORAGE_SECRET
+    assert [item.env_var for item in secret.key_to_env] == list(STORAGE_ENV)
+    assert not step.container.env
+
+
+@pytest.mark.parametrize("step", ALL)
+def test_pods_carry_the_labels_of_the_network_policy(step: Step) -> None:
+    assert dict(step.pod.pod_metadata.labels) == POD_LABELS
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_step_by_itself_asks_for_the_same(name: str) -> None:
+    (step,) = ALONE[name].values()
+    whole = TRAIN[name if name in TRAIN else f"{name}-swin"]
+    assert step.resources == whole.resources
+    assert step.pod.empty_dir_mounts == whole.pod.empty_dir_mounts
+    assert step.pod.active_deadline_seconds == whole.pod.active_deadline_seconds
+    assert step.task.retry_policy == whole.task.retry_policy
+    assert step.placed_by == whole.placed_by
+
+
+def test_both_trainings_may_run_at_once() -> None:
+    tasks = Compiled.parse(package("train-and-ensemble").read_text()).spec.root.dag.tasks
+    assert list(tasks["swin"].dependent_tasks) == list(tasks["resnest"].dependent_tasks) == ["stage-data"]
+
+
+def row(step: Step) -> str:
+    """What the documentation says of a step, from what is compiled."""
+    gpus, shm = GPUS[step.name], step.volumes.get("/dev/shm")
+    base = step.name.removesuffix("-swin").removesuffix("-resnest")  # both models ask for the same
+    cells = [
+        "train-swin, train-resnest" if base == "train" else base,
+        f"{gpus} on one node" if gpus > 1 else str(gpus),
+        f"{step.resources.resource_cpu_request} ({step.resources.resource_cpu_limit})",
+        f"{gibibytes(step.resources.resource_memory_limit)} GiB",
+        f"{gibibytes(shm.size_limit)} GiB" if shm else "",
+        f"{gibibytes(step.volumes['/tmp'].size_limit)} GiB",
+        f"{step.pod.active_deadline_seconds // 3600} h",
+        str(step.task.retry_policy.max_retry_count),
+    ]
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+
+
+def test_the_table_in_the_documentation() -> None:
+    text = (ROOT / "docs" / "kubeflow.md").read_text()
+    section = text.partition("## What each step asks for")[2].partition("\n## ")[0]
+    documented = [line for line in section.splitlines() if line.startswith("|")][2:]
+    assert sorted(documented) == sorted({row(step) for step in TRAIN.values()})

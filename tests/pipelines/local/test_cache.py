@@ -1,0 +1,158 @@
+"""What a change reruns, by KFP's own cache on the compiled pipeline; the table of docs/kubeflow.md.
+
+The steps are stand-ins whose outputs depend on their command and inputs, as those of the stages do.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from backend_rules import Compiled
+
+from components.images import ROOT
+from pipelines.arguments import parse_parameters
+from pipelines.dags.compile import package, with_images
+from pipelines.local import runner as local
+
+STAND_IN = """
+import hashlib, json, sys
+from landseg.contracts.executor import ExecutorInput
+*argv, text = sys.argv[1:]
+parsed = ExecutorInput.parse(text)
+inputs = {name: [item["metadata"] for item in items] for name, items in parsed.inputs.items()}
+result = hashlib.sha256(json.dumps([argv, inputs], sort_keys=True).encode()).hexdigest()
+for name in parsed.outputs.artifacts:
+    parsed.outputs.write(name, result)
+    parsed.outputs.metadata(name, {"sha256": result})
+for name in parsed.outputs.parameter_files:
+    workers = int(argv[argv.index("--workers") + 1])
+    parsed.outputs.parameter(name, [f"{i + 1}/{workers}" for i in range(workers)])
+parsed.outputs.close()
+"""
+GIVEN = {"source": "/tiles", "storage_uri": "/storage", "run_id": "r", "source_version": "1"}
+TRAINS = {"train-swin", "train-resnest"}
+PLANS = {"plan-export-swin", "plan-export-resnest"}
+EXPORTS = {"export-probs-swin", "export-probs-resnest"}
+SWIN = {"train-swin", "export-probs-swin", "average-probs"}
+AFTER_TRAINING = EXPORTS | {"average-probs"}
+WITH_RUN = TRAINS | AFTER_TRAINING
+AFTER_STAGING = WITH_RUN | PLANS
+ALL = AFTER_STAGING | {"stage-data"}
+CHANGES: list[tuple[str, str, set[str]]] = [
+    ("source", "/other", ALL),
+    ("source_version", "2", ALL),
+    ("storage_uri", "/other", ALL),
+    ("on_bad_tile", "skip", ALL),
+    ("max_bad", "3", ALL),
+    ("run_id", "other", WITH_RUN),
+    ("swin_config", "swin_tiny", SWIN),
+    ("swin_lr", "0.001", SWIN),
+    ("swin_pretrained", "none", SWIN),
+    ("epochs", "3", WITH_RUN),
+    ("batch_per_gpu", "4", WITH_RUN),
+    ("seed", "1", WITH_RUN),
+    ("train_splits", "train,val", WITH_RUN),
+    ("class_weights", "inverse-frequency", WITH_RUN),
+    ("precision", "fp32", WITH_RUN),
+    ("gpus", "1", WITH_RUN),
+    ("swin_export_workers", "2", {"plan-export-swin", "export-probs-swin", "average-probs"}),
+    ("splits", "val", PLANS | AFTER_TRAINING),
+    ("tta", "none", AFTER_TRAINING),
+    ("views", "each", AFTER_TRAINING),
+    ("dtype", "uint8", AFTER_TRAINING),
+    ("weights", "0.3,0.7", {"average-probs"}),
+    ("temperature", "auto", {"average-probs"}),
+    ("layers", "entropy", {"average-probs"}),
+    ("node_selector", '{"pool": "gpu"}', set()),
+    ("tolerations", '[{"operator": "Exists"}]', set()),
+]
+
+
+PREDICT = {"swin_model_uri": "a", "resnest_model_uri": "b"}
+WORDS = {  # of the table in the documentation
+    frozenset(ALL): "every step",
+    frozenset(WITH_RUN): "trainings, exports, average-probs",
+    frozenset(SWIN): "the model's training and export, average-probs",
+    frozenset({"plan-export-swin", "export-probs-swin", "average-probs"}): "the model's plan and export, average-probs",
+    frozenset(PLANS | AFTER_TRAINING): "plans, exports, average-probs",
+    frozenset(AFTER_TRAINING): "exports, average-probs",
+    frozenset({"average-probs"}): "average-probs",
+    frozenset(): "nothing",
+}
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.script = folder, folder / "stand_in.py"
+        self.script.write_text(STAND_IN)
+
+    def rerun(self, path: Path, **changed: str) -> set[str]:
+        parameters = parse_parameters(path, [f"{name}={value}" for name, value in {**GIVEN, **changed}.items()])
+        runs = local.run(
+            path,
+            parameters,
+            self.folder / "kfp",
+            launcher=lambda image, command: [sys.executable, str(self.script), *command],
+            say=lambda line: None,
+        )
+        return {run.name for run in runs if not run.cached}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    bench = Bench(tmp_path_factory.mktemp("cache"))
+    assert bench.rerun(package("train-and-ensemble")) == ALL
+    return bench
+
+
+def test_a_repeated_run_reruns_nothing(bench: Bench) -> None:
+    assert bench.rerun(package("train-and-ensemble")) == set()
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), CHANGES, ids=[name for name, _, _ in CHANGES])
+def test_a_changed_parameter_reruns_what_depends_on_it(bench: Bench, name: str, value: str, expected: set[str]) -> None:
+    assert bench.rerun(package("train-and-ensemble"), **{name: value}) == expected
+
+
+def test_every_parameter_is_in_the_table() -> None:
+    spec = next(yaml.safe_load_all(package("train-and-ensemble").read_text()))
+    parameters = set(spec["root"]["inputDefinitions"]["parameters"])
+    assert parameters == {name for name, _, _ in CHANGES} | {
+        "resnest_config",
+        "resnest_lr",
+        "resnest_pretrained",
+        "resnest_export_workers",
+    }
+
+
+def test_another_image_tag_reruns_everything(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "train-and-ensemble.yaml"
+    path.write_text(with_images(package("train-and-ensemble").read_text(), "", "9.9.9"))
+    assert bench.rerun(path) == ALL
+    assert bench.rerun(path) == set()
+
+
+def test_predict_reruns_what_depends_on_a_model(bench: Bench) -> None:
+    assert bench.rerun(package("predict"), **PREDICT) == AFTER_STAGING - TRAINS  # the tiles are staged already
+    assert bench.rerun(package("predict"), **PREDICT) == set()
+    changed = bench.rerun(package("predict"), **{**PREDICT, "resnest_model_uri": "c"})
+    assert changed == {"export-probs-resnest", "average-probs"}
+
+
+@pytest.mark.parametrize("name", ["train-and-ensemble", "predict"])
+def test_the_compiled_steps_let_kfp_reuse_them(name: str) -> None:
+    compiled = Compiled.parse(package(name).read_text())
+    steps = [task for _, _, _, task, component in compiled.tasks() if component.HasField("executor_label")]
+    assert all(task.caching_options.enable_cache and not task.caching_options.cache_key for task in steps)
+
+
+def test_the_table_in_the_documentation() -> None:
+    section = (ROOT / "docs" / "kubeflow.md").read_text().partition("## What a change reruns")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")][2:]
+    documented = {name: words for cell, words in rows for name in re.findall(r"`(\w+)`", cell)}
+    assert documented == {name: WORDS[frozenset(steps)] for name, _, steps in CHANGES}
+    assert ["an image's tag", "every step"] in rows

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.arguments import parse_parameters
+from pipelines.dags.compile import package
+from pipelines.errors import UserError
+
+PACKAGE = package("train-and-ensemble")
+NEEDED = ["source=/tiles", "storage_uri=s3://bucket/a=b", "run_id=7"]
+
+
+def test_values_take_the_types_the_pipeline_declares() -> None:
+    given = [*NEEDED, "epochs=3", "swin_lr=6e-5", "weights=0.3,0.7", 'tolerations=[{"operator": "Exists"}]']
+    assert parse_parameters(PACKAGE, given) == {
+        "source": "/tiles",
+        "storage_uri": "s3://bucket/a=b",
+        "run_id": "7",
+        "epochs": 3,
+        "swin_lr": 6e-5,
+        "weights": "0.3,0.7",
+        "tolerations": [{"operator": "Exists"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "train-and-ensemble needs --param run_id=… --param source=… --param storage_uri=…"),
+        (["sorce=x"], "no such parameter, did you mean source"),
+        (["xyz=x"], "no such parameter, expected one of batch_per_gpu, "),
+        (["source"], "--param source: expected NAME=VALUE"),
+        (["epochs=many"], "--param epochs: expected a whole number, found 'many'"),
+        (["epochs=1.5"], "expected a whole number"),
+        (["epochs=true"], "expected a whole number"),
+        (["swin_lr=NaN"], "expected a number"),
+        (["tolerations={}"], "expected a JSON list"),
+    ],
+)
+def test_wrong_parameters(given: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_parameters(PACKAGE, given)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, "", "a: [", "just text", "{}"])
+def test_what_is_no_compiled_pipeline(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match="expected a compiled pipeline"):
+        parse_parameters(path, [])

@@ -1,0 +1,167 @@
+"""The predictor against a plain mmsegmentation program: stock pipeline, stock model.inference, one view at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from landseg.contracts.dataset import ClassSchema
+from landseg.contracts.errors import ConfigError
+from landseg.models.build import build_model
+from landseg.models.configs import load_config
+from landseg.prediction.predictor import Predictor, resolve_precision, tile_scales
+
+from mmseg.datasets.pipelines import Compose  # isort: skip
+
+NORM = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+CPU = torch.device("cpu")
+SCHEMA = ClassSchema(classes=tuple("abcdefghi"), palette=tuple((i, i, i) for i in range(9)), bands=(1, 2, 3))
+
+
+def trained(name: str, **options: Any) -> tuple[Any, torch.nn.Module]:
+    """A model with weights far from their start, so that probabilities are neither flat nor tied."""
+    torch.manual_seed(0)
+    config = load_config(name, options)
+    model = build_model(config, SCHEMA).eval()
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.add_(torch.rand_like(buffer), alpha=0.5)
+    return config, model
+
+
+def plain_mmseg(config: Any, model: Any, path: Path) -> np.ndarray:
+    """What `tools/test.py --aug-test` computes: one image, one view at a time, the mean of what the pipeline makes."""
+    steps = [dict(step) for step in config.data.test.pipeline]
+    data = Compose(steps)({"img_info": {"filename": str(path)}, "img_prefix": None})
+    total: Any = 0
+    with torch.no_grad():
+        for image, meta in zip(data["img"], data["img_metas"], strict=True):
+            total = total + model.inference(image[None], [meta.data], True)
+    return (total / len(data["img"])).numpy()  # type: ignore[no-any-return]
+
+
+def tile(tmp_path: Path, height: int, width: int) -> tuple[Path, np.ndarray]:
+    """A tile as mmseg reads it (a file) and as landseg does (RGB)."""
+    rng = np.random.default_rng(height * width)
+    coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    rgb = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    path = tmp_path / f"{height}x{width}.png"
+    cv2.imwrite(str(path), rgb[..., ::-1])
+    return path, np.asarray(rgb)
+
+
+def predictor(config: Any, model: torch.nn.Module, tta: str = "hv", precision: str = "fp32") -> Predictor:
+    return Predictor(model, config, NORM["mean"], NORM["std"], tta=tta, precision=precision, device=CPU)
+
+
+@pytest.mark.parametrize("name", ["swin_tiny", "resnest_tiny"])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 75)])
+def test_equals_plain_mmseg(name: str, height: int, width: int, tmp_path: Path) -> None:
+    config, model = trained(name)
+    path, rgb = tile(tmp_path, height, width)
+    expected = plain_mmseg(config, model, path)
+    predict = predictor(config, model)
+    found = predict([predict.prepare(rgb)], (height, width))
+    assert found.shape == (1, 9, height, width)
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+    assert np.array_equal(found.argmax(1), expected.argmax(1))
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"img_scale": (96, 96)},
+        {"img_scale": (64, 64), "img_ratios": [0.5, 1.0]},
+        {"img_scale": None, "img_ratios": [1.0, 1.5]},
+        {"img_scale": [(64, 64), (48, 48)]},
+        {"keep_ratio": False, "img_scale": (96, 64)},
+        {"to_rgb": False},
+        {"img_scale": (96, 64), "min_size": 72},
+        {"img_scale": (80, 80), "img_ratios": [1.0, 0.5], "divisor": 32},
+    ],
+    ids=str,
+)
+def test_equals_plain_mmseg_for_other_test_pipelines(changes: dict[str, Any], tmp_path: Path) -> None:
+    config, model = trained("swin_tiny")
+    views = config.data.test.pipeline[1]
+    for key in ("img_scale", "img_ratios"):
+        if key in changes:
+            views[key] = changes[key]
+    views.transforms[0]["keep_ratio"] = changes.get("keep_ratio", True)
+    views.transforms[2]["to_rgb"] = changes.get("to_rgb", True)
+    if "min_size" in changes:
+        views.transforms[0]["min_size"] = changes["min_size"]
+    if "divisor" in changes:
+        views.transforms.insert(1, {"type": "ResizeToMultiple", "size_divisor": changes["divisor"]})
+    path, rgb = tile(tmp_path, 48, 64)
+    predict = predictor(config, model)
+    found = predict([predict.prepare(rgb)], (48, 64))
+    np.testing.assert_allclose(found, plain_mmseg(config, model, path), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("tta", "flip", "directions"), [("none", False, "horizontal"), ("h", True, "horizontal")])
+def test_fewer_views_equal_mmsegs_too(tta: str, flip: bool, directions: str, tmp_path: Path) -> None:
+    config, model = trained("resnest_tiny")
+    config.data.test.pipeline[1].update(flip=flip, flip_direction=directions)
+    path, rgb = tile(tmp_path, 64, 64)
+    predict = predictor(config, model, tta)
+    found = predict([predict.prepare(rgb)], (64, 64))
+    np.testing.assert_allclose(found, plain_mmseg(config, model, path), atol=1e-6, rtol=0)
+
+
+def test_sliding_windows_equal_mmsegs(tmp_path: Path) -> None:
+    options = {"model.test_cfg": {"mode": "slide", "crop_size": (64, 64), "stride": (48, 48)}}
+    config, model = trained("swin_tiny", **options)
+    path, rgb = tile(tmp_path, 96, 64)
+    predict = predictor(config, model)
+    found = predict([predict.prepare(rgb)], (96, 64))
+    np.testing.assert_allclose(found, plain_mmseg(config, model, path), atol=1e-6, rtol=0)
+
+
+def test_a_batch_is_its_tiles(tmp_path: Path) -> None:
+    config, model = trained("swin_tiny")
+    predict = predictor(config, model)
+    tiles = [predict.prepare(np.roll(tile(tmp_path, 64, 64)[1], shift, 0)) for shift in (0, 9, 20)]
+    single = np.concatenate([predict([one], (64, 64)) for one in tiles])
+    np.testing.assert_allclose(predict(tiles, (64, 64)), single, atol=1e-5, rtol=0)
+
+
+def test_bf16_is_close_and_sums_to_one(tmp_path: Path) -> None:
+    config, model = trained("resnest_tiny")
+    _, rgb = tile(tmp_path, 64, 64)
+    full, half = (predictor(config, model, precision=precision) for precision in ("fp32", "bf16"))
+    expected, found = (predict([predict.prepare(rgb)], (64, 64)) for predict in (full, half))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    assert 0 < np.abs(found - expected).max() < 0.1
+
+
+def test_more_bands_than_three() -> None:
+    schema = ClassSchema(classes=("a", "b"), palette=((0, 0, 0),) * 2, bands=(1, 2, 3, 4, 5))
+    config = load_config("swin_tiny")
+    model = build_model(config, schema)
+    predict = Predictor(model, config, (100.0,) * 5, (50.0,) * 5, tta="hv", precision="fp32", device=CPU)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 5), np.uint8)
+    planes = predict.prepare(image)
+    np.testing.assert_allclose(planes[0], (image.transpose(2, 0, 1).astype(np.float32) - 100) / 50, atol=1e-6)
+    assert predict([planes], (64, 96)).shape == (1, 2, 64, 96)
+
+
+def test_a_test_pipeline_that_landseg_has_not_is_refused() -> None:
+    config = load_config("swin_tiny")
+    config.data.test.pipeline[1].transforms.insert(1, {"type": "CLAHE"})
+    with pytest.raises(ConfigError, match="found CLAHE"):
+        tile_scales(config)
+
+
+def test_precision() -> None:
+    assert resolve_precision("auto") in {"fp32", "bf16"}
+    assert resolve_precision("fp16") == "fp16"

@@ -1,0 +1,203 @@
+"""Sources in archives: read in place, and refused where a member is not what it should be."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raw_tiles import write_raw
+
+from landseg import storage
+from landseg.contracts.documents import sha256_hex
+from landseg.contracts.errors import DataError
+from landseg.raw.archives import open_source
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    return write_raw(tmp_path_factory.mktemp("raw") / "fields", train=12)
+
+
+def pack(raw: Path, target: Path, *, nested: bool = False) -> Path:
+    kind = target.suffix[1:]
+    packed = shutil.make_archive(
+        str(target.with_suffix("")), kind, raw.parent if nested else raw, raw.name if nested else "."
+    )
+    assert packed == str(target)
+    return target
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.tar"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_archive_is_staged_like_the_folder(raw, stage, tmp_path, name, nested):
+    expected = stage(raw).loaded
+    archive = pack(raw, tmp_path / name, nested=nested)
+    run = stage(archive, "--num-workers", "2", store=tmp_path / "other")
+    assert run.status == 0, run.err
+    assert run.loaded.sha256 == expected.sha256
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.tar"])
+def test_an_archive_in_object_storage(raw, stage, tmp_path, s3, name):
+    storage.put_file(f"{s3.uri}/{name}", pack(raw, tmp_path / name))
+    run = stage(f"{s3.uri}/{name}")
+    assert run.loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tars_of_any_format_with_long_and_foreign_names(form, tmp_path, stage):
+    raw = write_raw(tmp_path / "raw")
+    name = "é" * 30 if form == tarfile.USTAR_FORMAT else "é" * 30 + "x" * 150
+    for folder, suffix in (("images", "tif"), ("labels", "png")):
+        (raw / f"train/{folder}/t0000.{suffix}").rename(raw / f"train/{folder}/{name}.{suffix}")
+    with tarfile.open(tmp_path / "a.tar", "w", format=form) as archive:
+        archive.add(raw, "./")
+    assert stage(tmp_path / "a.tar").loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zips_of_any_compression_and_what_macos_adds(kind, raw, tmp_path, stage):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", kind) as archive:
+        for path in raw.rglob("*.*"):
+            archive.write(path, f"fields/{path.relative_to(raw)}")
+        archive.writestr("__MACOSX/fields/train/images/._t0000.tif", b"x")
+    assert stage(tmp_path / "a.zip").loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
+
+
+def zip_of(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def tar_of(path: Path, *members: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for member in members:
+            archive.addfile(member, io.BytesIO(b"x" * member.size) if member.isreg() else None)
+    return path
+
+
+def tar_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info
+
+
+def link_in_zip() -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo("train/images/a.tif")
+    info.external_attr = 0o120777 << 16
+    return info
+
+
+def lying_zip(path: Path) -> Path:
+    """A member that unfolds to more than the directory says."""
+    data = bytearray(zip_of(path, ("dataset.yaml", bytes(2000))).read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = (5).to_bytes(4, "little")
+    path.write_bytes(data)
+    return path
+
+
+UNSAFE = {
+    "climbing zip": (lambda p: zip_of(p / "a.zip", ("../../etc/passwd", b"x")), "not allowed"),
+    "absolute zip": (lambda p: zip_of(p / "a.zip", ("/etc/passwd", b"x")), "not allowed"),
+    "backslash zip": (lambda p: zip_of(p / "a.zip", ("..\\x", b"x")), "not allowed"),
+    "link in zip": (lambda p: zip_of(p / "a.zip", (link_in_zip(), b"/etc/passwd")), "a link or a device"),
+    "zip bomb": (lambda p: zip_of(p / "a.zip", ("a", bytes(1 << 20)), ("b", b"x")), "a decompression bomb?"),
+    "climbing tar": (lambda p: tar_of(p / "a.tar", tar_member("train/../../x")), "not allowed"),
+    "absolute tar": (lambda p: tar_of(p / "a.tar", tar_member("/etc/passwd")), "not allowed"),
+    "symbolic link": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.SYMTYPE, "/etc")), "a link or a device"),
+    "hard link": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.LNKTYPE, "b")), "a link or a device"),
+    "device": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.CHRTYPE)), "a link or a device"),
+    "name twice": (lambda p: tar_of(p / "a.tar", tar_member("a"), tar_member("./a")), "of the same name"),
+    "empty": (lambda p: tar_of(p / "a.tar"), "the archive is empty"),
+    "no archive": (lambda p: p / "a.zip", "no such archive"),
+    "not a zip": (lambda p: (p / "a.zip").write_bytes(b"hello") and p / "a.zip", "expected a zip archive"),
+    "not a tar": (lambda p: (p / "a.tar").write_bytes(b"hello" * 200) and p / "a.tar", "expected a tar archive"),
+    "lying zip": (lambda p: lying_zip(p / "a.zip"), "Bad CRC-32"),
+    "compressed tar": (lambda p: p / "a.tar.gz", "compressed tar"),
+}
+
+
+@pytest.mark.parametrize("case", UNSAFE, ids=lambda name: name.replace(" ", "-"))
+def test_unsafe_archives_are_refused(case, tmp_path, stage, monkeypatch):
+    monkeypatch.setattr("landseg.raw.archives._ALWAYS_ALLOWED_BYTES", 1000)
+    make, expected = UNSAFE[case]
+    run = stage(make(tmp_path))
+    assert run.status == 2
+    assert expected in run.error
+    assert not stage.store.exists()
+
+
+def test_an_encrypted_member(raw, tmp_path, stage):
+    path = pack(raw, tmp_path / "data.zip")
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    while data[entry + 46 : entry + 46 + 12] != b"dataset.yaml":
+        entry = data.index(b"PK\x01\x02", entry + 4)
+    data[entry + 8] |= 1
+    path.write_bytes(data)
+    assert "encrypted" in stage(path).error
+
+
+def test_a_damaged_member_is_that_tile_s_problem(raw, tmp_path, stage):
+    path = pack(raw, tmp_path / "data.zip")
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("train/images/t0003.tif")
+    data = bytearray(path.read_bytes())
+    position = info.header_offset + 30 + len(info.filename) + 40
+    data[position : position + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    run = stage(path)
+    assert run.status == 2
+    assert "train/images/t0003.tif: the archive is damaged" in run.error
+
+
+def test_a_truncated_tar(raw, tmp_path, stage):
+    path = pack(raw, tmp_path / "data.tar")
+    path.write_bytes(path.read_bytes()[:-20000])
+    assert stage(path).status == 2
+
+
+@pytest.fixture(scope="module")
+def seeds(raw, tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("seeds")
+    small = write_raw(folder / "small", train=1, val=0, test=0, size=4)
+    return {kind: pack(small, folder / f"s.{kind}").read_bytes() for kind in ("zip", "tar")}
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    data = bytearray(whole)
+    for place, replacement in draw(st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=6)), max_size=8)):
+        position = int(place * len(data))
+        data[position : position + len(replacement)] = replacement
+    return bytes(data[: draw(st.none() | st.integers(0, 2000))])
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("count", [150, pytest.param(1500, marks=pytest.mark.slow)])
+def test_damaged_indexes_are_refused_or_read_never_worse(seeds, kind, count, tmp_path):
+    @settings(max_examples=count)
+    @given(damaged(seeds[kind]))
+    def run(data):
+        path = tmp_path / f"{sha256_hex(data)}.{kind}"
+        path.write_bytes(data)
+        try:
+            source = open_source(str(path), tmp_path)
+            for file in source.files():
+                assert not file.path.startswith("/")
+                assert ".." not in Path(file.path).parts
+                source.read(file)
+        except DataError:
+            pass
+        path.unlink()
+
+    run()

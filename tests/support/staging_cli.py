@@ -1,0 +1,69 @@
+"""`landseg stage-data` as tests call it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from landseg import storage
+from landseg.cli.main import main
+from landseg.contracts.dataset import DatasetManifest
+from landseg.dataset.reader import StagedDataset
+
+
+@dataclass
+class Run:
+    """One run: its exit status, what it said, and its outputs."""
+
+    status: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def checks(self) -> dict:
+        return json.loads((self.folder / "checks.json").read_text())
+
+    @property
+    def error(self) -> str:
+        return self.err.splitlines()[-1]
+
+    @property
+    def loaded(self) -> storage.Loaded[DatasetManifest]:
+        return storage.read_document(DatasetManifest, str(self.folder / "dataset.json"))
+
+    def dataset(self) -> StagedDataset:
+        return StagedDataset.open(str(self.folder / "dataset.json"), self.folder / "cache")
+
+
+class Staging:
+    """Stages into one store; workers are off unless a test asks for them."""
+
+    def __init__(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.store, self._tmp_path, self._capsys = tmp_path / "store", tmp_path, capsys
+        self._runs = 0
+
+    def __call__(self, source: Path | str, *options: str, store: Path | str | None = None) -> Run:
+        self._runs += 1
+        folder = self._tmp_path / f"out-{self._runs}"
+        argv = ["stage-data", "--source", str(source), "--storage-uri", str(store or self.store)]
+        argv += ["--output-dir", str(folder), "--num-workers", "1", *options]
+        self._capsys.readouterr()
+        status = main(argv)
+        captured = self._capsys.readouterr()
+        return Run(status, captured.out, captured.err, folder)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files of the datasets below a folder: not what a killed writer left, nor notes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not path.name.startswith(".")
+        and path.parent.name not in ("by-name", "costs")
+        and path.name != "arguments.json"
+    }

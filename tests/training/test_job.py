@@ -1,0 +1,57 @@
+"""How long a config trains and how often it looks up, as mmcv's runners and hooks count it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mmcv
+import pytest
+
+from landseg.contracts.errors import ConfigError
+from landseg.training.job import Length, checkpoints_to_keep, set_parameters, tiles_per_batch
+
+EPOCHS = {"type": "EpochBasedRunner", "max_epochs": 6}
+ITERATIONS = {"type": "IterBasedRunner", "max_iters": 60}
+
+
+def evaluated(**config: Any) -> list[int]:
+    length = Length.of(mmcv.Config(config), iters_per_epoch=10)
+    return [done for done in range(length.max_iters + 1) if length.evaluates_after(done)]
+
+
+def test_evaluation_is_counted_as_the_runner_counts() -> None:
+    assert evaluated(runner=EPOCHS) == [10, 20, 30, 40, 50, 60]
+    assert evaluated(runner=EPOCHS, evaluation={"interval": 4}) == [40, 60]  # and after the last iteration
+    assert evaluated(runner=EPOCHS, evaluation={"interval": 2, "start": 3}) == [30, 50, 60]
+    assert evaluated(runner=ITERATIONS, evaluation={"interval": 25}) == [25, 50, 60]
+    assert evaluated(runner=ITERATIONS) == [60]
+    assert evaluated(total_iters=30, evaluation={"interval": -1}) == [30]
+
+
+@pytest.mark.parametrize(
+    ("runner", "checkpoint", "interval"),
+    [
+        (EPOCHS, None, 10),
+        (EPOCHS, {"interval": 2}, 20),
+        (EPOCHS, {"interval": 7, "by_epoch": False}, 7),
+        (ITERATIONS, {"interval": 7}, 7),
+        (ITERATIONS, {"interval": 7, "by_epoch": True}, 70),
+        (ITERATIONS, None, 60),
+        (EPOCHS, {"interval": -1}, 60),
+    ],
+)
+def test_checkpoints(runner: dict[str, Any], checkpoint: dict[str, Any] | None, interval: int) -> None:
+    config = mmcv.Config({"runner": runner, "checkpoint_config": checkpoint})
+    assert Length.of(config, iters_per_epoch=10).checkpoint_interval == interval
+
+
+def test_limits_of_the_config_are_kept() -> None:
+    assert checkpoints_to_keep(mmcv.Config({})) == 2
+    assert checkpoints_to_keep(mmcv.Config({"checkpoint_config": {"max_keep_ckpts": 5}})) == 5
+    assert tiles_per_batch(mmcv.Config({})) == 8
+    config = mmcv.Config({"data": {"samples_per_gpu": 4, "train_dataloader": {"samples_per_gpu": 2}}})
+    assert tiles_per_batch(config) == 2
+    set_parameters(config, batch_per_gpu=3)
+    assert tiles_per_batch(config) == 3
+    with pytest.raises(ConfigError, match=r"data\.samples_per_gpu: expected at least 1, found None"):
+        tiles_per_batch(mmcv.Config({"data": {"samples_per_gpu": None}}))

@@ -1,0 +1,98 @@
+"""Several processes train what one does; the end of one is the end of all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import team_failures
+import team_work
+import torch
+from training_data import make_job, stage
+
+from landseg.contracts.errors import ConfigError, DataError, LandsegError
+from landseg.training.batches import Schedule
+from landseg.training.distributed import Team, count_processes, run_processes
+
+
+def _one_iteration(
+    root: Path, family: str, dataset: str, processes: int
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Gradients, and the scores on val of the weights they were made with."""
+    path = root / "gradients.pth"
+    options: dict[str, Any] = {
+        "model.decode_head.dropout_ratio": 0.0,
+        "model.auxiliary_head.dropout_ratio": 0.0,
+        "optimizer.lr": 0.0,
+        "lr_config": None,
+        "custom_hooks": [{"type": "FreezeNorms"}, {"type": "KeepGradients", "path": str(path)}],
+    }
+    job = make_job(root, family, dataset, iterations=1, options=options, batch_per_gpu=8 // processes)
+    run_processes(team_work.train_on_one_thread, job, processes, False, job.scratch)
+    result = json.loads((job.scratch / job.result).read_text())
+    return torch.load(path, weights_only=True), result["evaluations"][-1]["scores"]
+
+
+@pytest.mark.parametrize("family", ["swin", pytest.param("resnest", marks=pytest.mark.slow)])
+def test_two_processes_do_what_one_does(family: str, tmp_path: Path) -> None:
+    """2 x 4 tiles have the gradients of 1 x 8 (BatchNorm frozen), and the scores are equal, no tile counted twice."""
+    dataset = stage(tmp_path, train=9, val=11)  # odd, and of two sizes
+    one, scores = _one_iteration(tmp_path / "one", family, dataset, 1)
+    two, scores_of_two = _one_iteration(tmp_path / "two", family, dataset, 2)
+    assert scores_of_two == scores
+    assert one.keys() == two.keys()
+    largest = max(float(gradient.abs().max()) for gradient in one.values())
+    for name, gradient in one.items():
+        torch.testing.assert_close(
+            two[name], gradient, rtol=1e-4, atol=1e-6 * largest, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_an_error_in_one_process_ends_all_and_is_what_the_user_reads(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^tile x: is broken$"):
+        run_processes(team_failures.fail_in_second, None, 2, False, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all(tmp_path: Path) -> None:
+    with pytest.raises(LandsegError, match="process 1 was killed by SIGKILL, most likely for memory"):
+        run_processes(team_failures.kill_second, None, 2, False, tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="looks at what happens where there is no GPU")
+def test_fewer_gpus_than_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"--gpus: expected 2 visible GPUs, found 0 \(ask for 0"):
+        count_processes(2, 1)
+    assert count_processes(None, 3) == (3, False)
+    assert count_processes(0, 1) == (1, False)
+
+
+def test_a_batch_is_shared_out_among_the_processes() -> None:
+    whole = list(Schedule(21, 8, 1, 0, 5).batches(0, 7))
+    halves = [list(Schedule(21, 4, 2, rank, 5).batches(0, 7)) for rank in range(2)]
+    for batch, first, second in zip(whole, *halves, strict=True):
+        assert sorted(batch) == sorted(first + second)
+
+
+def test_every_epoch_has_another_order_and_no_tile_twice() -> None:
+    schedule = Schedule(20, 4, 1, 0, 0)
+    epochs = [[key for batch in schedule.batches(5 * e, 5 * e + 5) for key in batch] for e in range(3)]
+    for number, keys in enumerate(epochs):
+        assert sorted(keys) == [(number, index) for index in range(20)]
+    assert len({tuple(index for _, index in keys) for keys in epochs}) == 3
+    assert list(schedule.batches(3, 12))[4:] == list(schedule.batches(7, 12))
+
+
+def test_a_batch_larger_than_the_data_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"expected at most 7 tiles in a batch.*found 4 x 2 processes"):
+        Schedule(7, 4, 2, 0, 0)
+
+
+def test_a_team_of_one_needs_no_group() -> None:
+    team = Team()
+    assert team.leads
+    assert team.gather(3) == [3]
+    assert team.from_leader("x") == "x"
+    assert team.sum(torch.ones(2)).tolist() == [1, 1]

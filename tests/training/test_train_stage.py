@@ -1,0 +1,265 @@
+"""`landseg train` from the command line: outputs, reruns, refusals, checkpoints that cross to stock mmseg and back."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_data import CLASSES, stage
+
+from landseg import storage
+from landseg.cli.main import main
+from landseg.contracts.documents import Reference
+from landseg.contracts.model import ModelManifest
+from landseg.dataset.reader import StagedDataset
+from landseg.models.build import build_model, load_model, parse_config
+from landseg.models.configs import load_config
+
+# isort: split
+import mmcv
+import mmseg
+from mmcv import Config
+from mmcv.runner import save_checkpoint
+from mmseg.apis import inference_segmentor, init_segmentor, train_segmentor
+from mmseg.datasets import build_dataset
+
+
+class Place:
+    """A storage folder with a staged dataset in it."""
+
+    def __init__(self, root: Path, **options: int) -> None:
+        self.root = root
+        self.dataset = stage(root, **options)
+
+    def train(self, *more: str, name: str = "swin", config: str = "swin_tiny", out: str = "out") -> int:
+        return main(
+            [
+                *("train", "--name", name, "--config", config, "--dataset", self.dataset, "--run-id", "r"),
+                *("--storage-uri", str(self.root / "store"), "--output-dir", str(self.root / out)),
+                *("--num-workers", "0", "--gpus", "0", *more),
+            ]
+        )
+
+    def load(self, out: str = "out") -> torch.nn.Module:
+        model, folder = self.model(out)
+        return load_model(parse_config(model.config, "config"), model.class_schema, folder / model.checkpoint.path)
+
+    def model(self, out: str = "out") -> tuple[ModelManifest, Path]:
+        reference = str(self.root / out / "model.json")
+        loaded = storage.read_document(ModelManifest, reference)
+        return loaded.document, Path(storage.parent(loaded.uri))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A dataset and a model trained on it for two epochs."""
+    place = Place(tmp_path_factory.mktemp("train"))
+    assert place.train("--epochs", "2", "--batch-per-gpu", "4", "--class-weights", "inverse-frequency") == 0
+    return place
+
+
+def test_outputs(place: Place) -> None:
+    model, folder = place.model()
+    assert set(model.metrics) == {"mIoU", "mAcc", "aAcc", *(f"IoU.{name}" for name in CLASSES)}
+    assert model.parameters["seed"] == 0
+    assert model.versions["torch"] == torch.__version__
+    assert storage.file_sha256(folder / model.checkpoint.path) == model.checkpoint.sha256
+    assert json.loads((place.root / "out" / "metrics.json").read_text()) == model.metrics
+    report = (place.root / "out" / "report.html").read_text()
+    assert "swin_tiny" in report
+    assert Reference.parse((place.root / "out" / "model.json").read_bytes(), "model").facts["name"] == "swin"
+    assert "Environment" in report
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+    assert events.Scalars("val/mIoU")[-1].value == pytest.approx(model.metrics["mIoU"])
+    assert sorted(path.name for path in (folder / "checkpoints").glob("*.pth")) == [
+        "iter_00000003.pth",
+        "iter_00000006.pth",
+    ]
+    weights = Config.fromstring(model.config, ".py").model.decode_head.loss_decode.class_weight
+    assert len(weights) == len(CLASSES)
+    assert max(weights) < 3
+
+
+def test_a_rerun_does_no_work_but_writes_its_outputs(place: Place) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (place.root / "store").rglob("*") if path.is_file()}
+    options = ["--epochs", "2", "--batch-per-gpu", "4", "--class-weights", "inverse-frequency"]
+    assert place.train(*options, out="again") == 0
+    assert {path: path.stat().st_mtime_ns for path in (place.root / "store").rglob("*") if path.is_file()} == before
+    for name in ("model.json", "metrics.json", "report.html"):
+        assert (place.root / "again" / name).read_bytes() == (place.root / "out" / name).read_bytes()
+
+
+def test_our_checkpoint_loads_in_stock_mmseg(place: Place) -> None:
+    model, folder = place.model()
+    (place.root / "config.py").write_text(model.config)
+    stock = init_segmentor(str(place.root / "config.py"), str(folder / model.checkpoint.path), device="cpu")
+    assert list(stock.CLASSES) == CLASSES
+    ours = place.load()
+    for (name, value), other in zip(ours.state_dict().items(), stock.state_dict().values(), strict=True):
+        assert torch.equal(value, other), name
+    labels = inference_segmentor(stock, np.zeros((32, 32, 3), np.uint8))[0]
+    assert labels.shape == (32, 32)
+
+
+def test_a_stock_checkpoint_is_a_start(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    model, folder = place.model()
+    (place.root / "config.py").write_text(model.config)
+    stock = init_segmentor(str(place.root / "config.py"), str(folder / model.checkpoint.path), device="cpu")
+    path = place.root / "stock.pth"
+    save_checkpoint(stock, str(path), meta={"CLASSES": CLASSES})
+    assert place.train("--epochs", "1", "--pretrained", str(path), "--lr", "1e-9", out="continued") == 0
+    assert "weights loaded" in capsys.readouterr().err
+    continued, _ = place.model("continued")
+    assert continued.parameters["pretrained"] == str(path)
+    ours = place.load("continued")
+    for (name, value), start in zip(ours.named_parameters(), stock.parameters(), strict=True):
+        torch.testing.assert_close(value, start, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_training_on_val_leaves_it_unscored(tmp_path: Path) -> None:
+    place = Place(tmp_path, train=2, val=2, step=0)
+    assert place.train("--epochs", "1", "--train-splits", "train,val", "--batch-per-gpu", "4") == 0
+    model, _ = place.model()
+    assert model.metrics == {}
+    assert model.parameters["train_splits"] == ["train", "val"]
+    assert "trained on val" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_more_than_three_bands(tmp_path: Path) -> None:
+    place = Place(tmp_path, train=4, bands=5)
+    assert place.train("--epochs", "1", "--batch-per-gpu", "4", config="resnest_tiny") == 0
+    model, _ = place.model()
+    info = StagedDataset.open(place.dataset, tmp_path).manifest.splits["train"]
+    assert model.mean == info.band_mean
+    assert model.std == info.band_std
+    assert place.load().backbone.stem[0].in_channels == 5  # type: ignore[union-attr, index]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--gpus", "2"], "--gpus: expected 2 visible GPUs, found 0"),
+        (["--epochs", "-1"], "--epochs: expected at least 0, found -1"),
+        (["--train-splits", "train,test"], "--train-splits: expected labelled splits (train, val), found 'test'"),
+        (["--config", "swim"], "unknown config name 'swim' (did you mean swin"),
+        (["--batch-per-gpu", "99"], "expected at most 12 tiles in a batch"),
+        (["--cfg-options", "runner.type=X", "runner.max_epochs=0"], "runner: expected max_epochs or max_iters"),
+        (["--cfg-options", "optimizer_config.type=MyHook"], "optimizer_config.type: expected one of"),
+        (["--cfg-options", "lr_config.policy=nonsense"], "mmcv cannot build its hooks"),
+        (["--cfg-options", "model.decode_head.num_classes=7"], "num_classes"),
+    ],
+)
+def test_refusals_are_one_line(
+    place: Place, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.train(*options, out="refused") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("landseg train: error: ")
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "erfnet_fcn_4x4_512x1024_160k_cityscapes",
+        *(
+            pytest.param(config, marks=pytest.mark.slow)
+            for config in (
+                "fast_scnn_lr0.12_8x4_160k_cityscapes",
+                "segformer_mit-b0_512x512_160k_ade20k",
+                "bisenetv2_fcn_4x4_1024x1024_160k_cityscapes",
+                "upernet_convnext_tiny_fp16_512x512_160k_ade20k",
+                "fcn_unet_s5-d16_64x64_40k_drive",
+                "ocrnet_hr18s_512x1024_40k_cityscapes",
+                "stdc1_512x1024_80k_cityscapes",
+                "knet_s3_fcn_r50-d8_8x2_512x512_adamw_80k_ade20k",
+                "cgnet_512x1024_60k_cityscapes",
+            )
+        ),
+    ],
+)
+def test_stock_configs_train(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By name, with their own heads, optimizer, schedule and transforms; only the sizes are made small."""
+    options = ["runner.max_iters=2", "evaluation.interval=100", "data.samples_per_gpu=2"]
+    steps = [step["type"] for step in load_config(config).train_pipeline]
+    sizes = {"Resize": "img_scale", "RandomCrop": "crop_size", "Pad": "size"}
+    options += [f"data.train.pipeline.{steps.index(name)}.{key}=(64,64)" for name, key in sizes.items()]
+    small = Place(tmp_path, train=4, val=0)
+    assert small.train("--pretrained", "none", "--cfg-options", *options, config=config) == 0
+    assert re.search(r"trains on the staged dataset's 3 classes, not on \w+Dataset's \d+", capsys.readouterr().err)
+    model, folder = small.model()
+    assert model.checkpoint.size_bytes > 0
+    result = json.loads((folder / "result.json").read_text())
+    assert result["curve"]["iteration"] == [1, 2]
+
+
+def test_what_a_config_says_in_vain_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["evaluation.save_best=mIoU", "evaluation.metric=[mIoU,mDice]", "resume_from=x.pth"]
+    place = Place(tmp_path, train=4, val=0)
+    assert place.train("--epochs", "1", "--batch-per-gpu", "4", "--cfg-options", *options) == 0
+    said = capsys.readouterr().err
+    for text in ("evaluation.save_best is not used", "evaluation.metric mDice is not used", "resume_from is not used"):
+        assert text in said
+
+
+def test_checkpoints_cross_with_stock_train_segmentor(place: Place, tmp_path: Path) -> None:
+    """A checkpoint that stock training wrote, with its optimizer and scores, predicts and is gone on from here."""
+    model, _ = place.model()
+    config = parse_config(model.config, "config")
+    dataset = StagedDataset.open(place.dataset, tmp_path / "cache")
+    write_stock_dataset(dataset, tmp_path / "stock")
+    data = {
+        "type": "CustomDataset",
+        "classes": CLASSES,
+        "img_dir": str(tmp_path / "stock" / "images"),
+        "ann_dir": str(tmp_path / "stock" / "labels"),
+        "img_suffix": ".png",
+    }
+    config.merge_from_dict(
+        {
+            "data.train": data,
+            "data.val": {**data, "test_mode": True},
+            "data.samples_per_gpu": 2,
+            "data.workers_per_gpu": 0,
+            "data.train_dataloader": {"persistent_workers": False},
+            "data.val_dataloader": {"persistent_workers": False},
+            "runner": {"type": "EpochBasedRunner", "max_epochs": 1},
+            "evaluation": {"interval": 1, "metric": "mIoU", "save_best": "mIoU"},
+            "work_dir": str(tmp_path / "work"),
+            "gpu_ids": [0],
+            "device": "cpu",
+            "seed": 0,
+            "log_level": "ERROR",
+        }
+    )
+    segmentor = build_model(config, model.class_schema)
+    meta = {"mmseg_version": mmseg.__version__, "config": config.pretty_text, "CLASSES": CLASSES, "PALETTE": None}
+    train_segmentor(segmentor, [build_dataset(config.data.train)], config, validate=True, meta=meta)
+    for name in ("epoch_1.pth", next(path.name for path in (tmp_path / "work").glob("best_mIoU_*.pth"))):
+        stock = tmp_path / "work" / name
+        status = main(
+            [
+                *("export-probs", "--model", str(stock), "--dataset", place.dataset, "--splits", "val"),
+                *("--storage-uri", str(tmp_path / "store"), "--run-id", name, "--output-dir", str(tmp_path / "out")),
+            ]
+        )
+        assert status == 0
+    arguments = ["--epochs", "1", "--lr", "1e-9", "--cfg-options", f"load_from={stock}"]
+    assert place.train(*arguments, out="crossed") == 0
+    ours = place.load("crossed")
+    for (name, value), start in zip(ours.named_parameters(), segmentor.parameters(), strict=True):
+        torch.testing.assert_close(value, start, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def write_stock_dataset(dataset: StagedDataset, root: Path) -> None:
+    """Tiles and labels as files, as mmseg's CustomDataset reads them."""
+    for tile in dataset.tiles("train")[:4]:
+        mmcv.imwrite(dataset.read_image("train", tile)[:, :, ::-1], str(root / "images" / f"{tile.id}.png"))
+        mmcv.imwrite(dataset.read_label("train", tile), str(root / "labels" / f"{tile.id}.png"))

@@ -1,0 +1,201 @@
+"""What clusters do to jobs: each is one clear line, and never a hang."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_data import make_job, stage
+
+from landseg.contracts.errors import ConfigError, DataError, LandsegError
+from landseg.dataset.reader import StagedDataset
+from landseg.training import batches as loader
+from landseg.training.checkpoints import CheckpointStore, write_local
+from landseg.training.distributed import Team
+from landseg.training.job import TrainJob
+from landseg.training.trainer import train
+
+# isort: split
+from mmcv.runner import HOOKS, Hook
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return stage(tmp_path_factory.mktemp("data"))
+
+
+@HOOKS.register_module()
+class KillWorkers(Hook):  # type: ignore[misc]
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train_iter(self, runner: Any) -> None:
+        if runner.iter == self.iteration:
+            for child in multiprocessing.active_children():
+                assert child.pid is not None
+                os.kill(child.pid, signal.SIGKILL)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(dataset: str, tmp_path: Path) -> None:
+    job = make_job(tmp_path, "swin", dataset, options={"optimizer.lr": 1e30, "lr_config": None}, checkpoint_interval=1)
+    with pytest.raises(LandsegError, match=r"the loss of iteration (\d+) is not finite.*tiles: train\d\d, train\d\d"):
+        train(job, Team())
+    newest = CheckpointStore(f"{job.folder}/checkpoints", tmp_path, 2, print).newest()
+    assert newest is not None
+    assert newest["resume"]["iteration"] == newest["meta"]["iter"] >= 1
+
+
+@HOOKS.register_module()
+class BreakWeights(Hook):  # type: ignore[misc]
+    def after_train_iter(self, runner: Any) -> None:
+        if runner.iter == 2:
+            next(runner.model.parameters()).data.view(-1)[0] = float("inf")
+
+
+def test_weights_that_are_not_finite_are_not_published(dataset: str, tmp_path: Path) -> None:
+    options = {"custom_hooks": [{"type": "BreakWeights"}]}
+    with pytest.raises(LandsegError, match="the weights are not finite after iteration 3; they are not published"):
+        train(make_job(tmp_path, "swin", dataset, options=options, checkpoint_interval=1), Team())
+    newest = CheckpointStore(str(tmp_path / "run" / "checkpoints"), tmp_path, 2, print).newest()
+    assert newest is not None
+    assert newest["resume"]["iteration"] == 2
+
+
+def _job_with_killed_workers(dataset: str, folder: Path, iteration: int) -> TrainJob:
+    options = {"custom_hooks": [{"type": "KillWorkers", "iteration": iteration}]}
+    return make_job(folder, "swin", dataset, iterations=30, options=options, num_workers=2)
+
+
+@pytest.mark.parametrize("iteration", [0, 7])
+def test_killed_workers_end_training_with_a_clear_line(iteration: int, dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(LandsegError, match=r"data loading: a worker died of SIGKILL, .*memory: .*fewer --num-workers"):
+        train(_job_with_killed_workers(dataset, tmp_path, iteration), Team())
+
+
+def test_workers_killed_when_nobody_needs_them_any_more_are_not_missed(dataset: str, tmp_path: Path) -> None:
+    job = _job_with_killed_workers(dataset, tmp_path, 29)
+    train(job, Team())
+    assert (Path(job.folder) / "model.pth").exists()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_tile_is_named(num_workers: int, tmp_path: Path) -> None:
+    reference = stage(tmp_path)
+    staged = StagedDataset.open(reference, tmp_path / "cache")
+    tile = staged.tiles("train")[5]
+    with staged.shard_path("train", tile.shard).open("r+b") as shard:
+        shard.seek(tile.image[0] + 4)
+        shard.write(b"\xff" * 4)
+    job = make_job(tmp_path, "swin", reference, epochs=1, num_workers=num_workers)
+    with pytest.raises(DataError, match=r"tile train05 .*damaged"):
+        train(job, Team())
+
+
+def test_too_little_shared_memory_is_said_before_workers_die_of_it(dataset: str, tmp_path: Path) -> None:
+    options = {"data.train.pipeline": [{"type": "Normalize"}, {"type": "Pad", "size": (65536, 65536)}]}
+    job = make_job(tmp_path, "swin", dataset, options=options, num_workers=2)
+    with pytest.raises(ConfigError, match=r"/dev/shm: expected [\d.]+ MiB for batches from 2 workers.*--shm-size"):
+        train(job, Team())
+
+
+class Worker:
+    def __init__(self, exitcode: int | None) -> None:
+        self.exitcode = exitcode
+
+
+@pytest.mark.parametrize(
+    ("error", "exitcode", "expected"),
+    [
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), -signal.SIGBUS, "/dev/shm is full"),
+        (
+            RuntimeError("unable to write to file </torch_7_1_0>: No space left on device (28)"),
+            None,
+            "/dev/shm is full",
+        ),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), 1, "a worker died of an error"),
+        (RuntimeError("Pin memory thread exited unexpectedly"), -signal.SIGKILL, "a worker died of SIGKILL"),
+        (ConnectionResetError(), None, "a worker died of an error, most likely for memory: ConnectionResetError"),
+        (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nTrace"), None, "^Caught RuntimeError"),
+    ],
+)
+def test_what_torch_says_is_explained(error: Exception, exitcode: int | None, expected: str) -> None:
+    assert re.search(expected, str(loader._explained(error, [Worker(exitcode)])))
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    path.symlink_to("/dev/full")
+    with pytest.raises(LandsegError, match=r"expected room for a checkpoint, found \d+ MiB free.*larger --scratch"):
+        write_local({"state_dict": {"a": torch.zeros(1 << 20)}}, path)
+    assert not path.is_symlink()
+
+
+class Store:
+    """A checkpoint store with three checkpoints published and two kept."""
+
+    def __init__(self, root: Path) -> None:
+        self.said: list[str] = []
+        self.folder = root / "checkpoints"
+        self.store = CheckpointStore(str(self.folder), root, 2, self.said.append)
+        for iteration in (5, 10, 15):
+            self.store.publish({"iteration": iteration, "state_dict": {"a": torch.full((99,), 1.0)}}, iteration, 0)
+        self.store.flush()
+
+    def newest(self) -> int | None:
+        content = self.store.newest()
+        return None if content is None else int(content["iteration"])
+
+
+def test_old_checkpoints_are_pruned_and_the_newest_is_found(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    names = sorted(path.name for path in store.folder.iterdir())
+    assert names == [f"iter_000000{n}.{ext}" for n in (10, 15) for ext in ("json", "pth")]
+    assert store.newest() == 15
+    assert not store.said
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "document"])
+def test_a_damaged_checkpoint_is_named_and_passed_over(damage: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.folder / "iter_00000015.pth"
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "truncated":
+        path.write_bytes(content[:-100])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path.with_suffix(".json").write_text('{"kind": "landseg.che')
+    assert store.newest() == 10
+    assert len(store.said) == 1
+    assert "checkpoint passed over" in store.said[0]
+    assert "iter_00000015" in store.said[0]
+
+
+def test_an_incomplete_checkpoint_does_not_count_and_is_cleaned_away(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (store.folder / "iter_00000020.pth").write_bytes(b"half of it")
+    assert store.newest() == 15
+    store.store.publish({"iteration": 25}, 25, 1)
+    store.store.flush()
+    assert sorted(path.stem for path in store.folder.glob("*.pth")) == ["iter_00000015", "iter_00000025"]
+
+
+def test_no_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
+    assert CheckpointStore(str(tmp_path / "none"), tmp_path, 2, print).newest() is None
+
+
+def test_a_failure_in_the_background_surfaces(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = CheckpointStore(str(tmp_path / "file" / "checkpoints"), tmp_path, 2, print)
+    store.publish({}, 1, 0)
+    with pytest.raises(LandsegError):
+        store.flush()

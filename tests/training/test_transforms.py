@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landseg.contracts.errors import ConfigError, DataError
+from landseg.training import transforms
+from landseg.training.augment import PIPELINES
+
+MEAN, STD = transforms.IMAGENET_MEAN, transforms.IMAGENET_STD
+STEPS: list[dict[str, Any]] = [
+    {"type": "IndependentFlip", "prob": 0.5, "direction": "horizontal"},
+    {"type": "IndependentFlip", "prob": 0.5, "direction": "vertical"},
+    {"type": "PhotoMetricDistortion"},
+    {"type": "Normalize", "mean": MEAN, "std": STD, "to_rgb": True},
+    {"type": "Pad", "size": (48, 56), "pad_val": 0, "seg_pad_val": 255},
+]
+
+
+def _tile(height: int, width: int, bands: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, bands), np.uint8)
+    return image, rng.integers(0, 9, (height, width), np.uint8)
+
+
+def _ours(pipeline: transforms.Pipeline, image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    image, label, pending = pipeline.augment(image, label)
+    size = transforms.target_size(pipeline, None, label.shape, "a")
+    planes, target = np.empty((image.shape[2], *size), np.float32), np.empty(size, np.uint8)
+    pipeline.write(image, label, pending, planes, target)
+    return planes, target
+
+
+def _stock(steps: list[dict[str, Any]], image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """mmseg's own classes, given the BGR image that mmseg reads from an RGB file."""
+    results: dict[str, Any] = {"img": image[..., ::-1].copy(), "gt_semantic_seg": label.copy()}
+    results |= {"seg_fields": ["gt_semantic_seg"], "img_shape": image.shape, "scale_factor": 1.0}
+    for step in steps:
+        results = PIPELINES.build(dict(step))(results)
+    return results["img"].transpose(2, 0, 1), results["gt_semantic_seg"]
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 48), width=st.integers(1, 56))
+def test_equal_to_mmseg_bit_for_bit_for_the_same_draws(seed: int, height: int, width: int) -> None:
+    image, label = _tile(height, width, seed=seed)
+    pipeline = transforms.build_pipeline(STEPS, MEAN, STD)
+    np.random.seed(seed)
+    planes, target = _ours(pipeline, image, label)
+    np.random.seed(seed)
+    expected, expected_target = _stock(STEPS, image, label)
+    np.testing.assert_array_equal(planes, expected)
+    np.testing.assert_array_equal(target, expected_target)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_steps_without_a_fast_form_run_as_mmseg_has_them(seed: int) -> None:
+    steps = [
+        {"type": "Resize", "img_scale": (80, 64), "ratio_range": (0.8, 1.5)},
+        {"type": "RandomCrop", "crop_size": (32, 40), "cat_max_ratio": 0.75},
+        {"type": "RandomFlip", "prob": 0.5},
+        *STEPS[2:],
+    ]
+    image, label = _tile(60, 70)
+    np.random.seed(seed)
+    planes, target = _ours(transforms.build_pipeline(steps, MEAN, STD), image, label)
+    np.random.seed(seed)
+    expected, expected_target = _stock(steps, image, label)
+    np.testing.assert_array_equal(planes, expected)
+    np.testing.assert_array_equal(target, expected_target)
+
+
+def test_bgr_models_get_their_bands_in_reverse() -> None:
+    steps = [{"type": "Normalize", "mean": [1.0, 2.0, 3.0], "std": [1.0, 2.0, 4.0], "to_rgb": False}]
+    image, label = _tile(8, 8)
+    planes, _ = _ours(transforms.build_pipeline(steps, MEAN, STD), image, label)
+    expected, _ = _stock(steps, image, label)
+    np.testing.assert_array_equal(planes, expected)
+
+
+def test_more_bands_are_normalised_by_their_own_statistics_and_keep_their_colours() -> None:
+    image, label = _tile(16, 16, bands=5)
+    mean, std = (10.0, 20.0, 30.0, 40.0, 50.0), (2.0, 4.0, 8.0, 16.0, 32.0)
+    steps = [{"type": "PhotoMetricDistortion", "brightness_delta": 0, "contrast_range": (1, 1)}, *STEPS[3:4]]
+    planes, _ = _ours(transforms.build_pipeline(steps, mean, std), image, label)
+    expected = (image.astype(np.float32) - np.float32(mean)) / np.float32(std)
+    np.testing.assert_allclose(planes, expected.transpose(2, 0, 1), rtol=1e-6, atol=1e-6)
+
+
+def test_draws_depend_on_seed_epoch_and_index_only() -> None:
+    def draw(seed: int, epoch: int, index: int) -> float:
+        with transforms.seeded(seed, epoch, index):
+            return float(np.random.rand())
+
+    np.random.seed(3)
+    before = draw(0, 1, 2)
+    np.random.rand(100)
+    assert draw(0, 1, 2) == before
+    assert len({before, draw(1, 1, 2), draw(0, 2, 2), draw(0, 1, 3), draw(0, 2, 1)}) == 5
+
+
+def test_seeding_leaves_the_generator_as_it_was() -> None:
+    np.random.seed(7)
+    expected = np.random.rand(3)
+    np.random.seed(7)
+    np.random.rand(1)
+    with transforms.seeded(0, 0, 0):
+        np.random.rand(50)
+    assert np.random.rand(2).tolist() == expected[1:].tolist()
+
+
+def test_a_tile_larger_than_the_crop_is_refused_by_name() -> None:
+    pipeline = transforms.build_pipeline(STEPS, MEAN, STD)
+    with pytest.raises(DataError, match=r"tile big: expected at most 48x56 px.*found 49x56.*smaller tiles"):
+        transforms.target_size(pipeline, None, (49, 56), "big")
+
+
+def test_unpadded_tiles_of_one_batch_must_agree() -> None:
+    pipeline = transforms.build_pipeline(STEPS[:4], MEAN, STD)
+    assert transforms.target_size(pipeline, None, (8, 8), "a") == (8, 8)
+    assert transforms.target_size(pipeline, (8, 8), (8, 8), "b") == (8, 8)
+    with pytest.raises(DataError, match="tile b"):
+        transforms.target_size(pipeline, (8, 8), (4, 8), "b")
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([STEPS[3], {"type": "RandomCrop", "crop_size": (8, 8)}], "expected one Normalize, behind every step"),
+        (STEPS[:3], "expected one Normalize"),
+        ([{"type": "RandomFlip", "prob": 0.5}, {"type": "RandomFlip", "prob": 0.5}, STEPS[3]], "IndependentFlip"),
+        ([{"type": "NoSuchStep"}, STEPS[3]], "NoSuchStep.*cannot be built"),
+        ([STEPS[3], {"type": "Pad", "size_divisor": 32}], "expected Pad"),
+        ([{"type": "RandomFlip"}, STEPS[3]], "expected RandomFlip"),
+    ],
+)
+def test_pipelines_that_cannot_be_followed_are_refused(steps: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        transforms.build_pipeline(steps, MEAN, STD)
