@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from s3_endpoint import S3
 from benchmarks.netproxy import FaultProxy, Faults, spawned
 from landseg import storage
 from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError, StorageError
-from landseg.storage import s3_client
+from landseg.raw.processes import Workers
+from landseg.storage import retry, s3_requests
+from landseg.storage.connection import connection
 from landseg.storage.retry import FIRST_CONTACT_S
 
 
@@ -37,7 +40,12 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def uploads_left(s3: S3) -> int:
     bucket = s3.uri.split("/")[2]
-    return len(s3_client.ask(s3.uri, "list_multipart_uploads", Bucket=bucket).get("Uploads", []))
+    return len(s3_requests.ask(s3.uri, "list_multipart_uploads", Bucket=bucket).get("Uploads", []))
+
+
+def get_file(folder: Path, contents: dict[str, bytes], uri: str) -> str:
+    storage.get_file(uri, folder / uri[-3:], sha256=hashlib.sha256(contents[uri]).hexdigest())
+    return uri
 
 
 BAD = Faults(error_rate=0.05, reset_rate=0.05, truncate_rate=0.02, flip_rate=0.05, upload_flip_rate=0.05)
@@ -59,14 +67,11 @@ def test_the_proxy_in_its_own_process_adds_latency_and_ends(s3: S3, monkeypatch:
 def test_everything_arrives_over_a_bad_network(s3: S3, proxy: FaultProxy, tmp_path: Path, big: Path, seed: int) -> None:
     proxy.faults, proxy.seed = BAD, seed
     contents = {f"{s3.uri}/small/{n:03}": random.Random(n).randbytes(1 + n * 50) for n in range(150)}
-    assert storage.put_many(contents.items()) == 150
+    storage.put_many(contents.items())
     storage.put_file(f"{s3.uri}/big", big)
     assert sorted(contents) == [info.uri for info in storage.list_objects(f"{s3.uri}/small")]
-    storage.get_many(
-        (uri, tmp_path / uri[-3:], hashlib.sha256(content).hexdigest()) for uri, content in contents.items()
-    )
-    for uri, content in contents.items():
-        assert (tmp_path / uri[-3:]).read_bytes() == content
+    for uri in storage.parallel(partial(get_file, tmp_path, contents), contents):
+        assert (tmp_path / uri[-3:]).read_bytes() == contents[uri]
     # No checksum is known here; the ETag finds flipped bits.
     assert dict(storage.parallel(lambda uri: (uri, storage.get_bytes(uri)), contents)) == contents
     for info in storage.parallel(storage.stat, contents):
@@ -130,7 +135,7 @@ def outage_in_mid_work(s3: S3, proxy: FaultProxy, seconds: float, tmp_path: Path
     timer.start()
     start = time.monotonic()
     contents = [(f"{s3.uri}/{n:03}", str(n).encode() * 100) for n in range(200)]
-    assert storage.put_many(contents, workers=4) == len(contents)
+    storage.put_many(contents, workers=4)
     storage.put_file(f"{s3.uri}/big", big)
     storage.get_file(f"{s3.uri}/big", tmp_path / "big", sha256=storage.file_sha256(big))
     assert time.monotonic() - start > seconds
@@ -151,11 +156,27 @@ def test_an_outage_of_thirty_seconds_is_waited_out(
 
 
 @pytest.mark.slow
-def test_a_worker_process_that_starts_in_an_outage_waits_it_out(s3: S3, proxy: FaultProxy, big: Path) -> None:
+def test_a_worker_process_that_starts_in_an_outage_waits_it_out(s3: S3, proxy: FaultProxy) -> None:
     storage.put_bytes(f"{s3.uri}/first", b"contact")
-    proxy.outage(FIRST_CONTACT_S + 3)
-    subprocess.run([sys.executable, "-c", UPLOAD, f"{s3.uri}/big", str(big)], check=True)
-    assert storage.stat(f"{s3.uri}/big") is not None
+    with Workers(2) as workers:
+        proxy.outage(FIRST_CONTACT_S + 3)
+        assert list(workers.map(storage.get_bytes, [f"{s3.uri}/first"] * 2)) == [b"contact"] * 2
+
+
+def test_an_endpoint_that_never_answered_is_given_up_on_soon_unless_answers_are_expected(
+    s3: S3, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "FIRST_CONTACT_S", 0.0)
+    proxy.down = True
+    storage.expect_answers(False)
+    assert not storage.endpoint_has_answered()
+    with pytest.raises(StorageError, match="gave up after 1 attempts"):
+        storage.get_bytes(f"{s3.uri}/x")
+    storage.expect_answers(True)
+    assert storage.endpoint_has_answered()
+    proxy.outage(0.3)
+    with pytest.raises(ObjectNotFoundError):
+        storage.get_bytes(f"{s3.uri}/x")
 
 
 def test_an_outage_without_end_ends_with_one_line(
@@ -202,7 +223,7 @@ def test_an_upload_that_fails_for_good_is_aborted(s3: S3, proxy: FaultProxy, big
         if len(parts) == 3:
             raise StopError
 
-    events = s3_client.connect(s3.uri).meta.events
+    events = connection().client(s3.uri).meta.events
     events.register("provide-client-params.s3.UploadPart", stop_at_the_third_part)
     with pytest.raises(StopError):
         storage.put_file(f"{s3.uri}/big", big)

@@ -21,7 +21,7 @@ from landseg import storage
 from landseg.cli import main as cli
 from landseg.contracts.dataset import DatasetManifest
 from landseg.stages.verify import blobs
-from landseg.storage import s3_client
+from landseg.storage import s3_requests
 
 MANY_PX, SIDE_PX = 64, 500
 PART_BYTES = 16 << 20
@@ -155,4 +155,4 @@ def test_killed_at_any_request(s3: S3, proxy: FaultProxy, tmp_path: Path, kills:
 def uploads_left(s3: S3) -> int:
     time.sleep(0.05)
     bucket = s3.uri.split("/")[2]
-    return len(s3_client.ask(s3.uri, "list_multipart_uploads", Bucket=bucket).get("Uploads", []))
+    return len(s3_requests.ask(s3.uri, "list_multipart_uploads", Bucket=bucket).get("Uploads", []))

@@ -99,7 +99,7 @@ def test_a_retry_budget_that_is_no_number(s3: S3, monkeypatch: pytest.MonkeyPatc
 def test_threads_and_a_changed_environment_get_the_right_connection(
     s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert storage.put_many((f"{s3.uri}/{n}", b"x") for n in range(50)) == 50
+    storage.put_many((f"{s3.uri}/{n}", b"x") for n in range(50))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StorageError, match="access denied"):
         storage.get_bytes(f"{s3.uri}/1")

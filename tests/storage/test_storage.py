@@ -143,14 +143,16 @@ def test_many_objects(root: str, tmp_path: Path) -> None:
             made.append(number)
             yield storage.join(root, f"{number:03}"), str(number).encode()
 
-    seen: list[str] = []
-    assert storage.put_many(objects(), done=seen.append) == 40
-    assert sorted(seen) == [storage.join(root, f"{number:03}") for number in range(40)]
-    (tmp_path / "more").write_bytes(b"new")
-    again: list[tuple[str, bytes | Path]] = [*objects(), (storage.join(root, "more"), tmp_path / "more")]
-    assert storage.put_many(again, if_absent=True) == 1
-    storage.get_many((uri, tmp_path / "out" / uri[-3:], None) for uri in seen)
-    assert sorted((tmp_path / "out").iterdir())[7].read_bytes() == b"7"
+        yield storage.join(root, "file"), tmp_path / "file"
+
+    (tmp_path / "file").write_bytes(b"from a file")
+    storage.put_many(objects())
+    uris = [storage.join(root, f"{number:03}") for number in made]
+    assert [info.uri for info in storage.list_objects(root)] == [*uris, storage.join(root, "file")]
+    assert dict(storage.parallel(lambda uri: (uri, storage.get_bytes(uri)), uris)) == {
+        uri: str(number).encode() for number, uri in enumerate(uris)
+    }
+    assert storage.get_bytes(storage.join(root, "file")) == b"from a file"
 
 
 def test_content_addressed_objects_are_written_once_unless_the_size_is_wrong(root: str) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Self, TypeVar
 
+from landseg import storage
 from landseg.contracts.errors import LandsegError
 
 T = TypeVar("T")
@@ -58,7 +59,10 @@ class Workers:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(["landseg.raw.checks"])
             self._pool = ProcessPoolExecutor(
-                self.num_workers, mp_context=context, initializer=_begin, initargs=(dict(os.environ),)
+                self.num_workers,
+                mp_context=context,
+                initializer=_begin,
+                initargs=(dict(os.environ), storage.endpoint_has_answered()),
             )
         pending: deque[Future[R]] = deque()
         try:
@@ -77,9 +81,10 @@ class Workers:
                 future.cancel()
 
 
-def _begin(environment: dict[str, str]) -> None:
+def _begin(environment: dict[str, str], storage_answered: bool) -> None:
     """Take over the environment, leave Ctrl-C to the parent, and end when the parent is gone, however that ended."""
     os.environ.update(environment)  # the fork server has that of its own start
+    storage.expect_answers(storage_answered)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

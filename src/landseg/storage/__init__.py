@@ -1,25 +1,32 @@
 """Object storage: verified, atomic reads and writes by URI.
 
-A URI is `s3://bucket/key` or a local path; no other scheme. Credentials, endpoint and region come from the environment,
-as boto3 reads them: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT_URL`, `AWS_REGION`. They are not
-parameters because parameters end up in compiled YAML, cache keys and logs.
+A URI is `s3://bucket/key` or a local path; there is no other scheme. Credentials, endpoint and region come from the
+environment, as boto3 reads them: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT_URL`, `AWS_REGION`. They
+are not parameters because parameters end up in compiled YAML, cache keys and logs.
 
-Every write is atomic: a reader sees the whole object or none. Every read whose checksum is known is checked; bytes that
-were damaged on their way are fetched again. Requests that fail are repeated (:mod:`landseg.storage.retry`).
+Every write is atomic: a reader sees the whole object or none. Every read whose checksum is known is checked, and bytes
+that were damaged in transit are fetched again. Failed requests are repeated (:mod:`landseg.storage.retry`).
+
+Other rooms import these names and :mod:`landseg.storage.records`, nothing else.
 """
 
-from __future__ import annotations
-
-import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Generic, Protocol, TypeVar, cast
-
-from landseg.contracts.documents import Document, Reference, parse_json, sha256_hex
-from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError
-from landseg.storage import local
-from landseg.storage.objects import ObjectInfo
+from landseg.storage.connection import endpoint_has_answered, expect_answers
+from landseg.storage.documents import Loaded, read_document, write_document
+from landseg.storage.object_info import ObjectInfo
+from landseg.storage.objects import (
+    check,
+    clean_abandoned,
+    delete,
+    file_sha256,
+    get_bytes,
+    get_file,
+    list_objects,
+    put_bytes,
+    put_file,
+    put_if_absent,
+    put_many,
+    stat,
+)
 from landseg.storage.parallel import parallel
 from landseg.storage.uris import is_s3, join, parent
 
@@ -29,10 +36,11 @@ __all__ = [
     "check",
     "clean_abandoned",
     "delete",
+    "endpoint_has_answered",
+    "expect_answers",
     "file_sha256",
     "get_bytes",
     "get_file",
-    "get_many",
     "is_s3",
     "join",
     "list_objects",
@@ -46,267 +54,3 @@ __all__ = [
     "stat",
     "write_document",
 ]
-
-D = TypeVar("D", bound=Document)
-T = TypeVar("T")
-
-_FETCHES = 10
-_DAY_S = 86_400.0
-
-
-@dataclass(frozen=True)
-class Loaded(Generic[D]):
-    """A manifest together with where it was read and the checksum of its bytes."""
-
-    uri: str
-    sha256: str
-    document: D
-
-
-class _Store(Protocol):
-    """What a kind of storage can do; :mod:`landseg.storage.local` and :mod:`landseg.storage.s3` are the two."""
-
-    def put_bytes(self, uri: str, data: bytes) -> None: ...
-    def put_file(self, uri: str, source: Path) -> None: ...
-    def get_bytes(self, uri: str, byte_range: tuple[int, int] | None, *, confirm: bool) -> tuple[bytes, bool]: ...
-    def get_file(self, uri: str, target: Path, *, confirm: bool) -> bool: ...
-    def checksum(self, uri: str) -> tuple[int, str]: ...
-    def stat(self, uri: str) -> ObjectInfo | None: ...
-    def list_objects(self, uri: str) -> list[ObjectInfo]: ...
-    def delete(self, uri: str) -> None: ...
-    def clean_abandoned(self, uri: str, older_than_s: float) -> int: ...
-
-
-def _store(uri: str) -> _Store:
-    if not is_s3(uri):
-        return cast(_Store, local)
-    from landseg.storage import s3  # boto3 takes a third of a second to import: not for local paths and --help
-
-    return cast(_Store, s3)
-
-
-def put_bytes(uri: str, data: bytes) -> None:
-    """Write an object atomically."""
-    _store(uri).put_bytes(uri, data)
-
-
-def put_file(uri: str, source: Path) -> None:
-    """Write an object atomically from a local file of any size."""
-    with local.errors(str(source)):
-        _store(uri).put_file(uri, source)
-
-
-def put_if_absent(uri: str, content: bytes | Path) -> bool:
-    """Write an object whose name follows from its content (its checksum), unless it is there already.
-
-    An object of another size under that name is a damaged one and is replaced.
-
-    Returns:
-        Whether it was written.
-    """
-    present = stat(uri)
-    with local.errors(str(content)):
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
-    if present is not None and present.size_bytes == size:
-        return False
-    _put(uri, content)
-    return True
-
-
-def _put(uri: str, content: bytes | Path) -> None:
-    if isinstance(content, bytes):
-        put_bytes(uri, content)
-    else:
-        put_file(uri, content)
-
-
-def put_many(
-    objects: Iterable[tuple[str, bytes | Path]],
-    *,
-    workers: int = 8,
-    if_absent: bool = False,
-    done: Callable[[str], None] = lambda uri: None,
-) -> int:
-    """Write many objects in parallel.
-
-    Args:
-        objects: (uri, bytes or local file); taken as workers come free, so a generator may make them on the way.
-        workers: objects under way at once.
-        if_absent: leave out those that exist (:func:`put_if_absent`).
-        done: called in the calling thread with each URI that is in place.
-
-    Returns:
-        How many were written.
-    """
-
-    def put(item: tuple[str, bytes | Path]) -> tuple[str, bool]:
-        if if_absent:
-            return item[0], put_if_absent(*item)
-        _put(*item)
-        return item[0], True
-
-    written = 0
-    for uri, new in parallel(put, objects, workers=workers):
-        written += new
-        done(uri)
-    return written
-
-
-def get_bytes(uri: str, *, byte_range: tuple[int, int] | None = None, sha256: str | None = None) -> bytes:
-    """Read an object, or `byte_range` = (offset, length) of it, and check it.
-
-    Where no checksum is known, storage's own one must agree; where that says nothing (a range, an encrypted object),
-    the bytes are read until two reads agree.
-
-    Raises:
-        ObjectNotFoundError: there is none.
-        DamagedObjectError: the bytes are not those that were written, or end before the range does.
-        StorageError: out of reach or refused.
-    """
-    store = _store(uri)
-    if byte_range is not None and byte_range[1] == 0:
-        return b""
-
-    def fetch() -> tuple[bytes, bool, str]:
-        data, confirmed = store.get_bytes(uri, byte_range, confirm=sha256 is None)
-        if byte_range is not None and len(data) != byte_range[1]:
-            raise DamagedObjectError(
-                uri, f"expected {byte_range[1]} bytes at offset {byte_range[0]}, found {len(data)}"
-            )
-        return data, confirmed, "" if confirmed else sha256_hex(data)
-
-    return _intact(uri, sha256, fetch)
-
-
-def get_file(uri: str, target: Path, *, sha256: str | None = None) -> None:
-    """Copy an object of any size to a local file, atomically, and check it.
-
-    Where no checksum is known, storage's own one must agree; where that says nothing (encrypted objects), the object is
-    read until two copies agree.
-    """
-    store = _store(uri)
-    with local.errors(str(target)), local.atomic(target) as partial:
-
-        def fetch() -> tuple[None, bool, str]:
-            confirmed = store.get_file(uri, partial, confirm=sha256 is None)
-            return None, confirmed, "" if confirmed else file_sha256(partial)
-
-        _intact(uri, sha256, fetch)
-
-
-def get_many(
-    objects: Iterable[tuple[str, Path, str | None]],
-    *,
-    workers: int = 8,
-    done: Callable[[str], None] = lambda uri: None,
-) -> None:
-    """Copy many objects to local files in parallel.
-
-    Args:
-        objects: (uri, local file, sha256 or None).
-        workers: objects under way at once.
-        done: called in the calling thread with each URI that has arrived.
-    """
-
-    def get(item: tuple[str, Path, str | None]) -> str:
-        uri, target, sha256 = item
-        get_file(uri, target, sha256=sha256)
-        return uri
-
-    for uri in parallel(get, objects, workers=workers):
-        done(uri)
-
-
-def check(uri: str, *, size_bytes: int, sha256: str) -> None:
-    """Read an object and compare it with what is known of it; nothing is kept.
-
-    Raises:
-        ObjectNotFoundError: there is none.
-        DamagedObjectError: it has another size or other bytes.
-        StorageError: out of reach or refused.
-    """
-    store = _store(uri)
-    present = store.stat(uri)
-    if present is None:
-        raise ObjectNotFoundError(uri, "no such object")
-    if present.size_bytes != size_bytes:
-        raise DamagedObjectError(uri, f"expected {size_bytes} bytes, found {present.size_bytes}")
-    _intact(uri, sha256, lambda: (None, False, store.checksum(uri)[1]))
-
-
-def _intact(uri: str, expected: str | None, fetch: Callable[[], tuple[T, bool, str]]) -> T:
-    """Fetch until the bytes are right.
-
-    Bits do not flip twice in the same way. So where a checksum is known, the same wrong bytes twice are the object's
-    own: it is damaged at rest. Where none is known, the same bytes twice are right.
-
-    Args:
-        uri: the object.
-        expected: its SHA-256, where that is known.
-        fetch: returns a result, whether storage confirms the bytes, and where it does not, their SHA-256.
-    """
-    seen: set[str] = set()
-    while True:
-        result, confirmed, found = fetch()
-        if confirmed or found == expected or (expected is None and found in seen):
-            return result
-        if expected is None and len(seen) == _FETCHES:
-            raise DamagedObjectError(uri, "other bytes came each time it was read", "check the network")
-        if found in seen or len(seen) == _FETCHES:
-            raise DamagedObjectError(
-                uri, f"expected bytes with sha256 {expected}, found {found}", "the object is damaged"
-            )
-        seen.add(found)
-
-
-def stat(uri: str) -> ObjectInfo | None:
-    """Size of an object, or None where there is none."""
-    return _store(uri).stat(uri)
-
-
-def list_objects(uri: str) -> list[ObjectInfo]:
-    """All objects below a folder, sorted by URI."""
-    return sorted(_store(uri).list_objects(uri), key=lambda info: info.uri)
-
-
-def delete(uri: str) -> None:
-    """Remove an object; nothing happens where there is none."""
-    _store(uri).delete(uri)
-
-
-def clean_abandoned(uri: str, *, older_than_s: float = _DAY_S) -> int:
-    """Remove what killed writers left unfinished below a folder: multipart uploads, temporary files.
-
-    Returns:
-        How many were removed.
-    """
-    return _store(uri).clean_abandoned(uri, older_than_s)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a local file, read in blocks."""
-    with path.open("rb") as reader:
-        return hashlib.file_digest(reader, "sha256").hexdigest()
-
-
-def read_document(kind: type[D], ref: str) -> Loaded[D]:
-    """Read a manifest by its URI, by local path, or through the reference file that KFP carries.
-
-    Raises:
-        ContractError: another kind of document, or a version that is not known.
-        StorageError: it cannot be read, or is not the one that the reference names.
-    """
-    data = get_bytes(ref)
-    obj = parse_json(data, ref)
-    if isinstance(obj, dict) and obj.get("kind") == Reference.model_fields["kind"].default:
-        reference = Reference.parse(data, ref)
-        data = get_bytes(reference.uri, sha256=reference.sha256)
-        ref = reference.uri
-    return Loaded(ref, sha256_hex(data), kind.parse(data, ref))
-
-
-def write_document(uri: str, document: D) -> Loaded[D]:
-    """Write a manifest: the last write of a stage, whose presence means done."""
-    data = document.to_bytes()
-    put_bytes(uri, data)
-    return Loaded(uri, sha256_hex(data), document)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from landseg.contracts.errors import ObjectNotFoundError, StorageError
-from landseg.storage.objects import ObjectInfo
+from landseg.storage.object_info import ObjectInfo
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")
 

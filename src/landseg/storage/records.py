@@ -10,9 +10,9 @@ import json
 import logging
 from typing import TypeVar
 
-from landseg import storage
 from landseg.contracts.documents import Model, digest, parse_json, validate
 from landseg.contracts.errors import ContractError, ObjectNotFoundError
+from landseg.storage.objects import get_bytes, put_bytes
 
 M = TypeVar("M", bound=Model)
 
@@ -23,7 +23,7 @@ def write_record(uri: str, content: Model) -> None:
     """Write a record."""
     values = content.model_dump(mode="json")
     record = {"sha256": digest(values), "content": values}
-    storage.put_bytes(uri, json.dumps(record, separators=(",", ":"), allow_nan=False).encode())
+    put_bytes(uri, json.dumps(record, separators=(",", ":"), allow_nan=False).encode())
 
 
 def read_record(kind: type[M], uri: str) -> M | None:
@@ -33,7 +33,7 @@ def read_record(kind: type[M], uri: str) -> M | None:
         ContractError: it is whole, and not of this kind.
     """
     try:
-        found = parse_json(storage.get_bytes(uri), uri)
+        found = parse_json(get_bytes(uri), uri)
     except ObjectNotFoundError:
         return None
     except ContractError:

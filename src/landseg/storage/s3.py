@@ -10,24 +10,21 @@ import contextlib
 import datetime
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from landseg.contracts.errors import ObjectNotFoundError, StorageError
-from landseg.storage.objects import ObjectInfo
+from landseg.storage.connection import UPLOAD_THREADS, connection
+from landseg.storage.object_info import ObjectInfo
 from landseg.storage.parallel import parallel
 from landseg.storage.retry import TransientError
-from landseg.storage.s3_client import ask, code, connect, request
+from landseg.storage.s3_requests import ask, code, request
 from landseg.storage.uris import split
 
 _PART = 16 << 20
 _MAX_PARTS = 10_000
-_PART_WORKERS = 4
 _UPLOAD_STARTS = 10
-_buffers: deque[bytearray] = deque(maxlen=_PART_WORKERS)
-"""Of parts that have been sent, used in turn: new memory for each costs time, and leaves holes that add up."""
 _USUAL_PARTS_MIB = (5, 8, 10, 15, 16, 20, 32, 50, 64, 100, 128, 256, 512)
 
 
@@ -70,12 +67,13 @@ def put_file(uri: str, source: Path) -> None:
 
 def _put_parts(uri: str, source: Path, size: int) -> None:
     where = _where(uri)
+    buffers = connection().upload_buffers
     part_bytes = max(_PART, -(-size // _MAX_PARTS))
     upload = {**where, "UploadId": request(uri, lambda client: client.create_multipart_upload(**where)["UploadId"])}
 
     def put_part(number: int) -> dict[str, Any]:
         try:
-            data = _buffers.popleft() if part_bytes == _PART else bytearray(part_bytes)
+            data = buffers.popleft() if part_bytes == _PART else bytearray(part_bytes)
         except IndexError:
             data = bytearray(part_bytes)
         with source.open("rb") as reader:
@@ -87,16 +85,16 @@ def _put_parts(uri: str, source: Path, size: int) -> None:
         part = {**upload, "PartNumber": number, "Body": data, "ContentMD5": _md5(data)}
         etag = request(uri, lambda client: client.upload_part(**part)["ETag"])
         if len(data) == _PART:
-            _buffers.append(data)
+            buffers.append(data)
         return {"PartNumber": number, "ETag": etag}
 
     try:
         numbers = range(1, -(-size // part_bytes) + 1)
-        parts = sorted(parallel(put_part, numbers, workers=_PART_WORKERS), key=lambda part: int(part["PartNumber"]))
+        parts = sorted(parallel(put_part, numbers, workers=UPLOAD_THREADS), key=lambda part: int(part["PartNumber"]))
         ask(uri, "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
     except BaseException:
         with contextlib.suppress(Exception):  # one try: the error at hand matters more
-            connect(uri).abort_multipart_upload(**upload)
+            connection().client(uri).abort_multipart_upload(**upload)
         raise
 
 
@@ -139,7 +137,7 @@ def get_file(uri: str, target: Path, *, confirm: bool) -> bool:
 
         size, etag = _get_part(uri, 0, None, write)
         for _ in parallel(
-            lambda offset: _get_part(uri, offset, etag, write), range(_PART, size, _PART), workers=_PART_WORKERS
+            lambda offset: _get_part(uri, offset, etag, write), range(_PART, size, _PART), workers=UPLOAD_THREADS
         ):
             pass
     return confirm and (size == 0 or etag_confirms(etag.strip('"'), target))

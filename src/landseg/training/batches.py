@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from landseg import storage
 from landseg.contracts.dataset import Split, Tile
 from landseg.contracts.errors import ConfigError, LandsegError
 from landseg.dataset.reader import StagedDataset
@@ -208,7 +210,8 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(storage_answered: bool, worker: int) -> None:
+    storage.expect_answers(storage_answered)
     cv2.setNumThreads(0)  # one core per worker
     # Both may be sent to the whole process group. The training process decides when to stop; workers end with it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -235,7 +238,7 @@ def training_batches(
         batch_sampler=_Slice(schedule, start, stop),  # type: ignore[arg-type]
         collate_fn=_as_is,
         num_workers=num_workers,
-        worker_init_fn=_start_worker,
+        worker_init_fn=partial(_start_worker, storage.endpoint_has_answered()),
         prefetch_factor=_PREFETCH if num_workers else None,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # leaves the model's random numbers alone

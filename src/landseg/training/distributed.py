@@ -19,6 +19,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from landseg import storage
 from landseg.cli import console
 from landseg.contracts.errors import ConfigError, LandsegError
 
@@ -125,7 +126,7 @@ def run_processes(function: Callable[[J, Team], None], job: J, processes: int, o
         if name.startswith(("torch.distributed", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is raised below, once
     try:
-        elastic_launch(config, _process)(function, job, on_gpu, failures)
+        elastic_launch(config, _process)(function, job, on_gpu, failures, storage.endpoint_has_answered())
     except ChildFailedError as err:
         _raise_first(failures)
         if any(failure.exitcode == TERMINATED_STATUS for failure in err.failures.values()):
@@ -136,8 +137,9 @@ def run_processes(function: Callable[[J, Team], None], job: J, processes: int, o
         raise SystemExit(128 + err.sigval) from err
 
 
-def _process(function: Callable[[J, Team], None], job: J, on_gpu: bool, failures: Path) -> None:
+def _process(function: Callable[[J, Team], None], job: J, on_gpu: bool, failures: Path, storage_answered: bool) -> None:
     console.begin()
+    storage.expect_answers(storage_answered)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = _device(on_gpu, int(os.environ["LOCAL_RANK"]))
     try:

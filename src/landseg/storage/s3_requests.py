@@ -1,39 +1,25 @@
-"""The connection to an S3-compatible endpoint: one retry policy for every request, one clear line for every failure.
+"""Requests to an S3-compatible endpoint: one retry policy for all of them, one clear line for every failure.
 
-boto3 signs and parses; its own retries are switched off, because they neither cover a body that breaks off nor know an
+boto3 signs and parses; its own retries are switched off, because they neither cover a body that breaks off nor tell an
 outage from a wrong address (see :mod:`landseg.storage.retry`).
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import boto3
 import botocore.exceptions as boto_errors
 import urllib3
-from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
 from landseg.contracts.errors import ObjectNotFoundError, StorageError
+from landseg.storage.connection import connection
 from landseg.storage.retry import TransientError, retrying
 
 R = TypeVar("R")
 
-_ENVIRONMENT = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_PROFILE",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "LANDSEG_S3_ADDRESSING",
-)
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 # Answered with 4xx, yet another attempt may do better: bytes that were damaged or cut off on their way up, throttling.
 _TRANSIENT_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown", "Throttling", "OperationAborted"}
@@ -55,50 +41,6 @@ logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # answers that 
 _CREDENTIALS_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
-_clients: dict[tuple[object, ...], Any] = {}
-_connecting = threading.Lock()
-# The endpoint that has answered, kept in the environment: worker processes, however they are started, know it too.
-_REACHED = "LANDSEG_S3_REACHED"
-
-
-def _new_client() -> Any:
-    config = Config(
-        retries={"total_max_attempts": 1},
-        connect_timeout=5,
-        read_timeout=60,
-        max_pool_connections=64,
-        tcp_keepalive=True,
-        # Endpoints older than 2025 refuse the CRC trailers that boto3 adds by default; Content-MD5 all of them check.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"addressing_style": os.environ.get("LANDSEG_S3_ADDRESSING", "path")},
-    )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    client = boto3.session.Session().client("s3", config=config, region_name=region)
-    client.meta.events.register("before-parse.s3", _refuse_half_a_head)
-    return client
-
-
-def _refuse_half_a_head(operation_model: Any, response_dict: dict[str, Any], **_rest: object) -> None:
-    """Refuse an answer that was cut off inside its head: http.client takes it for a whole one with an empty body."""
-    names = {name.lower() for name in response_dict["headers"]}
-    framed = names & {"content-length", "transfer-encoding", "connection"}
-    if not framed and operation_model.http["method"] != "HEAD" and response_dict["status_code"] not in {204, 304}:
-        raise ConnectionError("the answer was cut off")
-
-
-def connect(uri: str) -> Any:
-    """The client for the environment as it is now, and for this process: a fork must not share sockets."""
-    key = (os.getpid(), *(os.environ.get(name) for name in _ENVIRONMENT))
-    if found := _clients.get(key):
-        return found
-    try:
-        with _connecting:  # a client takes a third of a second to make: one thread makes it, the others wait
-            return _clients.get(key) or _clients.setdefault(key, _new_client())
-    except (ValueError, boto_errors.BotoCoreError) as err:
-        raise StorageError(uri, f"cannot set up object storage: {err}", "check the AWS_* environment") from err
-
-
 def ask(uri: str, operation: str, **arguments: Any) -> dict[str, Any]:
     """One request whose answer is all in its headers and its XML, e.g. `ask(uri, "list_objects_v2", Bucket="b")`."""
     answer: dict[str, Any] = request(uri, lambda client: getattr(client, operation)(**arguments))
@@ -113,14 +55,15 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
         call: makes the request with the client it is given and reads all it needs of the answer, so that a body that
             breaks off or a header that is missing (KeyError) is a failure of the request.
     """
-    client = connect(uri)
+    endpoint = connection()
+    client = endpoint.client(uri)
     address = str(client.meta.endpoint_url).rpartition("@")[2]  # without a password
 
     def attempt() -> R:
         try:
             result = call(client)
         except boto_errors.ClientError as err:
-            os.environ[_REACHED] = address
+            endpoint.reached = True
             raise _refused(uri, err) from err
         except _CREDENTIAL_ERRORS as err:
             raise StorageError(uri, f"no credentials for object storage: {err}", _CREDENTIALS_HINT) from err
@@ -131,11 +74,10 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
             raise TransientError(StorageError(uri, f"object storage left {err} out of its answer")) from err
         except boto_errors.BotoCoreError as err:
             raise StorageError(uri, f"object storage cannot be used: {err}") from err
-        if os.environ.get(_REACHED) != address:
-            os.environ[_REACHED] = address
+        endpoint.reached = True
         return result
 
-    return retrying(attempt, lambda: os.environ.get(_REACHED) == address)
+    return retrying(attempt, lambda: endpoint.reached)
 
 
 def _refused(uri: str, err: boto_errors.ClientError) -> Exception:

@@ -1,0 +1,124 @@
+"""The connection to an S3-compatible endpoint: boto3's client, and what has been learnt about the endpoint.
+
+boto3 takes a third of a second to import, so it is imported with the first client: local paths do without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections import deque
+from typing import Any
+
+from landseg.contracts.errors import StorageError
+
+UPLOAD_THREADS = 4
+_ENVIRONMENT = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "LANDSEG_S3_ADDRESSING",
+)
+
+
+class Connection:
+    """One process's connection to the endpoint and with the credentials of one environment.
+
+    Attributes:
+        reached: whether the endpoint has ever answered; decides how long a failing request is repeated.
+        upload_buffers: memory of parts that have been sent, to be used again: allocating it anew for each part costs
+            time, and leaves holes that add up.
+    """
+
+    def __init__(self) -> None:
+        self.reached = False
+        self.upload_buffers: deque[bytearray] = deque(maxlen=UPLOAD_THREADS)
+        self._client: Any = None
+        self._making = threading.Lock()
+
+    def client(self, uri: str) -> Any:
+        """boto3's S3 client, made on first use.
+
+        Args:
+            uri: what it is needed for, for the error line.
+
+        Raises:
+            StorageError: the environment does not describe an endpoint.
+        """
+        if self._client is None:
+            import botocore.exceptions
+
+            try:
+                with self._making:  # a client takes a third of a second to make: one thread makes it, the others wait
+                    self._client = self._client or _new_client()
+            except (ValueError, botocore.exceptions.BotoCoreError) as err:
+                problem = f"cannot set up object storage: {err}"
+                raise StorageError(uri, problem, "check the AWS_* environment") from err
+        return self._client
+
+
+def connection() -> Connection:
+    """The connection of this process with the environment as it is now.
+
+    Looking one up neither connects nor changes anything. A forked process gets one of its own, because processes must
+    not share sockets, and so does a changed environment.
+    """
+    return _connection(os.getpid(), tuple(os.environ.get(name) for name in _ENVIRONMENT))
+
+
+@functools.cache
+def _connection(process: int, environment: tuple[str | None, ...]) -> Connection:
+    return Connection()
+
+
+def endpoint_has_answered() -> bool:
+    """Whether the endpoint has answered this process: what to tell the processes it starts (:func:`expect_answers`)."""
+    return connection().reached
+
+
+def expect_answers(answered: bool) -> None:
+    """Tell a process that has just begun what the one that started it knows of the endpoint.
+
+    An endpoint that never answered is soon given up on, one that has is waited for (:mod:`landseg.storage.retry`); a
+    child that begins during an outage has to know which of the two it has.
+
+    Args:
+        answered: :func:`endpoint_has_answered` in the process that started this one.
+    """
+    if answered:
+        connection().reached = True
+
+
+def _new_client() -> Any:
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        retries={"total_max_attempts": 1},
+        connect_timeout=5,
+        read_timeout=60,
+        max_pool_connections=64,
+        tcp_keepalive=True,
+        # Endpoints older than 2025 refuse the CRC trailers that boto3 adds by default; all of them check Content-MD5.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": os.environ.get("LANDSEG_S3_ADDRESSING", "path")},
+    )
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    client = boto3.session.Session().client("s3", config=config, region_name=region)
+    client.meta.events.register("before-parse.s3", _refuse_half_a_head)
+    return client
+
+
+def _refuse_half_a_head(operation_model: Any, response_dict: dict[str, Any], **_rest: object) -> None:
+    """Refuse an answer that was cut off within its head: http.client takes it for a whole one with an empty body."""
+    names = {name.lower() for name in response_dict["headers"]}
+    framed = names & {"content-length", "transfer-encoding", "connection"}
+    if not framed and operation_model.http["method"] != "HEAD" and response_dict["status_code"] not in {204, 304}:
+        raise ConnectionError("the answer was cut off")

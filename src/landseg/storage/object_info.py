@@ -1,0 +1,22 @@
+"""What is known of an object without reading it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object in storage.
+
+    Attributes:
+        uri: where it lies.
+        size_bytes: its size.
+        modified_s: when it was last written, seconds since 1970.
+        etag: what S3 says of its content in a listing; empty for files.
+    """
+
+    uri: str
+    size_bytes: int
+    modified_s: float = field(default=0.0, compare=False)
+    etag: str = field(default="", compare=False)
