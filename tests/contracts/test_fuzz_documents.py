@@ -13,9 +13,10 @@ from manifest_examples import MANIFESTS, reference
 from pydantic import ValidationError
 
 from landseg import storage
-from landseg.contracts.documents import Blob, Document, Reference, describe, parse_json, parse_yaml
+from landseg.contracts.documents import Blob, Document, describe, parse_json, parse_yaml
 from landseg.contracts.errors import ContractError, LandsegError, StorageError
 from landseg.contracts.executor import ExecutorInput
+from landseg.contracts.references import Reference
 from landseg.stages.verify import blobs
 from landseg.storage.uris import split
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from landseg import storage
 from landseg.cli.main import main
-from landseg.contracts.documents import Reference
 from landseg.contracts.probabilities import VIEWS, LabelsManifest
+from landseg.contracts.references import Reference
 from landseg.ensemble.averaging import Average, disagreement, entropy, subsets
 from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.publishing import write_archive

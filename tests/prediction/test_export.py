@@ -20,8 +20,9 @@ from PIL import Image
 from landseg import storage
 from landseg.cli.main import main
 from landseg.contracts.dataset import ClassSchema
-from landseg.contracts.documents import Blob, Reference
+from landseg.contracts.documents import Blob
 from landseg.contracts.model import ModelManifest
+from landseg.contracts.references import Reference
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import build_model, fit_config, load_model
 from landseg.models.configs import load_config, parse_config

@@ -15,8 +15,8 @@ from s3_endpoint import S3
 
 from landseg import storage
 from landseg.cli.main import main
-from landseg.contracts.documents import Reference
 from landseg.contracts.executor import Outputs
+from landseg.contracts.references import Reference
 from landseg.dataset.reader import StagedDataset
 from landseg.stages.prune import find, remove
 from landseg.stages.shared.context import StageContext

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from landseg.cli.main import main
-from landseg.contracts.documents import Arguments
 from landseg.contracts.errors import ObjectNotFoundError
+from landseg.contracts.references import Arguments
 from landseg.stages.status import run_states
 
 

@@ -10,8 +10,9 @@ from s3_endpoint import S3
 
 from landseg import storage
 from landseg.cli import main as cli
-from landseg.contracts.documents import Document, Reference
+from landseg.contracts.documents import Document
 from landseg.contracts.model import CheckpointInfo
+from landseg.contracts.references import Reference
 
 
 def verify(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from landseg import storage
-from landseg.contracts.documents import Reference
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError, StorageError
+from landseg.contracts.references import Reference
 from landseg.storage import s3
 
 BIG = 40 << 20  # three parts, the last one short

@@ -6,7 +6,7 @@ import hashlib
 
 from landseg import storage
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Shard, SplitInfo
-from landseg.contracts.documents import Blob, Document, Reference
+from landseg.contracts.documents import Blob, Document
 from landseg.contracts.model import ModelManifest
 from landseg.contracts.probabilities import (
     EnsembleMember,
@@ -17,6 +17,7 @@ from landseg.contracts.probabilities import (
     ProbsSpec,
     StoredTile,
 )
+from landseg.contracts.references import Reference
 
 SCHEMA = ClassSchema(classes=("land", "water"), palette=((0, 0, 0), (0, 0, 255)), bands=(1, 2, 3))
 DIGEST = "ab" * 32

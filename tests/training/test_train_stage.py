@@ -14,8 +14,8 @@ from training_data import CLASSES, stage
 
 from landseg import storage
 from landseg.cli.main import main
-from landseg.contracts.documents import Reference
 from landseg.contracts.model import ModelManifest
+from landseg.contracts.references import Reference
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import build_model, load_model, parse_config
 from landseg.models.configs import load_config

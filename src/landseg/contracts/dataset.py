@@ -7,11 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from landseg.contracts.documents import Blob, Count, Document, Model, Sha256
+from landseg.contracts.names import DatasetId, TileId
 
 SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
 Byte = Annotated[int, Field(ge=0, le=255)]
-TileId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\\\x00-\x1f]+$")]
 
 
 class Scale(Model):
@@ -159,7 +159,7 @@ class DatasetManifest(Document):
 
     kind: Literal["landseg.dataset"] = "landseg.dataset"
     version: int = 1
-    dataset_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    dataset_id: DatasetId
     name: str
     class_schema: ClassSchema
     num_bands: Annotated[int, Field(ge=1, le=16)]

@@ -1,4 +1,4 @@
-"""JSON documents: manifests and the references that KFP carries to them.
+"""JSON documents: what manifests and references have in common.
 
 Every document names its `kind` and `version`. Documents are untrusted input: parsing is strict, unknown fields and
 unknown versions are refused, and every failure is a :class:`~landseg.contracts.errors.ContractError`.
@@ -11,7 +11,7 @@ import json
 import math
 import reprlib
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -87,29 +87,6 @@ class Document(Model):
     def to_bytes(self) -> bytes:
         """Deterministic JSON, UTF-8, one trailing newline."""
         return (json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-class Reference(Document):
-    """What KFP carries: a pointer to a manifest in object storage, with a few facts to read in the UI."""
-
-    kind: Literal["landseg.reference"] = "landseg.reference"
-    version: int = 1
-    uri: Annotated[str, Field(min_length=1, max_length=2048)]
-    sha256: Sha256
-    manifest_kind: str
-    facts: dict[str, str | int | float | bool] = Field(default_factory=dict)
-
-
-class Arguments(Document):
-    """What a stage was asked for, in its own words: another run of it needs only what is to be different.
-
-    Attributes:
-        values: flags by name, as in a pipeline's parameters; for average-probs also `models`, which `weights` follow.
-    """
-
-    kind: Literal["landseg.arguments"] = "landseg.arguments"
-    version: int = 1
-    values: dict[str, str | int | float]
 
 
 def parse_json(data: bytes, where: object) -> Any:

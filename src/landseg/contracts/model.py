@@ -11,6 +11,7 @@ from pydantic import Field
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.documents import Blob, Count, Document, Sha256
+from landseg.contracts.names import ModelName
 
 
 class ModelManifest(Document):
@@ -28,7 +29,7 @@ class ModelManifest(Document):
 
     kind: Literal["landseg.model"] = "landseg.model"
     version: int = 1
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    name: ModelName
     checkpoint: Blob
     config: str
     class_schema: ClassSchema

@@ -6,15 +6,15 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from landseg.contracts.dataset import ClassSchema, Split, TileId
+from landseg.contracts.dataset import ClassSchema, Split
 from landseg.contracts.documents import Blob, Document, Model, Sha256
+from landseg.contracts.names import DatasetId, ModelName, TileId
 
 DtypeName = Literal["companded", "uint8", "uint12", "uint16", "float16", "float32"]
 Tta = Literal["none", "h", "hv"]
 View = Literal["original", "horizontal", "vertical"]
 Precision = Literal["fp32", "bf16", "fp16"]
 LayerName = Literal["entropy", "disagreement"]
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Px = Annotated[int, Field(ge=1)]
 
 VIEWS: dict[Tta, tuple[View, ...]] = {
@@ -76,7 +76,7 @@ class ProbsSpec(Model):
     model: ModelName
     model_sha256: Sha256
     checkpoint_sha256: Sha256
-    dataset_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    dataset_id: DatasetId
     dataset_sha256: Sha256
     classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=255)]
     dtype: DtypeName

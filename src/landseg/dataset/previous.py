@@ -6,14 +6,13 @@ import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from landseg import storage
 from landseg.contracts.dataset import DatasetManifest, GeoKeys, Shard, Tile
 from landseg.contracts.documents import Document, Sha256
 from landseg.contracts.errors import ContractError, LandsegError, ObjectNotFoundError
+from landseg.contracts.names import DatasetId
 from landseg.dataset.reader import StagedDataset
 
 _LIVE_SHARE = 0.75
@@ -29,7 +28,7 @@ class Latest(Document):
 
     kind: Literal["landseg.latest"] = "landseg.latest"
     version: int = 1
-    dataset_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    dataset_id: DatasetId
     source: Sha256 | None = None
 
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from landseg import storage
 from landseg.cli.progress import Progress
-from landseg.contracts.dataset import Split, Tile, TileId
+from landseg.contracts.dataset import Split, Tile
 from landseg.contracts.documents import Model
 from landseg.contracts.errors import ConfigError
+from landseg.contracts.names import TileId
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, Labels

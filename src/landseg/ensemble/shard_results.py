@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from landseg import storage
-from landseg.contracts.dataset import Split, Tile, TileId
+from landseg.contracts.dataset import Split, Tile
 from landseg.contracts.documents import Blob, Count, Model, sha256_hex
 from landseg.contracts.errors import DamagedObjectError
+from landseg.contracts.names import TileId
 from landseg.contracts.probabilities import LayerName, Tta
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from landseg.contracts.dataset import Byte, ClassSchema, Scale
 from landseg.contracts.documents import Model, describe, parse_yaml
 from landseg.contracts.errors import DataError
+from landseg.contracts.names import DatasetName
 
 FILE_NAME = "dataset.yaml"
 MAX_BANDS = 16
@@ -105,7 +106,7 @@ class DatasetConfig(Model):
     """
 
     version: Literal[1]
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
+    name: DatasetName
     classes: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=100)], ...], Field(min_length=2, max_length=255)
     ]

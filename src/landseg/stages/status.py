@@ -11,10 +11,11 @@ from typing import Any
 
 from landseg import storage
 from landseg.contracts.dataset import DatasetManifest
-from landseg.contracts.documents import Arguments, Document
+from landseg.contracts.documents import Document
 from landseg.contracts.errors import ContractError, ObjectNotFoundError
 from landseg.contracts.model import ModelManifest
 from landseg.contracts.probabilities import LabelsManifest, ProbsManifest
+from landseg.contracts.references import Arguments
 from landseg.stages.shared.context import ARGUMENTS, storage_root
 
 HELP = "say how far a run has come, from object storage alone"

@@ -11,10 +11,11 @@ from pydantic import BaseModel
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import DatasetManifest
-from landseg.contracts.documents import Blob, Document, Reference, parse_json
+from landseg.contracts.documents import Blob, Document, parse_json
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.contracts.model import CheckpointInfo, ModelManifest
 from landseg.contracts.probabilities import LabelsManifest, ProbsManifest
+from landseg.contracts.references import Reference
 from landseg.dataset.previous import manifest_uri
 
 HELP = "read everything that a manifest or a run names, and compare sizes and checksums"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from landseg.contracts.documents import Document, Reference, parse_json, sha256_hex
+from landseg.contracts.documents import Document, parse_json, sha256_hex
+from landseg.contracts.references import Reference
 from landseg.storage.objects import get_bytes, put_bytes
 
 D = TypeVar("D", bound=Document)

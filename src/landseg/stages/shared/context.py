@@ -17,9 +17,11 @@ from typing import Any, TypeVar, cast
 
 from landseg import __version__, storage
 from landseg.contracts.dataset import Split
-from landseg.contracts.documents import Arguments, Document, Reference, digest
+from landseg.contracts.documents import Document, digest
 from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundError, without_credentials
 from landseg.contracts.executor import ExecutorInput, Outputs, artifact_path
+from landseg.contracts.names import RUN_ID
+from landseg.contracts.references import Arguments, Reference
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 
@@ -214,7 +216,7 @@ def parse_worker(text: str) -> tuple[int, int]:
 def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext]:
     """Parse the common flags; on success write the executor output."""
     run_id = getattr(args, "run_id", "")
-    if run_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", run_id):
+    if run_id and not re.fullmatch(RUN_ID, run_id):
         raise ConfigError("--run-id", f"expected letters, digits, '.', '_' and '-' (at most 63), found {run_id!r}")
     if args.executor_input is not None:
         parsed = ExecutorInput.parse(args.executor_input)

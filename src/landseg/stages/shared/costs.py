@@ -13,9 +13,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from landseg import storage
-from landseg.contracts.documents import Arguments, Count, Document
+from landseg.contracts.documents import Count, Document
 from landseg.contracts.errors import LandsegError
 from landseg.contracts.model import ModelManifest
+from landseg.contracts.references import Arguments
 from landseg.ensemble.shard_results import Job
 from landseg.report.ensemble import StageCost
 from landseg.stages.shared.context import ARGUMENTS
