@@ -8,7 +8,7 @@ from ensembles import open_dataset, stage
 from landseg.cli.main import main
 from landseg.contracts.executor import ExecutorInput
 from landseg.probabilities.layout import plan_splits
-from landseg.stages.shared.context import parse_worker
+from landseg.stages.shared.options import parse_share
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def shares(staged, tmp_path, capsys, *flags):
 def test_every_shard_is_in_one_share(staged, tmp_path, capsys):
     dataset = open_dataset(staged, tmp_path)
     plan = plan_splits({split: dataset.tiles(split) for split in ("test", "val")}, dataset.schema.num_classes)
-    given = [parse_worker(share) for share in shares(staged, tmp_path, capsys, "--workers=3")]
+    given = [parse_share(share) for share in shares(staged, tmp_path, capsys, "--workers=3")]
     taken = [plan[worker - 1 :: num_workers] for worker, num_workers in given]
     assert len(given) == 3
     assert sorted(shard.record for share in taken for shard in share) == sorted(shard.record for shard in plan)

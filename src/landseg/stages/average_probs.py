@@ -22,14 +22,8 @@ from landseg.ensemble.shard_results import LAYERS, Job
 from landseg.raw.processes import num_cpus
 from landseg.stages.shared import costs
 from landseg.stages.shared.average_report import render_report
-from landseg.stages.shared.context import (
-    StageContext,
-    add_common_arguments,
-    finished,
-    parse_worker,
-    record_arguments,
-    stage_context,
-)
+from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
+from landseg.stages.shared.options import add_common_arguments, parse_share
 from landseg.storage.records import read_record, write_record
 
 HELP = "average models' probabilities into label maps; score the models and the ensemble"
@@ -89,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     """Average, or find the label maps; publish their reference, the scores and the report."""
     if args.num_workers < 1:
         raise ConfigError("--num-workers", f"expected at least 1, found {args.num_workers}")
-    worker, num_workers = parse_worker(args.worker)
+    worker, num_workers = parse_share(args.worker)
     weights = _parse_weights(args.weights)
     layers = _parse_layers(args.layers)
     if args.temperature == "auto" and weights != "auto":

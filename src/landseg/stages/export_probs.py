@@ -16,15 +16,8 @@ from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES
 from landseg.probabilities.store import ProbsWriter
 from landseg.raw.processes import num_cpus
 from landseg.stages.shared import costs
-from landseg.stages.shared.context import (
-    StageContext,
-    add_common_arguments,
-    finished,
-    parse_worker,
-    record_arguments,
-    split_tiles,
-    stage_context,
-)
+from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
+from landseg.stages.shared.options import add_common_arguments, parse_share, split_tiles
 
 HELP = "predict the tiles of a staged dataset; store their probabilities"
 EXAMPLE = """landseg export-probs --dataset out/dataset.json --model out/model.json \\
@@ -93,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     for flag in ("batch_size", "num_workers"):
         if getattr(args, flag) < 1:
             raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least 1, found {getattr(args, flag)}")
-    worker, num_workers = parse_worker(args.worker)
+    worker, num_workers = parse_share(args.worker)
     if args.views == "each" and args.tta == "none":
         raise ConfigError("--views each", "expected --tta h or hv with it, found none", "a single view is its own mean")
     with stage_context("export-probs", args) as context:

@@ -7,7 +7,8 @@ import argparse
 from landseg.contracts.errors import ConfigError
 from landseg.dataset.reader import StagedDataset
 from landseg.probabilities.layout import plan_splits
-from landseg.stages.shared.context import add_common_arguments, split_tiles, stage_context
+from landseg.stages.shared.context import stage_context
+from landseg.stages.shared.options import add_common_arguments, split_tiles
 
 HELP = "divide an export among workers: print what each gives as --worker"
 EXAMPLE = "landseg plan-export --dataset out/dataset.json --workers 4 --storage-uri s3://bucket/landseg"

@@ -17,7 +17,8 @@ from landseg.cli.console import paint
 from landseg.contracts.dataset import DatasetManifest
 from landseg.contracts.documents import parse_json, sha256_hex
 from landseg.contracts.errors import ConfigError, ObjectNotFoundError
-from landseg.stages.shared.context import IDENTITY, storage_root
+from landseg.stages.shared.context import IDENTITY
+from landseg.stages.shared.options import storage_root
 from landseg.storage import ObjectInfo
 
 HELP = "remove old runs and datasets that only they used; shows what, unless --delete is given"

@@ -18,7 +18,8 @@ from landseg.raw.processes import num_cpus
 from landseg.report.data import DataReport, render
 from landseg.report.data_facts import as_json, data_report, gigabytes
 from landseg.stages.shared import costs
-from landseg.stages.shared.context import StageContext, add_common_arguments, record_arguments, stage_context
+from landseg.stages.shared.context import StageContext, record_arguments, stage_context
+from landseg.stages.shared.options import add_common_arguments
 
 HELP = "check raw tiles and pack them into indexed shards in object storage"
 EXAMPLE = "landseg stage-data --source tiles --storage-uri s3://bucket/landseg --output-dir out"

@@ -16,7 +16,8 @@ from landseg.contracts.errors import ContractError, ObjectNotFoundError
 from landseg.contracts.model import ModelManifest
 from landseg.contracts.probabilities import LabelsManifest, ProbsManifest
 from landseg.contracts.references import Arguments
-from landseg.stages.shared.context import ARGUMENTS, storage_root
+from landseg.stages.shared.context import ARGUMENTS
+from landseg.stages.shared.options import storage_root
 
 HELP = "say how far a run has come, from object storage alone"
 EXAMPLE = "landseg status --storage-uri s3://bucket/landseg --run-id first"

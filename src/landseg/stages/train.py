@@ -16,7 +16,8 @@ from landseg.contracts.model import ModelManifest
 from landseg.dataset.reader import StagedDataset
 from landseg.raw.processes import num_cpus
 from landseg.report.training import Evaluation, TrainingReport, render
-from landseg.stages.shared.context import StageContext, add_common_arguments, finished, record_arguments, stage_context
+from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
+from landseg.stages.shared.options import add_common_arguments
 
 if TYPE_CHECKING:
     from landseg.training.job import TrainJob

@@ -1,1 +1,1 @@
-"""What the verbs share: options, the stage's folder and outputs, what a stage costs."""
+"""What several verbs share: options, the stage's folder and outputs, what a stage costs."""

@@ -1,4 +1,4 @@
-"""What every stage shares: its common flags, its folder in object storage, its outputs."""
+"""A stage at work: its inputs, its folder in object storage, its outputs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from landseg import __version__, storage
-from landseg.contracts.dataset import Split
 from landseg.contracts.documents import Document, digest
 from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundError, without_credentials
 from landseg.contracts.executor import ExecutorInput, Outputs, artifact_path
 from landseg.contracts.names import RUN_ID
 from landseg.contracts.references import Arguments, Reference
-from landseg.dataset.index import TileIndex
-from landseg.dataset.reader import StagedDataset
+from landseg.stages.shared.options import storage_root
 
 D = TypeVar("D", bound=Document)
 
@@ -34,31 +32,6 @@ IDENTITY = "identity.json"
 """In a stage's folder, before the work begins: what decides the result, checksums of the inputs among it."""
 
 _log = logging.getLogger(__name__)
-
-
-def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True) -> None:
-    """Add the options that every stage of the pipeline has."""
-    group = parser.add_argument_group("where things go")
-    group.add_argument(
-        "--storage-uri",
-        required=True,
-        metavar="URI",
-        help="root in object storage: s3://bucket/prefix, or a folder",
-    )
-    if run_id:
-        group.add_argument(
-            "--run-id", required=True, metavar="ID", help="names the run: results go to <root>/runs/<ID>/"
-        )
-    group.add_argument(
-        "--output-dir",
-        type=Path,
-        metavar="DIR",
-        help="also write the stage's report and manifest reference here",
-    )
-    group.add_argument(
-        "--scratch", type=Path, metavar="DIR", help="local folder for temporary files (default: $TMPDIR)"
-    )
-    group.add_argument("--executor-input", metavar="JSON", help="what KFP passes as {{$}}; replaces --output-dir")
 
 
 @dataclass
@@ -179,20 +152,6 @@ def _one_reference(name: str, artifacts: list[dict[str, Any]]) -> str:
     return str(written[0])
 
 
-def split_tiles(text: str, staged: StagedDataset) -> dict[Split, TileIndex]:
-    """The tiles of `--splits A,B`, by split in alphabetical order."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or len(set(names)) != len(names):
-        raise ConfigError("--splits", f"expected different splits with commas between, found {text!r}")
-    return {cast(Split, name): staged.index(name) for name in sorted(names)}
-
-
-def storage_root(given: str) -> str:
-    """The root in object storage without a trailing slash; a folder as an absolute path."""
-    given = given.rstrip("/")
-    return given if storage.is_s3(given) else str(Path(given).resolve())
-
-
 def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:
     """The manifest in a stage's folder, or None where the stage has not finished there."""
     try:
@@ -201,15 +160,6 @@ def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:
         return None
     _log.info("finished before: %s", found.uri)
     return found
-
-
-def parse_worker(text: str) -> tuple[int, int]:
-    """Parse `--worker I/N`: a share of the work, counted from 1, and the number of shares."""
-    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-    worker, num_workers = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= worker <= num_workers:
-        raise ConfigError("--worker", f"expected I/N with I from 1 to N, found {text!r}")
-    return worker, num_workers
 
 
 @contextlib.contextmanager

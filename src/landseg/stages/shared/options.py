@@ -1,0 +1,62 @@
+"""Options that several stages have, and what their values mean."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import cast
+
+from landseg import storage
+from landseg.contracts.dataset import Split
+from landseg.contracts.errors import ConfigError
+from landseg.dataset.index import TileIndex
+from landseg.dataset.reader import StagedDataset
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True) -> None:
+    """Add the options that every stage of the pipeline has."""
+    group = parser.add_argument_group("where things go")
+    group.add_argument(
+        "--storage-uri",
+        required=True,
+        metavar="URI",
+        help="root in object storage: s3://bucket/prefix, or a folder",
+    )
+    if run_id:
+        group.add_argument(
+            "--run-id", required=True, metavar="ID", help="names the run: results go to <root>/runs/<ID>/"
+        )
+    group.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="also write the stage's report and manifest reference here",
+    )
+    group.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="local folder for temporary files (default: $TMPDIR)"
+    )
+    group.add_argument("--executor-input", metavar="JSON", help="what KFP passes as {{$}}; replaces --output-dir")
+
+
+def storage_root(given: str) -> str:
+    """The root in object storage without a trailing slash; a folder as an absolute path."""
+    given = given.rstrip("/")
+    return given if storage.is_s3(given) else str(Path(given).resolve())
+
+
+def split_tiles(text: str, staged: StagedDataset) -> dict[Split, TileIndex]:
+    """The tiles of `--splits A,B`, by split in alphabetical order."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError("--splits", f"expected different splits with commas between, found {text!r}")
+    return {cast(Split, name): staged.index(name) for name in sorted(names)}
+
+
+def parse_share(text: str) -> tuple[int, int]:
+    """Parse `--worker I/N`: the share of the work to do, counted from 1, and the number of shares."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    share, num_shares = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= share <= num_shares:
+        raise ConfigError("--worker", f"expected I/N with I from 1 to N, found {text!r}")
+    return share, num_shares
