@@ -161,11 +161,12 @@ def test_how_much_is_said(
         with Progress("work", 1, "tiles", interval_s=0) as progress:
             progress.advance()
         code = (
-            "import logging; from landseg.cli import console; "
-            "console.begin(); print(logging.getLogger('landseg').level)"
+            "import logging, sys; from landseg.cli import console; "
+            "console.begin(sys.argv[1]); print(logging.getLogger('landseg').level)"
         )
-        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert int(child.stdout) == logging.getLogger("landseg").level
+        child = [sys.executable, "-c", code, console.verbosity()]
+        shown = subprocess.run(child, capture_output=True, text=True, check=True).stdout
+        assert int(shown) == logging.getLogger("landseg").level
 
     vars(module).update(HELP="talks", EXAMPLE="", add_arguments=lambda parser: None, run=run)
     monkeypatch.setitem(sys.modules, "landseg.stages.train", module)

@@ -1,8 +1,8 @@
-"""What landseg says on stderr beside results: how much of it, and in which colours.
+"""What landseg prints on stderr besides results: how much of it, and in which colours.
 
 Modules log to `logging.getLogger("landseg.…")`, and :func:`begin` shows it: warnings always, information unless
-`--quiet` was given, debugging with `--verbose`. The choice stands in `LANDSEG_VERBOSITY`, where the processes that a
-stage starts find it, and where a pod can set it.
+`--quiet` was given, debugging output with `--verbose`. Where neither was given, `LANDSEG_VERBOSITY` decides, which is
+for pods; a process that a stage starts is told by an argument (:func:`verbosity`).
 """
 
 from __future__ import annotations
@@ -26,24 +26,28 @@ def begin(verbosity: Verbosity | None = None) -> None:
     """Show what landseg logs.
 
     Args:
-        verbosity: how much; None takes what a parent process or the environment chose.
+        verbosity: how much; None for what `LANDSEG_VERBOSITY` says, and `normal` where it says nothing.
     """
-    if verbosity is not None:
-        os.environ[VARIABLE] = verbosity
     logger = logging.getLogger("landseg")
-    logger.setLevel(_LEVELS.get(os.environ.get(VARIABLE, ""), logging.INFO))
+    logger.setLevel(_LEVELS.get(verbosity or os.environ.get(VARIABLE, ""), logging.INFO))
     logger.propagate = False
     if not any(isinstance(handler, _Lines) for handler in logger.handlers):
         logger.addHandler(_Lines())
 
 
+def verbosity() -> Verbosity:
+    """How much is shown, for the processes that this one starts."""
+    level = logging.getLogger("landseg").level
+    return "quiet" if level > logging.INFO else "verbose" if 0 < level < logging.INFO else "normal"
+
+
 def is_quiet() -> bool:
-    """Whether only warnings are wanted."""
+    """Whether only warnings are to be shown."""
     return logging.getLogger("landseg").level > logging.INFO
 
 
 def paint(text: str, style: str, stream: TextIO) -> str:
-    """Text in a style (bold, dim, red, green, yellow) where the stream is a terminal that takes one; else as it is."""
+    """Text in a style (bold, dim, red, green, yellow) if the stream is a terminal that shows colours, else unchanged."""
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return text if plain else f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 

@@ -126,7 +126,9 @@ def run_processes(function: Callable[[J, Team], None], job: J, processes: int, o
         if name.startswith(("torch.distributed", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is raised below, once
     try:
-        elastic_launch(config, _process)(function, job, on_gpu, failures, storage.endpoint_has_answered())
+        elastic_launch(config, _process)(
+            function, job, on_gpu, failures, console.verbosity(), storage.endpoint_has_answered()
+        )
     except ChildFailedError as err:
         _raise_first(failures)
         if any(failure.exitcode == TERMINATED_STATUS for failure in err.failures.values()):
@@ -137,8 +139,15 @@ def run_processes(function: Callable[[J, Team], None], job: J, processes: int, o
         raise SystemExit(128 + err.sigval) from err
 
 
-def _process(function: Callable[[J, Team], None], job: J, on_gpu: bool, failures: Path, storage_answered: bool) -> None:
-    console.begin()
+def _process(
+    function: Callable[[J, Team], None],
+    job: J,
+    on_gpu: bool,
+    failures: Path,
+    verbosity: console.Verbosity,
+    storage_answered: bool,
+) -> None:
+    console.begin(verbosity)
     storage.expect_answers(storage_answered)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = _device(on_gpu, int(os.environ["LOCAL_RANK"]))
