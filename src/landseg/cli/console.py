@@ -47,7 +47,7 @@ def is_quiet() -> bool:
 
 
 def paint(text: str, style: str, stream: TextIO) -> str:
-    """Text in a style (bold, dim, red, green, yellow) if the stream is a terminal that shows colours, else unchanged."""
+    """Text in a style (bold, dim, red, green, yellow) if the stream is a terminal with colours, else unchanged."""
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return text if plain else f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 
