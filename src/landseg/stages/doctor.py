@@ -29,8 +29,8 @@ _GIB = 1 << 30
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one check found; `ok` is None where it could not fail."""
+class CheckResult:
+    """What one check found; `ok` is None if it could not fail."""
 
     check: str
     ok: bool | None
@@ -52,30 +52,30 @@ def run(args: argparse.Namespace) -> None:
     """Print what was found.
 
     Raises:
-        ConfigError: a check failed; all that failed are named.
+        ConfigError: a check failed; the message lists all that failed.
     """
-    findings = list(examine(args))
+    results = list(examine(args))
     if args.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        print(json.dumps([asdict(result) for result in results], indent=1))
     else:
-        for finding in findings:
-            mark = {True: "ok", False: "FAILED", None: "-"}[finding.ok]
-            print(f"{mark:7}{finding.check:16}{finding.found}")
-    failed = [f"{finding.check}: {finding.found}" for finding in findings if finding.ok is False]
+        for result in results:
+            mark = {True: "ok", False: "FAILED", None: "-"}[result.ok]
+            print(f"{mark:7}{result.check:16}{result.found}")
+    failed = [f"{result.check}: {result.found}" for result in results if result.ok is False]
     if failed:
         raise ConfigError("this machine", "; ".join(failed))
 
 
-def examine(args: argparse.Namespace) -> Iterator[Finding]:
+def examine(args: argparse.Namespace) -> Iterator[CheckResult]:
     """Run the checks one after the other."""
-    yield Finding("landseg", None, f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+    yield CheckResult("landseg", None, f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
     versions = {name: _version(name) for name in PACKAGES}
-    yield Finding("packages", None, ", ".join(f"{name} {version}" for name, version in versions.items() if version))
+    yield CheckResult("packages", None, ", ".join(f"{name} {version}" for name, version in versions.items() if version))
     if versions["torch"]:
         yield _guarded("compiled ops", lambda: _compiled_ops(required=bool(versions["mmcv-full"])))
         yield _guarded("GPUs", lambda: _gpus(args.gpus))
     elif args.gpus:
-        yield Finding("GPUs", False, "torch is not installed here")
+        yield CheckResult("GPUs", False, "torch is not installed here")
     yield _space("/dev/shm", Path("/dev/shm"), args.min_shm_gb, total=True)
     yield _space("scratch", Path(os.environ.get("TMPDIR") or tempfile.gettempdir()), args.min_scratch_gb, total=False)
     if args.storage_uri:
@@ -89,15 +89,15 @@ def _version(package: str) -> str:
         return ""
 
 
-def _guarded(check: str, examine_one: Callable[[], tuple[bool | None, str]]) -> Finding:
-    """A check that breaks is a check that failed; it must not hide the others."""
+def _guarded(check: str, examine_one: Callable[[], tuple[bool | None, str]]) -> CheckResult:
+    """Run a check; one that raises has failed, and must not hide the others."""
     try:
         ok, found = examine_one()
     except LandsegError as err:
         ok, found = False, str(err)
     except Exception as err:  # whatever a damaged installation raises
         ok, found = False, f"{type(err).__name__}: {err}"
-    return Finding(check, ok, found)
+    return CheckResult(check, ok, found)
 
 
 def _compiled_ops(*, required: bool) -> tuple[bool | None, str]:
@@ -120,19 +120,19 @@ def _gpus(expected: int) -> tuple[bool | None, str]:
     return None if not expected else True, found
 
 
-def _space(check: str, folder: Path, minimum_gb: float, *, total: bool) -> Finding:
+def _space(check: str, folder: Path, minimum_gb: float, *, total: bool) -> CheckResult:
     if not folder.is_dir():
-        return Finding(check, False if minimum_gb else None, f"{folder} does not exist")
+        return CheckResult(check, False if minimum_gb else None, f"{folder} does not exist")
     usage = shutil.disk_usage(folder)
     gb = (usage.total if total else usage.free) / _GIB
     found = f"{gb:.1f} GiB {'' if total else 'free '}in {folder}"
     if gb < minimum_gb:
-        return Finding(check, False, f"expected {minimum_gb:g} GiB, found {found}")
-    return Finding(check, True if minimum_gb else None, found)
+        return CheckResult(check, False, f"expected {minimum_gb:g} GiB, found {found}")
+    return CheckResult(check, True if minimum_gb else None, found)
 
 
 def _storage(root: str) -> tuple[bool, str]:
-    """Use each right that stages need by itself: credentials that may write but not delete are common."""
+    """Try each permission that stages need separately: credentials that may write but not delete are common."""
     uri = storage.join(root, f".landseg-doctor-{uuid.uuid4().hex}", "probe")
     data = os.urandom(1 << 10)
     storage.put_bytes(uri, data)  # where this fails, the others could not be tried
@@ -142,10 +142,10 @@ def _storage(root: str) -> tuple[bool, str]:
         "list": (lambda: len(list(storage.list_objects(storage.parent(uri)))), 1),
         "delete": (partial(storage.delete, uri), None),
     }
-    for right, (attempt, expected) in attempts.items():
+    for permission, (attempt, expected) in attempts.items():
         try:
             if attempt() != expected:
-                failed.append(f"cannot {right} {uri}: found something other than what was written")
+                failed.append(f"cannot {permission} {uri}: found something other than what was written")
         except LandsegError as err:
-            failed.append(f"cannot {right} {err}")
+            failed.append(f"cannot {permission} {err}")
     return not failed, "; ".join(failed) or f"{root}: wrote, read, listed and deleted an object"
