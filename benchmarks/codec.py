@@ -20,7 +20,8 @@ from landseg.ensemble.averaging import Average, Labels
 from landseg.probabilities import codec
 from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES, Dtype, Probs, Stored
 from landseg.probabilities.store import ProbsReader
-from landseg.scoring.scores import confusion_matrix, scores
+from landseg.scoring.confusion import confusion_matrix
+from landseg.scoring.scores import scores
 
 TIMED_TILES = 8
 

@@ -34,7 +34,8 @@ from landseg.prediction.predictor import Predictor, default_device, final_predic
 from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES, dequantize
 from landseg.probabilities.store import ProbsWriter
 from landseg.raw.processes import num_cpus
-from landseg.scoring.scores import confusion_matrix, scores
+from landseg.scoring.confusion import confusion_matrix
+from landseg.scoring.scores import scores
 
 # isort: split
 from mmseg.datasets.pipelines import Compose

@@ -16,7 +16,8 @@ from PIL import Image
 
 from landseg import storage
 from landseg.cli.main import main
-from landseg.contracts.probabilities import VIEWS, LabelsManifest
+from landseg.contracts.labels import LabelsManifest
+from landseg.contracts.probabilities import VIEWS
 from landseg.contracts.references import Reference
 from landseg.ensemble.averaging import Average, disagreement, entropy, subsets
 from landseg.ensemble.members import Member, affordable_threads, open_members
@@ -25,8 +26,9 @@ from landseg.ensemble.shard_results import Job
 from landseg.ensemble.summary import combine
 from landseg.probabilities.codec import DTYPES, dequantize, quantize
 from landseg.probabilities.store import ProbsReader
+from landseg.scoring.confusion import confusion_matrix
 from landseg.scoring.intervals import Resampling, area_scores, interval, resample
-from landseg.scoring.scores import confusion_matrix, scores
+from landseg.scoring.scores import scores
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landseg.contracts.errors import DataError
-from landseg.scoring.scores import confusion_matrix, scores
+from landseg.scoring.confusion import confusion_matrix
+from landseg.scoring.scores import scores
 
 
 def test_rows_are_truth_and_ignored_pixels_do_not_count():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landseg.contracts.errors import ContractError
-from landseg.contracts.probabilities import SceneLabels
+from landseg.contracts.labels import SceneLabels
 from landseg.ensemble.fitted_weights import Fit
 from landseg.storage.records import read_record, write_record
 

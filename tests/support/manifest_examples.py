@@ -7,16 +7,9 @@ import hashlib
 from landseg import storage
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Shard, SplitInfo
 from landseg.contracts.documents import Blob, Document
+from landseg.contracts.labels import LabelsManifest, MapArchive, MemberRecord
 from landseg.contracts.model import ModelManifest
-from landseg.contracts.probabilities import (
-    EnsembleMember,
-    LabelsManifest,
-    MapArchive,
-    ProbsManifest,
-    ProbsShard,
-    ProbsSpec,
-    StoredTile,
-)
+from landseg.contracts.probabilities import ProbsManifest, ProbsShard, ProbsSpec, StoredTile
 from landseg.contracts.references import Reference
 
 SCHEMA = ClassSchema(classes=("land", "water"), palette=((0, 0, 0), (0, 0, 255)), bands=(1, 2, 3))
@@ -98,7 +91,7 @@ def labels() -> LabelsManifest:
         dataset_id="0123456789abcdef",
         dataset_sha256=DIGEST,
         class_schema=SCHEMA,
-        members=(EnsembleMember(model="swin", probs_sha256=DIGEST, weight=1.0),),
+        members=(MemberRecord(model="swin", probs_sha256=DIGEST, weight=1.0),),
         splits={"val": MapArchive(**blob("val.tar").model_dump(), num_tiles=1)},
         summary=blob("summary.json"),
         ranking=blob("ranking.csv"),

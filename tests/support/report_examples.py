@@ -14,7 +14,8 @@ from landseg.report.ensemble import ClassAreas, EnsembleReport, Prediction, Stag
 from landseg.report.training import Evaluation, TrainingReport
 from landseg.sample.covers import CLASSES
 from landseg.sample.tiles import PALETTE, SampleOptions, draw_tile
-from landseg.scoring.scores import confusion_matrix, scores
+from landseg.scoring.confusion import confusion_matrix
+from landseg.scoring.scores import scores
 
 # What a model takes a class for when it errs, by class id.
 _CONFUSED_WITH = {0: 2, 1: 2, 2: 1, 3: 5, 4: 0, 5: 6, 6: 7, 7: 0, 8: 0}

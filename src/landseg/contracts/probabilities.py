@@ -1,4 +1,4 @@
-"""The manifests of stored probabilities and of label maps (docs/contracts.md)."""
+"""The manifest of stored probabilities (docs/contracts.md)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from landseg.contracts.dataset import ClassSchema, Split
+from landseg.contracts.dataset import Split
 from landseg.contracts.documents import Blob, Document, Model, Sha256
 from landseg.contracts.names import DatasetId, ModelName, TileId
 
@@ -14,7 +14,6 @@ DtypeName = Literal["companded", "uint8", "uint12", "uint16", "float16", "float3
 Tta = Literal["none", "h", "hv"]
 View = Literal["original", "horizontal", "vertical"]
 Precision = Literal["fp32", "bf16", "fp16"]
-LayerName = Literal["entropy", "disagreement"]
 Px = Annotated[int, Field(ge=1)]
 
 VIEWS: dict[Tta, tuple[View, ...]] = {
@@ -116,59 +115,3 @@ class ProbsManifest(Document):
     def tiles(self, split: Split) -> list[StoredTile]:
         """The tiles of a split, in stored order."""
         return [tile for shard in self.splits[split] for tile in shard.tiles]
-
-
-class EnsembleMember(Model):
-    """A model in an ensemble.
-
-    Attributes:
-        model: the model's name.
-        probs_sha256: of the manifest of its probabilities.
-        weight: the factor of its probabilities in the sum.
-        temperature: they were raised to 1 / temperature and brought to a sum of 1 before; 1 leaves them as they are.
-    """
-
-    model: ModelName
-    probs_sha256: Sha256
-    weight: Annotated[float, Field(ge=0)]
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-
-
-class MapArchive(Blob):
-    """A plain tar file of a split's maps: `<tile_id>.png`, sorted by id."""
-
-    num_tiles: Annotated[int, Field(ge=1)]
-
-
-class SceneLabels(Blob):
-    """The label map of a scene whose tiles overlap: a GeoTIFF of the scene's size."""
-
-    scene: TileId
-
-
-class LabelsManifest(Document):
-    """Label maps of an ensemble. Written last: label maps whose manifest exists are complete.
-
-    Attributes:
-        members: in the order in which probabilities are summed: by name, then by checksum.
-        splits: an archive of single-channel palette PNGs each: the value of a pixel is its class id plus
-            `class_schema.label_offset`, as in the labels of the dataset.
-        layers: by layer, archives of 8-bit grey PNGs: 255 times the value, rounded.
-        scenes: of splits with tiles cut from scenes: each scene's label map, its tiles' probabilities blended.
-        summary: scores of every model, every subset of them and the ensemble, with intervals: `summary.json`.
-        ranking: all tiles, those most worth a look first: `ranking.csv`.
-        report: HTML.
-    """
-
-    kind: Literal["landseg.labels"] = "landseg.labels"
-    version: int = 1
-    dataset_id: str
-    dataset_sha256: Sha256
-    class_schema: ClassSchema
-    members: Annotated[tuple[EnsembleMember, ...], Field(min_length=1)]
-    splits: dict[Split, MapArchive]
-    layers: dict[LayerName, dict[Split, MapArchive]] = Field(default_factory=dict)
-    scenes: dict[Split, tuple[SceneLabels, ...]] = Field(default_factory=dict)
-    summary: Blob
-    ranking: Blob
-    report: Blob

@@ -27,8 +27,8 @@ from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, Labels
 from landseg.ensemble.members import Member, make_average, open_shards
 from landseg.probabilities.codec import Dtype, Stored, dequantize
+from landseg.scoring.confusion import class_areas, confusion_matrix
 from landseg.scoring.intervals import area_scores, interval, resample
-from landseg.scoring.scores import class_areas, confusion_matrix
 
 SPLIT: Split = "val"
 _SAMPLES = 128

@@ -14,7 +14,8 @@ from landseg.ensemble.averaging import Labels, disagreement
 from landseg.ensemble.shard_results import Job, differing_share
 from landseg.ensemble.summary import Scoring, SplitResult
 from landseg.probabilities.codec import Probs
-from landseg.scoring.scores import confusion_matrix, scores
+from landseg.scoring.confusion import confusion_matrix
+from landseg.scoring.scores import scores
 
 Place = tuple[Split, str]
 """A tile: split and id."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError, ContractError
-from landseg.contracts.probabilities import EnsembleMember, StoredTile
+from landseg.contracts.labels import MemberRecord
+from landseg.contracts.probabilities import StoredTile
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, subsets
 from landseg.probabilities.codec import DTYPES
@@ -40,9 +41,9 @@ class Member:
         """The model's name."""
         return self.reader.spec.model
 
-    def describe(self) -> EnsembleMember:
+    def describe(self) -> MemberRecord:
         """What the manifest of the labels says of it."""
-        return EnsembleMember(
+        return MemberRecord(
             model=self.name, probs_sha256=self.reader.sha256, weight=self.weight, temperature=self.temperature
         )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from landseg import storage
 from landseg.contracts.dataset import Split
 from landseg.contracts.documents import Blob, sha256_hex
-from landseg.contracts.probabilities import LabelsManifest, MapArchive
+from landseg.contracts.labels import LabelsManifest, MapArchive
 from landseg.ensemble.maps import write_tar
 from landseg.ensemble.scene_maps import write_scenes
 from landseg.ensemble.shard_results import LABELS, Job

@@ -7,7 +7,7 @@ import numpy as np
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Split, Tile
-from landseg.contracts.probabilities import SceneLabels
+from landseg.contracts.labels import SceneLabels
 from landseg.ensemble.shard_results import Job
 from landseg.probabilities.codec import Probs
 from landseg.raw.georeference import write_labels

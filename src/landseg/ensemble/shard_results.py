@@ -20,8 +20,9 @@ from landseg import storage
 from landseg.contracts.dataset import Split, Tile
 from landseg.contracts.documents import Blob, Count, Model, sha256_hex
 from landseg.contracts.errors import DamagedObjectError
+from landseg.contracts.labels import LayerName
 from landseg.contracts.names import TileId
-from landseg.contracts.probabilities import LayerName, Tta
+from landseg.contracts.probabilities import Tta
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, Labels, disagreement, entropy, subsets
@@ -31,7 +32,7 @@ from landseg.ensemble.fitted_weights import Fit
 from landseg.ensemble.maps import encode_grey, encode_png, tar_member
 from landseg.ensemble.members import Member, make_average, open_shards
 from landseg.probabilities.codec import Stored
-from landseg.scoring.scores import class_areas, confusion_matrix
+from landseg.scoring.confusion import class_areas, confusion_matrix
 from landseg.storage.records import read_record, write_record
 
 SAMPLES = 64

@@ -17,10 +17,10 @@ from landseg.contracts.dataset import Split
 from landseg.contracts.probabilities import Tta
 from landseg.ensemble.averaging import Subset, subsets
 from landseg.ensemble.shard_results import Job, Part
+from landseg.scoring.confusion import ConfusionMatrix
 from landseg.scoring.intervals import CONFIDENCE, Interval, Resampling, area_scores, interval
-from landseg.scoring.scores import Confusion, scores
+from landseg.scoring.scores import scores
 
-SCORES = ("mIoU", "mAcc", "aAcc")
 Gain = tuple[float, Interval | None]
 """A difference of two mIoU, and its interval."""
 
@@ -157,7 +157,7 @@ class Scored:
     models: tuple[str, ...]
     scores: dict[str, float]
     intervals: dict[str, Interval]
-    confusion: Confusion | None = None
+    confusion: ConfusionMatrix | None = None
 
 
 @dataclass(frozen=True, eq=False)

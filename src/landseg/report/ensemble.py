@@ -25,16 +25,9 @@ from landseg.report.page import (
     sentence,
     signed,
 )
-from landseg.report.scores import (
-    SUMMARY_KEYS,
-    Member,
-    Prediction,
-    class_rows,
-    largest_confusions,
-    matrices,
-    score_axis,
-)
+from landseg.report.scores import Member, Prediction, class_rows, largest_confusions, matrices, score_axis
 from landseg.report.tile_pictures import TilePicture, galleries
+from landseg.scoring.scores import METRICS
 
 __all__ = ["ClassAreas", "EnsembleReport", "Prediction", "StageCost", "TilePicture", "render"]
 
@@ -195,7 +188,7 @@ def render(report: EnsembleReport) -> str:
         palette_css=palette_css(report.palette),
         report=report,
         members=members,
-        keys=SUMMARY_KEYS,
+        keys=METRICS,
         verdict=_verdict(report),
         gain=_gain(report),
         headline=[

@@ -13,7 +13,6 @@ from landseg.report import figures, pictures
 from landseg.report.figures import Axis, Mark
 from landseg.report.page import Interval, count, metric, percent
 
-SUMMARY_KEYS = ("mIoU", "mAcc", "aAcc")
 MAX_MATRIX_CLASSES = 40
 """Larger confusion matrices are drawn as pictures."""
 MAX_MATRIX_CELLS = 12_000
@@ -202,7 +201,7 @@ def _cell(classes: Sequence[str], truth: int, prediction: int, pixels: int, shar
 
 
 @dataclass(frozen=True)
-class Confusion:
+class ConfusedPair:
     """Pixels of one class that were taken for another."""
 
     truth: int
@@ -212,7 +211,7 @@ class Confusion:
     share_of_errors: float
 
 
-def largest_confusions(confusion: NDArray[np.int64]) -> list[Confusion]:
+def largest_confusions(confusion: NDArray[np.int64]) -> list[ConfusedPair]:
     """The pairs of classes that cost most pixels, at most ten.
 
     Args:
@@ -224,7 +223,7 @@ def largest_confusions(confusion: NDArray[np.int64]) -> list[Confusion]:
     order = np.argsort(-wrong, axis=None, kind="stable")[:NUM_CONFUSIONS]
     pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)]
     return [
-        Confusion(i, j, int(wrong[i, j]), float(wrong[i, j] / totals[i]), float(wrong[i, j] / errors))
+        ConfusedPair(i, j, int(wrong[i, j]), float(wrong[i, j] / totals[i]), float(wrong[i, j] / errors))
         for i, j in pairs
         if wrong[i, j]
     ]

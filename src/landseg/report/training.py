@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from landseg.report import figures
 from landseg.report.figures import Series
 from landseg.report.page import NO_VALUE, Facts, palette_css, percent, render_page
-from landseg.report.scores import SUMMARY_KEYS, Member, Prediction, class_rows
+from landseg.report.scores import Member, Prediction, class_rows
+from landseg.scoring.scores import METRICS
 
 _MAX_EVALUATIONS = 100
 
@@ -121,7 +122,7 @@ def render(report: TrainingReport) -> str:
         palette_css=palette_css(report.palette),
         report=report,
         member=member,
-        keys=SUMMARY_KEYS,
+        keys=METRICS,
         verdict=_verdict(report),
         charts=charts,
         class_rows=rows,
@@ -171,7 +172,7 @@ def _scores_chart(report: TrainingReport) -> Chart:
     epochs = np.array([evaluation.epoch for evaluation in report.evaluations], np.float64)
     series = [
         Series(key, number, epochs, _percentages(report.evaluations, key), points=True)
-        for number, key in enumerate(SUMMARY_KEYS)
+        for number, key in enumerate(METRICS)
     ]
     values = [float(value) for line in series for value in line.y]
     x = figures.axis((), low=0, high=max(1.0, *epochs), whole=True)

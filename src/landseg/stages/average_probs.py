@@ -12,7 +12,7 @@ from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
-from landseg.contracts.probabilities import LabelsManifest, LayerName
+from landseg.contracts.labels import LabelsManifest, LayerName
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.fitted_weights import Fit, fit
 from landseg.ensemble.maps import extract_pngs
@@ -20,6 +20,7 @@ from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.publishing import publish
 from landseg.ensemble.shard_results import LAYERS, Job
 from landseg.raw.processes import num_cpus
+from landseg.scoring.scores import METRICS
 from landseg.stages.shared import costs
 from landseg.stages.shared.average_report import render_report
 from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
@@ -31,7 +32,6 @@ EXAMPLE = """landseg average-probs --dataset out/dataset.json --probs swin/probs
       --storage-uri s3://bucket/landseg --run-id first"""
 
 _log = logging.getLogger(__name__)
-_KFP_SCORES = ("mIoU", "mAcc", "aAcc")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -204,7 +204,7 @@ def _write_outputs(context: StageContext, labels: storage.Loaded[LabelsManifest]
     )
     summary = json.loads(text)
     columns = {**summary["models"], "ensemble": summary["ensemble"]}
-    metrics = {f"{name}.{key}": scores[key] for name, scores in columns.items() for key in _KFP_SCORES if key in scores}
+    metrics = {f"{name}.{key}": scores[key] for name, scores in columns.items() for key in METRICS if key in scores}
     tiles = {f"num_tiles.{split}": archive.num_tiles for split, archive in manifest.splits.items()}
     context.publish("labels", labels, {"models": ",".join(summary["models"]), **tiles, **metrics})
     context.outputs.write("metrics", json.dumps(metrics, indent=1), ".json")

@@ -13,9 +13,11 @@ from landseg import storage
 from landseg.contracts.dataset import DatasetManifest
 from landseg.contracts.documents import Document
 from landseg.contracts.errors import ContractError, ObjectNotFoundError
+from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.model import ModelManifest
-from landseg.contracts.probabilities import LabelsManifest, ProbsManifest
+from landseg.contracts.probabilities import ProbsManifest
 from landseg.contracts.references import Arguments
+from landseg.scoring.scores import METRICS
 from landseg.stages.shared.context import ARGUMENTS
 from landseg.stages.shared.options import storage_root
 
@@ -168,8 +170,7 @@ def _not_begun(states: list[StageState]) -> list[tuple[str, str]]:
 def _scores(summary: dict[str, Any]) -> list[str]:
     """The newest ensemble's scores: one line per model and one for the ensemble."""
     rows = {**summary["models"], "ensemble": summary["ensemble"]}
-    names = ("mIoU", "mAcc", "aAcc")
-    lines = ["", " " * 16 + "".join(f"{name:>10}" for name in names)]
+    lines = ["", " " * 16 + "".join(f"{name:>10}" for name in METRICS)]
     for model, scores in rows.items():
-        lines.append(f"{model:16}" + "".join(f"{scores[name]:10.4f}" for name in names if name in scores))
+        lines.append(f"{model:16}" + "".join(f"{scores[name]:10.4f}" for name in METRICS if name in scores))
     return lines

@@ -13,8 +13,9 @@ from landseg.cli.progress import Progress
 from landseg.contracts.dataset import DatasetManifest
 from landseg.contracts.documents import Blob, Document, parse_json
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
+from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.model import CheckpointInfo, ModelManifest
-from landseg.contracts.probabilities import LabelsManifest, ProbsManifest
+from landseg.contracts.probabilities import ProbsManifest
 from landseg.contracts.references import Reference
 from landseg.dataset.previous import manifest_uri
 

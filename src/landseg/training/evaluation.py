@@ -13,7 +13,8 @@ from landseg.contracts.dataset import Split, Tile
 from landseg.dataset.reader import StagedDataset
 from landseg.models.test_pipeline import Planes
 from landseg.prediction.predictor import Predictor
-from landseg.scoring.scores import confusion_matrix, scores
+from landseg.scoring.confusion import confusion_matrix
+from landseg.scoring.scores import scores
 from landseg.training.distributed import Team
 
 _BATCH = 4
