@@ -22,8 +22,8 @@ from landseg.contracts.references import Reference
 from landseg.ensemble.averaging import Average, disagreement, entropy, subsets
 from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.publishing import write_archive
-from landseg.ensemble.shard_results import Job
-from landseg.ensemble.summary import combine
+from landseg.ensemble.shard_results import Ensemble
+from landseg.ensemble.split_results import combine
 from landseg.probabilities.codec import DTYPES, dequantize, quantize
 from landseg.probabilities.store import ProbsReader
 from landseg.scoring.confusion import confusion_matrix
@@ -457,20 +457,20 @@ def test_tiles_of_all_sizes(staged, dataset, tmp_path):
 
     probs = lambda dataset, split, tile, model: made_up_probs(dataset, "test", tile, model)  # noqa: E731
     ref = export(tmp_path / "p", dataset, "swin", splits=("test",), tiles=tiles, probs=probs)
-    job = Job(
-        str(tmp_path / "job"),
+    ensemble = Ensemble(
+        str(tmp_path / "ensemble"),
         dataset,
         (Member(ProbsReader.open(ref), 1.0),),
         {"test": write_index(tmp_path / "tiles.jsonl", dataset.manifest.splits["test"], tiles("test"))},
         tmp_path,
     )
-    parts = [job.process(shard) for shard in job.shards]
-    assert write_archive(job, job.shards, "labels", tmp_path / "labels.tar") == 5
+    results = [ensemble.average_shard(shard) for shard in ensemble.shards]
+    assert write_archive(ensemble, ensemble.shards, "labels", tmp_path / "labels.tar") == 5
     with tarfile.open(tmp_path / "labels.tar") as tar:
         sizes = {info.name: Image.open(tar.extractfile(info)).size for info in tar}
     assert sizes == {f"{tile.id}.png": (tile.width, tile.height) for tile in tiles("test")}
     assert list(sizes) == sorted(sizes)
-    assert combine("test", len(parts), parts.__getitem__).tile_ids == [tile.id for tile in tiles("test")]
+    assert combine("test", len(results), results.__getitem__).tile_ids == [tile.id for tile in tiles("test")]
 
 
 def test_threads_are_bounded_by_memory(staged, exported, dataset, tmp_path):

@@ -8,7 +8,7 @@ from ensembles import export, made_up_probs, open_dataset, stage
 from landseg.cli.main import main
 from landseg.contracts.dataset import SceneWindow
 from landseg.ensemble.averaging import Average
-from landseg.ensemble.fitted_weights import Fit, _grid, _neighbours, fit, halves
+from landseg.ensemble.fitted_weights import Fit, _grid, _neighbours, fit_weights, halves
 from landseg.ensemble.members import open_members
 from landseg.probabilities.codec import DTYPES, dequantize, quantize
 from landseg.storage.records import read_record
@@ -45,20 +45,20 @@ def average(staged, refs, root, *flags):
 def test_the_better_model_gets_the_larger_weight(staged, exported, tmp_path):
     dataset = open_dataset(staged, tmp_path)
     members = open_members(list(exported.values()), None, dataset)
-    found = fit(members, dataset, tmp_path, temperature=False, num_threads=2)
+    found = fit_weights(members, dataset, tmp_path, temperature=False, num_threads=2)
     assert found.models == ("good", "poor")
     assert found.weights[0] > 0.6
     assert sum(found.weights) == pytest.approx(1)
     assert found.miou > found.miou_equal
     assert found.gain_interval[0] > 0
     assert len(found.fitted_on) == found.reported_on == 8
-    assert fit(members, dataset, tmp_path, temperature=False, num_threads=1) == found
+    assert fit_weights(members, dataset, tmp_path, temperature=False, num_threads=1) == found
 
 
 def test_temperature_undoes_overconfidence(staged, tmp_path):
     dataset = open_dataset(staged, tmp_path)
     refs = [export(tmp_path / "sure", dataset, "good", splits=("val",), probs=too_sure, dtype="float32")]
-    found = fit(open_members(refs, None, dataset), dataset, tmp_path, temperature=True, num_threads=2)
+    found = fit_weights(open_members(refs, None, dataset), dataset, tmp_path, temperature=True, num_threads=2)
     # These probabilities were raised to the power 4; before, they were less sure than they might have been.
     assert 2 <= found.temperatures[0] <= 4
     assert found.weights == (1.0,)

@@ -10,8 +10,10 @@ from html_tree import metrics, parse
 from report_examples import data_example, ensemble_example, predict, training_example
 
 from landseg.report import data, ensemble, page, training
+from landseg.report.areas import ClassAreas
 from landseg.report.data import Problem
-from landseg.report.ensemble import ClassAreas, Prediction, TilePicture
+from landseg.report.scores import Prediction
+from landseg.report.tile_pictures import TilePicture
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(1)>'&{{7*7}}</style>"
 

@@ -214,7 +214,7 @@ def test_pictures_shrink_before_any_is_left_out():
         sizes.append(side)
         return item, side
 
-    assert gallery.fit(range(10), encode, 1600) == list(range(10))
+    assert gallery.encode_within_budget(range(10), encode, 1600) == list(range(10))
     assert min(sizes) == 160
-    assert gallery.fit(range(10), encode, 200) == [0, 1, 2]
-    assert gallery.fit([], encode, 0) == []
+    assert gallery.encode_within_budget(range(10), encode, 200) == [0, 1, 2]
+    assert gallery.encode_within_budget([], encode, 0) == []

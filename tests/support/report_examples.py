@@ -9,8 +9,12 @@ import numpy as np
 from PIL import Image
 
 from landseg.report import data, ensemble, training
+from landseg.report.areas import ClassAreas
+from landseg.report.costs import StageCost
 from landseg.report.data import DataReport, Need, Problem, SampleTile, SplitStats
-from landseg.report.ensemble import ClassAreas, EnsembleReport, Prediction, StageCost, TilePicture
+from landseg.report.ensemble import EnsembleReport
+from landseg.report.scores import Prediction
+from landseg.report.tile_pictures import TilePicture
 from landseg.report.training import Evaluation, TrainingReport
 from landseg.sample.covers import CLASSES
 from landseg.sample.tiles import PALETTE, SampleOptions, draw_tile

@@ -20,6 +20,10 @@ class Reference(Document):
     facts: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
 
+ARGUMENTS = "arguments.json"
+"""In a stage's folder, written before the work begins: its :class:`Arguments`."""
+
+
 class Arguments(Document):
     """The arguments a stage was run with, so that another run needs to state only what differs.
 

@@ -25,7 +25,7 @@ def fewer_views(members: Sequence[Member]) -> tuple[Tta, ...]:
 
 
 @dataclass(frozen=True)
-class FewerViews:
+class FewerViewsAverage:
     """Models and ensemble with the views of a smaller `--tta`; all views of such weigh alike (docs/adr).
 
     A temperature works on each view: the fitted one is that of their mean, which is close.

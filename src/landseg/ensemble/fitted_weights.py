@@ -70,7 +70,7 @@ class Fit(Model):
         return [replace(member, weight=weight, temperature=t) for member, weight, t in fitted]
 
 
-def fit(
+def fit_weights(
     members: Sequence[Member], dataset: StagedDataset, scratch: Path, *, temperature: bool, num_threads: int
 ) -> Fit:
     """Fit weights, and temperatures where asked, to half of the labelled validation tiles.
@@ -89,8 +89,8 @@ def fit(
     if not reporting:
         raise ConfigError("--weights auto", "expected at least two val tiles (or scenes), found one")
     samples = _Samples(members, dataset, tiles, scratch, num_threads)
-    temperatures = _fit_temperatures(samples, deciding) if temperature else (1.0,) * len(members)
-    weights = _fit_weights(samples, deciding, temperatures)
+    temperatures = _search_temperatures(samples, deciding) if temperature else (1.0,) * len(members)
+    weights = _search_weights(samples, deciding, temperatures)
     equal = Average(samples.dtypes, (1.0,) * len(members), (1.0,) * len(members))
     fitted = Average(samples.dtypes, weights, temperatures)
     areas = np.concatenate(samples.map("reporting on the other half", reporting, _areas_of([equal, fitted]), list))
@@ -171,7 +171,7 @@ def _sum(results: list[NDArray[Any]]) -> NDArray[Any]:
     return np.sum(results, axis=0)  # type: ignore[no-any-return]
 
 
-def _fit_temperatures(samples: _Samples, tiles: set[str]) -> tuple[float, ...]:
+def _search_temperatures(samples: _Samples, tiles: set[str]) -> tuple[float, ...]:
     """The temperature of each model under which the truth is most likely."""
     candidates = [
         Average(samples.dtypes, (1.0,) * len(samples.members), (t,) * len(samples.members)) for t in _TEMPERATURES
@@ -191,7 +191,7 @@ def _fit_temperatures(samples: _Samples, tiles: set[str]) -> tuple[float, ...]:
     return tuple(_TEMPERATURES[int(i)] for i in losses.argmin(axis=0))
 
 
-def _fit_weights(samples: _Samples, tiles: set[str], temperatures: tuple[float, ...]) -> tuple[float, ...]:
+def _search_weights(samples: _Samples, tiles: set[str], temperatures: tuple[float, ...]) -> tuple[float, ...]:
     """The weights with the best mIoU; of equally good ones, those nearest to equal."""
     num_models = len(samples.members)
     if num_models == 1:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from landseg.contracts.dataset import Split
 from landseg.ensemble.averaging import Labels, disagreement
-from landseg.ensemble.shard_results import Job, differing_share
-from landseg.ensemble.summary import Scoring, SplitResult
+from landseg.ensemble.shard_results import Ensemble, differing_share
+from landseg.ensemble.split_results import SplitResult
+from landseg.ensemble.split_scores import Scoring
 from landseg.probabilities.codec import Probs
 from landseg.scoring.confusion import confusion_matrix
 from landseg.scoring.scores import scores
@@ -22,7 +23,7 @@ Place = tuple[Split, str]
 
 
 @dataclass(frozen=True, eq=False)
-class TileView:
+class GalleryTile:
     """Everything there is to see of a tile.
 
     Attributes:
@@ -66,28 +67,28 @@ def worst_and_best(results: Sequence[SplitResult], scoring: Scoring | None, coun
     ]
 
 
-def view(job: Job, place: Place) -> TileView:
+def read_tile(ensemble: Ensemble, place: Place) -> GalleryTile:
     """Read a tile, and average it once more."""
     split, tile_id = place
-    tile, schema = job.tiles[split].find(tile_id), job.dataset.schema
-    stored = job.average.prepare([member.reader.read_tile(split, tile_id) for member in job.members])
+    tile, schema = ensemble.tiles[split].find(tile_id), ensemble.dataset.schema
+    stored = ensemble.average.prepare([member.reader.read_tile(split, tile_id) for member in ensemble.members])
     alone = [(model,) for model in range(len(stored))]
-    *models, ensemble = job.average.labels(stored, [*alone, tuple(range(len(stored)))])
-    image = job.dataset.read_image(split, tile)
-    truth = None if tile.label is None else job.dataset.read_label(split, tile)
+    *models, together = ensemble.average.labels(stored, [*alone, tuple(range(len(stored)))])
+    image = ensemble.dataset.read_image(split, tile)
+    truth = None if tile.label is None else ensemble.dataset.read_label(split, tile)
     miou: dict[str, float] = {}
     if truth is not None:
-        names = [*(member.name for member in job.members), "ensemble"]
-        for name, labels in zip(names, [*models, ensemble], strict=True):
+        names = [*(member.name for member in ensemble.members), "ensemble"]
+        for name, labels in zip(names, [*models, together], strict=True):
             found = scores(confusion_matrix(truth, labels, schema.num_classes, schema.ignore_index), schema.classes)
             miou |= {name: found["mIoU"]} if found else {}
-    return TileView(
+    return GalleryTile(
         split=split,
         tile_id=tile_id,
         image=np.repeat(image[:, :, :1], 3, axis=2) if image.shape[2] < 3 else image[:, :, :3],
         truth=truth,
         models=tuple(models),
-        ensemble=ensemble,
+        ensemble=together,
         disagreement=disagreement(stored),
         differing=differing_share(models),
         miou=miou,

@@ -1,4 +1,4 @@
-"""The last step of averaging: from parts to archives, summary, ranking, report and manifest."""
+"""The last step of averaging: from the results of shards to archives, summary, ranking, report and manifest."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from landseg.contracts.documents import Blob, sha256_hex
 from landseg.contracts.labels import LabelsManifest, MapArchive
 from landseg.ensemble.maps import write_tar
 from landseg.ensemble.scene_maps import write_scenes
-from landseg.ensemble.shard_results import LABELS, Job
-from landseg.ensemble.summary import Scoring, SplitResult, combine, ranking, score, summarise
+from landseg.ensemble.shard_results import LABELS, Ensemble
+from landseg.ensemble.split_results import SplitResult, combine
+from landseg.ensemble.split_scores import Scoring, score
+from landseg.ensemble.summary import ranking, summarise
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,56 +27,60 @@ class Outcome:
     """What a report is made of.
 
     Attributes:
-        job: the ensemble.
+        ensemble: the ensemble.
         results: of each split.
         scorings: of each labelled split.
     """
 
-    job: Job
+    ensemble: Ensemble
     results: tuple[SplitResult, ...]
     scorings: tuple[Scoring, ...]
 
 
-def publish(job: Job, report: Callable[[Outcome], str]) -> storage.Loaded[LabelsManifest]:
-    """Write everything, the manifest last. Nothing but the times in the report depends on time, place or workers.
+def publish(ensemble: Ensemble, report: Callable[[Outcome], str]) -> storage.Loaded[LabelsManifest]:
+    """Write everything, the manifest last.
+
+    Only the times in the report depend on when, where and in how many shares the work was done.
 
     Args:
-        job: the ensemble; all its parts are finished. They are read one after the other: of many tiles, all that was
-            found would not fit into memory.
+        ensemble: the ensemble; all its shards are averaged. Their results are read a few at a time, because those of
+            many tiles would not fit into memory together.
         report: renders the HTML report.
     """
     by_split: dict[Split, list[tuple[Split, int]]] = {}
-    for shard in job.shards:
+    for shard in ensemble.shards:
         by_split.setdefault(shard[0], []).append(shard)
 
     def archives(kind: str) -> dict[Split, MapArchive]:
-        return {split: _archive(job, split, shards, kind) for split, shards in by_split.items()}
+        return {split: _archive(ensemble, split, shards, kind) for split, shards in by_split.items()}
 
-    names = [member.name for member in job.members]
+    names = [member.name for member in ensemble.members]
     results = tuple(
-        combine(split, len(shards), lambda number, shards=shards: job.part(shards[number]))  # type: ignore[misc]
+        combine(split, len(shards), lambda number, shards=shards: ensemble.result(shards[number]))  # type: ignore[misc]
         for split, shards in by_split.items()
     )
-    scorings = tuple(scoring for result in results if (scoring := score(result, names, job.dataset.schema.classes)))
-    summary = json.dumps(summarise(job, results, scorings), indent=1, allow_nan=False) + "\n"
-    html = report(Outcome(job, results, scorings))
-    manifest = LabelsManifest(
-        dataset_id=job.dataset.manifest.dataset_id,
-        dataset_sha256=job.dataset.sha256,
-        class_schema=job.dataset.schema,
-        members=tuple(member.describe() for member in job.members),
-        splits=archives(LABELS),
-        layers={layer: archives(layer) for layer in job.layers},
-        scenes=write_scenes(job),
-        summary=_put(job, "summary.json", summary.encode()),
-        ranking=_put(job, "ranking.csv", ranking(results, names)),
-        report=_put(job, "report.html", html.encode()),
+    scorings = tuple(
+        scoring for result in results if (scoring := score(result, names, ensemble.dataset.schema.classes))
     )
-    return storage.write_document(storage.join(job.folder, "manifest.json"), manifest)
+    summary = json.dumps(summarise(ensemble, results, scorings), indent=1, allow_nan=False) + "\n"
+    html = report(Outcome(ensemble, results, scorings))
+    manifest = LabelsManifest(
+        dataset_id=ensemble.dataset.manifest.dataset_id,
+        dataset_sha256=ensemble.dataset.sha256,
+        class_schema=ensemble.dataset.schema,
+        members=tuple(member.describe() for member in ensemble.members),
+        splits=archives(LABELS),
+        layers={layer: archives(layer) for layer in ensemble.layers},
+        scenes=write_scenes(ensemble),
+        summary=_put(ensemble, "summary.json", summary.encode()),
+        ranking=_put(ensemble, "ranking.csv", ranking(results, names)),
+        report=_put(ensemble, "report.html", html.encode()),
+    )
+    return storage.write_document(storage.join(ensemble.folder, "manifest.json"), manifest)
 
 
-def write_archive(job: Job, shards: Sequence[tuple[Split, int]], kind: str, path: Path) -> int:
-    """Put the maps of a split's parts into one archive, sorted by tile id.
+def write_archive(ensemble: Ensemble, shards: Sequence[tuple[Split, int]], kind: str, path: Path) -> int:
+    """Put the maps of a split's shards into one archive, sorted by tile id.
 
     Returns:
         The number of maps.
@@ -82,10 +88,10 @@ def write_archive(job: Job, shards: Sequence[tuple[Split, int]], kind: str, path
     files = [path.with_name(f"{path.name}.{number}") for number in range(len(shards))]
 
     def fetch(number: int) -> tuple[list[str], NDArray[np.int64]]:
-        part = job.part(shards[number])
-        blob = part.archives[kind]
-        storage.get_file(storage.join(job.folder, blob.path), files[number], sha256=blob.sha256)
-        return [tile.id for tile in part.tiles], np.array([(number, *tile.spans[kind]) for tile in part.tiles])
+        result = ensemble.result(shards[number])
+        blob = result.archives[kind]
+        storage.get_file(storage.join(ensemble.folder, blob.path), files[number], sha256=blob.sha256)
+        return [tile.id for tile in result.tiles], np.array([(number, *tile.spans[kind]) for tile in result.tiles])
 
     found = list(storage.parallel(fetch, range(len(shards))))
     ids = [tile_id for names, _ in found for tile_id in names]
@@ -104,17 +110,17 @@ def write_archive(job: Job, shards: Sequence[tuple[Split, int]], kind: str, path
     return len(ids)
 
 
-def _archive(job: Job, split: Split, shards: Sequence[tuple[Split, int]], kind: str) -> MapArchive:
-    path = job.scratch / f"{kind}-{split}.tar"
-    num_tiles = write_archive(job, shards, kind, path)
+def _archive(ensemble: Ensemble, split: Split, shards: Sequence[tuple[Split, int]], kind: str) -> MapArchive:
+    path = ensemble.scratch / f"{kind}-{split}.tar"
+    num_tiles = write_archive(ensemble, shards, kind, path)
     archive = MapArchive(
         path=path.name, size_bytes=path.stat().st_size, sha256=storage.file_sha256(path), num_tiles=num_tiles
     )
-    storage.put_file(storage.join(job.folder, path.name), path)
+    storage.put_file(storage.join(ensemble.folder, path.name), path)
     path.unlink()
     return archive
 
 
-def _put(job: Job, name: str, data: bytes) -> Blob:
-    storage.put_bytes(storage.join(job.folder, name), data)
+def _put(ensemble: Ensemble, name: str, data: bytes) -> Blob:
+    storage.put_bytes(storage.join(ensemble.folder, name), data)
     return Blob(path=name, size_bytes=len(data), sha256=sha256_hex(data))

@@ -8,20 +8,20 @@ from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Split, Tile
 from landseg.contracts.labels import SceneLabels
-from landseg.ensemble.shard_results import Job
+from landseg.ensemble.shard_results import Ensemble
 from landseg.probabilities.codec import Probs
 from landseg.raw.georeference import write_labels
 from landseg.raw.scenes import Scene, scenes_of, stitch
 from landseg.storage.records import read_record, write_record
 
 
-def write_scenes(job: Job) -> dict[Split, tuple[SceneLabels, ...]]:
+def write_scenes(ensemble: Ensemble) -> dict[Split, tuple[SceneLabels, ...]]:
     """Write the label maps of all scenes; those that a killed run finished are found again.
 
     One scene at a time: memory holds a row of tiles across the whole scene.
     """
     written = {}
-    for split, tiles in job.tiles.items():
+    for split, tiles in ensemble.tiles.items():
         by_scene: dict[str, list[str]] = {}
         for tile in tiles:
             if tile.scene:
@@ -31,35 +31,35 @@ def write_scenes(job: Job) -> dict[Split, tuple[SceneLabels, ...]]:
                 maps = []
                 for _, ids in sorted(by_scene.items()):
                     (scene,) = scenes_of(map(tiles.find, ids))
-                    maps.append(_finished(job, split, scene) or _write(job, split, scene))
+                    maps.append(_finished(ensemble, split, scene) or _write(ensemble, split, scene))
                     progress.advance()
             written[split] = tuple(maps)
     return written
 
 
-def _finished(job: Job, split: Split, scene: Scene) -> SceneLabels | None:
-    labels = read_record(SceneLabels, storage.join(job.folder, _record(split, scene)))
+def _finished(ensemble: Ensemble, split: Split, scene: Scene) -> SceneLabels | None:
+    labels = read_record(SceneLabels, storage.join(ensemble.folder, _record(split, scene)))
     if labels is None:
         return None
-    found = storage.stat(storage.join(job.folder, labels.path))
+    found = storage.stat(storage.join(ensemble.folder, labels.path))
     return labels if found is not None and found.size_bytes == labels.size_bytes else None
 
 
-def _write(job: Job, split: Split, scene: Scene) -> SceneLabels:
+def _write(ensemble: Ensemble, split: Split, scene: Scene) -> SceneLabels:
     def probs(tile: Tile) -> Probs:
-        stored = [member.reader.read_tile(split, tile.id) for member in job.members]
-        return job.average.mean(job.average.prepare(stored))
+        stored = [member.reader.read_tile(split, tile.id) for member in ensemble.members]
+        return ensemble.average.mean(ensemble.average.prepare(stored))
 
-    schema = job.dataset.schema
+    schema = ensemble.dataset.schema
     offset = np.uint8(schema.label_offset)
-    path = job.scratch / "scene.tif"
+    path = ensemble.scratch / "scene.tif"
     write_labels(
         path,
         (rows + offset for rows in stitch(scene, probs)),
         (scene.height, scene.width),
         ((0, 0, 0),) * schema.label_offset + schema.palette,
         scene.geo,
-        job.dataset.manifest.crs,
+        ensemble.dataset.manifest.crs,
     )
     labels = SceneLabels(
         path=f"scenes/{split}/{scene.id}.tif",
@@ -67,9 +67,9 @@ def _write(job: Job, split: Split, scene: Scene) -> SceneLabels:
         sha256=storage.file_sha256(path),
         scene=scene.id,
     )
-    storage.put_file(storage.join(job.folder, labels.path), path)
+    storage.put_file(storage.join(ensemble.folder, labels.path), path)
     path.unlink()
-    write_record(storage.join(job.folder, _record(split, scene)), labels)
+    write_record(storage.join(ensemble.folder, _record(split, scene)), labels)
     return labels
 
 

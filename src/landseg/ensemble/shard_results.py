@@ -1,7 +1,7 @@
 """Averaging a shard: what it leaves in object storage, so that a killed run resumes and workers share one.
 
 <folder>/parts/<split>-<shard>.tar     the shard's label maps, as blocks of a tar archive
-<folder>/parts/<split>-<shard>.json    a :class:`Part`, written after it: present means complete
+<folder>/parts/<split>-<shard>.json    a :class:`ShardResult`, written after it: present means complete
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from landseg.contracts.probabilities import Tta
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, Labels, disagreement, entropy, subsets
-from landseg.ensemble.fewer_views import FewerViews, fewer_views, open_views
+from landseg.ensemble.fewer_views import FewerViewsAverage, fewer_views, open_views
 from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fitted_weights import Fit
 from landseg.ensemble.maps import encode_grey, encode_png, tar_member
@@ -41,7 +41,7 @@ SAMPLES = 64
 LABELS = "labels"
 LAYERS: tuple[LayerName, ...] = get_args(LayerName)
 
-Matrix = tuple[tuple[Count, ...], ...]
+NestedCounts = tuple[tuple[Count, ...], ...]
 
 
 class TileResult(Model):
@@ -49,7 +49,7 @@ class TileResult(Model):
 
     Attributes:
         id: the tile.
-        spans: (offset, length) of its block in each of the part's archives.
+        spans: (offset, length) of its block in each of the result's archives.
         pixels: per class, pixels of the ensemble's label map.
         disagreement: mean over the tile (:func:`landseg.ensemble.averaging.disagreement`); 0 of a single model.
         entropy: mean over the tile (:func:`landseg.ensemble.averaging.entropy`).
@@ -67,12 +67,12 @@ class TileResult(Model):
     disagreement: Annotated[float, Field(ge=0, le=1)]
     entropy: Annotated[float, Field(ge=0, le=1)]
     differing: Annotated[float, Field(ge=0, le=1)]
-    areas: tuple[Matrix, ...] | None
-    view_areas: dict[Tta, tuple[Matrix, ...]]
+    areas: tuple[NestedCounts, ...] | None
+    view_areas: dict[Tta, tuple[NestedCounts, ...]]
 
 
-class Part(Model):
-    """A finished shard.
+class ShardResult(Model):
+    """What averaging a shard left.
 
     Attributes:
         archives: the label maps (:data:`LABELS`) and the layers.
@@ -83,12 +83,12 @@ class Part(Model):
 
     archives: dict[str, Blob]
     tiles: tuple[TileResult, ...]
-    confusions: tuple[Matrix, ...] | None
+    confusions: tuple[NestedCounts, ...] | None
 
 
 @dataclass(frozen=True)
-class Job:
-    """An ensemble at work.
+class Ensemble:
+    """Models to be averaged on a dataset, and where the results go.
 
     Attributes:
         folder: URI of the stage's folder.
@@ -114,9 +114,9 @@ class Job:
         return make_average(self.members)
 
     @functools.cached_property
-    def fewer_views(self) -> tuple[FewerViews, ...]:
+    def fewer_views(self) -> tuple[FewerViewsAverage, ...]:
         """Ensembles of fewer views, to be scored beside."""
-        return tuple(FewerViews(tta, self.members) for tta in fewer_views(self.members))
+        return tuple(FewerViewsAverage(tta, self.members) for tta in fewer_views(self.members))
 
     @functools.cached_property
     def _fitted_on(self) -> frozenset[tuple[Split, str]]:
@@ -128,32 +128,32 @@ class Job:
         manifest = self.members[0].reader.manifest
         return [(split, index) for split, shards in manifest.splits.items() for index in range(len(shards))]
 
-    def finished(self, shard: tuple[Split, int]) -> Part | None:
-        """The part of a shard, or None where it has still to be made."""
-        part = read_record(Part, storage.join(self.folder, _record(shard)))
-        for archive in part.archives.values() if part else ():
+    def finished(self, shard: tuple[Split, int]) -> ShardResult | None:
+        """The result of a shard, or None where the shard has still to be averaged."""
+        result = read_record(ShardResult, storage.join(self.folder, _record(shard)))
+        for archive in result.archives.values() if result else ():
             found = storage.stat(storage.join(self.folder, archive.path))
             if found is None or found.size_bytes != archive.size_bytes:
                 return None
-        return part
+        return result
 
-    def part(self, shard: tuple[Split, int]) -> Part:
-        """The part of a shard that is known to be finished.
+    def result(self, shard: tuple[Split, int]) -> ShardResult:
+        """The result of a shard that is known to be finished.
 
         Raises:
             DamagedObjectError: it is gone, or not what was written.
         """
         uri = storage.join(self.folder, _record(shard))
-        part = read_record(Part, uri)
-        if part is None:
+        result = read_record(ShardResult, uri)
+        if result is None:
             raise DamagedObjectError(uri, "expected the record of a finished shard, found none", "run the stage again")
-        return part
+        return result
 
-    def process(self, shard: tuple[Split, int]) -> Part:
-        """Average a shard and write its part."""
+    def average_shard(self, shard: tuple[Split, int]) -> ShardResult:
+        """Average a shard and write its result."""
         split, index = shard
         data = {kind: bytearray() for kind in (LABELS, *self.layers)}
-        results: list[TileResult] = []
+        tile_results: list[TileResult] = []
         confusions: NDArray[np.int64] | None = None
         wanted = [fewer.tta for fewer in self.fewer_views if self.dataset.manifest.splits[split].labelled]
         with (
@@ -164,20 +164,20 @@ class Job:
                 tile = self.tiles[split].find(stored.id)
                 prepared = self.average.prepare([reader.read(position) for reader in readers])
                 views = [[one.read(position) for one in each] for each in view_readers]
-                result, blocks, matrices = self._tile(split, tile, prepared, views)
+                tile_result, blocks, matrices = self._tile(split, tile, prepared, views)
                 spans = {kind: (len(data[kind]), len(block)) for kind, block in blocks.items()}
-                results.append(result.model_copy(update={"spans": spans}))
+                tile_results.append(tile_result.model_copy(update={"spans": spans}))
                 for kind, block in blocks.items():
                     data[kind] += block
                 if matrices is not None:
                     confusions = matrices if confusions is None else confusions + matrices
-        part = Part(
+        result = ShardResult(
             archives={kind: self._put(f"parts/{kind}-{split}-{index:06d}.tar", data[kind]) for kind in data},
-            tiles=tuple(results),
+            tiles=tuple(tile_results),
             confusions=None if confusions is None else _nested(confusions),
         )
-        write_record(storage.join(self.folder, _record(shard)), part)
-        return part
+        write_record(storage.join(self.folder, _record(shard)), result)
+        return result
 
     def _put(self, path: str, content: bytearray) -> Blob:
         data = bytes(content)
@@ -195,7 +195,7 @@ class Job:
         sampled = [np.ascontiguousarray(values[:, ::every, ::every]) for values in prepared]
         alone = average.labels(sampled, [(model,) for model in range(len(prepared))])
         areas, matrices = None, None
-        view_areas: dict[Tta, tuple[Matrix, ...]] = {}
+        view_areas: dict[Tta, tuple[NestedCounts, ...]] = {}
         if tile.label is not None:
             truth = self.dataset.read_label(split, tile)
             if (split, tile.id) in self._fitted_on:

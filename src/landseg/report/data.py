@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from landseg.report import figures
 from landseg.report.figures import Mark
 from landseg.report.page import MAX_TABLE_ROWS, PICTURE_BYTES, Facts, count, palette_css, percent, render_page, sentence
-from landseg.report.tile_pictures import Picture, Studio, fit
+from landseg.report.tile_pictures import Picture, Studio, encode_within_budget
 
 _MAX_SIZES = 6
 
@@ -155,7 +155,7 @@ def render(report: DataReport) -> str:
     """
     labelled = [split for split in report.splits if split.labelled]
     rows, ruler = _class_rows(report, labelled)
-    samples = fit(
+    samples = encode_within_budget(
         report.samples, lambda tile, side: _sample(tile, Studio(report.classes, report.palette, side)), PICTURE_BYTES
     )
     problems = sorted(report.problems, key=lambda problem: problem.severity)

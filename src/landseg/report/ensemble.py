@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 from landseg.report import figures
-from landseg.report.figures import ENSEMBLE, SUBSET, TRUTH, Mark
+from landseg.report.areas import ClassAreas, area_rows
+from landseg.report.costs import StageCost
+from landseg.report.figures import ENSEMBLE, SUBSET, TRUTH
 from landseg.report.page import (
     PICTURE_BYTES,
     Facts,
@@ -29,34 +31,9 @@ from landseg.report.scores import Member, Prediction, class_rows, largest_confus
 from landseg.report.tile_pictures import TilePicture, galleries
 from landseg.scoring.scores import METRICS
 
-__all__ = ["ClassAreas", "EnsembleReport", "Prediction", "StageCost", "TilePicture", "render"]
-
-_M2_PER_HECTARE = 10_000
-
 
 @dataclass(frozen=True)
-class ClassAreas:
-    """How much of a split each class covers.
-
-    Attributes:
-        split: the split.
-        predicted_px: pixels that the ensemble assigned to each class, in class order.
-        true_px: labelled pixels of each class; None where no labels exist.
-        pixel_area_m2: ground area of one pixel where the tiles' transforms are known and agree.
-        disagreement_share: share of the split's pixels, 0-1, where not all models agree; None for a single model.
-        overlapping: whether tiles were cut from scenes with an overlap, so that some ground is counted more than once.
-    """
-
-    split: str
-    predicted_px: tuple[int, ...]
-    true_px: tuple[int, ...] | None = None
-    pixel_area_m2: float | None = None
-    disagreement_share: float | None = None
-    overlapping: bool = False
-
-
-@dataclass(frozen=True)
-class FewerViews:
+class FewerViewsRow:
     """A model, or the ensemble, with fewer flip views than are averaged.
 
     Attributes:
@@ -72,23 +49,6 @@ class FewerViews:
     mIoU: float  # noqa: N815  # its name in the field
     adds: float
     interval: Interval | None = None
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """What one stage took.
-
-    Attributes:
-        stage: e.g. `train-swin`.
-        seconds: wall-clock time of the work (of the first run, where a rerun found it done); None where not known.
-        gpu_seconds: seconds times GPUs; None where no GPU was used.
-        size_bytes: what the stage wrote to object storage; None where not known.
-    """
-
-    stage: str
-    seconds: float | None
-    gpu_seconds: float | None = None
-    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +92,7 @@ class EnsembleReport:
     gain_interval: Interval | None = None
     adds: Mapping[str, tuple[float, Interval | None]] = field(default_factory=dict)
     subsets: tuple[Prediction, ...] = ()
-    views: tuple[FewerViews, ...] = ()
+    views: tuple[FewerViewsRow, ...] = ()
     areas: tuple[ClassAreas, ...] = ()
     disagreeing: tuple[TilePicture, ...] = ()
     worst: tuple[TilePicture, ...] = ()
@@ -200,7 +160,7 @@ def render(report: EnsembleReport) -> str:
         matrices=matrices(report.classes, members),
         confusions=[] if confusion is None else largest_confusions(confusion),
         galleries=shown,
-        areas=[(area, *_area_rows(area)) for area in report.areas],
+        areas=[(area, *area_rows(area)) for area in report.areas],
         truth_marker=figures.marker(TRUTH),
         ensemble_marker=figures.marker(ENSEMBLE),
         total_s=sum(cost.seconds or 0 for cost in report.costs),
@@ -260,36 +220,3 @@ def _verdict(report: EnsembleReport) -> Markup:
             percent(report.confidence, 0), *(signed(end, 2) for end in report.gain_interval)
         )
     return text
-
-
-@dataclass(frozen=True)
-class AreaRow:
-    """A class in the table of areas; shares are of the split's pixels."""
-
-    class_id: int
-    pixels: int
-    share: float
-    true_share: float | None
-    hectares: float | None
-    dots: Markup
-
-
-def _area_rows(area: ClassAreas) -> tuple[list[AreaRow], Markup]:
-    """One row per class in falling order of area, and the ruler of their chart."""
-    shares = [pixels / max(1, sum(area.predicted_px)) for pixels in area.predicted_px]
-    true = None if area.true_px is None else [pixels / max(1, sum(area.true_px)) for pixels in area.true_px]
-    axis = figures.axis([*shares, *(true or ())], low=0)
-    rows = []
-    for class_id, pixels in enumerate(area.predicted_px):
-        marks = [] if true is None else [Mark("truth", TRUTH, true[class_id])]
-        rows.append(
-            AreaRow(
-                class_id=class_id,
-                pixels=pixels,
-                share=shares[class_id],
-                true_share=None if true is None else true[class_id],
-                hectares=None if area.pixel_area_m2 is None else pixels * area.pixel_area_m2 / _M2_PER_HECTARE,
-                dots=figures.dots([*marks, Mark("ensemble", ENSEMBLE, shares[class_id])], axis, percent),
-            )
-        )
-    return sorted(rows, key=lambda row: -row.pixels), figures.ruler(axis, lambda value: percent(value, 0))

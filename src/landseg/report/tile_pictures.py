@@ -82,7 +82,7 @@ class Studio:
         return Picture("heat", pictures.heat(values, self.side), what, width, height)
 
 
-def fit(items: Sequence[T], encode: Callable[[T, int], tuple[R, int]], budget: int) -> list[R]:
+def encode_within_budget(items: Sequence[T], encode: Callable[[T, int], tuple[R, int]], budget: int) -> list[R]:
     """Encode items at the largest picture size at which all of them fit; at the smallest, as many as fit.
 
     Args:
@@ -191,7 +191,7 @@ def galleries(
         card = _card(tile, anchors[tile.split, tile.tile_id], models, Studio(classes, palette, side))
         return card, sum(picture.num_bytes for picture, _, _ in card.pictures)
 
-    cards = {(card.tile.split, card.tile.tile_id): card for card in fit(unique, encode, budget)}
+    cards = {(card.tile.split, card.tile.tile_id): card for card in encode_within_budget(unique, encode, budget)}
     result = []
     drawn: set[str] = set()
     for id, title, tiles in lists:

@@ -14,15 +14,16 @@ from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.labels import LabelsManifest, LayerName
 from landseg.dataset.reader import StagedDataset
-from landseg.ensemble.fitted_weights import Fit, fit
+from landseg.ensemble.fitted_weights import Fit, fit_weights
 from landseg.ensemble.maps import extract_pngs
 from landseg.ensemble.members import Member, affordable_threads, open_members
-from landseg.ensemble.publishing import publish
-from landseg.ensemble.shard_results import LAYERS, Job
+from landseg.ensemble.publishing import Outcome, publish
+from landseg.ensemble.shard_results import LAYERS, Ensemble
 from landseg.raw.processes import num_cpus
+from landseg.report.ensemble import render
+from landseg.report.ensemble_facts import ensemble_report
 from landseg.scoring.scores import METRICS
 from landseg.stages.shared import costs
-from landseg.stages.shared.average_report import render_report
 from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
 from landseg.stages.shared.options import add_common_arguments, parse_share
 from landseg.storage.records import read_record, write_record
@@ -109,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
             fitted = _fit(folder, members, dataset, context.scratch, args.temperature == "auto", num_threads)
             members = fitted.apply(members)
         splits = members[0].reader.manifest.splits
-        job = Job(
+        ensemble = Ensemble(
             folder=folder,
             dataset=dataset,
             members=tuple(members),
@@ -118,21 +119,25 @@ def run(args: argparse.Namespace) -> None:
             layers=layers,
             fit=fitted,
         )
-        labels = finished(LabelsManifest, job.folder)
+        labels = finished(LabelsManifest, ensemble.folder)
         if labels is None:
-            shares = [job.shards[i::num_workers] for i in range(num_workers)]
+            shares = [ensemble.shards[i::num_workers] for i in range(num_workers)]
             try:
-                _average(job, shares.pop(worker - 1), num_threads)
+                _average(ensemble, shares.pop(worker - 1), num_threads)
             except BaseException:
                 costs.record(folder, context.seconds)
                 raise
             others = [shard for share in shares for shard in share]
-            left = sum(storage.parallel(lambda shard: job.finished(shard) is None, others))
+            left = sum(storage.parallel(lambda shard: ensemble.finished(shard) is None, others))
             if left:
                 _log.info("%d shards are left to other workers", left)
                 costs.record(folder, context.seconds)
                 return
-            labels = publish(job, lambda outcome: render_report(outcome, context, num_threads))
+
+            def report(outcome: Outcome) -> str:
+                return render(ensemble_report(outcome, context.run_id, context.seconds, num_threads))
+
+            labels = publish(ensemble, report)
             costs.record(folder, context.seconds)
         _write_outputs(context, labels)
         if args.png_dir is not None:
@@ -180,16 +185,16 @@ def _fit(
     uri = storage.join(folder, "weights.json")
     if found := read_record(Fit, uri):
         return found
-    fitted = fit(members, dataset, scratch, temperature=temperature, num_threads=num_threads)
+    fitted = fit_weights(members, dataset, scratch, temperature=temperature, num_threads=num_threads)
     write_record(uri, fitted)
     return fitted
 
 
-def _average(job: Job, shards: list[tuple[Split, int]], num_threads: int) -> None:
+def _average(ensemble: Ensemble, shards: list[tuple[Split, int]], num_threads: int) -> None:
     def work(shard: tuple[Split, int]) -> int:
-        return len((job.finished(shard) or job.process(shard)).tiles)
+        return len((ensemble.finished(shard) or ensemble.average_shard(shard)).tiles)
 
-    splits = job.members[0].reader.manifest.splits
+    splits = ensemble.members[0].reader.manifest.splits
     total = sum(len(splits[split][index].tiles) for split, index in shards)
     with Progress("averaging", total, "tiles") as progress:
         for num_tiles in storage.parallel(work, shards, workers=num_threads):

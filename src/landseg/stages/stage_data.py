@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
             _keep(context, report.name, page, checks)
             raise staged.problems.summary(source.uri)
         folder = storage.parent(staged.loaded.uri)
-        if not costs.recorded(folder):  # one that was staged before cost what it cost then
+        if not costs.is_recorded(folder):  # one that was staged before cost what it cost then
             costs.record(folder, context.seconds)
         asked = {"source": args.source, "on_bad_tile": args.on_bad_tile, "max_bad": args.max_bad}
         record_arguments(folder, asked)

@@ -16,9 +16,8 @@ from landseg.contracts.errors import ContractError, ObjectNotFoundError
 from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.model import ModelManifest
 from landseg.contracts.probabilities import ProbsManifest
-from landseg.contracts.references import Arguments
+from landseg.contracts.references import ARGUMENTS, Arguments
 from landseg.scoring.scores import METRICS
-from landseg.stages.shared.context import ARGUMENTS
 from landseg.stages.shared.options import storage_root
 
 HELP = "say how far a run has come, from object storage alone"

@@ -20,13 +20,10 @@ from landseg.contracts.documents import Document, digest
 from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundError, without_credentials
 from landseg.contracts.executor import ExecutorInput, Outputs, artifact_path
 from landseg.contracts.names import RUN_ID
-from landseg.contracts.references import Arguments, Reference
+from landseg.contracts.references import ARGUMENTS, Arguments, Reference
 from landseg.stages.shared.options import storage_root
 
 D = TypeVar("D", bound=Document)
-
-ARGUMENTS = "arguments.json"
-"""In a stage's folder, before the work begins: what it was asked for."""
 
 IDENTITY = "identity.json"
 """In a stage's folder, before the work begins: what decides the result, checksums of the inputs among it."""

@@ -1,0 +1,74 @@
+"""What an ensemble cost, from the records that the stages leave (:class:`landseg.contracts.cost.Cost`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from landseg import storage
+from landseg.contracts.cost import COSTS, Cost
+from landseg.contracts.errors import LandsegError
+from landseg.contracts.model import ModelManifest
+from landseg.contracts.references import ARGUMENTS, Arguments
+from landseg.ensemble.shard_results import Ensemble
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage took.
+
+    Attributes:
+        stage: e.g. `train-swin`.
+        seconds: wall-clock time of the work (of the first run, where a rerun found it done); None where not known.
+        gpu_seconds: seconds times GPUs; None where no GPU was used.
+        size_bytes: what the stage wrote to object storage; None where not known.
+    """
+
+    stage: str
+    seconds: float | None
+    gpu_seconds: float | None = None
+    size_bytes: int | None = None
+
+
+def model_of(probs_folder: str, sha256: str) -> ModelManifest | None:
+    """The manifest of the model that made probabilities, if it is still where the export read it."""
+    try:
+        arguments = storage.read_document(Arguments, storage.join(probs_folder, ARGUMENTS)).document
+        loaded = storage.read_document(ModelManifest, str(arguments.values["model_uri"]))
+    except (LandsegError, KeyError):  # a bare checkpoint, or a model that was moved or pruned
+        return None
+    return loaded.document if loaded.sha256 == sha256 else None
+
+
+def stage_costs(ensemble: Ensemble, seconds: float) -> list[StageCost]:
+    """What an ensemble has cost, stage by stage.
+
+    Args:
+        ensemble: the ensemble.
+        seconds: what averaging has taken so far in this attempt.
+    """
+    shards = [shard for info in ensemble.dataset.manifest.splits.values() for shard in info.shards]
+    dataset = storage.parent(ensemble.dataset.uri)
+    found = [_stage("stage-data", _recorded(dataset), sum(shard.size_bytes for shard in shards))]
+    exports = []
+    for member in ensemble.members:
+        folder, spec = storage.parent(member.reader.uri), member.reader.spec
+        if model := model_of(folder, spec.model_sha256):
+            num_gpus = model.parameters.get("processes", 0) if model.parameters.get("device") == "gpu" else 0
+            cost = Cost(seconds=model.seconds, num_gpus=num_gpus)
+            found.append(_stage(f"train-{member.name}", [cost], model.checkpoint.size_bytes))
+        size = sum(shard.size_bytes for split in member.reader.manifest.splits.values() for shard in split)
+        exports.append(_stage(f"export-probs-{member.name}", _recorded(folder), size))
+    earlier = _recorded(ensemble.folder)
+    return [*found, *exports, _stage("average-probs", [*earlier, Cost(seconds=seconds, num_gpus=0)], None)]
+
+
+def _stage(name: str, attempts: list[Cost], size_bytes: int | None) -> StageCost:
+    gpu_seconds = sum(cost.seconds * cost.num_gpus for cost in attempts)
+    seconds = sum(cost.seconds for cost in attempts) if attempts else None
+    return StageCost(name, seconds, gpu_seconds or None, size_bytes)
+
+
+def _recorded(folder: str) -> list[Cost]:
+    """What the attempts on a stage's folder took."""
+    infos = storage.list_objects(storage.join(folder, COSTS))
+    return list(storage.parallel(lambda info: storage.read_document(Cost, info.uri).document, infos))
