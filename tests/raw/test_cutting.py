@@ -12,8 +12,9 @@ from raw_tiles import random_image, random_label, write_config, write_image, wri
 from test_scenes import UTM
 
 from landseg.contracts.dataset import Geo
-from landseg.raw.georeference import geo_tags, read_geo_keys, read_transform, write_labels
-from landseg.raw.scenes import scenes_of, stitch
+from landseg.ensemble.geotiff_maps import write_labels
+from landseg.ensemble.stitching import scenes_of, stitch
+from landseg.raw.georeference import geo_tags, read_geo_keys, read_transform
 from landseg.raw.tiff.decoding import decode_tiff
 
 TRANSFORM = (0.5, 0.0, 600000.0, 0.0, -0.5, 5400000.0)

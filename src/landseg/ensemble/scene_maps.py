@@ -8,10 +8,10 @@ from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Split, Tile
 from landseg.contracts.labels import SceneLabels
+from landseg.ensemble.geotiff_maps import write_labels
 from landseg.ensemble.shard_results import Ensemble
+from landseg.ensemble.stitching import Scene, scenes_of, stitch
 from landseg.probabilities.codec import Probs
-from landseg.raw.georeference import write_labels
-from landseg.raw.scenes import Scene, scenes_of, stitch
 from landseg.storage.records import read_record, write_record
 
 

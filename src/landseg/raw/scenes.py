@@ -1,18 +1,8 @@
-"""Scenes: images too large for a model are cut into overlapping tiles, and put together again without seams."""
+"""Scenes, images too large for a model: cut into overlapping tiles. :mod:`landseg.ensemble.stitching` joins them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
-
-from landseg.contracts.dataset import Geo, Tile
-from landseg.contracts.errors import ContractError
 
 
 class Window(NamedTuple):
@@ -22,34 +12,6 @@ class Window(NamedTuple):
     x: int
     height: int
     width: int
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A scene and the tiles that were cut from it.
-
-    Attributes:
-        id: stem of the scene's file.
-        height, width: in pixels.
-        tiles: in order of their windows, row by row.
-        geo: the scene's own georeference, None where it has none.
-    """
-
-    id: str
-    height: int
-    width: int
-    tiles: tuple[Tile, ...]
-    geo: Geo | None
-
-    @cached_property
-    def row_spans(self) -> list[tuple[int, int]]:
-        """(first row, height) of the tiles, each once."""
-        return sorted({(tile.scene.y, tile.height) for tile in self.tiles if tile.scene})
-
-    @cached_property
-    def column_spans(self) -> list[tuple[int, int]]:
-        """(first column, width) of the tiles, each once."""
-        return sorted({(tile.scene.x, tile.width) for tile in self.tiles if tile.scene})
 
 
 def cut(height: int, width: int, tile_px: int, overlap_px: int) -> list[Window]:
@@ -77,112 +39,9 @@ def tile_id(scene_id: str, window: Window) -> str:
     return f"{scene_id}_y{window.y:06}_x{window.x:06}"
 
 
-def scenes_of(tiles: Iterable[Tile]) -> list[Scene]:
-    """The scenes among the tiles of a split, sorted by id; tiles that were not cut from a scene are left out.
-
-    Raises:
-        ContractError: the tiles of a scene contradict each other.
-    """
-    cut_tiles = [(tile.scene, tile) for tile in tiles if tile.scene is not None]
-    cut_tiles.sort(key=lambda pair: (pair[0].id, pair[0].y, pair[0].x))
-    scenes = []
-    for scene_id, group in groupby(cut_tiles, key=lambda pair: pair[0].id):
-        members = list(group)
-        first, tile = members[0]
-        if any((window.height, window.width) != (first.height, first.width) for window, _ in members):
-            raise ContractError(f"scene {scene_id}", "its tiles name different sizes of the scene")
-        geo = tile.geo and tile.geo.model_copy(update={"transform": shifted(tile.geo.transform, -first.y, -first.x)})
-        scenes.append(Scene(scene_id, first.height, first.width, tuple(tile for _, tile in members), geo))
-    return scenes
-
-
 def shifted(
     transform: tuple[float, float, float, float, float, float], rows: int, columns: int
 ) -> tuple[float, float, float, float, float, float]:
     """The transform of a window that begins `rows` and `columns` further on."""
     a, b, c, d, e, f = transform
     return a, b, c + a * columns + b * rows, d, e, f + d * columns + e * rows
-
-
-def blend_weights(scene: Scene, tile: Tile) -> NDArray[np.float32]:
-    """How much a tile counts at each of its pixels.
-
-    The weight falls linearly towards every edge where a neighbour overlaps, and stays 1 at the scene's own border, so
-    that a pixel near a tile's edge, where the model sees little context, is decided by the neighbour.
-
-    Returns:
-        (height, width) float32 in (0, 1]; not normalised: divide by the sum over tiles.
-    """
-    assert tile.scene is not None, "only tiles cut from a scene are blended"
-    rows = _ramp(tile.scene.y, tile.height, scene.height, scene.row_spans)
-    columns = _ramp(tile.scene.x, tile.width, scene.width, scene.column_spans)
-    return rows[:, None] * columns
-
-
-def _ramp(start: int, size: int, whole: int, spans: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
-    """Weights along one axis: ramps as long as the overlap with the nearest neighbour on either side."""
-    weights = np.ones(size, np.float32)
-    before = max((s + n for s, n in spans if s < start), default=start)
-    after = min((s for s, _ in spans if s > start), default=start + size)
-    if start > 0 and before > start:
-        length = min(before - start, size)
-        weights[:length] = np.arange(1, length + 1, dtype=np.float32) / (length + 1)
-    if start + size < whole and after < start + size:
-        length = min(start + size - after, size)
-        falling = np.arange(length, 0, -1, dtype=np.float32) / (length + 1)
-        weights[-length:] = np.minimum(weights[-length:], falling)
-    return weights
-
-
-def stitch(scene: Scene, probs: Callable[[Tile], NDArray[np.float32]]) -> Iterator[NDArray[np.uint8]]:
-    """Blend the probabilities of a scene's tiles and take the argmax, from top to bottom.
-
-    Memory holds one row of tiles, whatever the scene's height.
-
-    Args:
-        scene: the scene.
-        probs: gives a tile's probabilities, (C, H, W) float32; called once per tile, row by row.
-
-    Yields:
-        (rows, scene width) uint8 class ids; the rows of all parts together are the scene's.
-
-    Raises:
-        ContractError: the tiles do not cover the scene, or probabilities are not of a tile's size.
-    """
-    total: NDArray[np.float32] | None = None  # (C, rows, W), rows from `top` on
-    weight = np.zeros((0, scene.width), np.float32)
-    top = 0
-    for y, group in groupby(scene.tiles, key=lambda tile: tile.scene.y if tile.scene else 0):
-        members = list(group)
-        if total is not None and y > top:
-            yield _argmax(scene, total[:, : y - top], weight[: y - top])
-            total, weight = total[:, y - top :], weight[y - top :]
-        top = y
-        for tile in members:
-            assert tile.scene is not None
-            values = probs(tile)
-            if values.shape[1:] != (tile.height, tile.width):
-                raise ContractError(
-                    f"tile {tile.id}",
-                    f"expected probabilities of {tile.height}x{tile.width} px, found {values.shape[1:]}",
-                )
-            missing = max(0, tile.height - weight.shape[0])
-            if total is None:
-                total = np.zeros((values.shape[0], 0, scene.width), np.float32)
-            if missing:
-                total = np.pad(total, ((0, 0), (0, missing), (0, 0)))
-                weight = np.pad(weight, ((0, missing), (0, 0)))
-            share = blend_weights(scene, tile)
-            columns = slice(tile.scene.x, tile.scene.x + tile.width)
-            total[:, : tile.height, columns] += share * values
-            weight[: tile.height, columns] += share
-    if total is None or top + total.shape[1] != scene.height:
-        raise ContractError(f"scene {scene.id}", "its tiles do not cover it", "export all tiles of the split")
-    yield _argmax(scene, total, weight)
-
-
-def _argmax(scene: Scene, total: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.uint8]:
-    if not weight.all():
-        raise ContractError(f"scene {scene.id}", "its tiles do not cover it", "export all tiles of the split")
-    # Dividing by the weight would not change which class is the largest.
-    return np.asarray(np.argmax(total, axis=0), np.uint8)
