@@ -8,6 +8,8 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raw_tiles import UTM
+
 from landseg.contracts.dataset import Geo, GeoKeys, SceneWindow, Tile
 from landseg.contracts.errors import ContractError
 from landseg.ensemble.geotiff_maps import write_labels
@@ -15,8 +17,6 @@ from landseg.ensemble.stitching import Scene, blend_weights, scenes_of, stitch
 from landseg.raw.georeference import read_geo_keys, read_transform
 from landseg.raw.scenes import cut, shifted, tile_id
 
-UTM = GeoKeys(
-    directory=(1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633), doubles=(6378137.0,), ascii="WGS 84|"
 )
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from make_foreign_tiffs import ARCHIVE, TRANSFORMS
-from raw_tiles import random_image, random_label, write_config, write_image, write_label
-from test_scenes import UTM
+from raw_tiles import UTM, random_image, random_label, write_config, write_image, write_label
 
 from landseg.contracts.dataset import Geo
 from landseg.ensemble.geotiff_maps import write_labels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from landseg.contracts.dataset import GeoKeys
+
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +52,7 @@ def write_raw(root: Path, *, train: int = 4, val: int = 2, test: int = 1, size: 
             if split != "test":
                 write_label(root / split / "labels" / f"t{index:04}.png", random_label(seed, size))
     return root
+
+
+UTM = GeoKeys(
+    directory=(1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633), doubles=(6378137.0,), ascii="WGS 84|"
