@@ -7,17 +7,14 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from raw_tiles import UTM
 
-from landseg.contracts.dataset import Geo, GeoKeys, SceneWindow, Tile
+from landseg.contracts.dataset import Geo, SceneWindow, Tile
 from landseg.contracts.errors import ContractError
 from landseg.ensemble.geotiff_maps import write_labels
 from landseg.ensemble.stitching import Scene, blend_weights, scenes_of, stitch
 from landseg.raw.georeference import read_geo_keys, read_transform
 from landseg.raw.scenes import cut, shifted, tile_id
-
-)
 
 
 def tiles_of(height: int, width: int, tile_px: int, overlap_px: int, scene: str = "s") -> list[Tile]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from landseg.contracts.dataset import GeoKeys
-
 from pathlib import Path
 
 import numpy as np
 import tifffile
 import yaml
 from PIL import Image
+
+from landseg.contracts.dataset import GeoKeys
 
 CLASSES = ("background", "field", "water")
 
@@ -56,3 +56,4 @@ def write_raw(root: Path, *, train: int = 4, val: int = 2, test: int = 1, size: 
 
 UTM = GeoKeys(
     directory=(1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633), doubles=(6378137.0,), ascii="WGS 84|"
+)
