@@ -57,7 +57,7 @@ lint: $(STAMP) ## style, types, import rules, Dockerfile, and that the committed
 	$(BIN)/python -m pipelines compile --check
 	$(BIN)/hadolint docker/Dockerfile
 
-format: $(STAMP) ## format the code, mend what the linter can
+format: $(STAMP) ## format the code, fix what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -1,4 +1,9 @@
-"""The Kubeflow pipelines: DAGs, scheduling, compile, submit, rerun, local runner. Imports kfp, never landseg."""
+"""The Kubeflow pipelines and the command `python -m pipelines`, which compiles, runs and submits them.
+
+`dags` says what runs, `cluster` brings it to Kubeflow, `local` runs it on this machine; what these share lies beside
+them. Nothing in here imports landseg or does a stage's work: stages are started by their command lines, and a
+component's own declaration belongs in `components/`.
+"""
 
 import sys
 

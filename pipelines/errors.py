@@ -1,4 +1,4 @@
-"""What the commands of this package raise on purpose: something the user can mend, told in one line."""
+"""What the commands of this package raise on purpose: something the user can fix, explained in one line."""
 
 
 class UserError(Exception):

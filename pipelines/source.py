@@ -17,8 +17,8 @@ from typing import Any
 import botocore.exceptions
 import requests
 
-from pipelines.cluster.client import TIMEOUT_S
-from pipelines.cluster.preflight import s3_client
+from pipelines.object_storage import s3_client
+from pipelines.timeouts import TIMEOUT_S
 
 
 def fingerprint(source: str) -> str:

@@ -1,1 +1,4 @@
-"""Where it runs in earnest: preparing a namespace, submitting to Kubeflow Pipelines, following a run."""
+"""Kubeflow: preparing a namespace, logging in, checking before a submission, submitting, following a run.
+
+Only this package talks to KFP's API and to Kubernetes. What a pipeline consists of belongs in `dags`.
+"""

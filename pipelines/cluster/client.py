@@ -31,9 +31,7 @@ from kfp.client import ServiceAccountTokenVolumeCredentials
 
 from pipelines.cluster.login import log_in
 from pipelines.errors import UserError
-
-TIMEOUT_S = (5.0, 60.0)
-"""To connect, and between two bytes of an answer. KFP's own client would wait for ever."""
+from pipelines.timeouts import TIMEOUT_S
 
 SUPPORTED = (2, 17)
 """The release of KFP that the pipelines are compiled for."""

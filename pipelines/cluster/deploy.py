@@ -42,12 +42,13 @@ def run(overlay: str, namespace: str, *, dry_run: bool = False) -> None:
         raise UserError(f"OVERLAY: expected one of {', '.join(known)}, found {overlay!r}")
     if not dry_run:
         _check_secret(namespace)
-    objects = fit(list(yaml.safe_load_all(_kubectl("kustomize", str(OVERLAYS / overlay)))), namespace, _control_plane())
+    objects = list(yaml.safe_load_all(_kubectl("kustomize", str(OVERLAYS / overlay))))
+    objects = adapt_to_cluster(objects, namespace, _control_plane())
     text = yaml.safe_dump_all(objects, sort_keys=False)
     print(text if dry_run else _kubectl("apply", "--server-side", "--filename", "-", text=text), end="")
 
 
-def fit(objects: list[Any], namespace: str, control_plane: list[tuple[str, int]]) -> list[Any]:
+def adapt_to_cluster(objects: list[Any], namespace: str, control_plane: list[tuple[str, int]]) -> list[Any]:
     """Move objects to a namespace, and narrow the network policy to the control plane.
 
     Args:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import uuid
-from typing import Any
 
-import boto3
-import botocore.config
 import botocore.exceptions
 import kubernetes
 import yaml
 
-from pipelines.cluster.client import TIMEOUT_S, Server, quiet, too_old
+from pipelines.cluster.client import Server, quiet, too_old
 from pipelines.dags.scheduling import STORAGE_ENV, STORAGE_SECRET
 from pipelines.errors import UserError
+from pipelines.object_storage import s3_client
+from pipelines.timeouts import TIMEOUT_S
 
 
 def check_images(package: str) -> str:
@@ -87,14 +86,3 @@ def check_storage(storage_uri: str) -> str:
     except botocore.exceptions.BotoCoreError as err:
         return f"object storage not checked, it is out of reach from here: {err}"
     return ""
-
-
-def s3_client() -> Any:
-    """An S3 client that gives up soon: nobody waits for a pod here."""
-    config = botocore.config.Config(
-        connect_timeout=TIMEOUT_S[0],
-        read_timeout=TIMEOUT_S[1],
-        retries={"mode": "standard", "total_max_attempts": 2},
-        s3={"addressing_style": os.environ.get("LANDSEG_S3_ADDRESSING", "path")},
-    )
-    return boto3.session.Session().client("s3", config=config)

@@ -38,7 +38,7 @@ from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 from kfp.local.status import Status
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from pipelines.cluster.preflight import s3_client
+from pipelines.object_storage import s3_client
 
 Launcher = Callable[[str, list[str]], list[str]]
 """Turns (image, command of the component) into the command to run on this machine."""
