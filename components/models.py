@@ -1,4 +1,4 @@
-"""The models that the pipeline trains: the one list of them (docs/adding-a-model.md)."""
+"""The models that the pipeline trains: the only list of them (docs/adding-a-model.md)."""
 
 from components.training import train_component
 

@@ -13,22 +13,22 @@ from kfp import compiler
 from components.average_probs.component import average_probs
 from components.export_probs.component import export_probs
 from components.images import ROOT, version
+from components.models import MODELS
 from components.plan_export.component import plan_export
 from components.stage_data.component import stage_data
-from components.train_resnest.component import train_resnest
-from components.train_swin.component import train_swin
 from pipelines.dags.predict import predict
 from pipelines.dags.steps import STEPS
 from pipelines.dags.train_and_ensemble import train_and_ensemble
 
 COMPONENTS = {
     "stage_data": stage_data,
-    "train_swin": train_swin,
-    "train_resnest": train_resnest,
+    **{f"train_{name}": train for name, train in MODELS.items()},
     "plan_export": plan_export,
     "export_probs": export_probs,
     "average_probs": average_probs,
 }
+"""Every component by the name of its folder."""
+
 PIPELINES = {"train-and-ensemble": train_and_ensemble, "predict": predict, **STEPS}
 COMPILED = ROOT / "pipelines" / "compiled"
 

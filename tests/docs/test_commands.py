@@ -94,7 +94,7 @@ def test_the_commands_of_a_page_work(page: Path, checkout: Path, storage: Embedd
     run(page, checkout, storage, slow=False)
     if page.name == "adding-a-model.md":
         compiled = (checkout / "pipelines" / "compiled" / "train-and-ensemble.yaml").read_text()
-        assert compiled.count("train-segformer") and "probs_3:" in compiled
+        assert compiled.count("train-segformer") and "probs_3:" in compiled and "segformer_lr:" in compiled
         assert (checkout / "pipelines" / "compiled" / "train-segformer.yaml").is_file()
 
 

@@ -13,6 +13,7 @@ from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.labels import LabelsManifest, LayerName
+from landseg.contracts.parameters import add_parameter
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.fitted_weights import Fit, fit_weights
 from landseg.ensemble.maps import extract_pngs
@@ -38,45 +39,16 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     group = parser.add_argument_group("what to average")
-    group.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
-    group.add_argument(
-        "--probs",
-        action="append",
-        default=[],
-        metavar="REF",
-        help="a model's probabilities: manifest or reference; once per model, or several with commas between",
-    )
-    group.add_argument(
-        "--weights",
-        default="equal",
-        metavar="equal|auto|A,B",
-        help="equal; auto: fitted to one half of the labelled val tiles, scored on the other; or one number "
-        "per model in the order of --probs",
-    )
-    group.add_argument(
-        "--temperature",
-        choices=("none", "auto"),
-        default="none",
-        help="auto: with --weights auto, also fit how sharp each model's probabilities should be",
-    )
+    for name in ("dataset_uri", "probs_uris", "weights", "temperature"):
+        add_parameter(group, name)
     group = parser.add_argument_group("what to write")
-    group.add_argument(
-        "--layers",
-        default="",
-        metavar="A,B",
-        help=f"maps to write beside the labels, any of {', '.join(LAYERS)} (default: none)",
-    )
+    add_parameter(group, "layers")
     group.add_argument("--png-dir", type=Path, metavar="DIR", help="also write the maps to DIR/<split>/")
     group = parser.add_argument_group("how to compute")
     group.add_argument(
         "--num-workers", type=int, default=num_cpus(), metavar="N", help="threads (default: the CPUs, %(default)s)"
     )
-    group.add_argument(
-        "--worker",
-        default="1/1",
-        metavar="I/N",
-        help="do the I-th of N shares of the work; the worker that finds all shares done publishes the result",
-    )
+    add_parameter(group, "worker")
     add_common_arguments(parser)
 
 

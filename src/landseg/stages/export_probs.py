@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import get_args
 
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.errors import ConfigError, ContractError
-from landseg.contracts.probabilities import VIEWS, ProbsManifest, ProbsSpec, Tta
+from landseg.contracts.parameters import add_parameter
+from landseg.contracts.probabilities import VIEWS, ProbsManifest, ProbsSpec
 from landseg.dataset.reader import StagedDataset
 from landseg.models.trained_model import TrainedModel, open_model
-from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES
 from landseg.probabilities.store import ProbsWriter
 from landseg.raw.processes import num_cpus
 from landseg.stages.shared import costs
@@ -29,34 +28,16 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     group = parser.add_argument_group("what to predict")
-    group.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
-    group.add_argument(
-        "--model",
-        metavar="REF",
-        help="the model's manifest or reference, or a checkpoint (*.pth) of mmsegmentation 0.x",
-    )
+    add_parameter(group, "dataset_uri")
+    add_parameter(group, "model_uri")
     group.add_argument(
         "--name",
         default="",
         metavar="NAME",
         help="the model's name in the run (default: the manifest's; for a checkpoint, that of its backbone)",
     )
-    group.add_argument("--splits", default="val,test", metavar="A,B", help="splits to predict, with commas between")
-    group.add_argument(
-        "--tta",
-        choices=get_args(Tta),
-        default="hv",
-        help="views to average: none: the tile itself; h: and its mirror image; hv: and its image upside down, weighed "
-        "as mmseg's MultiScaleFlipAug does",
-    )
-    group.add_argument(
-        "--views",
-        choices=("mean", "each"),
-        default="mean",
-        help="store the mean over the views, or each view by itself too, so that average-probs can tell what the views "
-        "are worth, at as many times the space again as there are views",
-    )
-    group.add_argument("--dtype", choices=sorted(DTYPES), default=DEFAULT_DTYPE, help="how to store probabilities")
+    for name in ("splits", "tta", "views", "dtype"):
+        add_parameter(group, name)
     group = parser.add_argument_group("how to compute")
     group.add_argument(
         "--precision",
@@ -72,12 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads that decode, and as many that encode (default: the CPUs, %(default)s)",
     )
-    group.add_argument(
-        "--worker",
-        default="1/1",
-        metavar="I/N",
-        help="do the I-th of N shares of the work; the worker that finds all shares done publishes the result",
-    )
+    add_parameter(group, "worker")
     add_common_arguments(parser)
 
 

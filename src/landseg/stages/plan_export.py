@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from landseg.contracts.errors import ConfigError
+from landseg.contracts.parameters import add_parameter, check_minimums
 from landseg.dataset.reader import StagedDataset
 from landseg.probabilities.layout import plan_splits
 from landseg.stages.shared.context import stage_context
@@ -15,21 +15,15 @@ EXAMPLE = "landseg plan-export --dataset out/dataset.json --workers 4 --storage-
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    parser.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
-    parser.add_argument(
-        "--splits", default="val,test", metavar="A,B", help="splits to predict, with commas between (default: val,test)"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="workers there are, one GPU each (default: %(default)s)"
-    )
+    """Declare the verb's options."""
+    for name in ("dataset_uri", "splits", "workers"):
+        add_parameter(parser, name)
     add_common_arguments(parser, run_id=False)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the shares `1/N` to `N/N`, with no more workers than there are shards: none shall start for nothing."""
-    if args.workers < 1:
-        raise ConfigError("--workers", f"expected at least 1, found {args.workers}")
+    """Print the shares `1/N` to `N/N`, with no more workers than there are shards: none starts without work."""
+    check_minimums("plan-export", args)
     with stage_context("plan-export", args) as context:
         staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         shards = plan_splits(split_tiles(args.splits, staged), staged.schema.num_classes)

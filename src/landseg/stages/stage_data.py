@@ -11,6 +11,7 @@ import time
 from landseg import storage
 from landseg.cli.console import is_quiet
 from landseg.contracts.errors import ConfigError
+from landseg.contracts.parameters import add_parameter, check_minimums
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
 from landseg.dataset.staging import Options, Staged, stage_dataset
 from landseg.raw.archives import open_source
@@ -33,25 +34,8 @@ _M_MMAP_THRESHOLD = -3  # malloc.h
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     group = parser.add_argument_group("what to stage")
-    group.add_argument(
-        "--source",
-        required=True,
-        metavar="URI",
-        help="the raw dataset: a folder, s3://bucket/prefix, or a .zip or .tar in either place",
-    )
-    group.add_argument(
-        "--on-bad-tile",
-        choices=("fail", "skip"),
-        default="fail",
-        help="publish nothing if a tile is bad, or leave bad tiles out",
-    )
-    group.add_argument(
-        "--max-bad",
-        type=int,
-        default=10,
-        metavar="N",
-        help="with --on-bad-tile skip: publish nothing if more tiles are bad than this",
-    )
+    for name in ("source", "on_bad_tile", "max_bad"):
+        add_parameter(group, name)
     group = parser.add_argument_group("how to stage")
     group.add_argument(
         "--shard-bytes", type=int, default=DEFAULT_SHARD_BYTES, metavar="N", help="target size of a shard"
@@ -68,10 +52,10 @@ def run(args: argparse.Namespace) -> None:
     for flag, value, least in (
         ("--shard-bytes", args.shard_bytes, _SMALLEST_SHARD),
         ("--num-workers", args.num_workers, 1),
-        ("--max-bad", args.max_bad, 0),
     ):
         if value < least:
             raise ConfigError(flag, f"expected at least {least}, found {value}")
+    check_minimums("stage-data", args)
     options = Options(args.shard_bytes, args.num_workers, args.on_bad_tile, args.max_bad)
     start = time.monotonic()
     with stage_context("stage-data", args) as context:

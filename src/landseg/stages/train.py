@@ -13,6 +13,7 @@ from landseg.contracts.dataset import SPLITS, Split
 from landseg.contracts.documents import Blob
 from landseg.contracts.errors import ConfigError, without_credentials
 from landseg.contracts.model import ModelManifest
+from landseg.contracts.parameters import add_parameter, check_minimums, of_verb
 from landseg.dataset.reader import StagedDataset
 from landseg.raw.processes import num_cpus
 from landseg.report.training import Evaluation, TrainingReport, render
@@ -28,19 +29,12 @@ EXAMPLE = """landseg train --name swin --config swin --dataset out/dataset.json 
 
 _log = logging.getLogger(__name__)
 
-PARAMETERS = (
-    "config",
-    "epochs",
-    "batch_per_gpu",
-    "lr",
-    "seed",
-    "train_splits",
-    "pretrained",
-    "class_weights",
-    "precision",
-    "gpus",
+PARAMETERS = tuple(
+    parameter.name
+    for parameter in of_verb("train")
+    if parameter.pipelines and parameter.name not in ("storage_uri", "run_id")
 )
-"""Flags that a pipeline has as parameters."""
+"""What a training is asked for by a pipeline, besides where its results go."""
 
 RESULT = "result.json"
 """Beside the manifest: the curves and speed that the report shows."""
@@ -50,52 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     group = parser.add_argument_group("what to train")
     group.add_argument("--name", required=True, metavar="NAME", help="the model's name in the run, e.g. swin")
-    group.add_argument("--dataset", metavar="REF", help="the dataset's manifest or reference")
-    group.add_argument(
-        "--config",
-        required=True,
-        metavar="REF",
-        help="an mmseg 0.x config: name (bundled or stock), path, s3:// or http(s)://",
-    )
+    add_parameter(group, "dataset_uri")
+    add_parameter(group, "config")
     group.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config, as in mmseg"
     )
     group = parser.add_argument_group("the recipe")
-    group.add_argument(
-        "--epochs", type=int, default=0, metavar="N", help="passes over the training tiles (default: the config's)"
-    )
-    group.add_argument(
-        "--batch-per-gpu",
-        type=int,
-        default=0,
-        metavar="N",
-        help="tiles per process and iteration (default: the config's)",
-    )
-    group.add_argument("--lr", type=float, default=0.0, metavar="X", help="learning rate (default: the config's)")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random")
-    group.add_argument("--train-splits", default="train", metavar="A,B", help="train, or train,val")
-    group.add_argument(
-        "--pretrained",
-        default="",
-        metavar="URI",
-        help="weights to start from: URL, s3://, path (all with #sha256=...), or none (default: the config's)",
-    )
-    group.add_argument(
-        "--class-weights",
-        default="none",
-        choices=("none", "inverse-frequency", "sqrt-inverse-frequency"),
-        help="weights of the classes in the losses, from the numbers of their pixels",
-    )
+    for name in ("epochs", "batch_per_gpu", "lr", "seed", "train_splits", "pretrained", "class_weights"):
+        add_parameter(group, name)
     group = parser.add_argument_group("how to train")
-    group.add_argument("--gpus", type=int, metavar="N", help="GPUs, one process each; 0: CPU (default: all visible)")
+    add_parameter(group, "gpus")
     group.add_argument("--cpu-processes", type=int, default=1, metavar="N", help="processes where no GPU trains")
-    group.add_argument(
-        "--precision",
-        default="auto",
-        choices=("auto", "fp32", "fp16", "bf16"),
-        help="of the network; auto: where the config asks for mixed precision, fp16 on GPUs and bf16 on CPUs that have "
-        "it, else fp32",
-    )
+    add_parameter(group, "precision")
     group.add_argument("--compile", action="store_true", help="try torch.compile, which needs a compiler")
     group.add_argument(
         "--num-workers", type=int, metavar="N", help="processes per GPU that read tiles (default: from the CPUs)"
@@ -143,20 +103,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for flag, least in (
-        ("epochs", 0),
-        ("batch_per_gpu", 0),
-        ("lr", 0),
-        ("seed", 0),
-        ("cpu_processes", 1),
-        ("checkpoint_interval", 0),
-        ("keep", 0),
-    ):
-        if getattr(args, flag) < least:
-            raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least {least}, found {getattr(args, flag)}")
-    for flag in ("gpus", "num_workers"):
-        if (getattr(args, flag) or 0) < 0:
-            raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least 0, found {getattr(args, flag)}")
+    check_minimums("train", args)
+    for flag, least in (("cpu_processes", 1), ("checkpoint_interval", 0), ("keep", 0), ("num_workers", 0)):
+        value = getattr(args, flag)
+        if value is not None and value < least:
+            raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least {least}, found {value}")
 
 
 def _plan(

@@ -69,26 +69,6 @@ def test_the_cli_understands_every_component(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_every_parameter_reaches_the_command(name: str) -> None:
-    component, box = container(name)
-    for parameter in set(component["inputDefinitions"]["parameters"]) - {"source_version"}:  # that one is for the cache
-        assert box["args"].count(f"{{{{$.inputs.parameters['{parameter}']}}}}") == 1, parameter
-
-
-@pytest.mark.parametrize("name", COMPONENTS)
-def test_defaults_are_those_of_the_stage(name: str) -> None:
-    component, box = container(name)
-    parser = stage_parser(box["command"][1])
-    flags = {box["args"][i + 1]: box["args"][i] for i in range(0, len(box["args"]), 2)}
-    actions = {option: action for action in parser._actions for option in action.option_strings}
-    for parameter, declared in component["inputDefinitions"]["parameters"].items():
-        flag = flags.get(f"{{{{$.inputs.parameters['{parameter}']}}}}")
-        default = declared.get("defaultValue")
-        if flag is not None and default and actions[flag].default is not None:
-            assert actions[flag].default == default, parameter
-
-
-@pytest.mark.parametrize("name", COMPONENTS)
 def test_inputs_and_outputs_are_described(name: str) -> None:
     component, _ = container(name)
     for kind in component["inputDefinitions"].values():

@@ -10,6 +10,7 @@ from typing import cast
 from landseg import storage
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
+from landseg.contracts.parameters import add_parameter
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 
@@ -17,16 +18,9 @@ from landseg.dataset.reader import StagedDataset
 def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True) -> None:
     """Add the options that every stage of the pipeline has."""
     group = parser.add_argument_group("where things go")
-    group.add_argument(
-        "--storage-uri",
-        required=True,
-        metavar="URI",
-        help="root in object storage: s3://bucket/prefix, or a folder",
-    )
+    add_parameter(group, "storage_uri")
     if run_id:
-        group.add_argument(
-            "--run-id", required=True, metavar="ID", help="names the run: results go to <root>/runs/<ID>/"
-        )
+        add_parameter(group, "run_id")
     group.add_argument(
         "--output-dir",
         type=Path,

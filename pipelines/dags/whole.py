@@ -1,0 +1,53 @@
+"""Makes a whole pipeline: stage the tiles, a branch per model, average the models' probabilities."""
+
+from typing import Any
+
+from kfp import dsl
+
+from components.average_probs.component import ORDINALS, average_probs
+from components.models import MODELS
+from components.parameters import bound, declare, parameters
+from components.stage_data.component import stage_data
+from pipelines.dags.branches import branch_parameters, component_arguments, make_branch
+from pipelines.dags.scheduling import AVERAGE_PROBS, STAGE_DATA, schedule
+
+
+def make_pipeline(name: str, description: str, *, trains: bool) -> Any:
+    """Make the pipeline of all models.
+
+    Args:
+        name: the pipeline's name, under which the table of parameters knows it.
+        description: shown in the UI.
+        trains: whether it trains the models; else it is given the URI of each.
+    """
+    if len(MODELS) > len(ORDINALS):
+        raise ValueError(f"components/models.py: expected at most {len(ORDINALS)} models, found {len(MODELS)}")
+    table = [one for one in parameters().values() if name in one.pipelines]
+    of_branch = branch_parameters(name, trains=trains)
+    branches = {model: make_branch(model, name, train if trains else None) for model, train in MODELS.items()}
+
+    def pipeline(*arguments: Any) -> None:
+        given = bound(pipeline, arguments)
+        values = {one.name: given[one.in_pipeline()] for one in table if not one.per_model}
+        stage = stage_data(**component_arguments("stage-data", values))
+        schedule(stage, STAGE_DATA, "stage-data")
+        dataset = stage.outputs["dataset"]
+        probs = {}
+        for number, (model, branch) in enumerate(branches.items(), 1):
+            own = {one.in_pipeline(): given[one.in_pipeline(model)] for one in of_branch}
+            probs[f"probs_{number}"] = branch(dataset=dataset, **own).output
+        average = average_probs(dataset=dataset, **probs, **component_arguments("average-probs", values))
+        schedule(average, AVERAGE_PROBS, "average-probs")
+
+    declare(
+        pipeline,
+        name.replace("-", "_"),
+        description,
+        [
+            (one.declared(one.in_pipeline(model), one.default_for(model, name)), one.description)
+            for one in table
+            for model in (MODELS if one.per_model else [""])
+        ],
+    )
+    display_name = f"landseg: {name.replace('-', ' ')}"
+    return dsl.pipeline(name=name, display_name=display_name, description=description)(pipeline)

@@ -1,0 +1,105 @@
+"""The parameters of the stages (parameters.toml), as flags of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from landseg.contracts.errors import ConfigError
+
+TABLE = Path(__file__).with_name("parameters.toml")
+
+_TYPES = {"str": str, "int": int, "float": float}
+
+
+class Group(Protocol):
+    """A parser, or a group of its flags."""
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """Add a flag."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One entry of the table, as far as it concerns the command line; parameters.toml explains the fields."""
+
+    name: str
+    type: str
+    help: str
+    verbs: tuple[str, ...]
+    pipelines: tuple[str, ...]
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    flag: str = ""
+    metavar: str | None = None
+    unset: str | None = None
+    repeatable: bool = False
+    required_in: tuple[str, ...] = ()
+    required: bool = False
+
+    @property
+    def option(self) -> str:
+        """The flag with its dashes."""
+        return f"--{(self.flag or self.name).replace('_', '-')}"
+
+
+@functools.cache
+def parameters() -> dict[str, Parameter]:
+    """Every parameter by name."""
+    known = {field.name for field in fields(Parameter)}
+    table = tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    return {name: _parameter(name, {key: entry[key] for key in entry.keys() & known}) for name, entry in table.items()}
+
+
+def of_verb(verb: str) -> list[Parameter]:
+    """The parameters that a verb has as flags."""
+    return [parameter for parameter in parameters().values() if verb in parameter.verbs]
+
+
+def add_parameter(group: Group, name: str) -> None:
+    """Add a parameter's flag.
+
+    Args:
+        group: the parser, or a group of its flags.
+        name: the parameter's name in the table.
+    """
+    parameter = parameters()[name]
+    options: dict[str, Any] = {"help": parameter.help}
+    if parameter.type != "str":
+        options["type"] = _TYPES[parameter.type]
+    if parameter.choices:
+        options["choices"] = parameter.choices
+    if parameter.metavar:
+        options["metavar"] = parameter.metavar
+    if parameter.required:
+        options["required"] = True
+    elif parameter.repeatable:
+        options |= {"action": "append", "default": [], "help": f"{parameter.help}; repeatable"}
+    elif parameter.unset is None:
+        options["default"] = parameter.default
+    elif parameter.unset:
+        options["help"] = f"{parameter.help} (default: {parameter.unset})"
+    group.add_argument(parameter.option, **options)
+
+
+def check_minimums(verb: str, args: argparse.Namespace) -> None:
+    """Refuse numbers that are too small.
+
+    Raises:
+        ConfigError: a parameter of the verb is below its minimum.
+    """
+    for parameter in of_verb(verb):
+        value = getattr(args, parameter.option[2:].replace("-", "_"))
+        if parameter.minimum is not None and value is not None and value < parameter.minimum:
+            raise ConfigError(parameter.option, f"expected at least {parameter.minimum:g}, found {value}")
+
+
+def _parameter(name: str, entry: dict[str, Any]) -> Parameter:
+    required = "default" not in entry or "flag" in entry.get("required_in", ())
+    lists = {key: tuple(value) for key, value in entry.items() if key != "default" and isinstance(value, list)}
+    return Parameter(name=name, required=required, **{**entry, **lists})

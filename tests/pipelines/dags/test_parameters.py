@@ -1,0 +1,185 @@
+"""The table of parameters (src/landseg/contracts/parameters.toml) is what all that is made of it says.
+
+landseg and the components each have a reader of their own; this reads the table without either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from components import parameters as of_components
+from components.images import ROOT
+from components.models import MODELS
+from landseg.cli.main import stage_parser
+from landseg.contracts import parameters as of_landseg
+from landseg.contracts.errors import ConfigError
+from landseg.contracts.labels import LayerName
+from landseg.contracts.probabilities import Tta
+from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES
+
+TABLE: dict[str, dict[str, Any]] = tomllib.loads(of_landseg.TABLE.read_text())
+VERBS = ("stage-data", "plan-export", "train", "export-probs", "average-probs")
+NOT_IN_THE_TABLE = {
+    "stage-data": {"shard_bytes", "num_workers"},
+    "plan-export": set(),
+    "train": {
+        "name",
+        "cfg_options",
+        "cpu_processes",
+        "compile",
+        "num_workers",
+        "checkpoint_interval",
+        "keep",
+        "deterministic",
+    },
+    "export-probs": {"name", "precision", "batch_size", "num_workers"},
+    "average-probs": {"png_dir", "num_workers"},
+}
+COMMON = {"output_dir", "scratch", "executor_input", "help", "verbosity"}
+KFP_TYPES = {"str": "STRING", "int": "NUMBER_INTEGER", "float": "NUMBER_DOUBLE", "dict": "STRUCT", "list": "LIST"}
+WORDS = {"str": "text", "int": "whole number", "float": "number"}
+COMPONENTS = {
+    **{verb.replace("-", "_"): (verb, "") for verb in VERBS if verb != "train"},
+    **{f"train_{model}": ("train", model) for model in MODELS},
+}
+PIPELINES = ("train-and-ensemble", "predict")
+MISSING = object()
+
+
+def flag(name: str) -> str:
+    return f"--{TABLE[name].get('flag', name).replace('_', '-')}"
+
+
+def described(entry: dict[str, Any]) -> str:
+    choices = entry.get("choices", [])
+    explained = all(f"{choice}: " in entry["help"] for choice in choices)
+    return entry["help"] if explained else f"{entry['help']} ({', '.join(choices)})"
+
+
+def test_both_readers_together_know_every_field() -> None:
+    known = [{field.name for field in dataclasses.fields(reader.Parameter)} for reader in (of_landseg, of_components)]
+    for name, entry in TABLE.items():
+        assert entry.keys() <= set.union(*known), name
+        assert of_landseg.parameters()[name].name == of_components.parameters()[name].name == name
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_flags_of_a_verb(verb: str) -> None:
+    actions = {option: action for action in stage_parser(verb)._actions for option in action.option_strings}
+    mine = [name for name, entry in TABLE.items() if verb in entry["verbs"]]
+    assert {action.dest for action in actions.values()} == (
+        {flag(name)[2:].replace("-", "_") for name in mine} | NOT_IN_THE_TABLE[verb] | COMMON
+    )
+    for name in mine:
+        entry, action = TABLE[name], actions[flag(name)]
+        required = "default" not in entry or "flag" in entry.get("required_in", [])
+        default = [] if entry.get("repeatable") else entry.get("default")
+        assert action.required == required, name
+        if not required:
+            assert action.default == (None if "unset" in entry else default), name
+        assert (action.type or str).__name__ == entry["type"], name
+        assert list(action.choices or []) == entry.get("choices", []), name
+        assert action.help.startswith(entry["help"]), name
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"), [(verb, name) for name, entry in TABLE.items() if "minimum" in entry for verb in entry["verbs"]]
+)
+def test_a_number_below_the_minimum_is_refused(verb: str, name: str) -> None:
+    minimum, parser = TABLE[name]["minimum"], stage_parser(verb)
+    needed = [f"{action.option_strings[0]}=x" for action in parser._actions if action.required]
+    of_landseg.check_minimums(verb, parser.parse_args([*needed, f"{flag(name)}={minimum}"]))
+    with pytest.raises(ConfigError, match=f"{flag(name)}: expected at least {minimum}, found {minimum - 1}"):
+        of_landseg.check_minimums(verb, parser.parse_args([*needed, f"{flag(name)}={minimum - 1}"]))
+
+
+def test_choices_are_those_of_the_code() -> None:
+    assert TABLE["tta"]["choices"] == list(get_args(Tta))
+    assert TABLE["dtype"]["choices"] == sorted(DTYPES)
+    assert TABLE["dtype"]["default"] == DEFAULT_DTYPE
+    assert TABLE["layers"]["help"].endswith(f": {', '.join(get_args(LayerName))}")
+
+
+def declared_in(path: Path) -> dict[str, Any]:
+    spec = next(yaml.safe_load_all(path.read_text()))
+    (component,) = spec["components"].values() if path.name == "component.yaml" else [spec["root"]]
+    return dict(component["inputDefinitions"]["parameters"])
+
+
+def check_declared(found: dict[str, Any], name: str, default: Any) -> None:
+    """One parameter in compiled YAML; a default that is falsy is a default too."""
+    assert found["parameterType"] == KFP_TYPES[TABLE[name]["type"]]
+    assert found["description"] == f"{described(TABLE[name])}."
+    assert found.get("defaultValue", MISSING) == default
+    assert found.get("isOptional", False) == (default is not MISSING)
+
+
+@pytest.mark.parametrize("folder", COMPONENTS)
+def test_the_parameters_of_a_component(folder: str) -> None:
+    stage, model = COMPONENTS[folder]
+    declared = declared_in(ROOT / "components" / folder / "component.yaml")
+    mine = [name for name, entry in TABLE.items() if stage in entry.get("components", entry["verbs"])]
+    assert declared.keys() == set(mine)
+    for name in mine:
+        default = TABLE[name].get("default", MISSING)
+        check_declared(declared[name], name, model if default == "{model}" else default)
+
+
+@pytest.mark.parametrize("folder", COMPONENTS)
+def test_the_command_of_a_component(folder: str) -> None:
+    stage, model = COMPONENTS[folder]
+    spec = next(yaml.safe_load_all((ROOT / "components" / folder / "component.yaml").read_text()))
+    (executor,) = spec["deploymentSpec"]["executors"].values()
+    mine = [name for name in TABLE if stage in TABLE[name].get("components", TABLE[name]["verbs"])]
+    flags = [
+        word for name in mine if TABLE[name]["verbs"] for word in (flag(name), f"{{{{$.inputs.parameters['{name}']}}}}")
+    ]
+    assert executor["container"]["command"] == ["landseg", stage]
+    assert executor["container"]["args"] == [*(["--name", model] if model else []), *flags, "--executor-input", "{{$}}"]
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_the_parameters_of_a_pipeline(pipeline: str) -> None:
+    declared = declared_in(ROOT / "pipelines" / "compiled" / f"{pipeline}.yaml")
+    expected = {}
+    for name, entry in TABLE.items():
+        if pipeline in entry["pipelines"]:
+            own = entry.get("pipeline_name", name)
+            for model in MODELS if entry.get("per_model") else [""]:
+                default = entry.get("defaults_in", {}).get(pipeline, entry.get("default", MISSING))
+                default = MISSING if pipeline in entry.get("required_in", []) else default
+                expected[f"{model}_{own}" if model else own] = (name, model if default == "{model}" else default)
+    assert declared.keys() == expected.keys()
+    for own, (name, default) in expected.items():
+        check_declared(declared[own], name, default)
+
+
+def plain(cell: str) -> str:
+    """A cell of a table without code marks, and links by their text alone."""
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell).replace("`", "").replace(r"\|", "|")
+
+
+@pytest.mark.parametrize("folder", COMPONENTS)
+def test_the_table_in_the_readme_of_a_component(folder: str) -> None:
+    stage, model = COMPONENTS[folder]
+    text = (ROOT / "components" / folder / "README.md").read_text()
+    cells = [re.split(r"(?<!\\) \| ", line.strip("|").strip()) for line in text.splitlines() if line.startswith("| `")]
+    rows = {plain(name): rest for name, *rest in cells}
+    mine = {name: TABLE[name] for name in TABLE if stage in TABLE[name].get("components", TABLE[name]["verbs"])}
+    assert mine.keys() <= rows.keys()
+    for name, entry in mine.items():
+        default = entry.get("default", "required")
+        shown = "empty" if default == "" else f"`{default}`".replace("{model}", model)
+        kind, documented, text = rows[name]
+        assert (kind, documented, plain(text)) == (
+            WORDS[entry["type"]],
+            shown.replace("`required`", "required"),
+            described(entry),
+        )
