@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import signal
@@ -174,6 +175,8 @@ def test_abandoned_uploads_go_too(store: Store, s3: S3, capsys: pytest.CaptureFi
     client = boto3.client("s3")
     bucket, _, prefix = store.uri.removeprefix("s3://").partition("/")
     client.create_multipart_upload(Bucket=bucket, Key=f"{prefix}/runs/gone/big")
-    time.sleep(1.1)  # endpoints tell the time of an upload in seconds
+    (upload,) = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix)["Uploads"]
+    while datetime.datetime.now(datetime.UTC) <= upload["Initiated"]:  # in whole seconds, perhaps rounded up
+        time.sleep(0.05)
     assert prune(store, capsys, "--older-than=0")["num_abandoned_uploads"] is None
     assert prune(store, capsys, "--older-than=0", "--delete")["num_abandoned_uploads"] >= 1

@@ -1,4 +1,4 @@
-"""The command line: verbs, options, shell completion, and what is said on stderr.
+"""The command line: verbs, option parsing, shell completion, progress and log lines on stderr.
 
-No stage is imported here: `main` finds the verbs by name.
+No other room is imported here except contracts: `main` finds the verbs by name.
 """

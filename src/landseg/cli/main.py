@@ -1,4 +1,4 @@
-"""`landseg VERB`: the stages in pipeline order, and what looks after runs.
+"""`landseg VERB`: the stages in pipeline order, and the verbs that look after runs and machines.
 
 Exit codes: 0 done, 2 user error, 1 a bug, 130 interrupted, 143 terminated.
 """
@@ -32,7 +32,7 @@ VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
 
 
 def module_name(verb: str) -> str:
-    """The module of a verb: one verb, one file."""
+    """The module of a verb; each verb has its own."""
     return "landseg.cli.completion" if verb == "completion" else f"landseg.stages.{verb.replace('-', '_')}"
 
 
@@ -63,7 +63,7 @@ def stage_parser(verb: str) -> argparse.ArgumentParser:
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs, for shell completion."""
+    """One parser with all verbs, for shell completion."""
     whole = argparse.ArgumentParser(prog="landseg")
     whole.add_argument("-V", "--version", action="version", version=__version__)
     verbs = whole.add_subparsers(dest="verb")
@@ -123,15 +123,15 @@ def _fail(program: str, message: str) -> int:
 
 
 class _Terminated(BaseException):
-    """SIGTERM has arrived; no handler of errors may take it for one."""
+    """SIGTERM has arrived; a BaseException, so that no error handler swallows it."""
 
 
 @contextlib.contextmanager
 def _ends_on_sigterm() -> Iterator[None]:
-    """End a verb in order when SIGTERM arrives: scratch is removed, what is half written is not published.
+    """End a verb cleanly when SIGTERM arrives: scratch is removed, nothing half-written is published.
 
-    The first process of a container needs a handler to notice SIGTERM at all: the kernel lets none of the signals
-    through to it that would end another process. Training has its own handler, which publishes a checkpoint.
+    Without a handler the first process of a container would not notice SIGTERM at all: the kernel does not deliver it
+    signals whose default action would end it. Training has its own handler, which publishes a checkpoint.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""How every verb's options are parsed and explained: argparse with a short usage, defaults, an example, near misses."""
+"""How options are parsed and explained: argparse with a short usage, defaults, an example and suggestions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import NoReturn
 from landseg.cli.console import paint
 
 _MAX_WIDTH = 100
-_UNSAID = ("None", "", "False", "[]", argparse.SUPPRESS)
+_NOT_SHOWN = ("None", "", "False", "[]", argparse.SUPPRESS)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows the default of every option that has one and does not explain it itself."""
+    """Shows the default of every option that has one, unless its help already does."""
 
     def __init__(self, prog: str) -> None:
         width = min(_MAX_WIDTH, shutil.get_terminal_size().columns - 2)
@@ -27,16 +27,16 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
-        if not action.option_strings or "(default: " in text or str(action.default) in _UNSAID:
+        if not action.option_strings or "(default: " in text or str(action.default) in _NOT_SHOWN:
             return text
         return f"{text} (default: %(default)s)"
 
 
 class Parser(argparse.ArgumentParser):
-    """One line on an error, with the near option where there is one, and status 2.
+    """Reports an error in one line, with the nearest option if there is one, and exits with status 2.
 
     Args:
-        prog: how the program is called.
+        prog: the program's name.
         description: what it does, in one line.
         example: one command line that works.
     """
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         return super().format_usage()
 
     def format_help(self) -> str:
-        """The usage with the required options alone; the others are listed below it."""
+        """The usage with only the required options; the others are listed below it."""
         self._name_required()
         return super().format_help()
 
@@ -72,9 +72,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {paint('error:', 'red', sys.stderr)} {message} (see {self.prog} --help)\n")
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        """Parse, and refuse what is not known.
+        """Parse, and refuse unknown arguments.
 
-        An unknown option is named before argparse finds that a required one is missing, which may be what was meant.
+        An unknown option is reported before a required one that is missing: it may be a misspelling of that one.
         """
         given = list(sys.argv[1:] if args is None else args)
         for argument in given[: given.index("--")] if "--" in given else given:
@@ -88,6 +88,6 @@ class Parser(argparse.ArgumentParser):
 
 
 def near_miss(word: str, known: Iterable[str]) -> str:
-    """`, did you mean X?` where a known word is near, else nothing."""
+    """`, did you mean X?` if a known word is similar, else nothing."""
     near: Sequence[str] = difflib.get_close_matches(word, list(known), 1)
     return f", did you mean {near[0]}?" if near else ""

@@ -1,6 +1,6 @@
 """Progress of long work: a bar on a terminal, plain lines with rate and ETA in a pod's log; on stderr.
 
-Nothing is shown where only warnings are wanted (`--quiet`).
+Nothing is shown with `--quiet`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _BAR_WIDTH = 24
 
 
 class Progress:
-    """Counts finished units of work and says so: `with Progress("staging train", 1000, "tiles") as progress: ...`.
+    """Counts finished units of work and shows them: `with Progress("staging train", 1000, "tiles") as progress: ...`.
 
     Args:
         label: what is being done.
         total: number of units of work.
         unit: name of a unit, plural.
-        done: units that were finished before, e.g. by a run that was killed.
-        every: units between plain lines, for work that is watched closely: every so many give one, the last one too.
-        interval_s: seconds between plain lines otherwise, and at most.
-        stream: where to write; a terminal gets a bar, and elsewhere work that is over sooner than that gets no line.
+        done: units that had been finished before, e.g. by a run that was killed.
+        every: for work that is watched closely, units between plain lines; the last unit gives a line too.
+        interval_s: seconds after which a plain line is due in any case.
+        stream: where to write; a terminal gets a bar. Elsewhere, work that ends within `interval_s` gets no line.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Progress:
         return self
 
     def advance(self, units: int = 1, note: str = "") -> None:
-        """Count finished units; `note` is shown behind the rate, e.g. `loss 0.41`."""
+        """Count finished units; `note` is shown after the rate, e.g. `loss 0.41`."""
         self.done += units
         self._note = note or self._note
         due = bool(self._every) and not self._terminal and self._is_round()

@@ -1,4 +1,4 @@
-"""What the stages hand to each other, and how they speak: documents, manifests, errors, KFP's executor protocol.
+"""What the stages hand to each other: documents, manifests, names, errors, and KFP's executor protocol.
 
-Imports nothing else of landseg, and nothing that reads pixels: any program can read a manifest with it.
+Imports nothing else of landseg and nothing that reads pixels, so any program can read a manifest with it.
 """

@@ -31,11 +31,11 @@ class ClassSchema(Model):
         classes: names; the position is the class id.
         palette: one RGB colour per class.
         ignore_index: value in label arrays, as readers return them, that is neither trained on nor scored.
-        stored_ignore: the same in the stored files; it differs where it would collide with a class id once the offset
-            is subtracted (0 = unlabelled with classes 1…K). None: `ignore_index`.
+        stored_ignore: the same in the stored files; it differs if it would collide with a class id once the offset is
+            subtracted (0 = unlabelled, with classes 1…K). None: `ignore_index`.
         label_offset: label value of the first class in the stored files; readers subtract it.
         bands: 1-based band numbers of the TIFF, in the order a model sees them.
-        scale: see :class:`Scale`; None where values are taken as they are (uint8).
+        scale: see :class:`Scale`; None if values are taken as they are (uint8).
     """
 
     classes: Annotated[
@@ -78,8 +78,8 @@ class Geo(Model):
     """Where a tile lies.
 
     Attributes:
-        crs: position in the manifest's `crs`; None where the file names none.
-        transform: (a, b, c, d, e, f): x = a·column + b·row + c, y = d·column + e·row + f, as the file's tags say.
+        crs: position in the manifest's `crs`; None if the file states none.
+        transform: (a, b, c, d, e, f): x = a·column + b·row + c, y = d·column + e·row + f, as the file's tags state.
     """
 
     crs: Count | None
@@ -97,7 +97,7 @@ class SceneWindow(Model):
 
 
 class Tile(Model):
-    """One row of a split's tile index: where the tile's bytes lie and what they are.
+    """One row of a split's tile index: where the tile's bytes are and what they hold.
 
     `image` and `label` are (byte offset, length) inside the shard's tar file, pointing at the member's content: the
     unchanged bytes of the source file (or of the tile cut from a scene). `label` is None in an unlabelled split, `geo`
@@ -123,7 +123,7 @@ class Tile(Model):
 
 
 class SkippedTile(Model):
-    """A tile of the source that was left out because it is bad (`--on-bad-tile skip`), and why."""
+    """A bad tile of the source that was left out (`--on-bad-tile skip`), and why."""
 
     split: Split
     id: str
@@ -154,7 +154,7 @@ class DatasetManifest(Document):
 
     `dataset_id` names the content (schema, tiles and their bytes) and nothing else: neither the time nor the place of
     staging. Band statistics are over the selected bands, in the order of `class_schema.bands`, in stored units.
-    `crs` holds the coordinate reference systems that the tiles name by position.
+    `crs` holds the coordinate reference systems, to which tiles refer by position.
     """
 
     kind: Literal["landseg.dataset"] = "landseg.dataset"

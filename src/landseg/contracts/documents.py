@@ -21,7 +21,7 @@ from landseg.contracts.errors import ContractError
 M = TypeVar("M", bound=BaseModel)
 
 MAX_DOCUMENT_BYTES = 64 << 20
-"""No manifest comes near this; a larger one is refused before it is parsed."""
+"""No manifest comes near this; a larger document is refused before it is parsed."""
 
 
 def _relative_path(value: str) -> str:
@@ -45,7 +45,7 @@ class Model(BaseModel):
 
 
 class Blob(Model):
-    """An object beside a manifest: where, how large, and its checksum."""
+    """An object that belongs to a manifest: where it is, its size and its checksum."""
 
     path: RelativePath
     size_bytes: Count
@@ -81,7 +81,7 @@ class Document(Model):
                 f"version {obj.get('version')!r} of {expected!r} is not known, expected version {cls.VERSION}",
                 "use the landseg release that wrote it",
             )
-        del obj  # a long list of tiles need not be in memory twice
+        del obj  # so that a long list of tiles is not in memory twice
         return validate(cls, data, where)
 
     def to_bytes(self) -> bytes:
@@ -90,7 +90,7 @@ class Document(Model):
 
 
 def parse_json(data: bytes, where: object) -> Any:
-    """Parse JSON of bounded size; anything else is refused."""
+    """Parse JSON of bounded size; everything else is refused."""
     if len(data) > MAX_DOCUMENT_BYTES:
         raise ContractError(where, f"expected at most {MAX_DOCUMENT_BYTES} bytes of JSON, found {len(data)}")
     try:

@@ -1,6 +1,6 @@
 """The errors landseg raises on purpose.
 
-A :class:`LandsegError` is something the user can mend: wrong input, wrong parameters, storage out of reach. The CLI
+A :class:`LandsegError` is something the user can fix: wrong input, wrong parameters, storage out of reach. The CLI
 prints it as one line on stderr and exits with status 2. Anything else is a bug: a traceback and status 1.
 """
 
@@ -16,7 +16,7 @@ _SIGNATURE = re.compile(
 
 
 def without_credentials(text: str) -> str:
-    """A text in which URIs have neither names and passwords nor the signatures of presigned addresses."""
+    """The text without the user names and passwords in its URIs and without the signatures of presigned ones."""
     return _SIGNATURE.sub(r"\1***", _USER_INFO.sub("://***@", text))
 
 

@@ -1,4 +1,4 @@
-"""The executor protocol of Kubeflow Pipelines, spoken without kfp.
+"""The executor protocol of Kubeflow Pipelines, implemented without kfp.
 
 A KFP container component receives its inputs and the places for its outputs as one JSON argument, `{{$}}`. It writes
 each output artifact to the path it is given and describes all of them in the JSON at `outputs.outputFile`. Outside KFP
@@ -38,7 +38,7 @@ class Outputs:
     _parameters: dict[str, Any] = field(default_factory=dict)
 
     def write(self, name: str, content: str | bytes, suffix: str = "") -> Path | None:
-        """Write an artifact's file; its folders are made.
+        """Write an artifact's file and create its folders.
 
         Args:
             name: the artifact's name in the component.
@@ -46,7 +46,7 @@ class Outputs:
             suffix: file name ending used outside KFP, e.g. ".html".
 
         Returns:
-            The path, or None where nobody asked for this artifact.
+            The path, or None if this artifact was not asked for.
         """
         if name in self.artifacts:
             path = artifact_path(self.artifacts[name])
@@ -129,7 +129,7 @@ class ExecutorInput:
             raise ConfigError(
                 "--executor-input",
                 f"expected the executor input of a KFP component, found something else: {err!r}",
-                "pass '{{$}}' in the component and leave the flag out elsewhere",
+                "pass '{{$}}' in the component and omit the flag elsewhere",
             ) from err
 
 
@@ -168,15 +168,15 @@ def artifact_path(artifact: dict[str, Any]) -> Path:
 
 
 def sanitise(value: Any) -> Any:
-    """Leave out what the backend's protobuf refuses: null, NaN and infinities; keys become strings.
+    """Remove what the backend's protobuf refuses: null, NaN and infinities; keys become strings.
 
     Raises:
-        TypeError: a value that JSON has no word for; numpy's scalars are taken as Python's.
+        TypeError: a value that JSON cannot express; numpy scalars are converted to Python's.
     """
     if isinstance(value, dict):
-        return {_text(str(key)): sanitise(item) for key, item in value.items() if not _unsayable(item)}
+        return {_text(str(key)): sanitise(item) for key, item in value.items() if not _inexpressible(item)}
     if isinstance(value, list | tuple):
-        return [sanitise(item) for item in value if not _unsayable(item)]
+        return [sanitise(item) for item in value if not _inexpressible(item)]
     if hasattr(value, "item"):
         value = value.item()
     if not isinstance(value, str | bool | int | float):
@@ -184,11 +184,11 @@ def sanitise(value: Any) -> Any:
     return _text(value) if isinstance(value, str) else value
 
 
-def _unsayable(value: Any) -> bool:
+def _inexpressible(value: Any) -> bool:
     value = value.item() if hasattr(value, "item") else value
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _text(value: str) -> str:
-    """UTF-8 only: a file name may hold bytes that are not, which protobuf refuses."""
+    """Valid UTF-8: a file name may hold other bytes, which protobuf refuses."""
     return value.encode(errors="replace").decode()

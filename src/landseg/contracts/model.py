@@ -1,7 +1,4 @@
-"""What training leaves: the model manifest, the documents of checkpoints (docs/contracts.md).
-
-Imports no torch: stages read it before they load anything heavy.
-"""
+"""What training writes: the model manifest and the description of each checkpoint (docs/contracts.md)."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ class ModelManifest(Document):
         config: the resolved mmseg config as text, as `mmcv.Config.pretty_text` prints it.
         mean, std: normalisation per band, in the order of `class_schema.bands`, on the scale a model sees.
         metrics: `mIoU`, `mAcc`, `aAcc` (0-1) and `IoU.<class>` on val; empty where val was trained on or absent.
-        parameters: what decided the result, beside the inputs.
+        parameters: what decided the result, besides the inputs.
         versions: of python, torch, mmcv, mmseg, landseg.
     """
 
@@ -44,7 +41,7 @@ class ModelManifest(Document):
 
 
 class CheckpointInfo(Document):
-    """What lies beside a checkpoint. Written last: a checkpoint that has one is complete."""
+    """Describes a checkpoint. Written last: a checkpoint that has one is complete."""
 
     kind: Literal["landseg.checkpoint"] = "landseg.checkpoint"
     version: int = 1

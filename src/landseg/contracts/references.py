@@ -1,4 +1,4 @@
-"""Two small documents beside the manifests: the pointer that KFP carries to one, and what a stage was asked for."""
+"""Two small documents that accompany manifests: the pointer to one that KFP carries, and a stage's arguments."""
 
 from __future__ import annotations
 

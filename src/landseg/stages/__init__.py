@@ -1,1 +1,1 @@
-"""One module per verb: read inputs, call the core, write outputs; nothing else."""
+"""One module per verb, named after it: read inputs, call a room, write outputs; nothing else."""

@@ -1,4 +1,4 @@
-"""`landseg plan-export`: the shares that the workers of an export take."""
+"""`landseg plan-export`: the shares into which an export is divided."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     with stage_context("plan-export", args) as context:
         staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         shards = plan_splits(split_tiles(args.splits, staged), staged.schema.num_classes)
-        workers = max(1, min(args.workers, len(shards)))
-        shares = [f"{worker}/{workers}" for worker in range(1, workers + 1)]
+        num_shares = max(1, min(args.workers, len(shards)))
+        shares = [f"{share}/{num_shares}" for share in range(1, num_shares + 1)]
         context.outputs.parameter("shares", shares)
         print("\n".join(shares))

@@ -1,4 +1,4 @@
-"""`landseg prune`: remove old runs, and the datasets that no other run was made of."""
+"""`landseg prune`: remove old runs, and the datasets that no other run was made from."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _DAY_S = 86_400.0
 _FOLDER = re.compile(r"(?P<run>[^/]+)/(?P<folder>(?:[^/]+/){1,2}[0-9a-f]{12})/")
 _ORDER = ("average-probs", "export-probs", "train")
-"""Results go before what they were made of, so that nothing left names what is gone."""
+"""Results are removed before what they were made from, so that nothing left refers to what is gone."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,9 +49,9 @@ class Folder:
     """What a stage has written for one set of inputs and parameters.
 
     Attributes:
-        uri: the folder; a run's own for what lies in none.
+        uri: the folder; the run's folder for objects outside any stage's.
         run: the run's name.
-        objects: what lies in it.
+        objects: what it holds.
     """
 
     uri: str
@@ -60,16 +60,16 @@ class Folder:
 
     @property
     def manifest(self) -> str:
-        """URI of the manifest, whether there is one or not."""
+        """URI of the manifest, whether it exists or not."""
         return storage.join(self.uri, "manifest.json")
 
     def sha256(self) -> str:
-        """Checksum of the manifest; empty where the stage has not finished."""
+        """Checksum of the manifest; empty if the stage has not finished."""
         finished = any(info.uri == self.manifest for info in self.objects)
         return sha256_hex(storage.get_bytes(self.manifest)) if finished else ""
 
     def inputs(self) -> set[str]:
-        """Checksums of what it is made of."""
+        """Checksums of what it was made from."""
         try:
             text = storage.get_bytes(storage.join(self.uri, IDENTITY))
         except ObjectNotFoundError:
@@ -79,15 +79,15 @@ class Folder:
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes, and what stays although its run is old.
+    """What is removed, and what stays although its run is old.
 
     Attributes:
-        runs: names of the runs of which nothing stays.
+        runs: names of the runs that are removed entirely.
         datasets: ids of the datasets.
-        kept: folders of old runs that other runs are made of.
-        first: manifests, and what points to them, in the order in which they go.
-        rest: what the manifests name, and what names nothing.
-        last: what tells what folders were made of, by which a prune that was killed is taken up.
+        kept: folders of old runs that other runs were made from.
+        first: manifests, and what points to them, in the order of removal.
+        rest: what the manifests list, and what nothing lists.
+        last: `identity.json` of each folder, from which the next prune resumes one that was killed.
     """
 
     runs: tuple[str, ...]
@@ -99,12 +99,12 @@ class Plan:
 
     @property
     def num_objects(self) -> int:
-        """Number of objects that go."""
+        """Number of objects to remove."""
         return len(self.first) + len(self.rest) + len(self.last)
 
     @property
     def size_bytes(self) -> int:
-        """Size of what goes."""
+        """Total size of what is removed."""
         return sum(info.size_bytes for info in (*self.first, *self.rest, *self.last))
 
 
@@ -134,12 +134,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def find(root: str, older_than_s: float, wanted: Iterable[str] = ()) -> Plan:
-    """Find what may go.
+    """Find what may be removed.
 
     Args:
         root: root in object storage.
-        older_than_s: age of a run's last write.
-        wanted: names of runs; all where empty.
+        older_than_s: least age of a run's last write.
+        wanted: names of runs; empty for all.
 
     Raises:
         ObjectNotFoundError: a run that is wanted does not exist.
@@ -174,9 +174,9 @@ def find(root: str, older_than_s: float, wanted: Iterable[str] = ()) -> Plan:
 
 
 def remove(plan: Plan) -> None:
-    """Remove what is to go: all manifests in their order, then the rest.
+    """Remove what was planned: all manifests in their order, then the rest.
 
-    Killed on the way, it leaves folders without a manifest: these count as unfinished, so nothing reads them, and the
+    If it is killed, it leaves folders without a manifest: these count as unfinished, so nothing reads them, and the
     next prune removes them.
     """
     for info in plan.first:
@@ -187,7 +187,7 @@ def remove(plan: Plan) -> None:
 
 
 def _folders(root: str) -> list[Folder]:
-    """Every stage's folder, results before what they were made of."""
+    """Every stage's folder, results before what they were made from."""
     found: dict[str, Folder] = {}
     for info in storage.list_objects(root):
         path = info.uri.removeprefix(root).lstrip("/")
@@ -204,13 +204,13 @@ def _folders(root: str) -> list[Folder]:
 
 
 def _divide(folders: list[Folder], old: set[str]) -> tuple[list[Folder], list[Folder], set[str]]:
-    """Folders that go, folders of old runs that stay, and the checksums of all that the rest is made of."""
+    """Folders to remove, folders of old runs that stay, and the checksums of all that the rest was made from."""
     used: set[str] = set()
     for folder in folders:
         if folder.run not in old:
             used |= folder.inputs()
     going, kept = [], []
-    for folder in folders:  # results first: what keeps a folder has been looked at before it
+    for folder in folders:  # results first: whatever keeps a folder has been looked at before it
         if folder.run in old:
             if (sha256 := folder.sha256()) and sha256 in used:
                 kept.append(folder)
@@ -223,21 +223,21 @@ def _divide(folders: list[Folder], old: set[str]) -> tuple[list[Folder], list[Fo
 def _datasets(
     root: str, orphaned: set[str], before: float
 ) -> tuple[tuple[str, ...], list[ObjectInfo], list[ObjectInfo]]:
-    """The datasets with these checksums, and what stagings and prunes that were killed have left.
+    """The datasets with these checksums, and what killed stagings and prunes have left.
 
     Returns:
-        The ids, what goes first, and the rest.
+        The ids, what is removed first, and the rest.
     """
     base = storage.join(root, "datasets")
     objects = {info.uri: info for info in storage.list_objects(base)}
     going: list[str] = []
-    named: dict[bool, set[str]] = {True: set(), False: set()}  # shards of datasets that go, and of those that stay
+    shards: dict[bool, set[str]] = {True: set(), False: set()}  # by whether their dataset is removed
     for uri in [uri for uri in objects if uri.endswith("/manifest.json")]:
         loaded = storage.read_document(DatasetManifest, uri)
         goes = loaded.sha256 in orphaned
         going += [storage.parent(uri)] * goes
         paths = {shard.path for split in loaded.document.splits.values() for shard in split.shards}
-        named[goes] |= {_resolved(storage.join(storage.parent(uri), path)) for path in paths}
+        shards[goes] |= {_resolved(storage.join(storage.parent(uri), path)) for path in paths}
     ids = tuple(sorted(Path(folder).name for folder in going))
     pointers = [uri for uri in objects if storage.parent(uri) == f"{base}/by-name" and _points_to(uri, ids)]
     first = [*pointers, *(storage.join(folder, "manifest.json") for folder in going)]
@@ -247,7 +247,7 @@ def _datasets(
         if folder in going:
             abandoned = not uri.endswith("/manifest.json")
         elif folder == f"{base}/shards":
-            abandoned = uri not in named[False] and (uri in named[True] or info.modified_s <= before)
+            abandoned = uri not in shards[False] and (uri in shards[True] or info.modified_s <= before)
         else:
             whole = f"{folder}/manifest.json" in objects or folder in {f"{base}/by-name", f"{base}/refused"}
             abandoned = not whole and info.modified_s <= before
@@ -262,7 +262,7 @@ def _points_to(pointer: str, ids: Iterable[str]) -> bool:
 
 
 def _resolved(uri: str) -> str:
-    """`a/b/../c` as `a/c`: manifests name shared shards by a path out of their folder."""
+    """`a/b/../c` as `a/c`: manifests refer to shared shards by a path that leaves their folder."""
     return re.sub(r"/[^/]+/\.\./", "/", uri)
 
 

@@ -65,12 +65,12 @@ def run(args: argparse.Namespace) -> None:
         page, checks = render(report).encode(), as_json(report)
         context.outputs.write("report", page, ".html")
         context.outputs.write("checks", checks, ".json")
-        _say(report, staged)
+        _print_summary(report, staged)
         if staged.loaded is None:
-            _keep(context, report.name, page, checks)
+            _keep_refused(context, report.name, page, checks)
             raise staged.problems.summary(source.uri)
         folder = storage.parent(staged.loaded.uri)
-        if not costs.is_recorded(folder):  # one that was staged before cost what it cost then
+        if not costs.is_recorded(folder):  # a dataset that had been staged before cost what it cost then
             costs.record(folder, context.seconds)
         asked = {"source": args.source, "on_bad_tile": args.on_bad_tile, "max_bad": args.max_bad}
         record_arguments(folder, asked)
@@ -78,17 +78,17 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _return_large_blocks() -> None:
-    """Let glibc return what came from worker processes to the system; by itself it keeps it, and the holes add up."""
+    """Let glibc return large blocks from worker processes to the system: holes in its heap would add up."""
     with contextlib.suppress(AttributeError, OSError):  # another libc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
-def _keep(context: StageContext, name: str, page: bytes, checks: bytes) -> None:
-    """Put the report into object storage: of a step that fails KFP keeps nothing."""
-    place = storage.join(context.storage_uri, "datasets", "refused", name)
-    storage.put_bytes(f"{place}.html", page)
-    storage.put_bytes(f"{place}.json", checks)
-    print(f"all problems: {place}.html")
+def _keep_refused(context: StageContext, name: str, page: bytes, checks: bytes) -> None:
+    """Put the report into object storage: KFP keeps nothing of a failed step."""
+    base = storage.join(context.storage_uri, "datasets", "refused", name)
+    storage.put_bytes(f"{base}.html", page)
+    storage.put_bytes(f"{base}.json", checks)
+    print(f"all problems: {base}.html")
 
 
 def _publish(context: StageContext, staged: Staged) -> None:
@@ -106,8 +106,8 @@ def _publish(context: StageContext, staged: Staged) -> None:
     print(staged.loaded.uri)
 
 
-def _say(report: DataReport, staged: Staged) -> None:
-    """The report in a few lines; the files at fault go to stdout, as stderr is for the one line that ends it."""
+def _print_summary(report: DataReport, staged: Staged) -> None:
+    """Print the report in a few lines. Bad files go to stdout: stderr is for the one line that ends the stage."""
     for warning in report.warnings:
         _log.warning("%s", warning)
     for problem in report.problems[:_LISTED]:

@@ -1,4 +1,4 @@
-"""`landseg status`: how far a run has come, from object storage alone."""
+"""`landseg status`: how far a run has got, from object storage alone."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class StageState:
         stage: the verb.
         name: the model's name; empty for stages that have none.
         uri: the stage's folder.
-        state: finished, unfinished (running, or stopped on the way), or damaged.
+        state: finished, unfinished (running, or interrupted), damaged, or removed (a dataset).
         modified_s: when something was last written there, seconds since 1970.
-        dataset_uri: the dataset it worked on, where a manifest says so.
-        facts: what there is to say about the result.
-        arguments: what the stage was asked for, by which it can be run again.
+        dataset_uri: the dataset it worked on, if a document states it.
+        facts: what is known about the result.
+        arguments: what the stage was run with, so that it can be run again.
     """
 
     stage: str
@@ -93,9 +93,9 @@ def run_states(storage_uri: str, run_id: str) -> list[StageState]:
 
 def _state(storage_uri: str, root: str, folder: str, modified_s: float) -> StageState:
     stage, *name, _ = folder.removeprefix(root).strip("/").split("/")
-    asked = _arguments(folder)
-    dataset_uri = str(asked.get("dataset_uri", ""))
-    state = StageState(stage, "".join(name), folder, "unfinished", modified_s, dataset_uri, arguments=asked)
+    arguments = _arguments(folder)
+    dataset_uri = str(arguments.get("dataset_uri", ""))
+    state = StageState(stage, "".join(name), folder, "unfinished", modified_s, dataset_uri, arguments=arguments)
     try:
         document = storage.read_document(STAGES[stage], storage.join(folder, "manifest.json")).document
     except ObjectNotFoundError:
@@ -108,7 +108,7 @@ def _state(storage_uri: str, root: str, folder: str, modified_s: float) -> Stage
 
 
 def _arguments(folder: str) -> dict[str, str | int | float]:
-    """What a stage was asked for; nothing where it does not say, or where what it says is damaged."""
+    """What a stage was run with; empty if that was not recorded, or the record is damaged."""
     try:
         return storage.read_document(Arguments, storage.join(folder, ARGUMENTS)).document.values
     except (ObjectNotFoundError, ContractError):
@@ -116,7 +116,7 @@ def _arguments(folder: str) -> dict[str, str | int | float]:
 
 
 def _facts(document: Document, folder: str) -> tuple[str, dict[str, Any]]:
-    """The id of the dataset that a stage worked on, and what there is to say about its result."""
+    """The id of the dataset that a stage worked on, and what is known about its result."""
     if isinstance(document, ModelManifest):
         scores = {"mIoU": document.metrics["mIoU"]} if "mIoU" in document.metrics else {}
         return document.dataset_id, scores
@@ -146,8 +146,8 @@ def _text(storage_uri: str, run_id: str, states: list[StageState]) -> str:
     for state in states:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.modified_s)) if state.modified_s else "-"
         facts = {key: value for key, value in state.facts.items() if key != "summary"}
-        said = ", ".join(f"{key} {_shown(value)}" for key, value in facts.items())
-        lines += [f"{f'{state.stage} {state.name}':24}{state.state:12}{when:21}{said}".rstrip(), f"    {state.uri}"]
+        shown = ", ".join(f"{key} {_shown(value)}" for key, value in facts.items())
+        lines += [f"{f'{state.stage} {state.name}':24}{state.state:12}{when:21}{shown}".rstrip(), f"    {state.uri}"]
     lines += [f"{f'{stage} {name}':24}not begun" for stage, name in _not_begun(states)]
     scored = [state.facts["summary"] for state in states if "summary" in state.facts]
     return "\n".join([*lines, *(_scores(scored[-1]) if scored else [])])
@@ -160,7 +160,7 @@ def _shown(value: Any) -> str:
 
 
 def _not_begun(states: list[StageState]) -> list[tuple[str, str]]:
-    """Stages that follow from those there are, and have left nothing yet."""
+    """Stages that follow from those that have begun, and have not written anything yet."""
     begun = {(state.stage, state.name) for state in states}
     exports = [("export-probs", state.name) for state in states if state.stage == "train"]
     return [where for where in dict.fromkeys([*exports, ("average-probs", "")]) if where not in begun]

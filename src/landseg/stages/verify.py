@@ -1,4 +1,4 @@
-"""`landseg verify`: read everything that manifests name, and compare sizes and checksums."""
+"""`landseg verify`: read everything that manifests list, and compare sizes and checksums."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ def _report(
 
 
 def read_manifests(ref: str) -> tuple[list[storage.Loaded[Document]], dict[str, str]]:
-    """The manifest at `ref`; where that is a folder, all manifests below it and those of the datasets they name.
+    """The manifest at `ref`, or, if that is a folder, all manifests below it and those of the datasets they refer to.
 
     Returns:
-        The manifests, and by URI what is wrong with those that cannot be read.
+        The manifests; and of those that cannot be read, what is wrong, by URI.
 
     Raises:
         ObjectNotFoundError: a folder without manifests.
-        ContractError: `ref` is an object, but no manifest.
+        ContractError: `ref` is an object but not a manifest.
     """
     ref = ref.rstrip("/")
     below = [info.uri for info in storage.list_objects(ref)]
@@ -144,7 +144,7 @@ def _is_checkpoint(uri: str) -> bool:
 
 
 def _dataset(manifest: storage.Loaded[Document]) -> str | None:
-    """The manifest of the dataset that a model, its probabilities or label maps were made of."""
+    """The manifest of the dataset that a model, its probabilities or label maps were made from."""
     root, runs, _ = manifest.uri.rpartition("/runs/")
     document = manifest.document
     spec = document.spec if isinstance(document, ProbsManifest) else document

@@ -25,8 +25,8 @@ def read_document(kind: type[D], ref: str) -> Loaded[D]:
     """Read a manifest by its URI, by local path, or through the reference file that KFP carries.
 
     Raises:
-        ContractError: another kind of document, or a version that is not known.
-        StorageError: it cannot be read, or is not the one that the reference names.
+        ContractError: another kind of document, or an unknown version.
+        StorageError: it cannot be read, or is not the one that the reference points to.
     """
     data = get_bytes(ref)
     obj = parse_json(data, ref)

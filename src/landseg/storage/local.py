@@ -19,7 +19,7 @@ _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place on success; a reader sees the whole file or none."""
+    """A temporary path next to `path`, renamed to it on success: a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
@@ -31,7 +31,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def errors(uri: str) -> Iterator[None]:
-    """Turn what the file system raises into one clear line."""
+    """Turn errors of the file system into one clear line."""
     try:
         yield
     except FileNotFoundError as err:
@@ -83,7 +83,7 @@ def stat(uri: str) -> ObjectInfo | None:
 
 
 def list_objects(uri: str) -> list[ObjectInfo]:
-    """All files below a folder, half-written ones left out."""
+    """All files below a folder, except half-written ones."""
     with errors(uri):
         return [_info(path, str(path)) for path in _files(Path(uri)) if not _is_partial(path)]
 
@@ -100,7 +100,7 @@ def delete(uri: str) -> None:
 
 
 def clean_abandoned(uri: str, older_than_s: float) -> int:
-    """Remove what writers that were killed left half-written."""
+    """Remove files that killed writers left half-written."""
     removed = 0
     with errors(uri):
         for path in _files(Path(uri)):

@@ -10,10 +10,10 @@ class ObjectInfo:
     """An object in storage.
 
     Attributes:
-        uri: where it lies.
+        uri: where it is.
         size_bytes: its size.
         modified_s: when it was last written, seconds since 1970.
-        etag: what S3 says of its content in a listing; empty for files.
+        etag: the ETag that S3 lists for it; empty for files.
     """
 
     uri: str

@@ -21,7 +21,7 @@ _DAY_S = 86_400.0
 
 
 class _Store(Protocol):
-    """What a kind of storage can do; :mod:`landseg.storage.local` and :mod:`landseg.storage.s3` are the two."""
+    """What both kinds of storage can do: :mod:`landseg.storage.local` and :mod:`landseg.storage.s3`."""
 
     def put_bytes(self, uri: str, data: bytes) -> None: ...
     def put_file(self, uri: str, source: Path) -> None: ...
@@ -54,9 +54,9 @@ def put_file(uri: str, source: Path) -> None:
 
 
 def put_if_absent(uri: str, content: bytes | Path) -> bool:
-    """Write an object whose name follows from its content (its checksum), unless it is there already.
+    """Write an object whose name follows from its content (its checksum), unless it already exists.
 
-    An object of another size under that name is a damaged one and is replaced.
+    An object of another size under that name is damaged and is replaced.
 
     Returns:
         Whether it was written.
@@ -91,7 +91,7 @@ def put_many(objects: Iterable[tuple[str, bytes | Path]], *, workers: int = 8) -
 def get_bytes(uri: str, *, byte_range: tuple[int, int] | None = None, sha256: str | None = None) -> bytes:
     """Read an object, or `byte_range` = (offset, length) of it, and check it.
 
-    Where no checksum is known, storage's own one must agree; where that says nothing (a range, an encrypted object),
+    Where no checksum is known, the object's ETag must agree; where that says nothing (a range, an encrypted object),
     the bytes are read until two reads agree.
 
     Raises:
@@ -117,7 +117,7 @@ def get_bytes(uri: str, *, byte_range: tuple[int, int] | None = None, sha256: st
 def get_file(uri: str, target: Path, *, sha256: str | None = None) -> None:
     """Copy an object of any size to a local file, atomically, and check it.
 
-    Where no checksum is known, storage's own one must agree; where that says nothing (encrypted objects), the object is
+    Where no checksum is known, the object's ETag must agree; where that says nothing (encrypted objects), the object is
     read until two copies agree.
     """
     store = _store(uri)
@@ -131,7 +131,7 @@ def get_file(uri: str, target: Path, *, sha256: str | None = None) -> None:
 
 
 def check(uri: str, *, size_bytes: int, sha256: str) -> None:
-    """Read an object and compare it with what is known of it; nothing is kept.
+    """Read an object and compare it with its known size and checksum; nothing is kept.
 
     Raises:
         ObjectNotFoundError: there is none.
@@ -150,8 +150,8 @@ def check(uri: str, *, size_bytes: int, sha256: str) -> None:
 def _intact(uri: str, expected: str | None, fetch: Callable[[], tuple[T, bool, str]]) -> T:
     """Fetch until the bytes are right.
 
-    Bits do not flip twice in the same way. So where a checksum is known, the same wrong bytes twice are the object's
-    own: it is damaged at rest. Where none is known, the same bytes twice are right.
+    Bits do not flip in the same way twice. So where a checksum is known, reading the same wrong bytes twice means that
+    the object itself is damaged. Where none is known, reading the same bytes twice means that they are right.
 
     Args:
         uri: the object.
@@ -164,7 +164,7 @@ def _intact(uri: str, expected: str | None, fetch: Callable[[], tuple[T, bool, s
         if confirmed or found == expected or (expected is None and found in seen):
             return result
         if expected is None and len(seen) == _FETCHES:
-            raise DamagedObjectError(uri, "other bytes came each time it was read", "check the network")
+            raise DamagedObjectError(uri, "its bytes differed each time it was read", "check the network")
         if found in seen or len(seen) == _FETCHES:
             raise DamagedObjectError(
                 uri, f"expected bytes with sha256 {expected}, found {found}", "the object is damaged"
@@ -173,7 +173,7 @@ def _intact(uri: str, expected: str | None, fetch: Callable[[], tuple[T, bool, s
 
 
 def stat(uri: str) -> ObjectInfo | None:
-    """Size of an object, or None where there is none."""
+    """Size of an object, or None if it does not exist."""
     return _store(uri).stat(uri)
 
 
@@ -183,12 +183,12 @@ def list_objects(uri: str) -> list[ObjectInfo]:
 
 
 def delete(uri: str) -> None:
-    """Remove an object; nothing happens where there is none."""
+    """Remove an object, if it exists."""
     _store(uri).delete(uri)
 
 
 def clean_abandoned(uri: str, *, older_than_s: float = _DAY_S) -> int:
-    """Remove what killed writers left unfinished below a folder: multipart uploads, temporary files.
+    """Remove what killed writers left behind below a folder: multipart uploads, temporary files.
 
     Returns:
         How many were removed.

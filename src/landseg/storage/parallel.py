@@ -14,8 +14,8 @@ R = TypeVar("R")
 def parallel(function: Callable[[T], R], items: Iterable[T], *, workers: int = 8) -> Iterator[R]:
     """Apply `function` to items in threads; yields results as they come, not in order.
 
-    Items are taken from the iterable only as workers come free, so it may be endless or expensive to produce. The
-    first exception ends it: what runs is waited for, what has not begun never begins.
+    Items are taken from the iterable only as threads come free, so it may be endless or expensive to produce. The
+    first exception ends it: calls that are running are waited for, the others never begin.
     """
     source = iter(items)
     with ThreadPoolExecutor(workers, thread_name_prefix="landseg-storage") as pool:

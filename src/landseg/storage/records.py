@@ -1,7 +1,7 @@
 """Records of finished work, by which a killed stage resumes: JSON with its own checksum.
 
-No manifest names a record's checksum, so it carries it: `{"sha256": ..., "content": {...}}`. A damaged record is as
-good as none: the work is done again, and gives the same bytes.
+No manifest lists a record's checksum, so the record carries its own: `{"sha256": ..., "content": {...}}`. A damaged
+record counts as none: the work is done again, and gives the same bytes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def write_record(uri: str, content: Model) -> None:
 
 
 def read_record(kind: type[M], uri: str) -> M | None:
-    """Read a record; None where there is none, or a damaged one.
+    """Read a record; None if there is none, or it is damaged.
 
     Raises:
-        ContractError: it is whole, and not of this kind.
+        ContractError: it is intact, but not of this kind.
     """
     try:
         found = parse_json(get_bytes(uri), uri)

@@ -1,8 +1,8 @@
-"""How long to go on when object storage fails: one policy for every request.
+"""How long requests to object storage are repeated: one policy for all of them.
 
-A failing request is repeated, after growing and randomly spread pauses, until storage has failed it for
-`LANDSEG_S3_RETRY_S` seconds (120). An endpoint that has never answered this process gets only a few seconds: a wrong
-address, a wrong port or a forgotten port-forward is far more likely than an outage, and whoever mistyped it is waiting.
+A failing request is repeated, with growing pauses and random jitter, until it has kept failing for
+`LANDSEG_S3_RETRY_S` seconds (120). An endpoint that has never answered gets only a few seconds: a wrong
+address, a wrong port or a forgotten port-forward is far more likely than an outage, and its author is waiting.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger("landseg.storage")
 
 
 class TransientError(Exception):
-    """A failure that a later attempt may not have; `final` is what the user reads when there is none."""
+    """A failure that another attempt may not meet; `final` is what the user reads when there is no other attempt."""
 
     def __init__(self, final: StorageError) -> None:
         super().__init__(str(final))

@@ -59,7 +59,7 @@ def put_file(uri: str, source: Path) -> None:
             return
         except StorageError as err:
             # The endpoint dropped the upload: it restarted, rejected a damaged part for good, or had completed the
-            # upload when its answer got lost. All are mended by uploading again.
+            # upload when its answer got lost. Uploading again is the remedy for all of these.
             starts += 1
             if code(err) not in {"NoSuchUpload", "InvalidPart"} or starts == _UPLOAD_STARTS:
                 raise
@@ -119,7 +119,7 @@ def get_bytes(uri: str, byte_range: tuple[int, int] | None, *, confirm: bool) ->
     try:
         return request(uri, read)
     except StorageError as err:
-        if code(err) == "InvalidRange":  # it begins behind the end
+        if code(err) == "InvalidRange":  # it begins beyond the end
             return b"", False
         raise
 
@@ -147,7 +147,8 @@ def etag_confirms(etag: str, path: Path) -> bool:
     """Whether an ETag is one that S3 gives to an object with these bytes.
 
     That is the MD5 of the bytes or, of an object that was uploaded in N parts, the MD5 of the parts' MD5s and `-N`; the
-    size of the parts is not told, so those that common programs use are tried. An encrypted object has another one.
+    size of the parts is not recorded, so those that common programs use are tried. The ETag of an encrypted object is
+    something else.
     """
     md5, _, parts = etag.partition("-")
     size = path.stat().st_size
@@ -188,7 +189,7 @@ def checksum(uri: str) -> tuple[int, str]:
 
 
 def _get_part(uri: str, offset: int, etag: str | None, keep: Callable[[int, bytes], None]) -> tuple[int, str]:
-    """Read up to `_PART` bytes from `offset` on; `keep` gets (offset, block) and again whatever is read again.
+    """Read up to `_PART` bytes from `offset`; `keep` gets (offset, block), again for whatever is read again.
 
     Returns:
         Size and ETag of the whole object.
@@ -234,7 +235,7 @@ def stat(uri: str) -> ObjectInfo | None:
 
 
 def list_objects(uri: str) -> list[ObjectInfo]:
-    """All objects below a folder; the empty objects with which consoles mark folders are left out."""
+    """All objects below a folder, except the empty objects with which consoles mark folders."""
     bucket, _ = split(uri)
     pages = _pages(uri, "list_objects_v2", {"ContinuationToken": "NextContinuationToken"})
     items = [item for page in pages for item in page.get("Contents", [])]
@@ -277,7 +278,7 @@ def clean_abandoned(uri: str, older_than_s: float) -> int:
 
 
 def _pages(uri: str, operation: str, markers: dict[str, str]) -> list[dict[str, Any]]:
-    """All pages of a listing below a folder; each page is a request of its own, repeated where it fails."""
+    """All pages of a listing below a folder; each page is a separate request, repeated if it fails."""
     bucket, key = split(uri)
     arguments = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
     pages: list[dict[str, Any]] = []

@@ -21,7 +21,7 @@ from landseg.storage.retry import TransientError, retrying
 R = TypeVar("R")
 
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
-# Answered with 4xx, yet another attempt may do better: bytes that were damaged or cut off on their way up, throttling.
+# Answered with 4xx, yet another attempt may succeed: bytes damaged or cut off on the way up, throttling.
 _TRANSIENT_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown", "Throttling", "OperationAborted"}
 _TRANSPORT_ERRORS = (
     boto_errors.ConnectionError,
@@ -48,12 +48,12 @@ def ask(uri: str, operation: str, **arguments: Any) -> dict[str, Any]:
 
 
 def request(uri: str, call: Callable[[Any], R]) -> R:
-    """Run one request until it succeeds or has failed for good.
+    """Repeat one request until it succeeds or has failed for good.
 
     Args:
         uri: what it is about, for the error line.
-        call: makes the request with the client it is given and reads all it needs of the answer, so that a body that
-            breaks off or a header that is missing (KeyError) is a failure of the request.
+        call: makes the request with the given client and reads all it needs of the answer, so that a truncated
+            body or a missing header (KeyError) is a failure of the request.
     """
     endpoint = connection()
     client = endpoint.client(uri)
@@ -81,7 +81,7 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
 
 
 def _refused(uri: str, err: boto_errors.ClientError) -> Exception:
-    """What an error answer means: nothing there, not allowed, or worth another attempt."""
+    """What an error answer means: no such object, not allowed, or worth another attempt."""
     name = code(err)
     status = err.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if name == "NoSuchBucket":

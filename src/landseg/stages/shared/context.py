@@ -26,7 +26,7 @@ from landseg.stages.shared.options import storage_root
 D = TypeVar("D", bound=Document)
 
 IDENTITY = "identity.json"
-"""In a stage's folder, before the work begins: what decides the result, checksums of the inputs among it."""
+"""In a stage's folder, written before the work begins: what decides the result, checksums of inputs included."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +40,9 @@ class StageContext:
         storage_uri: root in object storage.
         run_id: the run's name; empty for stages whose results are shared by runs.
         outputs: where reports, metrics and references go.
-        inputs: input artifacts by name, where KFP passed them.
+        inputs: input artifacts by name, if KFP passed them.
         scratch: a local folder that is removed when the stage ends.
-        started: `time.monotonic()` of its begin.
+        started: `time.monotonic()` when it began.
     """
 
     stage: str
@@ -64,7 +64,7 @@ class StageContext:
         Args:
             name: the model's name, or "".
             identity: everything that decides the result: parameters and the digests of inputs. A rerun with the same
-                identity finds what it wrote before; a rerun with another one writes beside it and loses nothing.
+                identity finds what was written before; one with another identity gets a folder of its own.
         """
         identity = {"landseg": __version__, "stage": self.stage, **identity}
         key = digest(identity)[:12]
@@ -72,23 +72,23 @@ class StageContext:
         folder = storage.join(self.storage_uri, "runs", self.run_id, *parts)
         _log.debug("works in %s", folder)
         if storage.stat(storage.join(folder, IDENTITY)) is None:
-            said = {key: without_credentials(v) if isinstance(v, str) else v for key, v in identity.items()}
-            text = json.dumps(said, indent=1, ensure_ascii=False)
+            shown = {key: without_credentials(v) if isinstance(v, str) else v for key, v in identity.items()}
+            text = json.dumps(shown, indent=1, ensure_ascii=False)
             storage.put_bytes(storage.join(folder, IDENTITY), f"{text}\n".encode())
         return folder
 
     def reference(self, name: str, given: str | None) -> str:
         """The manifest to read: what the flag `--<name>` gives, else KFP's input artifact of that name.
 
-        A pipeline wires an artifact from the step before; a step run by itself is given a URI. KFP passes an empty
-        string for a flag that is not given.
+        A pipeline passes the artifact of the step before; a step that runs on its own is given a URI. KFP passes an
+        empty string for a flag that is not given.
         """
         return given or self.references(name, [])[0]
 
     def references(self, name: str, given: Sequence[str]) -> list[str]:
-        """The manifests to read: what the flag gives, several with commas between, else KFP's input artifacts.
+        """The manifests to read: what the flag gives, separated by commas, else KFP's input artifacts.
 
-        The artifacts are those named `<name>`, or `<name>_1`, `<name>_2` and so on; each may come from several workers.
+        The artifacts are called `<name>`, or `<name>_1`, `<name>_2` and so on; each may come from several workers.
         """
         found = [item for value in given for item in value.split(",") if item]
         if not found:
@@ -107,11 +107,11 @@ class StageContext:
 
 
 def record_arguments(folder: str, values: dict[str, Any]) -> None:
-    """Leave `arguments.json` in a stage's folder, before the work begins: a killed stage is run again with them too.
+    """Write `arguments.json` to a stage's folder before the work begins, so that a killed stage can be run again too.
 
     Args:
         folder: URI of the stage's folder.
-        values: flags by name; those that were not given are left out.
+        values: flags by name; None for those that were not given.
     """
     uri = storage.join(folder, ARGUMENTS)
     if storage.stat(uri) is None:
@@ -124,25 +124,25 @@ def record_arguments(folder: str, values: dict[str, Any]) -> None:
 
 
 def _one_reference(name: str, artifacts: list[dict[str, Any]]) -> str:
-    """The reference among what the workers of a stage left: the last of them to finish wrote it.
+    """The reference among what the workers of a stage wrote: the last of them to finish wrote it.
 
     Raises:
-        ContractError: the workers had different things to do, or none found all of the work done.
+        ContractError: the workers did not work on the same result, or none found all of the work done.
     """
     paths = [artifact_path(artifact) for artifact in artifacts]
     if len(paths) == 1:
         return str(paths[0])
-    places = sorted({str(artifact.get("metadata", {}).get("uri", "")) for artifact in artifacts})
-    if len(places) > 1:
+    uris = sorted({str(artifact.get("metadata", {}).get("uri", "")) for artifact in artifacts})
+    if len(uris) > 1:
         raise ContractError(
             f"--{name}",
-            f"expected {len(paths)} workers on one result, found several: {', '.join(places)}",
+            f"expected {len(paths)} workers on one result, found several: {', '.join(uris)}",
             "run all workers on GPUs of one kind, with the same parameters",
         )
     written = [path for path in paths if path.is_file() and path.stat().st_size]
     if not written:
         raise ContractError(
-            places[0],
+            uris[0],
             f"expected the last of {len(paths)} workers to publish it, found that none did: shards are missing",
             "run the stage's workers again: they write what is missing",
         )
@@ -150,7 +150,7 @@ def _one_reference(name: str, artifacts: list[dict[str, Any]]) -> str:
 
 
 def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:
-    """The manifest in a stage's folder, or None where the stage has not finished there."""
+    """The manifest in a stage's folder, or None if the stage has not finished there."""
     try:
         found = storage.read_document(kind, storage.join(folder, "manifest.json"))
     except ObjectNotFoundError:
@@ -161,7 +161,7 @@ def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:
 
 @contextlib.contextmanager
 def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext]:
-    """Parse the common flags; on success write the executor output."""
+    """Interpret the common options; on success write the executor output."""
     run_id = getattr(args, "run_id", "")
     if run_id and not re.fullmatch(RUN_ID, run_id):
         raise ConfigError("--run-id", f"expected letters, digits, '.', '_' and '-' (at most 63), found {run_id!r}")
@@ -171,7 +171,7 @@ def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext
     else:
         outputs, inputs = Outputs(directory=args.output_dir), {}
     storage_uri = storage_root(args.storage_uri)
-    storage.clean_abandoned(storage_uri)  # what was left unfinished by stages that were killed, a day ago or earlier
+    storage.clean_abandoned(storage_uri)  # left by stages that were killed a day ago or earlier
     if args.scratch is not None:
         args.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="landseg-", dir=args.scratch or os.environ.get("TMPDIR")) as scratch:
