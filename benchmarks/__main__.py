@@ -13,7 +13,7 @@ FOLDER = Path("build") / "bench"
 
 
 def main(arguments: list[str]) -> int:
-    """Run the named benchmarks, one after another."""
+    """Run the chosen benchmarks, one after another."""
     there = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if "\ndef run(" in path.read_text())
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", choices=there, help=", ".join(there))

@@ -1,6 +1,6 @@
 """average-probs against numpy: tiles/s and peak memory, 2 models x 9 classes x 512 px, label maps written as PNGs.
 
-The peer is the program people write: float32 `.npy` files, a mean, an argmax, Pillow. It runs in a process of its own,
+The peer is the program people write: float32 `.npy` files, a mean, an argmax, Pillow. It runs in a separate process,
 its files in the page cache. Ours is the whole command, in a process of its own; its rate is that of the tiles beyond
 the first fifty, so that neither side's start counts.
 """

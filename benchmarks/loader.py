@@ -2,7 +2,7 @@
 
 Both run in a DataLoader with one worker process and batches of 8, in turns; the medians of the turns are compared.
 mmseg reads files (`CustomDataset` with its own pipeline classes), landseg reads shards. Uncompressed TIFFs make the
-figure, as decoding is libraries' work; what each compression costs, and the figure with it, stands beside.
+figure, as decoding is libraries' work; what each compression costs, and the figure with it, is recorded as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a figure was measured on and with; it stands beside the figure."""
+"""What a figure was measured on and with; it is recorded with the figure."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """A bad network on demand: an HTTP proxy in front of an S3 endpoint that adds latency and injects faults.
 
 Requests are forwarded byte for byte, the Host header included, so signatures made for the proxy's address stay valid
-(an S3 endpoint checks the signature against the Host header it receives). What befalls a request is drawn from the
-seed, the request's method, path and range, and how often that request has been seen: threads may interleave as they
-like, the same requests meet the same faults.
+(an S3 endpoint checks the signature against the Host header it receives). What happens to a request is drawn from the
+seed, the request's method, path and range, and how often that request has been seen: however threads interleave, the
+same requests meet the same faults.
 
-In a test: `with FaultProxy(s3.endpoint, Faults(error_rate=0.05)) as proxy: ...`. For timings, in a process of its own:
+In a test: `with FaultProxy(s3.endpoint, Faults(error_rate=0.05)) as proxy: ...`. For timings, in a separate process:
 `with spawned(s3.endpoint, Faults(latency_s=0.02)) as endpoint: ...`.
 """
 
@@ -317,7 +317,7 @@ def _without_expect(head: bytes) -> bytes:
 
 @contextlib.contextmanager
 def spawned(upstream: str, faults: Faults, *, seed: int = 0) -> Iterator[str]:
-    """The proxy in a process of its own, so that it does not share the interpreter with what is timed; its URL."""
+    """Run the proxy in a separate process, so that it does not share the interpreter with what is timed; its URL."""
     values = [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(faults).items()]
     command = [sys.executable, str(Path(__file__).resolve()), upstream, f"--seed={seed}", *values]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

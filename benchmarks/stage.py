@@ -3,7 +3,7 @@
 5,000 labelled tiles of 256 px (LZW TIFFs, palette PNGs) in a folder, the embedded endpoint (`rclone serve s3`) on
 loopback, plainly and behind a proxy that adds 20 ms to every request. rclone copies files as they are; stage-data
 decodes and checks every one of them on the way. Both are whole commands, with their defaults; rclone with 32 transfers
-stands beside. Objects in storage are counted, and the memory of the command with all its processes is watched
+is timed too. Objects in storage are counted, and the memory of the command with all its processes is watched
 (proportional set size). Staging again is timed twice: nothing has changed, and every file has new times, so that all
 of them are read and hashed.
 """
