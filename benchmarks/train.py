@@ -4,7 +4,7 @@ Each model is trained by `landseg train` at its automatic precision and by stock
 same weights on the same batches of 512-px tiles, in turns iteration by iteration; the medians of their durations are
 compared. On a CPU stock mmseg has fp32 only, with batches of 2; on a GPU both train in fp16 with batches of 8.
 
-The losses of a few iterations at full size are recorded next to each other. Whether curves overlap takes more iterations than
+The losses of a few iterations at full size are recorded together. Whether curves overlap takes more iterations than
 a CPU has time for: the small twins are trained longer, in each precision, and against another seed for scale.
 """
 
