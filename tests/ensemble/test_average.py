@@ -27,7 +27,6 @@ from landseg.ensemble.split_results import combine
 from landseg.probabilities.codec import DTYPES, dequantize, quantize
 from landseg.probabilities.store import ProbsReader
 from landseg.scoring.confusion import confusion_matrix
-from landseg.scoring.intervals import Resampling, area_scores, interval, resample
 from landseg.scoring.scores import scores
 
 
@@ -60,7 +59,7 @@ def published(root):
 
 
 def objects(root, run_id="r"):
-    """Published objects by name, without the folder, the parts, and what is written before the work begins."""
+    """Published objects by name, but for the results of shards and what is written before the work begins."""
     return named(root / "runs" / run_id)
 
 
@@ -141,28 +140,6 @@ def test_entropy_and_disagreement_at_their_ends():
     np.testing.assert_array_equal(disagreement([sure]), [[0, 0]])
 
 
-def test_bootstrap_scores_are_those_of_the_metrics(dataset):
-    rng = np.random.default_rng(0)
-    confusions = rng.integers(0, 50, (8, 3, 3))
-    confusions[:, 2] = confusions[:, :, 2] = 0
-    areas = np.stack([np.stack([np.diag(c), c.sum(1), c.sum(0)]) for c in confusions])
-    found = area_scores(areas.sum(axis=0).astype(float), "abc")
-    expected = scores(confusions.sum(axis=0), "abc")
-    assert {key: float(value) for key, value in found.items() if not np.isnan(value)} == pytest.approx(expected)
-    drawn = resample(areas)
-    assert drawn.shape == (1000, 3, 3)
-    np.testing.assert_array_equal(drawn, resample(areas))
-    low, high = interval(area_scores(drawn, "abc")["mIoU"])
-    assert low < expected["mIoU"] < high
-    assert resample(areas[:1]) is None
-    blocks = Resampling([3, 0, 5])
-    for number, block in ((2, areas[3:]), (1, areas[:0]), (0, areas[:3])):
-        blocks.add(number, block)
-    np.testing.assert_allclose(blocks.sums.mean(axis=0), areas.sum(axis=0), rtol=0.1, atol=1)
-    assert (blocks.sums[:, 1:].sum() > 0) and not blocks.sums[:, :, 2].any()
-    assert interval(np.array([np.nan])) is None
-
-
 def test_the_whole_stage(staged, exported, dataset, tmp_path, capsys):
     refs = [exported["swin"], exported["resnest"]]
     assert average(staged, refs, tmp_path, "--png-dir", str(tmp_path / "png")) == 0
@@ -218,7 +195,7 @@ def test_the_whole_stage(staged, exported, dataset, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == labels.uri
 
 
-def test_views_that_were_kept_say_what_they_are_worth(staged, dataset, tmp_path):
+def test_views_that_were_kept_show_what_they_contribute(staged, dataset, tmp_path):
     names, kept = ("resnest", "swin"), {"tta": "hv", "views": VIEWS["hv"]}
     refs = [export(tmp_path / name, dataset, name, splits=("val",), **kept) for name in names]
     plain = [
@@ -271,10 +248,10 @@ def test_views_that_were_kept_say_what_they_are_worth(staged, dataset, tmp_path)
     assert "Flip views" not in (tmp_path / "without" / "out" / "report.html").read_text()
 
 
-def test_views_of_some_models_alone_are_not_scored_and_that_is_said(staged, exported, dataset, tmp_path, capsys):
+def test_views_of_some_models_alone_are_not_scored_and_a_warning_says_so(staged, exported, dataset, tmp_path, capsys):
     one = export(tmp_path / "views", dataset, "viewed", tta="hv", views=VIEWS["hv"])
     assert average(staged, [one, exported["swin"]], tmp_path) == 0
-    assert "views are scored only where every model keeps the same: not swin" in capsys.readouterr().err
+    assert "views are scored only where every model keeps the same ones: not swin" in capsys.readouterr().err
     assert "views" not in json.loads((tmp_path / "out" / "summary.json").read_text())["splits"]["val"]
     assert average(staged, [one], tmp_path, run_id="alone") == 0
     found = json.loads((tmp_path / "out" / "summary.json").read_text())["splits"]["val"]["views"]
@@ -293,13 +270,13 @@ def test_a_rerun_does_no_work_and_writes_its_outputs_again(staged, exported, tmp
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == outputs
 
 
-def test_order_workers_and_threads_change_no_bit(staged, exported, tmp_path):
+def test_order_shares_and_threads_change_no_bit(staged, exported, tmp_path):
     refs = list(exported.values())
     weights = ("--weights", "0.3,0.5,0.2")
     average(staged, refs, tmp_path / "a", *weights, "--num-workers", "1")
     average(staged, [refs[2], refs[0], refs[1]], tmp_path / "b", "--weights", "0.2,0.3,0.5", "--num-workers", "4")
-    for worker in (3, 1):
-        assert average(staged, refs, tmp_path / "c", *weights, "--worker", f"{worker}/3") == 0
+    for share in (3, 1):
+        assert average(staged, refs, tmp_path / "c", *weights, "--worker", f"{share}/3") == 0
         assert objects(tmp_path / "c") == {}
     average(staged, refs, tmp_path / "c", *weights, "--worker", "2/3")
     assert objects(tmp_path / "a").keys() == {
@@ -308,7 +285,7 @@ def test_order_workers_and_threads_change_no_bit(staged, exported, tmp_path):
     assert objects(tmp_path / "a") == objects(tmp_path / "b") == objects(tmp_path / "c")
 
 
-def test_goes_on_after_the_last_finished_part(staged, exported, tmp_path):
+def test_resumes_after_the_last_finished_shard(staged, exported, tmp_path):
     refs = [exported["swin"], exported["resnest"]]
     average(staged, refs, tmp_path)
     expected = objects(tmp_path)
@@ -341,7 +318,7 @@ def test_without_labels_there_are_no_scores(staged, dataset, tmp_path):
 
 
 def test_labels_are_written_as_the_dataset_writes_them(tmp_path):
-    """With a label offset of 1, class 0 is the value 1."""
+    """With a label offset of 1, class 0 has the value 1."""
     root = tmp_path / "raw"
     assert main(["make-sample-data", str(root), "--train", "0", "--val", "3", "--test", "0", "--size", "48"]) == 0
     (root / "dataset.yaml").write_text(
@@ -382,7 +359,7 @@ def test_layers(staged, exported, dataset, tmp_path):
     assert average(staged, refs, tmp_path, "--layers", "entropy,heat") == 2
 
 
-def test_scenes_are_put_together_again(tmp_path):
+def test_scenes_are_stitched_from_their_tiles(tmp_path):
     raw = tmp_path / "raw"
     (raw / "test" / "images").mkdir(parents=True)
     scales = "scenes: {max_px: 64, tile_px: 48, overlap_px: 16}"
@@ -398,7 +375,7 @@ def test_scenes_are_put_together_again(tmp_path):
         main(["stage-data", "--source", str(raw), "--storage-uri", str(tmp_path), "--output-dir", str(tmp_path)]) == 0
     )
     dataset = open_dataset(str(tmp_path / "dataset.json"), tmp_path)
-    # each pixel of the scene has its own probabilities, so every tile says the same of it
+    # every pixel of the scene has its own probabilities, so all tiles agree on it
     raised = np.exp(rng.normal(size=(3, 100, 70)))
     scene = (raised / raised.sum(axis=0)).astype(np.float32)
 
@@ -414,7 +391,7 @@ def test_scenes_are_put_together_again(tmp_path):
     labels = published(tmp_path)
     assert [one.scene for one in labels.document.scenes["test"]] == ["big"]
     assert len(list((tmp_path / "png" / "test").iterdir())) == len(dataset.tiles("test"))
-    # a run that was killed while it stitched goes on
+    # a run that was killed while stitching resumes
     folder = Path(storage.parent(labels.uri))
     expected = objects(tmp_path)
     (folder / "manifest.json").unlink()
@@ -450,7 +427,7 @@ def test_kfp_gets_metrics_and_confusion_matrix(staged, exported, tmp_path):
 
 
 def test_tiles_of_all_sizes(staged, dataset, tmp_path):
-    """The archive is sorted by id although tiles of one size lie together."""
+    """The archive is sorted by id although tiles of the same size are stored together."""
 
     def tiles(split):
         return [t.model_copy(update={"height": 48 + 150 * (i % 2)}) for i, t in enumerate(dataset.tiles(split))]
@@ -504,13 +481,13 @@ def refused(capsys, status):
         ({"model": "b", "tiles": lambda tiles: tiles[1:]}, ["lacks 300000", "4 tiles", "not the 5"]),
         (
             {"model": "b", "tiles": lambda tiles: [*tiles, tiles[-1].model_copy(update={"id": "399999"})]},
-            ["has 399999 besides"],
+            ["also has 399999"],
         ),
         (
             {"model": "b", "tiles": lambda tiles: [t.model_copy(update={"height": 47}) for t in tiles]},
-            ["47 x 48 in place of 48 x 48", "2 more"],
+            ["47 x 48 instead of 48 x 48", "2 more"],
         ),
-        ({"model": "b", "classes": "swap"}, ["class 0 is 'field' in place of 'background'", "class 1"]),
+        ({"model": "b", "classes": "swap"}, ["class 0 is 'field' instead of 'background'", "class 1"]),
         ({"model": "b", "classes": "fewer"}, ["9 classes", "8"]),
     ],
     ids=[
@@ -587,7 +564,7 @@ def test_damaged_and_missing_shards_are_refused(staged, dataset, tmp_path, capsy
 
 @pytest.mark.parametrize("seed", [0, pytest.param(range(1, 12), marks=pytest.mark.slow)], ids=["one", "many"])
 def test_flipped_bits_anywhere_are_errors_or_change_nothing(staged, dataset, tmp_path, capsys, seed):
-    """Whatever a reference leads to is checked; what no label depends on may be damaged."""
+    """Everything that a reference leads to is checked; only what no label depends on may be damaged."""
     refs = []
     for name in ("swin", "resnest"):
         uri = export(tmp_path / name, dataset, name, splits=("test",))
@@ -632,9 +609,9 @@ def test_works_on_s3(staged, exported, s3, tmp_path):
     assert named(s3.folder) == objects(tmp_path / "local")
 
 
-def test_the_report_adds_up_what_attempts_have_cost(staged, exported, tmp_path):
-    for worker in (2, 1):
-        assert average(staged, [exported["swin"]], tmp_path, "--worker", f"{worker}/2") == 0
+def test_the_report_adds_up_what_attempts_cost(staged, exported, tmp_path):
+    for share in (2, 1):
+        assert average(staged, [exported["swin"]], tmp_path, "--worker", f"{share}/2") == 0
     folder = Path(storage.parent(published(tmp_path).uri))
     seconds = sorted(json.loads(path.read_text())["seconds"] for path in (folder / "costs").iterdir())
     assert len(seconds) == 2 and seconds[0] > 0

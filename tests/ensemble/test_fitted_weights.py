@@ -77,7 +77,7 @@ def test_scores_leave_out_the_tiles_that_decided(staged, exported, tmp_path):
     assert unscored == set(fitted.fitted_on)
     assert np.sum(summary["confusion"]) == 8 * 48 * 48
     assert "were fitted to 8 val tiles" in (tmp_path / "out" / "report.html").read_text()
-    # a rerun fits nothing anew, and other workers find the same weights
+    # a rerun fits nothing again, and other shares find the same weights
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
     assert average(staged, exported.values(), tmp_path, "--weights", "auto", "--temperature", "auto") == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")} == before

@@ -38,7 +38,7 @@ def staged(tmp_path_factory):
 
 
 def run_killed(command, folder, rng, most_objects=12):
-    """Run the command over and over, killed after a random number of new objects, until it ends by itself.
+    """Run the command over and over, killed after a random number of new objects, until it ends on its own.
 
     Returns:
         The number of kills.
@@ -82,21 +82,21 @@ def test_an_average_killed_at_random_ends_with_the_same_bytes(staged, tmp_path, 
     assert published_objects(tmp_path / "killed") == published_objects(tmp_path / "calm")
 
 
-def test_workers_killed_at_random_end_with_the_same_bytes(staged, tmp_path):
+def test_shares_killed_at_random_end_with_the_same_bytes(staged, tmp_path):
     rng = random.Random(2)
     dataset = open_dataset(staged, tmp_path)
     ref = export(tmp_path / "swin", dataset, "swin")
     command = [sys.executable, "-m", "landseg", "average-probs", "--dataset", staged, "--probs", ref, "--run-id", "r"]
     subprocess.run([*command, "--storage-uri", str(tmp_path / "one")], check=True, capture_output=True)
     several = [*command, "--storage-uri", str(tmp_path / "several"), "--worker"]
-    for worker in (2, 3, 1):
-        run_killed([*several, f"{worker}/3"], tmp_path / "several", rng, most_objects=6)
+    for share in (2, 3, 1):
+        run_killed([*several, f"{share}/3"], tmp_path / "several", rng, most_objects=6)
     assert published_objects(tmp_path / "several") == published_objects(tmp_path / "one")
 
 
-def peak_kib(root, staged, refs, num_workers):
+def peak_kib(root, staged, refs, num_threads):
     """Peak memory of averaging."""
-    common = ["--storage-uri", str(root), "--run-id", "r", "--num-workers", str(num_workers)]
+    common = ["--storage-uri", str(root), "--run-id", "r", "--num-workers", str(num_threads)]
     command = [sys.executable, "-c", AVERAGE, "average-probs", "--dataset", staged, "--probs", ",".join(refs)]
     done = subprocess.run([*command, *common], check=True, capture_output=True, text=True)
     return int(re.findall(r"\d+", done.stdout)[-1])

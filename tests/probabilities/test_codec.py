@@ -113,7 +113,7 @@ def test_chunk_of_another_length_is_refused():
 
 @pytest.mark.parametrize("name", ["companded", "uint8", "float32"])
 def test_every_flipped_bit_of_a_chunk_is_an_error_or_a_tile(name):
-    """A ranged read sees no checksum: damage may pass, but never as anything else than a tile of the right shape."""
+    """A ranged read checks no checksum: damage may pass, but only as a tile of the right shape."""
     dtype = DTYPES[name]
     stored = codec.quantize(random_probs(1, 3, 8, 7), dtype)
     chunk = codec.encode_tile(stored, (8, 8))

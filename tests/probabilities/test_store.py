@@ -143,11 +143,11 @@ print(*sorted(ids), *water.shape, split.attrs["model"])
 """
 
 
-def test_whoever_has_no_landseg_reads_what_several_workers_wrote(tmp_path):
+def test_programs_without_landseg_read_what_several_writers_wrote(tmp_path):
     tiles = make_tiles(33, MIXED)
-    for worker in (1, 2, 0):
+    for share in (1, 2, 0):
         writer = ProbsWriter(str(tmp_path), make_spec(), {"val": tiles})
-        write(writer, writer.pending(worker, 3))
+        write(writer, writer.pending(share, 3))
     writer.publish()
     script = [sys.executable, "-I", "-c", WITHOUT_LANDSEG, str(tmp_path / "probs.zarr"), "t0005", str(tmp_path / "w")]
     done = subprocess.run(script, cwd="/", capture_output=True, text=True, check=True)
@@ -225,16 +225,16 @@ def test_zarr_writes_the_same_shards(tmp_path):
         assert before[name] == after[name]
 
 
-def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
+def test_any_number_of_shares_ends_with_the_same_bytes(tmp_path):
     tiles = make_tiles(50, MIXED)
     one = ProbsWriter(str(tmp_path / "one"), make_spec(), {"val": tiles})
     write(one, one.pending())
     one.publish()
-    for worker in (2, 0, 1):
+    for share in (2, 0, 1):
         several = ProbsWriter(str(tmp_path / "several"), make_spec(), {"val": tiles})
         assert several.publish() is None
-        write(several, several.pending(worker, 3))
-        assert several.pending(worker, 3) == []
+        write(several, several.pending(share, 3))
+        assert several.pending(share, 3) == []
     assert several.publish() is not None
     assert files(tmp_path / "one") == files(tmp_path / "several")
 
@@ -348,7 +348,7 @@ def test_plan_is_the_same_for_every_dtype_and_bounded_in_memory():
     assert {len(shard.tiles) for shard in plan[:-1]} == {28}
     assert [tile for shard in plan for tile in shard.tiles] == many
     few = plan_shards("val", many[:24], 9)
-    assert len(few) == 12  # two tiles each: workers can share them
+    assert len(few) == 12  # two tiles each: they can be shared
     large = plan_shards("val", [StoredTile("a", 9000, 9000)], 9)
     assert [len(shard.tiles) for shard in large] == [1]
 

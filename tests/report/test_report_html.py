@@ -1,4 +1,4 @@
-"""What every report must be: well-formed, complete in itself, readable by machines and by screen readers, small."""
+"""What every report has to be: well-formed, self-contained, readable by programs and by screen readers, small."""
 
 import dataclasses
 import itertools
@@ -197,8 +197,8 @@ def test_a_gain_that_may_be_chance_says_so():
     report = ensemble_example(num_tiles=2)
     doubtful = ensemble.render(dataclasses.replace(report, gain_interval=(-0.01, 0.02)))
     clear = ensemble.render(dataclasses.replace(report, gain_interval=(0.01, 0.02)))
-    assert "holds zero (−1.00 to +2.00): it may be chance" in doubtful
-    assert "may be chance" not in clear
+    assert "includes zero (−1.00 to +2.00): the difference may be due to chance" in doubtful
+    assert "due to chance" not in clear
 
 
 def test_a_class_without_a_score_is_shown_without_one():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from landseg.report import figures, page, pictures, scores
-from landseg.report import tile_pictures as gallery
+from landseg.report.tile_pictures import encode_within_budget
 from landseg.sample.tiles import PALETTE
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
@@ -214,7 +214,7 @@ def test_pictures_shrink_before_any_is_left_out():
         sizes.append(side)
         return item, side
 
-    assert gallery.encode_within_budget(range(10), encode, 1600) == list(range(10))
+    assert encode_within_budget(range(10), encode, 1600) == list(range(10))
     assert min(sizes) == 160
-    assert gallery.encode_within_budget(range(10), encode, 200) == [0, 1, 2]
-    assert gallery.encode_within_budget([], encode, 0) == []
+    assert encode_within_budget(range(10), encode, 200) == [0, 1, 2]
+    assert encode_within_budget([], encode, 0) == []

@@ -25,9 +25,9 @@ def stage(root, **options):
 
 
 def published_objects(folder):
-    """What a run has published, by path below `folder`, less what depends on time.
+    """What a run has published, by path below `folder`, apart from what depends on time.
 
-    That is the records of costs, the section of the report that shows them, and the report's checksum in the manifest.
+    That is: the records of costs, the section of the report that shows them, and the report's checksum in the manifest.
     """
     found = {}
     for path in folder.rglob("*"):
@@ -49,7 +49,7 @@ def open_dataset(ref, tmp_path):
 
 
 def made_up_probs(dataset, split, tile, model, skill=2.0):
-    """Probabilities that favour the truth, where there is one, by `skill`."""
+    """Probabilities that favour the truth, if there is one, by `skill`."""
     rng = np.random.default_rng([int(tile.id), *model.encode()])
     num_classes = dataset.schema.num_classes
     coarse = rng.normal(size=(num_classes, -(-tile.height // 4), -(-tile.width // 4)))

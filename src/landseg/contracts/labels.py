@@ -20,7 +20,7 @@ class MemberRecord(Model):
         model: the model's name.
         probs_sha256: of the manifest of its probabilities.
         weight: the factor of its probabilities in the sum.
-        temperature: they were raised to 1 / temperature and brought to a sum of 1 before; 1 leaves them as they are.
+        temperature: they were first raised to 1 / temperature and normalised to a sum of 1; 1 leaves them unchanged.
     """
 
     model: ModelName
@@ -45,14 +45,14 @@ class LabelsManifest(Document):
     """Label maps of an ensemble. Written last: label maps whose manifest exists are complete.
 
     Attributes:
-        members: in the order in which probabilities are summed: by name, then by checksum.
-        splits: an archive of single-channel palette PNGs each: the value of a pixel is its class id plus
-            `class_schema.label_offset`, as in the labels of the dataset.
-        layers: by layer, archives of 8-bit grey PNGs: 255 times the value, rounded.
-        scenes: of splits with tiles cut from scenes: each scene's label map, its tiles' probabilities blended.
-        summary: scores of every model, every subset of them and the ensemble, with intervals: `summary.json`.
-        ranking: all tiles, those most worth a look first: `ranking.csv`.
-        report: HTML.
+        members: in the order in which their probabilities are summed: by name, then by checksum.
+        splits: for each, an archive of single-channel palette PNGs: a pixel's value is its class id plus
+            `class_schema.label_offset`, as in the dataset's labels.
+        layers: by layer and split, archives of 8-bit grey PNGs: 255 times the value, rounded.
+        scenes: for splits with tiles cut from scenes: each scene's label map, from its tiles' blended probabilities.
+        summary: `summary.json`, the scores of every model, every subset of them and the ensemble, with intervals.
+        ranking: `ranking.csv`, all tiles, those most worth inspecting first.
+        report: `report.html`.
     """
 
     kind: Literal["landseg.labels"] = "landseg.labels"

@@ -33,13 +33,13 @@ class StoredTile(NamedTuple):
 
 
 class ProbsShard(Blob):
-    """One object of a Zarr array, and what belongs to the same tiles.
+    """One object of a Zarr array, with the objects of the same tiles' views.
 
     Attributes:
         canvas: height and width of the array's chunks: those of the largest tile in the array.
-        capacity: chunks in a full shard of the array; the array's last shard may hold fewer tiles.
+        capacity: chunks in a full shard of the array; its last shard may hold fewer tiles.
         tiles: in the order of the array's first axis.
-        views: where views are kept, the same tiles' object of each view, in the order of :attr:`ProbsSpec.views`.
+        views: where views are kept, one object of the same tiles per view, in the order of :attr:`ProbsSpec.views`.
     """
 
     canvas: tuple[Px, Px]
@@ -58,17 +58,17 @@ class ProbsShard(Blob):
 
 
 class ProbsSpec(Model):
-    """What decides stored probabilities, beside the tiles.
+    """What stored probabilities depend on, apart from the tiles.
 
     Attributes:
         model: the model's name in the run, e.g. `swin`.
         model_sha256: of the model manifest.
-        checkpoint_sha256: of the checkpoint; two sets of probabilities with the same one are the same model's.
-        dataset_id, dataset_sha256: the staged dataset, and its manifest's checksum.
+        checkpoint_sha256: of the checkpoint; two sets of probabilities that share it come from the same model.
+        dataset_id, dataset_sha256: the staged dataset, and the checksum of its manifest.
         classes: names in the order of the probabilities.
         dtype: how a probability is stored (:mod:`landseg.probabilities.codec`).
-        tta: views averaged: none; original and horizontal flip; and vertical flip.
-        views: the views that are stored one by one beside their mean, all of `tta` or none.
+        tta: the views averaged: the tile alone, with its horizontal flip, or with its vertical flip as well.
+        views: the views that are stored individually in addition to their mean: all those of `tta`, or none.
         precision: floating-point type of the network's forward pass.
     """
 
@@ -93,8 +93,8 @@ class ProbsSpec(Model):
 class ProbsManifest(Document):
     """A model's probabilities. Written last: probabilities whose manifest exists are complete.
 
-    It holds no times and no places, so however many workers wrote the shards, and however often they were killed, its
-    bytes are the same.
+    It holds neither times nor locations, so its bytes are the same into however many shares the work was divided, and
+    however often it was killed.
     """
 
     kind: Literal["landseg.probs"] = "landseg.probs"

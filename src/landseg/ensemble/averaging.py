@@ -1,7 +1,7 @@
 """The arithmetic of an ensemble on one tile: weighted sums, labels, uncertainty.
 
-Models are summed in one fixed order, in float32 or, where stored integers allow it, exactly; each pixel on its own. So
-the result does not depend on how tiles are shared among threads, workers or runs.
+Models are summed in one fixed order, in float32 or, where stored integers allow it, exactly, and each pixel on its own.
+So the result does not depend on how tiles are divided among threads, shares or runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_MODELS_IN_ALL_SUBSETS = 5
 def subsets(num_models: int) -> list[Subset]:
     """The ensembles that are scored, the whole one last.
 
-    All subsets up to five models; of more, each model alone, all but each one, and all.
+    Up to five models, all subsets; beyond, each model alone, all models but one, and all of them.
     """
     everyone = tuple(range(num_models))
     sizes = range(1, num_models + 1)
@@ -45,9 +45,9 @@ class Average:
 
     Attributes:
         dtypes: how each model's probabilities are stored.
-        weights: of each model. Ensembles whose weights are all 0 are averaged with equal ones.
-        temperatures: of each model: its probabilities are raised to 1 / temperature and brought to a sum of 1 again, as
-            if its logits had been divided by the temperature. At 1, nothing is done.
+        weights: of each model. An ensemble whose weights are all 0 is averaged with equal ones.
+        temperatures: of each model: its probabilities are raised to 1 / temperature and normalised to a sum of 1, as if
+            its logits had been divided by the temperature. 1 leaves them as they are.
     """
 
     dtypes: tuple[Dtype, ...]
@@ -67,7 +67,7 @@ class Average:
         return [values if t == 1 else _tempered(values, dtype, t) for values, dtype, t in parts]
 
     def labels(self, prepared: Sequence[Stored], wanted: Sequence[Subset]) -> list[Labels]:
-        """The most probable class of each pixel; of equal ones, the first.
+        """The most probable class of each pixel; of equally probable ones, the first.
 
         Args:
             prepared: (C, H, W) of each model, as :meth:`prepare` returns it.
@@ -80,7 +80,7 @@ class Average:
         sums = [self._sum(subset) for subset in wanted]
         best = [np.empty(size, one.accumulator) for one in sums]
         labels = [np.zeros(size, np.uint8) for _ in sums]
-        # Class by class: a class's plane stays in the processor's cache while all ensembles use it.
+        # Class by class, so that a class's plane stays in the processor's cache while all ensembles use it.
         for class_id in range(num_classes):
             planes = [values[class_id] for values in prepared]
             for one, top, label in zip(sums, best, labels, strict=True):
@@ -88,7 +88,7 @@ class Average:
                 if class_id == 0:
                     top[...] = total
                 else:
-                    # Class ids rise, so the latest class that won has the largest: three times as fast as assigning.
+                    # Class ids rise, so the last class that won has the largest: three times as fast as assigning.
                     won = (total > top).view(np.uint8)
                     won *= np.uint8(class_id)
                     np.maximum(label, won, out=label)
@@ -111,7 +111,7 @@ class Average:
 
     @functools.cached_property
     def _units(self) -> tuple[float, ...]:
-        """What a prepared value of 1 means, for each model."""
+        """The probability that a prepared value of 1 stands for, for each model."""
         return tuple(d.unit if t == 1 else 1.0 for d, t in zip(self.dtypes, self.temperatures, strict=True))
 
     @functools.cache  # noqa: B019  (a handful of subsets; an Average lives as long as its stage)
@@ -129,7 +129,7 @@ class Average:
 
 
 class _Sum(NamedTuple):
-    """How an ensemble's planes are summed: factors that bring them to one scale, None where they are on one already."""
+    """How an ensemble's planes are summed: the factors that bring them to one scale, or None if they share one."""
 
     subset: Subset
     factors: tuple[np.float32, ...] | None
@@ -157,7 +157,7 @@ def _tempered(stored: Stored, dtype: Dtype, temperature: float) -> Probs:
 
 
 def entropy(mean: Probs) -> Probs:
-    """How undecided an ensemble is: entropy over the classes, 1 where all are equally probable.
+    """How undecided an ensemble is: entropy over the classes, normalised to 1 where all are equally probable.
 
     Args:
         mean: (C, H, W) float32, mean probabilities.
@@ -166,17 +166,17 @@ def entropy(mean: Probs) -> Probs:
         (H, W) float32 in 0-1.
     """
     total = np.maximum(mean.sum(axis=0), np.finfo(np.float32).tiny)
-    share = mean / total  # rounding may have left a pixel a little off a sum of 1
+    share = mean / total  # rounding may have moved a pixel's sum slightly away from 1
     logs = np.log(share, out=np.zeros_like(share), where=share > 0)
     result: Probs = -(share * logs).sum(axis=0) / np.float32(np.log(len(mean)))
-    return np.clip(result, 0, 1)  # only rounding can leave it
+    return np.clip(result, 0, 1)  # only rounding can leave that range
 
 
 def disagreement(stored: Sequence[Stored]) -> Probs:
-    """How far models are apart: the probability mass on which not all of them agree.
+    """How far apart models are: the probability mass on which not all of them agree.
 
-    It is 1 - sum over classes of the least probability that any model gives the class; of two models, their total
-    variation distance.
+    It is 1 minus the sum over classes of the least probability that any model gives the class; for two models, their
+    total variation distance.
 
     Args:
         stored: (C, H, W) of each model, in any unit, tempered or not.
@@ -188,4 +188,4 @@ def disagreement(stored: Sequence[Stored]) -> Probs:
     common = np.zeros(stored[0].shape[1:], np.float32)
     for planes in zip(*stored, strict=True):
         common += np.minimum.reduce([plane / total for plane, total in zip(planes, totals, strict=True)])
-    return np.clip(1 - common, 0, 1)  # only rounding can leave it
+    return np.clip(1 - common, 0, 1)  # only rounding can leave that range

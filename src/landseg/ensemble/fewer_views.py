@@ -1,4 +1,4 @@
-"""What flip views are worth: the same ensemble from fewer of the views, where every view is stored by itself."""
+"""What flip views contribute: the same ensemble from fewer views, where every view is stored individually."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from landseg.probabilities.store import ShardReader
 
 
 def fewer_views(members: Sequence[Member]) -> tuple[Tta, ...]:
-    """The `--tta` with fewer views that can be scored: those below the members' own, where all keep the same views."""
+    """Each smaller `--tta` that can be scored: those with fewer views than the members keep, if all keep the same."""
     kept = {member.reader.spec.views for member in members}
     if len(kept) > 1:
         return ()
@@ -26,9 +26,9 @@ def fewer_views(members: Sequence[Member]) -> tuple[Tta, ...]:
 
 @dataclass(frozen=True)
 class FewerViewsAverage:
-    """Models and ensemble with the views of a smaller `--tta`; all views of such weigh alike (docs/adr).
+    """The models and the ensemble with the views of a smaller `--tta`, whose views all have the same weight (docs/adr).
 
-    A temperature works on each view: the fitted one is that of their mean, which is close.
+    A temperature is applied to each view, although it was fitted to their mean: the difference is small.
     """
 
     tta: Tta
@@ -42,7 +42,7 @@ class FewerViewsAverage:
         """Label maps of each model, then of the ensemble.
 
         Args:
-            stored: by model, (C, H, W) of each view in the order of :data:`VIEWS`, at least those of this `tta`.
+            stored: by model, (C, H, W) of each view in the order of :data:`VIEWS`, at least the views of this `tta`.
         """
         each = [member for member in self.members for _ in range(self._num_views)]
         average = Average(
@@ -62,7 +62,7 @@ class FewerViewsAverage:
 def open_views(
     members: Sequence[Member], wanted: Sequence[Tta], split: Split, index: int, scratch: Path
 ) -> Iterator[list[list[ShardReader]]]:
-    """By member, the same shard of each view that one of the `wanted` has; see :meth:`ProbsReader.shard`."""
+    """By member, the same shard of every view that any of `wanted` has; see :meth:`ProbsReader.shard`."""
     num_views = max((len(VIEWS[tta]) for tta in wanted), default=0)
     with contextlib.ExitStack() as stack:
         yield [

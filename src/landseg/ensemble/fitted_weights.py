@@ -1,7 +1,7 @@
 """Weights fitted on labelled tiles: `--weights auto`.
 
-One half of the split decides, the other half reports: scores on tiles that chose the weights would flatter them. Tiles
-cut from one scene overlap, so whole scenes go to one half.
+Weights are fitted to one half of the split and scored on the other: scores on the tiles that chose the weights would
+flatter them. Tiles cut from one scene overlap, so whole scenes go to one half.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from landseg.scoring.intervals import area_scores, interval, resample
 
 SPLIT: Split = "val"
 _SAMPLES = 128
-"""Fitting looks at a grid of at least so many pixels of a tile in both directions."""
+"""Fitting looks at a grid of at least this many pixels of a tile in both directions."""
 _MOST_CANDIDATES = 70
 _REFINEMENTS = 2
 _TEMPERATURES = tuple(round(2 ** (step / 4), 4) for step in range(-4, 9))
 """From 0.5 (sharper) to 4 (softer)."""
 _LEAST_PROB = 1e-3
-"""In the likelihood: what is stored as 0 is not known to be impossible."""
+"""The least probability in the likelihood: what is stored as 0 is not known to be impossible."""
 
 
 class Fit(Model):
@@ -48,11 +48,11 @@ class Fit(Model):
         models: names, in the order of the sum.
         weights: one per model, summing to 1.
         temperatures: one per model; 1 where they were not fitted.
-        fitted_on: the tiles that decided; they take no part in scores.
-        reported_on: number of tiles that report.
-        miou_equal: mIoU with equal weights and no temperatures, on the tiles that report.
-        miou: mIoU as fitted, on the tiles that report.
-        gain_interval: of `miou - miou_equal`; None of fewer than two tiles.
+        fitted_on: the tiles they were fitted to, which are left out of all scores.
+        reported_on: how many tiles the scores here are of.
+        miou_equal: mIoU of equal weights without temperatures, on those tiles.
+        miou: mIoU as fitted, on those tiles.
+        gain_interval: of `miou - miou_equal`; None for fewer than two tiles.
     """
 
     models: tuple[str, ...]
@@ -73,10 +73,10 @@ class Fit(Model):
 def fit_weights(
     members: Sequence[Member], dataset: StagedDataset, scratch: Path, *, temperature: bool, num_threads: int
 ) -> Fit:
-    """Fit weights, and temperatures where asked, to half of the labelled validation tiles.
+    """Fit weights, and temperatures if asked to, to half of the labelled validation tiles.
 
-    Temperatures first, each by the likelihood of its model alone; then the weights by the ensemble's mIoU: a grid over
-    all shares that sum to 1, and finer steps around the best.
+    First the temperatures, each by the likelihood of its model alone; then the weights, by the ensemble's mIoU: over a
+    grid of weights that sum to 1, and in finer steps around the best.
 
     Raises:
         ConfigError: there are no labelled validation tiles to fit to.
@@ -110,7 +110,7 @@ def fit_weights(
 
 
 def halves(tiles: Iterable[Tile]) -> tuple[set[str], set[str]]:
-    """Ids of the tiles that decide and of those that report: every other scene, or tile that is no part of one."""
+    """Ids of the tiles to fit to and of those to score: every other scene, or tile that is not part of one."""
     groups: dict[str, set[str]] = {}
     for tile in tiles:
         groups.setdefault(f"scene {tile.scene.id}" if tile.scene else f"tile {tile.id}", set()).add(tile.id)
@@ -120,7 +120,7 @@ def halves(tiles: Iterable[Tile]) -> tuple[set[str], set[str]]:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Sampled tiles of the split, read shard by shard."""
+    """Pixels sampled from the tiles of the split, read shard by shard."""
 
     members: Sequence[Member]
     dataset: StagedDataset
@@ -139,9 +139,9 @@ class _Samples:
         work: Callable[[list[Stored], Labels, int], NDArray[Any]],
         reduce: Callable[[list[NDArray[Any]]], Any],
     ) -> list[Any]:
-        """Apply `work` to the wanted tiles, `reduce` to the results of a shard's; in the order of the shards.
+        """Apply `work` to the wanted tiles and `reduce` to its results for each shard; in the order of the shards.
 
-        `work` takes the (C, h, w) stored values of each model, the (h, w) truth and the value in it that is not scored.
+        `work` takes the (C, h, w) stored values of each model, the (h, w) truth and the value in it that is ignored.
         """
         schema = self.dataset.schema
         shards = self.members[0].reader.manifest.splits[SPLIT]
@@ -164,7 +164,7 @@ class _Samples:
             for index, done, result in storage.parallel(process, chosen, workers=self.num_threads):
                 by_shard[index] = result
                 progress.advance(done)
-        return [by_shard[index] for index in chosen]  # floating-point sums must not depend on who was first
+        return [by_shard[index] for index in chosen]  # floating-point sums must not depend on which shard was first
 
 
 def _sum(results: list[NDArray[Any]]) -> NDArray[Any]:
@@ -172,7 +172,7 @@ def _sum(results: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _search_temperatures(samples: _Samples, tiles: set[str]) -> tuple[float, ...]:
-    """The temperature of each model under which the truth is most likely."""
+    """The temperature of each model that makes the truth most likely."""
     candidates = [
         Average(samples.dtypes, (1.0,) * len(samples.members), (t,) * len(samples.members)) for t in _TEMPERATURES
     ]
@@ -210,16 +210,16 @@ def _search_weights(samples: _Samples, tiles: set[str], temperatures: tuple[floa
 
 
 def _grid(num_models: int) -> tuple[float, list[tuple[float, ...]]]:
-    """All shares in steps of 1 / k, for the finest k that is affordable, and equal ones."""
-    parts = max(k for k in range(1, 21) if math.comb(k + num_models - 1, num_models - 1) <= _MOST_CANDIDATES or k == 1)
-    bars = itertools.combinations(range(parts + num_models - 1), num_models - 1)
-    shares = [np.diff([-1, *bar, parts + num_models - 1]) - 1 for bar in bars]
-    grid = [tuple(float(share / parts) for share in one) for one in shares]
-    return 1 / parts, list(dict.fromkeys([*grid, (1 / num_models,) * num_models]))
+    """All weights in steps of 1 / k, for the finest k that is affordable, and equal ones."""
+    steps = max(k for k in range(1, 21) if math.comb(k + num_models - 1, num_models - 1) <= _MOST_CANDIDATES or k == 1)
+    bars = itertools.combinations(range(steps + num_models - 1), num_models - 1)
+    counts = [np.diff([-1, *bar, steps + num_models - 1]) - 1 for bar in bars]
+    grid = [tuple(float(count / steps) for count in one) for one in counts]
+    return 1 / steps, list(dict.fromkeys([*grid, (1 / num_models,) * num_models]))
 
 
 def _neighbours(weights: tuple[float, ...], step: float) -> list[tuple[float, ...]]:
-    """Weights with a step's worth moved from one model to another."""
+    """The weights with one step moved from one model to another, for every pair of models."""
     found = []
     for giver, taker in itertools.permutations(range(len(weights)), 2):
         moved = min(step, weights[giver])
@@ -231,7 +231,7 @@ def _neighbours(weights: tuple[float, ...], step: float) -> list[tuple[float, ..
 
 
 def _areas_of(averages: Sequence[Average]) -> Callable[[list[Stored], Labels, int], NDArray[np.int64]]:
-    """Work for :meth:`_Samples.map`: (K, 3, C) areas of K averages."""
+    """Work for :meth:`_Samples.map`: the (K, 3, C) areas of K averages."""
 
     def work(stored: list[Stored], truth: Labels, ignore_index: int) -> NDArray[np.int64]:
         everyone = tuple(range(len(stored)))

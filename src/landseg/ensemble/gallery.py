@@ -1,4 +1,4 @@
-"""Tiles worth showing: where models disagree, where the ensemble fails, where it does well."""
+"""Tiles worth showing: where the models disagree, where the ensemble fails, where it does well."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Place = tuple[Split, str]
 
 @dataclass(frozen=True, eq=False)
 class GalleryTile:
-    """Everything there is to see of a tile.
+    """Everything a gallery shows of a tile.
 
     Attributes:
         split, tile_id: which tile.
@@ -49,7 +49,7 @@ class GalleryTile:
 
 
 def most_disagreeing(results: Sequence[SplitResult], count: int) -> list[Place]:
-    """The tiles on which the models disagree most, in falling order."""
+    """The tiles on which the models disagree most, in falling order of disagreement."""
     tiles = ((-value, r.split, tile) for r in results for tile, value in zip(r.tile_ids, r.differing, strict=True))
     return [(split, tile) for _, split, tile in heapq.nsmallest(count, tiles)]
 
@@ -68,7 +68,7 @@ def worst_and_best(results: Sequence[SplitResult], scoring: Scoring | None, coun
 
 
 def read_tile(ensemble: Ensemble, place: Place) -> GalleryTile:
-    """Read a tile, and average it once more."""
+    """Read a tile and average it again."""
     split, tile_id = place
     tile, schema = ensemble.tiles[split].find(tile_id), ensemble.dataset.schema
     stored = ensemble.average.prepare([member.reader.read_tile(split, tile_id) for member in ensemble.members])

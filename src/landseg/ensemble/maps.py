@@ -25,8 +25,8 @@ _TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 def encode_png(labels: Labels, schema: ClassSchema) -> bytes:
     """Write a label map as the dataset's own labels are written: class id plus `label_offset`, with the palette.
 
-    Label maps are runs of equal values: as differences from the row above, with zlib's run-length strategy, they are
-    smaller than what Pillow writes and made in a tenth of its time.
+    Label maps are runs of equal values: stored as differences from the row above, with zlib's run-length strategy, they
+    are smaller than what Pillow writes and take a tenth of the time.
     """
     colours = [(0, 0, 0)] * schema.label_offset + list(schema.palette)
     palette = _png_chunk(b"PLTE", bytes(channel for colour in colours for channel in colour))
@@ -55,7 +55,7 @@ def _png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def tar_member(name: str, content: bytes) -> bytes:
-    """A file in a tar archive: header, content, padding. The same bytes whenever and by whomever it is written."""
+    """A file in a tar archive: header, content, padding. Its bytes depend on nothing else."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     padding = bytes(-len(content) % tarfile.BLOCKSIZE)
@@ -75,7 +75,7 @@ def extract_pngs(archive: BinaryIO, names: Sequence[str], folder: Path) -> None:
 
     Args:
         archive: the open archive.
-        names: the files it must hold, in order; nothing else is written.
+        names: the files it has to hold, in order; nothing else is written.
         folder: where they go.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from landseg.probabilities.store import ProbsReader, ShardReader
 
 _MEMORY_BYTES = 768 << 20
 _SHOWN = 3
-"""How many differences an error names."""
+"""How many differences an error lists."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Member:
         return self.reader.spec.model
 
     def describe(self) -> MemberRecord:
-        """What the manifest of the labels says of it."""
+        """The member as the manifest of the labels records it."""
         return MemberRecord(
             model=self.name, probs_sha256=self.reader.sha256, weight=self.weight, temperature=self.temperature
         )
@@ -58,12 +58,12 @@ def make_average(members: Sequence[Member]) -> Average:
 
 
 def affordable_threads(members: Sequence[Member], wanted: int) -> int:
-    """How many threads may work at once: at most `wanted`, and so few that their tiles fit into 768 MiB."""
+    """How many threads may work at once: at most `wanted`, and few enough for their tiles to fit into 768 MiB."""
     manifest = members[0].reader.manifest
     largest = max(shard.canvas[0] * shard.canvas[1] for shards in manifest.splits.values() for shard in shards)
-    # Each model's tile, its views where they are kept, and two temporary arrays, were they float32.
+    # Each model's tile, its views where they are kept, and two temporary arrays, all counted as float32.
     planes = sum(1 + len(member.reader.spec.views) for member in members) + 2
-    # Of every ensemble that is scored, the largest sum of each pixel and its class.
+    # For every ensemble that is scored, each pixel's largest sum and its class.
     scored = 5 * len(subsets(len(members)))
     tile_bytes = (4 * len(manifest.spec.classes) * planes + scored) * largest
     return max(1, min(wanted, _MEMORY_BYTES // tile_bytes))
@@ -85,19 +85,19 @@ def open_shards(members: Sequence[Member], split: Split, index: int, scratch: Pa
 
 
 def open_members(refs: Sequence[str], weights: Sequence[float] | None, dataset: StagedDataset) -> list[Member]:
-    """Open models' probabilities and make sure that they may be averaged.
+    """Open models' probabilities and check that they may be averaged.
 
     Args:
         refs: manifests or references, in any order.
         weights: one per ref, in the same order; None for equal weights.
-        dataset: the dataset they must be of.
+        dataset: the dataset that they have to be of.
 
     Returns:
         The members, sorted by name: floating-point sums depend on the order, and results must not.
 
     Raises:
-        ConfigError: the weights are no weights.
-        ContractError: the models differ in dataset, classes, splits or tiles, or one is there twice.
+        ConfigError: the weights are not usable as such.
+        ContractError: the models differ in dataset, classes, splits or tiles, or one is given twice.
     """
     if weights is None:
         weights = [1.0] * len(refs)
@@ -130,13 +130,13 @@ def _check_distinct(members: Sequence[Member]) -> None:
             raise ContractError(
                 member.reader.uri,
                 f"holds the same model as {twin.reader.uri}: both are of checkpoint {spec.checkpoint_sha256[:12]}",
-                "name each model once",
+                "give each model once",
             )
         twin = by_name.setdefault(spec.model, member)
         if twin is not member:
             raise ContractError(
                 member.reader.uri,
-                f"its model has the name {spec.model!r}, as that of {twin.reader.uri}",
+                f"its model has the same name, {spec.model!r}, as that of {twin.reader.uri}",
                 "train one of them with another --name",
             )
 
@@ -157,7 +157,7 @@ def _check_dataset(reader: ProbsReader, dataset: StagedDataset) -> None:
         else:
             pairs = enumerate(zip(expected, spec.classes, strict=True))
             differing = [
-                f"class {i} is {found!r} in place of {right!r}" for i, (right, found) in pairs if right != found
+                f"class {i} is {found!r} instead of {right!r}" for i, (right, found) in pairs if right != found
             ]
             problem = f"expected the dataset's classes in its order, found that {_first(differing)}"
         raise ContractError(reader.uri, problem, "export the probabilities for this dataset")
@@ -178,7 +178,7 @@ def _check_tiles(reader: ProbsReader, split: Split, expected: Sequence[StoredTil
     missing = sorted({tile.id for tile in expected} - {tile.id for tile in found})
     extra = sorted({tile.id for tile in found} - {tile.id for tile in expected})
     if missing or extra:
-        parts = [f"lacks {_first(missing)}"] * bool(missing) + [f"has {_first(extra)} besides"] * bool(extra)
+        parts = [f"lacks {_first(missing)}"] * bool(missing) + [f"also has {_first(extra)}"] * bool(extra)
         raise ContractError(
             reader.uri,
             f"its {len(found)} tiles of split {split} are not the {len(expected)} of {dataset.uri}: "
@@ -187,7 +187,7 @@ def _check_tiles(reader: ProbsReader, split: Split, expected: Sequence[StoredTil
         )
     sizes = {tile.id: tile for tile in expected}
     differing = [
-        f"tile {tile.id} has {tile.height} x {tile.width} in place of {sizes[tile.id].height} x {sizes[tile.id].width}"
+        f"tile {tile.id} has {tile.height} x {tile.width} instead of {sizes[tile.id].height} x {sizes[tile.id].width}"
         for tile in found
         if tile != sizes[tile.id]
     ]
@@ -196,7 +196,7 @@ def _check_tiles(reader: ProbsReader, split: Split, expected: Sequence[StoredTil
 
 
 def _first(items: Iterable[str]) -> str:
-    """The first few of many."""
+    """The first few of many, and how many more there are."""
     items = list(items)
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
     return ", ".join(items[:_SHOWN]) + more

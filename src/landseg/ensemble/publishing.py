@@ -24,12 +24,12 @@ from landseg.ensemble.summary import ranking, summarise
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a report is made of.
+    """What a report is made from.
 
     Attributes:
         ensemble: the ensemble.
-        results: of each split.
-        scorings: of each labelled split.
+        results: one per split.
+        scorings: one per labelled split.
     """
 
     ensemble: Ensemble

@@ -16,9 +16,9 @@ from landseg.storage.records import read_record, write_record
 
 
 def write_scenes(ensemble: Ensemble) -> dict[Split, tuple[SceneLabels, ...]]:
-    """Write the label maps of all scenes; those that a killed run finished are found again.
+    """Write the label maps of all scenes, apart from those that an earlier, killed run finished.
 
-    One scene at a time: memory holds a row of tiles across the whole scene.
+    Scenes take turns: memory holds a row of tiles across a whole scene.
     """
     written = {}
     for split, tiles in ensemble.tiles.items():

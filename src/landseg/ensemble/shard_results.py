@@ -1,7 +1,7 @@
-"""Averaging a shard: what it leaves in object storage, so that a killed run resumes and workers share one.
+"""Averaging a shard, and what that leaves in object storage, so that a killed run resumes and shares can be joined.
 
-<folder>/parts/<split>-<shard>.tar     the shard's label maps, as blocks of a tar archive
-<folder>/parts/<split>-<shard>.json    a :class:`ShardResult`, written after it: present means complete
+<folder>/parts/<kind>-<split>-<shard>.tar    the shard's label maps, or a layer, as blocks of a tar archive
+<folder>/parts/<split>-<shard>.json          a :class:`ShardResult`, written after them: present means complete
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from landseg.scoring.confusion import class_areas, confusion_matrix
 from landseg.storage.records import read_record, write_record
 
 SAMPLES = 64
-"""A tile's disagreement and entropy are means over a grid of at least so many pixels in both directions."""
+"""A tile's disagreement and entropy are means over a grid of at least this many pixels in both directions."""
 
 LABELS = "labels"
 LAYERS: tuple[LayerName, ...] = get_args(LayerName)
@@ -45,19 +45,19 @@ NestedCounts = tuple[tuple[Count, ...], ...]
 
 
 class TileResult(Model):
-    """What averaging a tile yields beside its label map.
+    """What averaging a tile yields in addition to its label map.
 
     Attributes:
         id: the tile.
         spans: (offset, length) of its block in each of the result's archives.
         pixels: per class, pixels of the ensemble's label map.
-        disagreement: mean over the tile (:func:`landseg.ensemble.averaging.disagreement`); 0 of a single model.
+        disagreement: mean over the tile (:func:`landseg.ensemble.averaging.disagreement`); 0 for a single model.
         entropy: mean over the tile (:func:`landseg.ensemble.averaging.entropy`).
         differing: share of the tile's pixels where the models' own labels are not all the same.
-        areas: per ensemble of :func:`landseg.ensemble.averaging.subsets`: per class, pixels that are right, pixels of
-            the truth, pixels of the prediction, among those that are scored (none, in a tile that weights were fitted
-            to); None where the tile has no label.
-        view_areas: likewise of each model, then of the ensemble, with fewer views
+        areas: for each ensemble of :func:`landseg.ensemble.averaging.subsets`, by class: pixels that are right, pixels
+            of the truth, pixels of the prediction, among those that are scored (none, in a tile that weights were
+            fitted to); None where the tile has no label.
+        view_areas: likewise for each model, then for the ensemble, with fewer views
             (:mod:`landseg.ensemble.fewer_views`).
     """
 
@@ -77,7 +77,7 @@ class ShardResult(Model):
     Attributes:
         archives: the label maps (:data:`LABELS`) and the layers.
         tiles: in the shard's order.
-        confusions: sums over the tiles of the (C, C) matrices of each model, then of the ensemble; None where the split
+        confusions: the (C, C) matrices of each model, then of the ensemble, summed over the tiles; None where the split
             has no labels.
     """
 
@@ -94,10 +94,10 @@ class Ensemble:
         folder: URI of the stage's folder.
         dataset: the dataset.
         members: the models.
-        tiles: of each split.
-        scratch: local folder for shards.
-        layers: maps to write beside the labels.
-        fit: how the members' weights were fitted, where they were.
+        tiles: the tiles of each split.
+        scratch: local folder for temporary files.
+        layers: the maps to write in addition to the labels.
+        fit: how the members' weights were fitted, if they were.
     """
 
     folder: str
@@ -115,7 +115,7 @@ class Ensemble:
 
     @functools.cached_property
     def fewer_views(self) -> tuple[FewerViewsAverage, ...]:
-        """Ensembles of fewer views, to be scored beside."""
+        """The same ensemble with fewer views, to be scored as well."""
         return tuple(FewerViewsAverage(tta, self.members) for tta in fewer_views(self.members))
 
     @functools.cached_property
@@ -187,7 +187,7 @@ class Ensemble:
     def _tile(
         self, split: Split, tile: Tile, prepared: Sequence[Stored], views: Sequence[Sequence[Stored]]
     ) -> tuple[TileResult, dict[str, bytes], NDArray[np.int64] | None]:
-        """The tile's result without spans, its tar blocks, and (N + 1, C, C) confusion matrices if it has a label."""
+        """The tile's result without spans, its tar blocks and, if it has a label, (N + 1, C, C) confusion matrices."""
         schema, average = self.dataset.schema, self.average
         wanted = subsets(len(prepared)) if tile.label is not None else [tuple(range(len(prepared)))]
         labels = average.labels(prepared, wanted)
@@ -199,7 +199,7 @@ class Ensemble:
         if tile.label is not None:
             truth = self.dataset.read_label(split, tile)
             if (split, tile.id) in self._fitted_on:
-                truth = np.full_like(truth, schema.ignore_index)  # it would flatter the weights it chose
+                truth = np.full_like(truth, schema.ignore_index)  # it would flatter the weights it helped to choose
             count = functools.partial(
                 confusion_matrix, truth, num_classes=schema.num_classes, ignore_index=schema.ignore_index
             )

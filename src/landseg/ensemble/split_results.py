@@ -31,14 +31,14 @@ def variants(num_models: int, ttas: Iterable[Tta]) -> dict[Variant, int]:
 
 @dataclass(frozen=True, eq=False)
 class Areas:
-    """What was scored of a split, summed over its tiles, for E :func:`variants`.
+    """The areas to score a split by, summed over its tiles, for E :func:`variants`.
 
     Attributes:
         positions: of the variants.
-        total: (E, 3, C) int64: pixels that are right, of the truth, of the prediction, by class.
-        drawn: (B, E, 3, C), sums over drawn tiles; None where too few tiles are scored.
+        total: (E, 3, C) int64, by class: pixels that are right, of the truth, of the prediction.
+        drawn: (B, E, 3, C), the same of resampled tiles; None where too few tiles are scored.
         confusions: (N + 1, C, C) int64: each model's, then the ensemble's.
-        tile_miou: (T, N + 1) each tile's own mIoU by each model and the ensemble; NaN where no pixel is scored.
+        tile_miou: (T, N + 1) the mIoU of each tile alone, by model and for the ensemble; NaN where no pixel is scored.
     """
 
     positions: dict[Variant, int]
@@ -50,7 +50,7 @@ class Areas:
 
 @dataclass(frozen=True, eq=False)
 class SplitResult:
-    """The results of a split's shards, put together; all arrays are in the order of the tiles' ids.
+    """The results of a split's shards, combined; all arrays are in the order of the tiles' ids.
 
     Attributes:
         split: its name.
@@ -70,13 +70,13 @@ class SplitResult:
 
 
 def combine(split: Split, num_shards: int, read: Callable[[int], ShardResult]) -> SplitResult:
-    """Put the results of a split's shards together, whatever order they come in, keeping some 150 bytes per tile.
+    """Combine the results of a split's shards, in whatever order they arrive, keeping some 150 bytes per tile.
 
     Those of a labelled split are read twice: how often a tile is drawn depends on how many there are to draw from.
 
     Args:
         split: its name.
-        num_shards: of the split.
+        num_shards: how many shards the split has.
         read: returns the result of a shard.
     """
     ids: list[list[str]] = [[] for _ in range(num_shards)]
@@ -105,7 +105,7 @@ def combine(split: Split, num_shards: int, read: Callable[[int], ShardResult]) -
         resampling = Resampling(scored)
         for number, result in _each(num_shards, read):
             areas = _areas(result)
-            resampling.add(number, areas[_is_scored(areas)])  # tiles without a scored pixel are no tiles to draw
+            resampling.add(number, areas[_is_scored(areas)])  # a tile without a scored pixel is not one to draw
         drawn = resampling.sums
     flat = list(itertools.chain.from_iterable(ids))
     order = sorted(range(len(flat)), key=flat.__getitem__)

@@ -1,4 +1,4 @@
-"""Scores of a split: of every ensemble that its results can tell of, with intervals, and what each model adds."""
+"""Scores of a split: of every ensemble, with intervals, and what each model adds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Scored:
     Attributes:
         models: the models' names.
         scores: as :func:`landseg.scoring.scores.scores` returns them.
-        intervals: of each score that has one.
+        intervals: by score, of those that have one.
         confusion: for the models and the whole ensemble.
     """
 
@@ -56,11 +56,11 @@ class Scoring:
     Attributes:
         split: its name.
         ensembles: by position of their models, the whole ensemble last.
-        gains: of each model: the ensemble's mIoU minus that of the ensemble without it (of two models, the other one),
-            with its interval.
+        gains: by model: the ensemble's mIoU minus that of the ensemble without it (for two models, that of the other
+            one), with its interval.
         best: position of the best single model.
-        gain: the ensemble's mIoU minus the best single model's, with its interval; None of a single model.
-        views: by a smaller `--tta`: each model with its views alone, then the ensemble.
+        gain: the ensemble's mIoU minus the best single model's, with its interval; None for a single model.
+        views: by smaller `--tta`: each model with only those views, then the ensemble.
     """
 
     split: Split
@@ -121,6 +121,6 @@ def score(result: SplitResult, names: Sequence[str], classes: Sequence[str]) -> 
 
 
 def scored_split(scorings: Sequence[Scoring]) -> Scoring | None:
-    """The split whose scores stand for the run: val, else test, else train; None where none is labelled."""
+    """The split whose scores stand for the run: val, else test, else train; None if none is labelled."""
     by_split = {scoring.split: scoring for scoring in scorings}
     return by_split.get("val") or by_split.get("test") or by_split.get("train")

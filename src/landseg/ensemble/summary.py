@@ -74,8 +74,8 @@ def _means(result: SplitResult) -> dict[str, float]:
 
 
 def ranking(results: Sequence[SplitResult], names: Sequence[str]) -> bytes:
-    """The tiles most worth a look first, as CSV: those where the ensemble is least decided."""
-    # By what is written, and then by name: `results` and their tiles are in alphabetical order, and the sort is stable.
+    """All tiles as CSV, those most worth inspecting first: where the ensemble is least decided."""
+    # Sorted by entropy as written, then by name: `in_order` and its tiles are alphabetical, and the sort is stable.
     in_order = sorted(results, key=lambda result: result.split)
     entropy = np.concatenate([result.entropy.round(6) for result in in_order])
     starts = np.cumsum([0, *(len(result.tile_ids) for result in in_order)])

@@ -1,9 +1,9 @@
-"""How probabilities become bytes and probabilities again: quantisation, compression, shards.
+"""How probabilities become bytes, and bytes probabilities: quantisation, compression, shards.
 
 A shard is a shard of a Zarr v3 array (codec `sharding_indexed`): one Blosc-compressed chunk per tile, then an index of
 (offset, length) of each chunk as little-endian uint64, then the CRC-32C of the index. Any Zarr library reads it;
-:mod:`landseg.probabilities.store` writes the metadata that goes with it. Written here rather than through Zarr's own
-pipeline because a stage must encode tiles in any order, in threads, and hand the finished object to its own storage.
+:mod:`landseg.probabilities.layout` makes the metadata that goes with it. It is written here rather than by Zarr because
+a stage has to encode tiles in any order, in threads, and hand the finished object to its own storage.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ BLOSC_CLEVEL = 5
 BLOSC_BLOCK_BYTES = 1 << 20
 """Blosc's compressor, level and block size, with byte shuffle (docs/adr)."""
 SUM_TOLERANCE = 0.01
-"""How far the probabilities of a pixel may be from summing to 1: bfloat16 models stay well below."""
+"""How far the sum of a pixel's probabilities may be from 1: bfloat16 models stay well within it."""
 
 _ABSENT = 2**64 - 1
 _INDEX_ENTRY_BYTES = 16
 _BLOSC_HEADER = struct.Struct("<4xI4xI")  # lengths of the plain and of the compressed bytes
 _CRC_BYTES = 4
 
-# Blosc's own threads write blocks in the order in which they finish, and the same tile would not give the same bytes.
+# Blosc's own threads write blocks in the order in which they finish, so the same tile would not give the same bytes.
 blosc.use_threads = False
 
 # Steps of `companded`, in units of 1/4096, from each probability (in 1/32) upwards. Where two models' sums may tie, at
@@ -54,7 +54,7 @@ class Dtype:
     Attributes:
         name: as `--dtype` takes it.
         stored: the NumPy type in the array.
-        levels: the stored value of probability 1; 0 for floats, which are stored as they are.
+        levels: the stored value of probability 1; 0 for floats, which are stored unscaled.
     """
 
     name: DtypeName
@@ -92,7 +92,7 @@ def _companded() -> NDArray[np.uint16]:
 
 
 def quantize(probs: Probs, dtype: Dtype) -> Stored:
-    """Round probabilities to what is stored. 0 stays 0, 1 stays 1, equal values stay equal, order never reverses.
+    """Round probabilities to stored values. 0 stays 0, 1 stays 1, equal values stay equal, the order never reverses.
 
     Args:
         probs: (C, H, W) float32 in 0-1, sums to 1 over C.
@@ -116,10 +116,11 @@ def dequantize(stored: Stored, dtype: Dtype) -> Probs:
 
 
 def check_probs(probs: Probs, num_classes: int, size: tuple[int, int], where: object) -> None:
-    """Refuse what is no map of probabilities.
+    """Refuse an array that is not a map of probabilities.
 
     Raises:
-        DataError: another shape or type, NaN, values outside 0-1, or pixels that do not sum to 1.
+        DataError: another shape or type is expected, or it holds NaN, values outside 0-1 or pixels that do not sum
+            to 1.
     """
     expected = (num_classes, *size)
     if probs.shape != expected or probs.dtype != np.float32:
@@ -130,7 +131,7 @@ def check_probs(probs: Probs, num_classes: int, size: tuple[int, int], where: ob
     total = probs.sum(axis=0)
     worst = float(np.abs(total - 1).max())
     if worst > SUM_TOLERANCE:
-        raise DataError(where, f"expected probabilities that sum to 1, found a sum {worst:.3g} away from it")
+        raise DataError(where, f"expected probabilities that sum to 1, found a sum that is off by {worst:.3g}")
 
 
 def encode_tile(stored: Stored, canvas: tuple[int, int]) -> bytes:
@@ -159,9 +160,9 @@ def decode_tile(
     shape = (num_classes, *canvas)
     num_bytes = int(np.prod(shape)) * dtype.stored.itemsize
     try:
-        # A damaged header must not decide how much memory is taken and read.
+        # A damaged header must not decide how much memory is allocated.
         if _BLOSC_HEADER.unpack_from(chunk) != (num_bytes, len(chunk)):
-            raise ValueError("another length")
+            raise ValueError("the lengths differ")
         data = blosc.decompress(chunk)
     except (ValueError, RuntimeError, struct.error) as err:
         raise DamagedObjectError(
@@ -178,7 +179,7 @@ def pack_shard(chunks: Sequence[bytes], capacity: int) -> bytes:
 
     Args:
         chunks: in the order of the array's first axis.
-        capacity: chunks in a full shard of the array; the last shard of an array may hold fewer.
+        capacity: chunks in a full shard of the array; its last shard may hold fewer.
     """
     index = np.full((capacity, 2), _ABSENT, "<u8")
     offset = 0
@@ -199,10 +200,10 @@ def unpack_index(tail: bytes, num_tiles: int, capacity: int, size_bytes: int, wh
 
     Args:
         tail: the last :func:`index_bytes` bytes of the shard.
-        num_tiles: tiles that the shard must hold.
+        num_tiles: how many tiles the shard has to hold.
         capacity: as in :func:`pack_shard`.
         size_bytes: length of the shard.
-        where: the shard, for the error line.
+        where: the shard, for the error message.
 
     Returns:
         (offset, length) of each tile's chunk.

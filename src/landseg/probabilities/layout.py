@@ -5,11 +5,11 @@
         probs                                  (tile, class, y, x), one chunk per tile, shards of several tiles
         views                                  (view, tile, class, y, x), where views are kept: likewise
         tile, class, view                      coordinates: tile ids, names of classes and views
-        height, width                          per tile: its own size, where tiles are smaller than the array
+        height, width                          per tile: its own size, at most the array's
     <folder>/records/                          one record per finished shard, by which a killed writer resumes
 
-Tiles of very different sizes would waste space and memory in one array, and an array for each size would be many small
-files: so tiles share an array where their sides are equal when rounded up to multiples of 128 pixels.
+One array for tiles of very different sizes would waste space and memory; one array for each size would be many small
+files. So tiles share an array if their sides are equal when rounded up to multiples of 128 pixels.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ ROOT = "probs.zarr"
 
 _SIDE_PX = 128
 _SHARD_BYTES = 256 << 20
-"""Of float32, at most, in a shard: small enough to hold, large enough for object storage."""
+"""The most float32 in a shard: small enough to hold in memory, large enough for object storage."""
 _SHARD_TILES = 256
-"""At most, in a shard: what is known of a shard's tiles is held in memory, too."""
+"""The most tiles in a shard: what is known about them is held in memory, too."""
 _MIN_SHARDS = 16
-"""A small split is cut into at least so many shards (or tiles), so that workers can share it."""
+"""A small split is cut into at least this many shards (one per tile if it has fewer), so that it can be shared."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """A shard to be written.
+    """A shard to write.
 
     Attributes:
         split: the split of its tiles.
@@ -64,15 +64,15 @@ class ShardPlan:
 
     @property
     def record(self) -> str:
-        """The record that says the shard is finished, relative to the folder."""
+        """The record that marks the shard as finished, relative to the folder."""
         return f"records/{self.split}-{self.array}-{self.index:06d}.json"
 
 
 def plan_shards(split: Split, tiles: Iterable[StoredTile], num_classes: int) -> list[ShardPlan]:
     """Lay out a split.
 
-    The plan depends on the tiles and the number of classes alone, not on the dtype: so shard by shard, all models of a
-    dataset hold the same tiles.
+    The plan depends only on the tiles and the number of classes, not on the dtype, so all models of a dataset hold the
+    same tiles, shard by shard.
 
     Args:
         split: its name.
@@ -94,7 +94,7 @@ def plan_shards(split: Split, tiles: Iterable[StoredTile], num_classes: int) -> 
 
 
 def plan_splits(tiles: Mapping[Split, Iterable[Tile]], num_classes: int) -> list[ShardPlan]:
-    """Lay out the tiles of several splits: every shard of a model's probabilities, in the order that workers share."""
+    """Lay out the tiles of several splits: a model's shards, in the order in which they are shared out."""
     plan: list[ShardPlan] = []
     for split, members in tiles.items():
         plan += plan_shards(split, (StoredTile(tile.id, tile.height, tile.width) for tile in members), num_classes)
@@ -102,7 +102,7 @@ def plan_splits(tiles: Mapping[Split, Iterable[Tile]], num_classes: int) -> list
 
 
 def zarr_metadata(spec: ProbsSpec, plan: Sequence[ShardPlan]) -> dict[str, bytes]:
-    """All of the Zarr groups but the shards, made by Zarr itself: object names, relative to the folder, to bytes."""
+    """All of the Zarr groups but the shards, made by Zarr itself: bytes by object name, relative to the folder."""
     import zarr
     from zarr.core.buffer import Buffer
     from zarr.storage import MemoryStore
@@ -116,7 +116,7 @@ def zarr_metadata(spec: ProbsSpec, plan: Sequence[ShardPlan]) -> dict[str, bytes
     for name, shards in groups.items():
         _create_group(root, name, spec, shards)
         with warnings.catch_warnings():
-            # Saves readers a listing of each array. Zarr's specification lacks it still; readers may ignore it.
+            # Spares readers from listing each array. Zarr's specification does not have it yet; readers may ignore it.
             warnings.filterwarnings("ignore", message="Consolidated metadata")
             zarr.consolidate_metadata(store, path=name)
     return {f"{ROOT}/{name}": buffer.to_bytes() for name, buffer in objects.items()}

@@ -22,14 +22,14 @@ from landseg.storage.records import read_record, write_record
 
 
 class ProbsWriter:
-    """Writes a model's probabilities; killed at any moment, the next writer on the folder goes on where it stopped.
+    """Writes a model's probabilities. Whenever it is killed, the next writer on the folder resumes where it stopped.
 
-    Several writers may share the work (`pending(worker, num_workers)`): each writes its own shards, and the manifest is
-    the same as one writer's.
+    Several writers may share the work (`pending(share, num_shares)`): each writes its own shards, and the manifest is
+    the same as that of a single writer.
 
     Attributes:
         folder: URI of the folder.
-        spec: what decides the probabilities.
+        spec: what the probabilities depend on.
         plan: every shard.
     """
 
@@ -37,24 +37,24 @@ class ProbsWriter:
         """Plan the shards.
 
         Args:
-            folder: URI; must be of this `spec` and these tiles alone, e.g. `StageContext.folder` with their digests.
-            spec: what decides the probabilities.
+            folder: URI; used for this `spec` and these tiles only, e.g. `StageContext.folder` with their digests.
+            spec: what the probabilities depend on.
             tiles: the tiles of each split, sorted by id.
         """
         self.folder, self.spec = folder, spec
         self.plan = plan_splits(tiles, len(spec.classes))
 
-    def pending(self, worker: int = 0, num_workers: int = 1) -> list[ShardPlan]:
-        """The shards that worker `worker` (counted from 0) of `num_workers` has still to write."""
+    def pending(self, share: int = 0, num_shares: int = 1) -> list[ShardPlan]:
+        """The shards of a share (counted from 0, of `num_shares`) that have yet to be written."""
         finished = self._finished()
-        return [plan for plan in self.plan[worker::num_workers] if plan.record not in finished]
+        return [plan for plan in self.plan[share::num_shares] if plan.record not in finished]
 
     def shard(self, plan: ShardPlan) -> ShardBuilder:
-        """Begin a shard."""
+        """Start a shard."""
         return ShardBuilder(self.folder, self.spec, plan)
 
     def publish(self) -> storage.Loaded[ProbsManifest] | None:
-        """Write the arrays' metadata and the manifest; None while shards are missing, e.g. those of other workers."""
+        """Write the arrays' metadata and the manifest; None while shards are missing, e.g. those of other shares."""
         finished = self._finished()
         if len(finished) < len(self.plan):
             return None
@@ -67,7 +67,7 @@ class ProbsWriter:
         return storage.write_document(storage.join(self.folder, "manifest.json"), manifest)
 
     def _finished(self) -> dict[str, ProbsShard]:
-        """Records of the shards that are in place, by name."""
+        """The records of the shards that are in place, by name."""
         sizes = {info.uri: info.size_bytes for info in storage.list_objects(self.folder)}
 
         def read(plan: ShardPlan) -> tuple[ShardPlan, ProbsShard | None]:
@@ -80,7 +80,7 @@ class ProbsWriter:
                 continue
             if (shard.path, shard.tiles) != (plan.path, plan.tiles):
                 where = storage.join(self.folder, plan.record)
-                raise ContractError(where, "describes other tiles than this run's", "use another run id")
+                raise ContractError(where, "describes tiles other than this run's", "use another run id")
             blobs: tuple[Blob, ...] = (shard, *shard.views)
             if all(sizes.get(storage.join(self.folder, blob.path)) == blob.size_bytes for blob in blobs):
                 finished[plan.record] = shard
@@ -89,7 +89,7 @@ class ProbsWriter:
 
 @dataclass
 class ShardBuilder:
-    """Takes a shard's tiles in any order, from any thread, and puts the finished object in place."""
+    """Takes a shard's tiles in any order, from any thread, and writes the finished object."""
 
     folder: str
     spec: ProbsSpec
@@ -103,10 +103,10 @@ class ShardBuilder:
         Args:
             tile_id: a tile of the plan.
             probs: (C, H, W) float32 in 0-1, sums to 1 over C, at the tile's own size.
-            views: likewise, each of the views that `spec` keeps.
+            views: likewise, for each view that `spec` keeps.
 
         Raises:
-            DataError: that is not what `probs` holds, or the tile does not belong here.
+            DataError: `probs` is something else, or the tile does not belong to the shard.
         """
         tile = next((tile for tile in self.plan.tiles if tile.id == tile_id), None)
         if tile is None:
@@ -122,7 +122,7 @@ class ShardBuilder:
             self._chunks[tile_id] = chunks
 
     def close(self) -> ProbsShard:
-        """Write the shard, then its record: from then on it counts as finished.
+        """Write the shard, then its record, which marks it as finished.
 
         Raises:
             DataError: a tile was not added.
@@ -145,7 +145,7 @@ class ShardBuilder:
         return shard
 
     def _put(self, path: str, position: int) -> Blob:
-        """Write the object of all tiles' chunks at a position of :attr:`_chunks`."""
+        """Write the object that joins the chunks at one position of :attr:`_chunks`, of all tiles."""
         data = codec.pack_shard([self._chunks[tile.id][position] for tile in self.plan.tiles], self.plan.capacity)
         storage.put_bytes(storage.join(self.folder, path), data)
         return Blob(path=path, size_bytes=len(data), sha256=sha256_hex(data))
@@ -157,7 +157,7 @@ class ProbsReader:
 
     Attributes:
         manifest: their manifest.
-        uri: where it was read.
+        uri: where it was read from.
         sha256: its checksum.
     """
 
@@ -167,18 +167,18 @@ class ProbsReader:
 
     @classmethod
     def open(cls, ref: str) -> ProbsReader:
-        """Open by the URI or path of the manifest, or by a reference file.
+        """Open the manifest at a URI or path, or the one that a reference file points to.
 
         Raises:
             StorageError: it cannot be read.
-            ContractError: it is not a manifest of probabilities, or one of an unknown version.
+            ContractError: it is not a manifest of probabilities, or its version is unknown.
         """
         loaded = storage.read_document(ProbsManifest, ref)
         return cls(loaded.document, loaded.uri, loaded.sha256)
 
     @property
     def spec(self) -> ProbsSpec:
-        """What decides the probabilities."""
+        """What the probabilities depend on."""
         return self.manifest.spec
 
     @contextlib.contextmanager
@@ -212,7 +212,7 @@ class ProbsReader:
             )
 
     def read_tile(self, split: Split, tile_id: str) -> Stored:
-        """One tile, by ranged reads: as :meth:`ShardReader.read`, but only damage to its own bytes can be seen."""
+        """One tile, by ranged reads: as :meth:`ShardReader.read`, but only damage to its own bytes is noticed."""
         if (split, tile_id) not in self._places:
             raise DataError(f"tile {tile_id}", f"is not in the probabilities of {self.spec.model} for split {split}")
         shard, position = self._places[split, tile_id]
@@ -234,14 +234,14 @@ class ProbsReader:
 
 @dataclass(frozen=True)
 class ShardReader:
-    """An open shard; reads from several threads at once.
+    """An open shard; several threads may read at once.
 
     Attributes:
-        shard: what the manifest says of it.
-        spec: what decides the probabilities.
+        shard: what the manifest says about it.
+        spec: what the probabilities depend on.
         uri: the object.
         size_bytes: of the object.
-        fetch: bytes at (offset, length).
+        fetch: returns the bytes at (offset, length).
     """
 
     shard: ProbsShard
@@ -254,7 +254,7 @@ class ShardReader:
         """Decode the tile at a position of `shard.tiles`.
 
         Returns:
-            (C, H, W), stored values: :func:`landseg.probabilities.codec.dequantize` makes probabilities of them.
+            (C, H, W), stored values: :func:`landseg.probabilities.codec.dequantize` turns them into probabilities.
 
         Raises:
             DamagedObjectError: the bytes are not what was written.

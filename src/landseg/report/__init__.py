@@ -1,1 +1,1 @@
-"""HTML reports: templates and figures. One file each, no network."""
+"""HTML reports: their facts, templates and figures. Each report is one file that needs no network."""

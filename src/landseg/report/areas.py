@@ -21,7 +21,7 @@ class ClassAreas:
         split: the split.
         predicted_px: pixels that the ensemble assigned to each class, in class order.
         true_px: labelled pixels of each class; None where no labels exist.
-        pixel_area_m2: ground area of one pixel where the tiles' transforms are known and agree.
+        pixel_area_m2: ground area of one pixel, if the tiles' transforms are known and agree.
         disagreement_share: share of the split's pixels, 0-1, where not all models agree; None for a single model.
         overlapping: whether tiles were cut from scenes with an overlap, so that some ground is counted more than once.
     """

@@ -14,13 +14,13 @@ from landseg.ensemble.shard_results import Ensemble
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one stage took.
+    """What one stage cost.
 
     Attributes:
         stage: e.g. `train-swin`.
-        seconds: wall-clock time of the work (of the first run, where a rerun found it done); None where not known.
-        gpu_seconds: seconds times GPUs; None where no GPU was used.
-        size_bytes: what the stage wrote to object storage; None where not known.
+        seconds: wall-clock time of the work (of the first run, if a rerun found it done); None if not known.
+        gpu_seconds: seconds times GPUs; None if no GPU was used.
+        size_bytes: what the stage wrote to object storage; None if not known.
     """
 
     stage: str
@@ -30,7 +30,7 @@ class StageCost:
 
 
 def model_of(probs_folder: str, sha256: str) -> ModelManifest | None:
-    """The manifest of the model that made probabilities, if it is still where the export read it."""
+    """The manifest of the model that made the probabilities, if it is still where the export read it."""
     try:
         arguments = storage.read_document(Arguments, storage.join(probs_folder, ARGUMENTS)).document
         loaded = storage.read_document(ModelManifest, str(arguments.values["model_uri"]))
@@ -40,7 +40,7 @@ def model_of(probs_folder: str, sha256: str) -> ModelManifest | None:
 
 
 def stage_costs(ensemble: Ensemble, seconds: float) -> list[StageCost]:
-    """What an ensemble has cost, stage by stage.
+    """What an ensemble cost, stage by stage.
 
     Args:
         ensemble: the ensemble.
@@ -69,6 +69,6 @@ def _stage(name: str, attempts: list[Cost], size_bytes: int | None) -> StageCost
 
 
 def _recorded(folder: str) -> list[Cost]:
-    """What the attempts on a stage's folder took."""
+    """The records of all attempts in a stage's folder."""
     infos = storage.list_objects(storage.join(folder, COSTS))
     return list(storage.parallel(lambda info: storage.read_document(Cost, info.uri).document, infos))

@@ -1,4 +1,4 @@
-"""The ensemble report: what averaging the models' probabilities brought, and where they disagree.
+"""The ensemble report: what averaging the models' probabilities gained, and where the models disagree.
 
 Plain data in, one HTML file out. Scores are the mappings that `landseg.scoring.scores.scores` returns and that
 `summary.json` holds, so that the two cannot differ.
@@ -15,33 +15,23 @@ from landseg.report import figures
 from landseg.report.areas import ClassAreas, area_rows
 from landseg.report.costs import StageCost
 from landseg.report.figures import ENSEMBLE, SUBSET, TRUTH
-from landseg.report.page import (
-    PICTURE_BYTES,
-    Facts,
-    Interval,
-    count,
-    metric,
-    palette_css,
-    percent,
-    render_page,
-    sentence,
-    signed,
-)
-from landseg.report.scores import Member, Prediction, class_rows, largest_confusions, matrices, score_axis
+from landseg.report.page import PICTURE_BYTES, Facts, count, metric, palette_css, percent, render_page, sentence, signed
+from landseg.report.scores import Entry, Prediction, class_rows, largest_confusions, matrices, score_axis
 from landseg.report.tile_pictures import TilePicture, galleries
+from landseg.scoring.intervals import Interval
 from landseg.scoring.scores import METRICS
 
 
 @dataclass(frozen=True)
 class FewerViewsRow:
-    """A model, or the ensemble, with fewer flip views than are averaged.
+    """A row of the table of flip views: a model, or the ensemble, with fewer of them than are averaged.
 
     Attributes:
         tta: the views, as `--tta` names them.
         name: the model's name, or `ensemble`.
         mIoU: with these views.
         adds: mIoU with all views minus that.
-        interval: confidence interval of the difference, where one is known.
+        interval: confidence interval of the difference, if known.
     """
 
     tta: str
@@ -63,13 +53,13 @@ class EnsembleReport:
         models: one entry per model, in the order of the average; at least one.
         ensemble: the ensemble.
         num_tiles: tiles by split, as in `summary.json`.
-        scored_split: the split that the scores are of; None where no labels exist.
+        scored_split: the split that the scores are of; None if there are no labels.
         confidence: the level of all intervals, e.g. 0.95.
         gain_interval: confidence interval of the gain: ensemble mIoU minus the best single model's.
-        adds: by model: the ensemble's mIoU minus that of the ensemble without it (of two models, of the other one), and
-            its confidence interval where one is known.
-        subsets: the ensembles of some of three or more models, named `swin+resnest` and so on.
-        views: scores with fewer views, where each view was stored by itself.
+        adds: by model: the ensemble's mIoU minus that of the ensemble without it (for two models, that of the other
+            one), and its confidence interval, if known.
+        subsets: with three or more models, the ensembles of some of them, named `swin+resnest` and so on.
+        views: scores with fewer views, if each view was stored individually.
         areas: class areas per predicted split.
         disagreeing: tiles in falling order of disagreement.
         worst: labelled tiles in rising order of the ensemble's score.
@@ -77,7 +67,7 @@ class EnsembleReport:
         costs: one entry per stage, in pipeline order.
         provenance: sections of facts: dataset, models (checkpoint digest, config), parameters, versions. A value with
             line breaks (a resolved config) is folded away.
-        warnings: what the reader must know before believing a number, one sentence each.
+        warnings: what the reader has to know before trusting a number, one sentence each.
     """
 
     run_id: str
@@ -108,9 +98,9 @@ def render(report: EnsembleReport) -> str:
     Returns:
         HTML, at most 5 MB.
     """
-    members = [Member(model, number, f"models.{model.name}") for number, model in enumerate(report.models)]
-    single = len(members) == 1
-    members = members if single else [*members, Member(report.ensemble, ENSEMBLE, "ensemble")]
+    entries = [Entry(model, number, f"models.{model.name}") for number, model in enumerate(report.models)]
+    single = len(entries) == 1
+    entries = entries if single else [*entries, Entry(report.ensemble, ENSEMBLE, "ensemble")]
     lists = [
         ("disagreement", "Where the models disagree", () if single else report.disagreeing),
         ("worst", "Worst tiles", report.worst),
@@ -135,10 +125,10 @@ def render(report: EnsembleReport) -> str:
         Markup("{} {}").format(metric(f"num_tiles.{split}", number, count(number)), split)
         for split, number in report.num_tiles.items()
     )
-    subsets = [Member(subset, SUBSET, f"subsets.{subset.name}") for subset in report.subsets]
-    headline = [*members[:-1], *subsets, members[-1]]
+    subsets = [Entry(subset, SUBSET, f"subsets.{subset.name}") for subset in report.subsets]
+    headline = [*entries[:-1], *subsets, entries[-1]]
     axis = score_axis(headline, ["mIoU"], headline)
-    rows, ruler = class_rows(report.classes, members, shares)
+    rows, ruler = class_rows(report.classes, entries, shares)
     return render_page(
         "ensemble.html",
         kind="ensemble report",
@@ -147,17 +137,15 @@ def render(report: EnsembleReport) -> str:
         sections=[(id, name) for id, name, present in sections if present],
         palette_css=palette_css(report.palette),
         report=report,
-        members=members,
+        entries=entries,
         keys=METRICS,
         verdict=_verdict(report),
         gain=_gain(report),
-        headline=[
-            (member, figures.dots(member.mark("mIoU"), axis, percent), _adds(report, member)) for member in headline
-        ],
+        headline=[(entry, figures.dots(entry.mark("mIoU"), axis, percent), _adds(report, entry)) for entry in headline],
         headline_ruler=figures.ruler(axis, lambda value: percent(value, 0)),
         class_rows=rows if scored else [],
         class_ruler=ruler,
-        matrices=matrices(report.classes, members),
+        matrices=matrices(report.classes, entries),
         confusions=[] if confusion is None else largest_confusions(confusion),
         galleries=shown,
         areas=[(area, *area_rows(area)) for area in report.areas],
@@ -180,12 +168,12 @@ def _gain(report: EnsembleReport) -> float | None:
     return report.ensemble.scores["mIoU"] - _best_model(report).scores["mIoU"]
 
 
-def _adds(report: EnsembleReport, member: Member) -> Markup:
-    """What having a model adds to the ensemble, with its interval as hover text; empty where not known."""
-    if member.name not in report.adds or member.series == ENSEMBLE:
+def _adds(report: EnsembleReport, entry: Entry) -> Markup:
+    """What a model adds to the ensemble, with its interval as hover text; empty if not known."""
+    if entry.name not in report.adds or entry.series == ENSEMBLE:
         return Markup("")
-    value, ends = report.adds[member.name]
-    text = metric(f"splits.{report.scored_split}.gain_of.{member.name}.mIoU", value, signed(value, 2))
+    value, ends = report.adds[entry.name]
+    text = metric(f"splits.{report.scored_split}.gain_of.{entry.name}.mIoU", value, signed(value, 2))
     if ends is None:
         return text
     return Markup('<span title="{} to {}">{}</span>').format(*(signed(end, 2) for end in ends), text)
@@ -216,7 +204,7 @@ def _verdict(report: EnsembleReport) -> Markup:
         "The ensemble reaches a mean IoU of <b>{} %</b> on {}, <b>{} points</b> {} the {} single model, {}."
     ).format(percent(report.ensemble.scores["mIoU"], 2), where, percent(abs(gain), 2), relation, rank, best.name)
     if report.gain_interval is not None and report.gain_interval[0] <= 0 <= report.gain_interval[1]:
-        text += Markup(" The {} % interval of the difference holds zero ({} to {}): it may be chance.").format(
-            percent(report.confidence, 0), *(signed(end, 2) for end in report.gain_interval)
-        )
+        text += Markup(
+            " The {} % interval of the difference includes zero ({} to {}): the difference may be due to chance."
+        ).format(percent(report.confidence, 0), *(signed(end, 2) for end in report.gain_interval))
     return text

@@ -1,7 +1,7 @@
-"""Charts, drawn as inline SVG and HTML: crisp at every width, no library, no script.
+"""Charts as inline SVG and HTML: sharp at every width, no library, no script.
 
 Marks sit at percentages of their chart's width, so text keeps its size on a phone. Colours come from the style sheet by
-class (`s0`, `s1`, ... for models, `se` for the ensemble), and each series has a shape of its own beside its colour.
+class (`s0`, `s1`, ... for models, `se` for the ensemble), and each series has its own shape as well as its own colour.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from landseg.report.page import Interval, count, number
+from landseg.report.page import count, number
+from landseg.scoring.intervals import Interval
 
 ENSEMBLE = -1
 """Series number of the ensemble."""
@@ -26,7 +27,7 @@ SUBSET = -3
 """Series number of an ensemble of some of the models."""
 
 NUM_STYLES = 6
-"""Series beyond these repeat colours and shapes; names and numbers stand beside them."""
+"""Series beyond these repeat colours and shapes; their names and numbers are always printed next to them."""
 
 _SHAPES = (
     "M-4.2 0A4.2 4.2 0 1 1 4.2 0A4.2 4.2 0 1 1-4.2 0Z",
@@ -55,7 +56,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Mark:
-    """One value of a row of marks, with its interval where one is known."""
+    """One value of a row of marks, with its interval, if known."""
 
     name: str
     series: int
@@ -94,7 +95,7 @@ def axis(
     finite = [value for value in values if math.isfinite(value)]
     bottom = low if low is not None else min(finite, default=0.0)
     top = high if high is not None else max(finite, default=1.0)
-    if not top - bottom > 1e-9 * max(abs(top), abs(bottom), 1e-3):  # one value, as far as a chart can tell
+    if not top - bottom > 1e-9 * max(abs(top), abs(bottom), 1e-3):  # too close together for a chart to tell apart
         bottom, top = (bottom, bottom + 1) if low is not None else (bottom - 0.5, bottom + 0.5)
     rough = (top - bottom) / max(1, num_ticks - 1)
     power = 10.0 ** math.floor(math.log10(rough))
@@ -131,7 +132,7 @@ def _shape(series: int) -> str:
 
 
 def dots(marks: Sequence[Mark], scale: Axis, text: Callable[[float], str]) -> Markup:
-    """A row of marks on a common axis; the numbers stand in the same table row, so it is hidden from screen readers.
+    """A row of marks on a common axis; hidden from screen readers because the same table row holds the numbers.
 
     Args:
         marks: drawn in order, the last on top.
@@ -170,7 +171,7 @@ def lines(title: str, series: Sequence[Series], x_name: str, x: Axis, y: Axis) -
     """A line chart.
 
     Args:
-        title: what the chart shows, for those who cannot see it.
+        title: what the chart shows, for readers who cannot see it.
         series: the lines; a value that is not finite breaks its line.
         x_name: what the x axis counts.
         x: the x axis, of whole numbers.
@@ -214,7 +215,7 @@ def thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.flo
 
     Args:
         x: (n,) float64, rising.
-        y: (n,) float64; a value that is not finite is kept as the stretch's own gap.
+        y: (n,) float64; a stretch with a value that is not finite becomes a gap.
 
     Returns:
         The thinned x and y.
@@ -231,14 +232,14 @@ def thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.flo
 
 
 def smooth(y: NDArray[np.float64], share: float = 0.03) -> NDArray[np.float64]:
-    """Running mean over the finite values of a window that is a share of the curve.
+    """Running mean over the finite values in a window whose width is a fraction of the curve.
 
     Args:
         y: (n,) float64.
-        share: window as a share of n.
+        share: window as a fraction of n.
 
     Returns:
-        (n,) float64; not finite where the whole window is not.
+        (n,) float64; not finite where no value in the window is.
     """
     half = max(1, round(len(y) * share / 2))
     finite = np.isfinite(y)

@@ -16,15 +16,15 @@ _TOLERANCE = 1e-3
 
 
 def pixel_area_m2(geos: Iterable[Geo | None], crs: Sequence[GeoKeys]) -> float | None:
-    """The ground area of one pixel in square metres, where all tiles have the same.
+    """The ground area of one pixel in square metres, if it is the same for all tiles.
 
     Args:
         geos: the tiles' georeferences.
-        crs: the coordinate reference systems that they name by position.
+        crs: the coordinate reference systems that they refer to by position.
 
     Returns:
-        None where a tile has no georeference, in degrees, in a projection whose scale varies (Mercator), or where the
-        tiles' pixels differ by more than 0.1 %.
+        None if a tile has no georeference, or one in degrees or in a projection whose scale varies (Mercator), or if
+        the tiles' pixels differ by more than 0.1 %.
     """
     areas = [None if geo is None or geo.crs is None else _area(geo, crs[geo.crs]) for geo in geos]
     known = [area for area in areas if area is not None]

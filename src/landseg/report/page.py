@@ -1,7 +1,7 @@
-"""What the three reports share: the page, its templates, and how numbers are written.
+"""What the three reports have in common: the page, its templates, and how numbers are written.
 
 A report is one HTML file without any reference to the network, readable with scripts disabled (artifact viewers sandbox
-their frames). Names come from users' files, so templates escape everything that is not built here.
+their frames). Names come from users' files, so the templates escape everything that is not built here.
 """
 
 from __future__ import annotations
@@ -19,29 +19,26 @@ from markupsafe import Markup, escape
 from landseg import __version__
 from landseg.cli.progress import duration
 
-Interval = tuple[float, float]
-"""Low and high end."""
-
 Facts = Mapping[str, Mapping[str, object]]
 """Provenance: section title -> name -> value."""
 
 RGB = tuple[int, int, int]
 
 MAX_BYTES = 5 << 20
-"""No report is larger, so that artifact viewers show it."""
+"""The largest that a report may be, so that artifact viewers show it."""
 
 PICTURE_BYTES = 3_600_000
-"""What the pictures of a page may take together; the rest is for text and tables."""
+"""The most that all pictures of a page may take; the rest is for text and tables."""
 
 MAX_TABLE_ROWS = 200
-"""Longest list of files in a page; the page says how many it leaves out."""
+"""The longest list of files on a page; the page says how many it leaves out."""
 
 MAX_FACT_CHARS = 100_000
-"""Longest single fact (a resolved config); the page says how much it leaves out."""
+"""The longest single fact (a resolved config); the page says how much it leaves out."""
 
 NO_VALUE = "–"
 CODES = "0123456789abcdefghijklmnopqrstuvwxyz"
-"""One character per class id, written on maps where colours alone must not tell classes apart."""
+"""One character per class id, written on maps so that classes are not told apart by colour alone."""
 
 # Farthest points in CIELAB under normal vision and simulated protanopia, deuteranopia and tritanopia: the first 9 are
 # at least 32 apart in the worst of the four, all 16 at least 19 (Okabe and Ito's and Tol's schemes: 16 at 9 colours).
@@ -84,7 +81,7 @@ def count(value: float) -> str:
 
 
 def size(value: float | None) -> str:
-    """Bytes as people read them, in powers of ten."""
+    """Bytes in units that are easy to read, in powers of ten."""
     if value is None:
         return NO_VALUE
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -104,12 +101,12 @@ def millions(value: int) -> str:
 
 
 def metric(key: str, value: float | None, text: str) -> Markup:
-    """A number with its key and its exact value, so that programs can read it back.
+    """A number with its key and its exact value, so that programs can read it.
 
     Args:
         key: the number's path in `summary.json`, e.g. `ensemble.mIoU`.
-        value: the value as `summary.json` holds it; None writes the text alone.
-        text: what people read.
+        value: the value as `summary.json` holds it; None writes only the text.
+        text: what readers see.
     """
     if value is None:
         return escape(text)
@@ -124,13 +121,13 @@ def hex_colour(colour: RGB) -> str:
 
 
 def safe_palette(palette: Sequence[RGB]) -> tuple[RGB, ...]:
-    """Colours that stay apart under colour blindness, each as near to the dataset's own colour as can be had.
+    """Colours that stay distinct under colour blindness, each as close to the dataset's own colour as possible.
 
     Args:
         palette: the dataset's colours.
 
     Returns:
-        As many colours; they repeat beyond 16 classes.
+        The same number of colours; they repeat beyond 16 classes.
     """
     rounds = -(-len(palette) // len(_SAFE_COLOURS))
     free = list(enumerate(_SAFE_COLOURS * rounds))[: len(palette)]
@@ -162,12 +159,12 @@ def class_code(class_id: int) -> str:
 
 
 def facts_json(facts: Facts) -> str:
-    """Provenance as JSON, to be copied."""
+    """Provenance as JSON, for copying."""
     return json.dumps(facts, indent=1, ensure_ascii=False, default=str)
 
 
 def fact_text(value: object) -> str:
-    """One fact as people read it; structures as JSON."""
+    """One fact as text; structures as JSON."""
     if value is None:
         return NO_VALUE
     if isinstance(value, bool):
@@ -181,14 +178,14 @@ def fact_text(value: object) -> str:
 
 
 def sentence(names: Iterable[str]) -> str:
-    """Names in a row: `a`, `a and b`, `a, b and c`."""
+    """Names as a list in a sentence: `a`, `a and b`, `a, b and c`."""
     items = list(names)
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + (" and " if items else "") + "".join(items[-1:])
 
 
 _SCRIPT = (Path(__file__).parent / "templates" / "copy.js").read_text(encoding="utf-8").strip()
 _SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-# The browser itself then refuses whatever a hostile name might smuggle in.
+# With this policy the browser itself refuses whatever a hostile name might smuggle in.
 _POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_SCRIPT_HASH}'"
 
 _ENVIRONMENT = Environment(

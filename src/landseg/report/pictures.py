@@ -1,4 +1,4 @@
-"""Pictures inside a page: arrays to WebP data URIs, as large as the page's budget allows."""
+"""Pictures inside a page: arrays as WebP data URIs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIDES = (320, 256, 224, 192, 160, 128, 96, 64)
 _CODE_CELLS = 6
 _CODE_SHARE = 0.75
 _HEAT_LEVELS = 24
-# From nearly black over violet and orange to pale yellow: rising lightness, readable without colour.
+# From nearly black through violet and orange to pale yellow: lightness rises, so it is readable without colour.
 _HEAT_STOPS = np.array([(12, 8, 38), (90, 24, 110), (190, 55, 82), (249, 142, 8), (252, 255, 190)], np.float64)
 
 
@@ -32,11 +32,11 @@ def shape_at(shape: tuple[int, ...], side: int) -> tuple[int, int]:
 
 
 def shrink(array: NDArray[S], side: int = SIDES[0]) -> NDArray[S]:
-    """Take the nearest pixels of a map or an image, so that a gallery needs little memory.
+    """Sample the nearest pixels of a map or an image, so that a gallery needs little memory.
 
     Args:
         array: (H, W) or (H, W, C), any dtype.
-        side: longest side of the result, in pixels; smaller arrays are returned as they are.
+        side: longest side of the result, in pixels; smaller arrays keep their size.
 
     Returns:
         A copy with the same dtype.
@@ -95,7 +95,7 @@ def heat(values: NDArray[np.floating], side: int) -> str:
         side: longest side of the picture, in pixels.
 
     Returns:
-        A data URI (lossless WebP of few levels).
+        A data URI (lossless WebP with few levels).
     """
     level = np.rint(np.clip(shrink(values, side), 0, 1) * (_HEAT_LEVELS - 1)).astype(np.uint8)
     at = np.linspace(0, len(_HEAT_STOPS) - 1, _HEAT_LEVELS)
@@ -104,7 +104,7 @@ def heat(values: NDArray[np.floating], side: int) -> str:
 
 
 def codes(labels: NDArray[np.uint8], num_classes: int) -> list[str]:
-    """Class codes to write over a map: one text per row of a coarse grid, no-break spaces where no class prevails.
+    """Class codes to write over a map: one text per row of a coarse grid, no-break spaces where no class dominates.
 
     Args:
         labels: (H, W) uint8 class ids.
@@ -130,7 +130,7 @@ def codes(labels: NDArray[np.uint8], num_classes: int) -> list[str]:
 
 
 def composition(labels: NDArray[np.uint8], classes: Sequence[str]) -> str:
-    """What a label map shows, in words, for those who cannot see it: `field 61 %, road 22 %, grass 9 %`."""
+    """What a label map shows, in words, for readers who cannot see it: `field 61 %, road 22 %, grass 9 %`."""
     counts = np.bincount(labels.ravel(), minlength=256)[: len(classes)]
     order = [int(i) for i in np.argsort(-counts, kind="stable")[:3] if counts[i]]
     return ", ".join(f"{classes[i]} {100 * counts[i] / labels.size:.0f} %" for i in order) or "nothing labelled"

@@ -1,4 +1,4 @@
-"""Tables of scores: models side by side, per class, and who is taken for whom."""
+"""Tables of scores: of the models side by side, of each class, and of the classes that are confused."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from landseg.report import figures, pictures
 from landseg.report.figures import Axis, Mark
-from landseg.report.page import Interval, count, metric, percent
+from landseg.report.page import count, metric, percent
+from landseg.scoring.intervals import Interval
 
 MAX_MATRIX_CLASSES = 40
 """Larger confusion matrices are drawn as pictures."""
 MAX_MATRIX_CELLS = 12_000
-"""Of all matrices of a page together; beyond, only the last one (the ensemble's) is shown."""
+"""The most cells of all matrices of a page together; beyond, only the last matrix (the ensemble's) is shown."""
 NUM_CONFUSIONS = 10
 
 
@@ -26,10 +27,10 @@ class Prediction:
 
     Attributes:
         name: the model's name in the run, e.g. `swin`; `ensemble` for the ensemble.
-        scores: `mIoU`, `mAcc`, `aAcc` and `IoU.<class>` as fractions 0-1, a class that is absent from truth and
-            prediction left out; empty where no labels exist.
-        confusion: (C, C) int64, rows truth, columns prediction; None where no labels exist.
-        intervals: by the same keys as `scores`: low and high end of the confidence interval, where one is known.
+        scores: `mIoU`, `mAcc`, `aAcc` and `IoU.<class>` as fractions 0-1, without classes that are absent from both
+            truth and prediction; empty if there are no labels.
+        confusion: (C, C) int64, rows truth, columns prediction; None if there are no labels.
+        intervals: by the same keys as `scores`: low and high end of the confidence interval, if known.
         weight: the model's weight in the average; None for the ensemble.
     """
 
@@ -41,8 +42,8 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Member:
-    """A prediction in a table.
+class Entry:
+    """A prediction as an entry of tables and charts.
 
     Attributes:
         prediction: the prediction.
@@ -60,15 +61,15 @@ class Member:
         return self.prediction.name
 
     def get(self, key: str) -> float | None:
-        """A score, or None where there is none."""
+        """A score, or None if there is none."""
         return self.prediction.scores.get(key)
 
     def cell(self, key: str, digits: int = 1) -> Markup:
-        """A score in percent, marked up to be read back."""
+        """A score in percent, marked up so that programs can read it."""
         return metric(f"{self.path}.{key}", self.get(key), percent(self.get(key), digits))
 
     def mark(self, key: str, with_interval: bool = True) -> list[Mark]:
-        """The score's mark in a chart; none where there is no score."""
+        """The score's mark in a chart; no mark if there is no score."""
         value = self.get(key)
         interval = self.prediction.intervals.get(key) if with_interval else None
         return [] if value is None else [Mark(self.name, self.series, value, interval)]
@@ -85,11 +86,11 @@ class ClassRow:
 
     Attributes:
         class_id: the class.
-        share: share of the scored pixels; None where not known.
+        share: share of the scored pixels; None if not known.
         dots: the chart.
-        cells: one score per member.
-        best: position of the best member; None where they tie or have no score.
-        gain: last member's score minus the best of the others; None where one is missing.
+        cells: one score per entry.
+        best: position of the best entry; None where they tie or have no score.
+        gain: last entry's score minus the best of the others; None where one is missing.
     """
 
     class_id: int
@@ -100,10 +101,10 @@ class ClassRow:
     gain: float | None
 
 
-def score_axis(members: Sequence[Member], keys: Sequence[str], with_interval: Sequence[Member]) -> Axis:
-    """An axis on which the members' scores can be told apart, with room for the intervals of some of them."""
-    spread = [value for member in members for key in keys if (value := member.get(key)) is not None]
-    spread += [end for member in with_interval for key in keys for end in member.prediction.intervals.get(key, ())]
+def score_axis(entries: Sequence[Entry], keys: Sequence[str], with_interval: Sequence[Entry]) -> Axis:
+    """An axis on which the entries' scores can be told apart, with room for the intervals of some of them."""
+    spread = [value for entry in entries for key in keys if (value := entry.get(key)) is not None]
+    spread += [end for entry in with_interval for key in keys for end in entry.prediction.intervals.get(key, ())]
     if not spread:
         return figures.axis((), 0, 1)
     margin = max(0.01, 0.03 * (max(spread) - min(spread)))
@@ -111,38 +112,38 @@ def score_axis(members: Sequence[Member], keys: Sequence[str], with_interval: Se
 
 
 def class_rows(
-    classes: Sequence[str], members: Sequence[Member], shares: Sequence[float]
+    classes: Sequence[str], entries: Sequence[Entry], shares: Sequence[float]
 ) -> tuple[list[ClassRow], Markup]:
-    """Per-class IoU in falling order of the last member's, classes without one at the end.
+    """Per-class IoU in falling order of the last entry's, classes without one at the end.
 
     Args:
         classes: class names in class-id order.
-        members: the ensemble last.
-        shares: share of the scored pixels per class; empty where not known.
+        entries: the ensemble last.
+        shares: share of the scored pixels per class; empty if not known.
 
     Returns:
         The rows, and the ruler of their chart.
     """
-    axis = score_axis(members, [f"IoU.{name}" for name in classes], members[-1:])
+    axis = score_axis(entries, [f"IoU.{name}" for name in classes], entries[-1:])
     rows = []
     for class_id, name in enumerate(classes):
         key = f"IoU.{name}"
-        values = [member.get(key) for member in members]
+        values = [entry.get(key) for entry in entries]
         known = [value for value in values if value is not None]
-        marks = [mark for member in members for mark in member.mark(key, with_interval=member is members[-1])]
+        marks = [mark for entry in entries for mark in entry.mark(key, with_interval=entry is entries[-1])]
         top = max(known, default=0.0)
-        complete = len(members) > 1 and len(known) == len(values)
+        complete = len(entries) > 1 and len(known) == len(values)
         rows.append(
             ClassRow(
                 class_id=class_id,
                 share=shares[class_id] if len(shares) else None,
                 dots=figures.dots(marks, axis, percent),
-                cells=tuple(member.cell(key) for member in members),
+                cells=tuple(entry.cell(key) for entry in entries),
                 best=values.index(top) if len(known) > 1 and known.count(top) == 1 else None,
                 gain=known[-1] - max(known[:-1]) if complete else None,
             )
         )
-    last = members[-1]
+    last = entries[-1]
     rows.sort(key=lambda row: -last.prediction.scores.get(f"IoU.{classes[row.class_id]}", -1.0))
     return rows, figures.ruler(axis, lambda value: percent(value, 0))
 
@@ -161,48 +162,48 @@ class MatrixCell:
 class Matrix:
     """A confusion matrix normalised by row; `picture` in place of `rows` where there are too many classes to read."""
 
-    member: Member
+    entry: Entry
     rows: tuple[tuple[MatrixCell, ...], ...]
     totals: tuple[str, ...]
     picture: str
 
 
-def matrices(classes: Sequence[str], members: Sequence[Member]) -> list[Matrix]:
-    """The members' matrices, or the last one's alone where all would be too much for a page."""
-    with_matrix = [member for member in members if member.prediction.confusion is not None]
+def matrices(classes: Sequence[str], entries: Sequence[Entry]) -> list[Matrix]:
+    """The matrices of all entries, or only the last one's if all would be too much for a page."""
+    with_matrix = [entry for entry in entries if entry.prediction.confusion is not None]
     if len(with_matrix) * len(classes) ** 2 > MAX_MATRIX_CELLS:
         with_matrix = with_matrix[-1:]
-    return [_matrix(classes, member) for member in with_matrix]
+    return [_matrix(classes, entry) for entry in with_matrix]
 
 
-def _matrix(classes: Sequence[str], member: Member) -> Matrix:
-    confusion = member.prediction.confusion
+def _matrix(classes: Sequence[str], entry: Entry) -> Matrix:
+    confusion = entry.prediction.confusion
     assert confusion is not None
     totals = confusion.sum(axis=1)
     share = confusion / np.maximum(totals, 1)[:, None]
     texts = tuple(count(total) for total in totals)
     if len(classes) > MAX_MATRIX_CLASSES:
         side = max(pictures.SIDES[0], len(classes))
-        return Matrix(member, (), texts, pictures.heat(share, side))
+        return Matrix(entry, (), texts, pictures.heat(share, side))
     rows = tuple(
         tuple(_cell(classes, i, j, int(confusion[i, j]), float(share[i, j])) for j in range(len(classes)))
         for i in range(len(classes))
     )
-    return Matrix(member, rows, texts, "")
+    return Matrix(entry, rows, texts, "")
 
 
 def _cell(classes: Sequence[str], truth: int, prediction: int, pixels: int, share: float) -> MatrixCell:
-    # A jump at one half: no shade between lets both dark and light text be read well.
+    # A jump at one half, because on the shades between neither dark nor light text is legible.
     shade = share if share < 0.5 else 0.7 + 0.6 * (share - 0.5)
     kinds = ["hi"] if share >= 0.5 else ["lo"] if share < 0.005 else []
-    title = f"{classes[truth]}, called {classes[prediction]}: {percent(share, 2)} % ({count(pixels)} pixels)"
+    title = f"{classes[truth]} predicted as {classes[prediction]}: {percent(share, 2)} % ({count(pixels)} pixels)"
     text = percent(share, 0) if pixels else ""
     return MatrixCell(f"{shade:.2f}", text, title, " ".join([*kinds, *(["diagonal"] if truth == prediction else [])]))
 
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Pixels of one class that were taken for another."""
+    """Two classes that are confused: pixels of one that were predicted as the other."""
 
     truth: int
     prediction: int
@@ -212,7 +213,7 @@ class ConfusedPair:
 
 
 def largest_confusions(confusion: NDArray[np.int64]) -> list[ConfusedPair]:
-    """The pairs of classes that cost most pixels, at most ten.
+    """The pairs of classes that account for the most wrong pixels, at most ten.
 
     Args:
         confusion: (C, C) int64, rows truth, columns prediction.

@@ -1,4 +1,4 @@
-"""Pictures of tiles with what goes with them: alternative texts, both palettes, class codes, and the size budget."""
+"""Pictures of tiles with their alternative texts, both palettes and class codes, within a size budget."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as the templates take it.
+    """A picture as the templates show it.
 
     Attributes:
         kind: `photo`, `labels` or `heat`.
@@ -26,7 +26,7 @@ class Picture:
         alt: what it shows, in words.
         width: in pixels.
         height: in pixels.
-        safe: a label map's data URI in the colours that stay apart under colour blindness; empty for other kinds.
+        safe: a label map's data URI in colours that stay distinct under colour blindness; empty for other kinds.
         codes: class codes to write over a label map, one text per row of a coarse grid.
     """
 
@@ -40,7 +40,7 @@ class Picture:
 
     @property
     def num_bytes(self) -> int:
-        """About what it adds to the page."""
+        """Roughly what it adds to the page."""
         return 2 * len(self.alt) + len(self.own) + len(self.safe) + 80 * len(self.codes) + 400
 
 
@@ -83,11 +83,11 @@ class Studio:
 
 
 def encode_within_budget(items: Sequence[T], encode: Callable[[T, int], tuple[R, int]], budget: int) -> list[R]:
-    """Encode items at the largest picture size at which all of them fit; at the smallest, as many as fit.
+    """Encode items at the largest picture size at which all of them fit, or at the smallest, as many as fit.
 
     Args:
         items: what to encode, the most important first.
-        encode: item and longest side to the encoded item and its size in bytes.
+        encode: turns an item and the longest side into the encoded item and its size in bytes.
         budget: bytes for all of them.
 
     Returns:
@@ -96,7 +96,7 @@ def encode_within_budget(items: Sequence[T], encode: Callable[[T, int], tuple[R,
     encoded: list[R] = []
     few = items[:: max(1, len(items) // 4)]
     for side in pictures.SIDES:
-        # A few items tell which sizes are not worth a try; the smallest is always tried.
+        # A few items show which sizes are not worth trying; the smallest is always tried.
         guess = sum(encode(item, side)[1] for item in few) * len(items) / max(1, len(few))
         if guess > 1.1 * budget and side != pictures.SIDES[-1]:
             continue
@@ -114,7 +114,7 @@ def encode_within_budget(items: Sequence[T], encode: Callable[[T, int], tuple[R,
 
 @dataclass(frozen=True, eq=False)
 class TilePicture:
-    """One tile of the gallery. Arrays may be of any size; `landseg.report.pictures.shrink` bounds the memory they take.
+    """One tile of a gallery. Arrays may be of any size; `landseg.report.pictures.shrink` bounds the memory they take.
 
     Attributes:
         tile_id: the tile's id.
@@ -141,7 +141,7 @@ class TilePicture:
 
 @dataclass(frozen=True)
 class Card:
-    """A tile as the templates take it: an anchor, and (picture, name, mIoU or None) from left to right."""
+    """A tile as the templates show it: an anchor, and (picture, name, mIoU or None) from left to right."""
 
     anchor: str
     tile: TilePicture
@@ -155,8 +155,8 @@ class Gallery:
     Attributes:
         id: of the section.
         title: of the section.
-        cards: (card, whether it is drawn here) in order; a tile in several galleries is drawn in the first of them.
-        num_left_out: tiles for which the page has no room.
+        cards: (card, whether it is drawn here) in order; a tile in several galleries is drawn only in the first.
+        num_left_out: how many tiles the page has no room for.
     """
 
     id: str
@@ -181,7 +181,7 @@ def galleries(
         palette: one RGB colour per class.
         budget: bytes for all pictures.
     """
-    # Tiles take turns by rank, so that a lack of room costs each list its last tiles.
+    # Lists take turns by rank, so that a lack of room costs each of them its last tiles.
     longest = max((len(tiles) for _, _, tiles in lists), default=0)
     ranked = [tiles[rank] for rank in range(longest) for _, _, tiles in lists if rank < len(tiles)]
     unique = list({(tile.split, tile.tile_id): tile for tile in reversed(ranked)}.values())[::-1]

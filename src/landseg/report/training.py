@@ -1,4 +1,4 @@
-"""The training report: curves, scores on val, speed, and what the run was made of."""
+"""The training report: curves, scores on val, speed, and everything the run depends on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from landseg.report import figures
 from landseg.report.figures import Series
 from landseg.report.page import NO_VALUE, Facts, palette_css, percent, render_page
-from landseg.report.scores import Member, Prediction, class_rows
+from landseg.report.scores import Entry, Prediction, class_rows
 from landseg.scoring.scores import METRICS
 
 _MAX_EVALUATIONS = 100
@@ -47,9 +47,9 @@ class TrainingReport:
         iterations: the iterations that were logged, rising; the x axis of `losses` and `lr`.
         losses: by name (`loss`, `decode.loss_ce`, `aux.loss_ce`): one value per logged iteration; `loss` is the sum.
         lr: learning rate per logged iteration.
-        evaluations: in the order they were made; the last one is the model's.
-        train_pixels: labelled pixels per class that were trained on; empty where not known.
-        num_parameters: weights of the model.
+        evaluations: in the order in which they were made; the last one is the model's.
+        train_pixels: labelled pixels per class in the training data; empty if not known.
+        num_parameters: the number of the model's weights.
         images_per_s: mean training speed over all processes.
         seconds: wall-clock time of training.
         num_gpus: 0 on CPU.
@@ -57,7 +57,7 @@ class TrainingReport:
         size_bytes: of the checkpoint.
         config: the resolved mmseg config as text.
         provenance: sections of facts: dataset, parameters, environment, versions.
-        warnings: what the reader must know before believing a number, one sentence each.
+        warnings: what the reader has to know before trusting a number, one sentence each.
     """
 
     name: str
@@ -99,12 +99,12 @@ def render(report: TrainingReport) -> str:
         HTML, at most 5 MB.
     """
     last = report.evaluations[-1].scores if report.evaluations else {}
-    member = Member(Prediction(report.name, last), 0, report.name)
+    entry = Entry(Prediction(report.name, last), 0, report.name)
     total = sum(report.train_pixels)
     shares = [pixels / max(1, total) for pixels in report.train_pixels]
     charts = _charts(report)
     best = [_best_epoch(report, f"IoU.{name}") for name in report.classes]
-    rows, ruler = class_rows(report.classes, [member], shares)
+    rows, ruler = class_rows(report.classes, [entry], shares)
     sections = [
         ("result", "Result", True),
         ("curves", "Curves", bool(charts)),
@@ -121,7 +121,7 @@ def render(report: TrainingReport) -> str:
         sections=[(id, name) for id, name, present in sections if present],
         palette_css=palette_css(report.palette),
         report=report,
-        member=member,
+        entry=entry,
         keys=METRICS,
         verdict=_verdict(report),
         charts=charts,
@@ -136,7 +136,7 @@ def render(report: TrainingReport) -> str:
 def _verdict(report: TrainingReport) -> Markup:
     """The result in one or two sentences."""
     if not report.evaluations:
-        return Markup("<b>{}</b> was not scored: no labelled split was kept from training.").format(report.name)
+        return Markup("<b>{}</b> was not scored: no labelled split was held out from training.").format(report.name)
     best = max(report.evaluations, key=lambda evaluation: evaluation.scores["mIoU"])
     last = report.evaluations[-1]
     text = Markup("<b>{}</b> reaches a mean IoU of <b>{} %</b> on val after {} {}.").format(
@@ -148,7 +148,7 @@ def _verdict(report: TrainingReport) -> Markup:
 
 
 def _best_epoch(report: TrainingReport, key: str) -> str:
-    """A class's best score and its epoch, where that is not the last one's."""
+    """A class's best score and its epoch, unless that is the last one."""
     known = [evaluation for evaluation in report.evaluations if key in evaluation.scores]
     if not known:
         return NO_VALUE
@@ -187,20 +187,22 @@ def _percentages(evaluations: tuple[Evaluation, ...], key: str) -> NDArray[np.fl
 
 
 def _loss_chart(report: TrainingReport, iterations: NDArray[np.float64]) -> Chart:
-    names = sorted(report.losses, key=lambda name: name != "loss")  # the sum first, the parts as they come
+    names = sorted(
+        report.losses, key=lambda name: name != "loss"
+    )  # the sum first, its terms in the order in which they were logged
     curves = {name: np.asarray(report.losses[name], np.float64) for name in names}
     series = []
     for number, (name, values) in enumerate(curves.items()):
         series.append(Series(name, number, iterations, values, faint=True))
         series.append(Series(f"{name}, running mean", number, iterations, figures.smooth(values)))
-    # A spike at the start must not flatten what follows; it leaves the chart at the top, and the note says so.
+    # A spike at the start must not flatten what follows: it leaves the chart at the top, and the note says so.
     finite = np.concatenate([values[np.isfinite(values)] for values in curves.values()] or [np.zeros(1)])
     top = float(np.quantile(finite, 0.995)) * 1.1 if len(finite) else 1.0
     y = figures.axis([0.0, top], low=0)
     beyond = int(np.sum(finite > y.high))
     broken = sum(int(np.sum(~np.isfinite(values))) for values in curves.values())
     notes = ["faint: as logged, strong: running mean"]
-    notes += [f"{beyond} values are higher than the chart"] if beyond else []
+    notes += [f"{beyond} values lie above the chart"] if beyond else []
     notes += [f"{broken} values are not finite"] if broken else []
     ends = ", ".join(f"{name} {values[-1]:.4g}" for name, values in curves.items())
     key = tuple((figures.swatch(number), name) for number, name in enumerate(curves))
@@ -216,7 +218,7 @@ def _loss_chart(report: TrainingReport, iterations: NDArray[np.float64]) -> Char
 def _lr_chart(report: TrainingReport, iterations: NDArray[np.float64]) -> Chart:
     values = np.asarray(report.lr, np.float64)
     x = figures.axis((), low=0, high=float(iterations[-1]), whole=True)
-    title = f"Learning rate per iteration, from {values[0]:.3g} over {np.nanmax(values):.3g} to {values[-1]:.3g}"
+    title = f"Learning rate per iteration, from {values[0]:.3g} through {np.nanmax(values):.3g} to {values[-1]:.3g}"
     figure = figures.lines(
         title, [Series("learning rate", 0, iterations, values)], "iteration", x, figures.axis(values, low=0)
     )

@@ -1,1 +1,1 @@
-"""Scores: confusion matrices, the scores made from them, and how sure they are. Arrays in, numbers out."""
+"""Scores: confusion matrices, the scores made from them, and their confidence intervals. Arrays in, numbers out."""

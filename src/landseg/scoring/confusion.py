@@ -27,7 +27,7 @@ def confusion_matrix(
     """
     if truth.shape != pred.shape:
         raise DataError(
-            "confusion matrix", f"expected truth and prediction of one size, found {truth.shape}, {pred.shape}"
+            "confusion matrix", f"expected truth and prediction of the same size, found {truth.shape}, {pred.shape}"
         )
     scored = truth != ignore_index
     true, predicted = truth[scored], pred[scored]

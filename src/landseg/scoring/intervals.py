@@ -1,8 +1,8 @@
-"""How sure scores are: bootstrap intervals over tiles.
+"""How certain scores are: bootstrap intervals over tiles.
 
-Pixels of one tile are alike, so tiles are drawn, not pixels: B times as many tiles as there are, with replacement, and
-the scores of each draw. The same draws serve all ensembles, so their differences have intervals of their own, far
-narrower than those of the scores.
+Pixels of one tile resemble each other, so tiles are resampled, not pixels: B times, as many tiles as there are, with
+replacement, and each resample is scored. All ensembles are scored on the same resamples, so their differences have
+intervals of their own, far narrower than those of the scores.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Interval = tuple[float, float]
+"""Low and high end."""
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
@@ -23,13 +24,13 @@ _BLOCK_TILES = 256
 
 
 class Resampling:
-    """Sums of areas over drawn tiles, added up block by block: neither all tiles nor all draws are ever in memory.
+    """Sums of areas over drawn tiles, added up block by block, so that the tiles are never all in memory.
 
-    How many of a resample's tiles fall into each block is drawn first, then, from the block's own seed, which of its
-    tiles they are. So blocks may come in any order.
+    First it is drawn how many of a resample's tiles fall into each block; then, with the block's own seed, which of the
+    block's tiles they are. So blocks may come in any order.
 
     Args:
-        sizes: tiles of each block.
+        sizes: the number of tiles in each block.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -44,7 +45,7 @@ class Resampling:
 
         Args:
             block: its position in `sizes`.
-            areas: (T, ..., 3, C) per tile: pixels that are right, of the truth, of the prediction, by class.
+            areas: (T, ..., 3, C) per tile, by class: pixels that are right, of the truth, of the prediction.
         """
         if not self._is_enough or not len(areas):
             return
@@ -56,7 +57,7 @@ class Resampling:
 
     @property
     def sums(self) -> NDArray[np.float64] | None:
-        """(B, ..., 3, C) whole numbers; None of fewer than two tiles, which say nothing about others."""
+        """(B, ..., 3, C) whole numbers; None for fewer than two tiles, from which nothing can be inferred."""
         return self._sums if self._is_enough else None
 
 
@@ -92,7 +93,7 @@ def area_scores(areas: NDArray[np.float64], classes: Sequence[str]) -> dict[str,
 
 
 def interval(values: NDArray[np.float64]) -> Interval | None:
-    """The percentile interval of a score's draws, those without a score left out; None where none has one."""
+    """The percentile interval of a score over its draws, leaving out those without a score; None where none has one."""
     known = values[~np.isnan(values)]
     if not len(known):
         return None

@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Average, or find the label maps; publish their reference, the scores and the report."""
+    """Average, or find finished label maps; publish their reference, the scores and the report."""
     if args.num_workers < 1:
         raise ConfigError("--num-workers", f"expected at least 1, found {args.num_workers}")
-    worker, num_workers = parse_share(args.worker)
+    share, num_shares = parse_share(args.worker)
     weights = _parse_weights(args.weights)
     layers = _parse_layers(args.layers)
     if args.temperature == "auto" and weights != "auto":
@@ -93,16 +93,16 @@ def run(args: argparse.Namespace) -> None:
         )
         labels = finished(LabelsManifest, ensemble.folder)
         if labels is None:
-            shares = [ensemble.shards[i::num_workers] for i in range(num_workers)]
+            shares = [ensemble.shards[i::num_shares] for i in range(num_shares)]
             try:
-                _average(ensemble, shares.pop(worker - 1), num_threads)
+                _average(ensemble, shares.pop(share - 1), num_threads)
             except BaseException:
                 costs.record(folder, context.seconds)
                 raise
             others = [shard for share in shares for shard in share]
             left = sum(storage.parallel(lambda shard: ensemble.finished(shard) is None, others))
             if left:
-                _log.info("%d shards are left to other workers", left)
+                _log.info("%d shards of other shares have yet to be averaged", left)
                 costs.record(folder, context.seconds)
                 return
 
@@ -118,11 +118,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _note_views(members: list[Member]) -> None:
-    """Say why views that are there are not scored."""
+    """Explain why views that exist are not scored."""
     kept = [member.reader.spec.views for member in members]
     fewest = [member.name for member, views in zip(members, kept, strict=True) if views != max(kept, key=len)]
     if fewest:
-        _log.warning("views are scored only where every model keeps the same: not %s", ", ".join(fewest))
+        _log.warning("views are scored only where every model keeps the same ones: not %s", ", ".join(fewest))
 
 
 def _parse_weights(text: str) -> list[float] | Literal["equal", "auto"]:
@@ -133,14 +133,14 @@ def _parse_weights(text: str) -> list[float] | Literal["equal", "auto"]:
     try:
         return [float(weight) for weight in text.split(",")]
     except ValueError as err:
-        problem = f"expected 'equal', 'auto' or numbers with commas between, found {text!r}"
+        problem = f"expected 'equal', 'auto' or numbers separated by commas, found {text!r}"
         raise ConfigError("--weights", problem) from err
 
 
 def _arguments(members: list[Member], weights: list[float] | Literal["equal", "auto"]) -> dict[str, str]:
-    """The weights in the order of the models' names, which is the members' own, whatever order they were given in."""
-    told = weights if isinstance(weights, str) else ",".join(repr(member.weight) for member in members)
-    return {"models": ",".join(member.name for member in members), "weights": told}
+    """The models and their weights, in the order of the members, whatever order they were given in."""
+    given = weights if isinstance(weights, str) else ",".join(repr(member.weight) for member in members)
+    return {"models": ",".join(member.name for member in members), "weights": given}
 
 
 def _parse_layers(text: str) -> tuple[LayerName, ...]:
@@ -153,7 +153,7 @@ def _parse_layers(text: str) -> tuple[LayerName, ...]:
 def _fit(
     folder: str, members: list[Member], dataset: StagedDataset, scratch: Path, temperature: bool, num_threads: int
 ) -> Fit:
-    """Fit weights, or find the fitted ones."""
+    """Fit weights, or find those fitted before."""
     uri = storage.join(folder, "weights.json")
     if found := read_record(Fit, uri):
         return found
