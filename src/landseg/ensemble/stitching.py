@@ -1,4 +1,4 @@
-"""Scenes put together again without seams: the probabilities of their overlapping tiles, blended."""
+"""Seamless scenes: the probabilities of their overlapping tiles, blended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Scene:
         id: stem of the scene's file.
         height, width: in pixels.
         tiles: in order of their windows, row by row.
-        geo: the scene's own georeference, None where it has none.
+        geo: the scene's own georeference, None if it has none.
     """
 
     id: str
@@ -34,12 +34,12 @@ class Scene:
 
     @cached_property
     def row_spans(self) -> list[tuple[int, int]]:
-        """(first row, height) of the tiles, each once."""
+        """The distinct (first row, height) of the tiles."""
         return sorted({(tile.scene.y, tile.height) for tile in self.tiles if tile.scene})
 
     @cached_property
     def column_spans(self) -> list[tuple[int, int]]:
-        """(first column, width) of the tiles, each once."""
+        """The distinct (first column, width) of the tiles."""
         return sorted({(tile.scene.x, tile.width) for tile in self.tiles if tile.scene})
 
 
@@ -53,12 +53,12 @@ def scenes_of(tiles: Iterable[Tile]) -> list[Scene]:
     cut_tiles.sort(key=lambda pair: (pair[0].id, pair[0].y, pair[0].x))
     scenes = []
     for scene_id, group in groupby(cut_tiles, key=lambda pair: pair[0].id):
-        members = list(group)
-        first, tile = members[0]
-        if any((window.height, window.width) != (first.height, first.width) for window, _ in members):
-            raise ContractError(f"scene {scene_id}", "its tiles name different sizes of the scene")
+        placed = list(group)
+        first, tile = placed[0]
+        if any((window.height, window.width) != (first.height, first.width) for window, _ in placed):
+            raise ContractError(f"scene {scene_id}", "its tiles give different sizes of the scene")
         geo = tile.geo and tile.geo.model_copy(update={"transform": shifted(tile.geo.transform, -first.y, -first.x)})
-        scenes.append(Scene(scene_id, first.height, first.width, tuple(tile for _, tile in members), geo))
+        scenes.append(Scene(scene_id, first.height, first.width, tuple(tile for _, tile in placed), geo))
     return scenes
 
 
@@ -99,10 +99,10 @@ def stitch(scene: Scene, probs: Callable[[Tile], NDArray[np.float32]]) -> Iterat
 
     Args:
         scene: the scene.
-        probs: gives a tile's probabilities, (C, H, W) float32; called once per tile, row by row.
+        probs: returns a tile's probabilities, (C, H, W) float32; called once per tile, row by row.
 
     Yields:
-        (rows, scene width) uint8 class ids; the rows of all parts together are the scene's.
+        (rows, scene width) uint8 class ids; together, all the rows of the scene.
 
     Raises:
         ContractError: the tiles do not cover the scene, or probabilities are not of a tile's size.
@@ -111,12 +111,12 @@ def stitch(scene: Scene, probs: Callable[[Tile], NDArray[np.float32]]) -> Iterat
     weight = np.zeros((0, scene.width), np.float32)
     top = 0
     for y, group in groupby(scene.tiles, key=lambda tile: tile.scene.y if tile.scene else 0):
-        members = list(group)
+        placed = list(group)
         if total is not None and y > top:
             yield _argmax(scene, total[:, : y - top], weight[: y - top])
             total, weight = total[:, y - top :], weight[y - top :]
         top = y
-        for tile in members:
+        for tile in placed:
             assert tile.scene is not None
             values = probs(tile)
             if values.shape[1:] != (tile.height, tile.width):
@@ -130,10 +130,10 @@ def stitch(scene: Scene, probs: Callable[[Tile], NDArray[np.float32]]) -> Iterat
             if missing:
                 total = np.pad(total, ((0, 0), (0, missing), (0, 0)))
                 weight = np.pad(weight, ((0, missing), (0, 0)))
-            share = blend_weights(scene, tile)
+            tile_weight = blend_weights(scene, tile)
             columns = slice(tile.scene.x, tile.scene.x + tile.width)
-            total[:, : tile.height, columns] += share * values
-            weight[: tile.height, columns] += share
+            total[:, : tile.height, columns] += tile_weight * values
+            weight[: tile.height, columns] += tile_weight
     if total is None or top + total.shape[1] != scene.height:
         raise ContractError(f"scene {scene.id}", "its tiles do not cover it", "export all tiles of the split")
     yield _argmax(scene, total, weight)
