@@ -1,4 +1,4 @@
-"""A small valid document of each kind, with the objects it names."""
+"""A small valid document of each kind, with the objects it lists."""
 
 from __future__ import annotations
 

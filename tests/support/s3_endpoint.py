@@ -1,4 +1,4 @@
-"""What the fixture `s3` hands to a test."""
+"""The value of the fixture `s3`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class S3:
     Attributes:
         server: the endpoint, shared by the tests of a process.
         uri: `s3://test/<this test's own prefix>`.
-        folder: where the objects below `uri` lie on disk.
+        folder: where the objects below `uri` are on disk.
     """
 
     server: EmbeddedS3
