@@ -25,8 +25,9 @@ from benchmarks import machine
 from landseg.cli.main import main
 from landseg.dataset.reader import StagedDataset
 from landseg.raw.tiff.decoding import decode_image
-from landseg.training import transforms
-from landseg.training.batches import Schedule, TileBatches, training_batches
+from landseg.training.batches import BatchOrder, TileBatches
+from landseg.training.loader import training_batches
+from landseg.training.pipeline import IMAGENET_MEAN, IMAGENET_STD, RECIPE_STEPS, build_pipeline
 
 # isort: split
 from mmcv.parallel import collate
@@ -141,22 +142,22 @@ def _speed(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
 
 
 def _ours(staged: StagedDataset, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    steps = transforms.RECIPE_STEPS
-    pipeline = transforms.build_pipeline(steps, transforms.IMAGENET_MEAN, transforms.IMAGENET_STD)
+    steps = RECIPE_STEPS
+    pipeline = build_pipeline(steps, IMAGENET_MEAN, IMAGENET_STD)
     dataset = TileBatches(staged, ("train",), pipeline, seed)
-    schedule = Schedule(len(dataset), BATCH, 1, 0, seed)
+    schedule = BatchOrder(len(dataset), BATCH, 1, 0, seed)
     stop = EPOCHS * schedule.iters_per_epoch
     for batch in training_batches(dataset, schedule, 0, stop, num_workers=1, pin_memory=False):
         yield batch["img"], batch["gt_semantic_seg"].long()
 
 
 def _peer(root: Path) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    *steps, normalize, pad = (dict(step) for step in transforms.RECIPE_STEPS)
+    *steps, normalize, pad = (dict(step) for step in RECIPE_STEPS)
     pipeline: list[dict[str, Any]] = [
         {"type": "LoadImageFromFile"},
         {"type": "LoadAnnotations"},
         *steps,
-        {**normalize, "mean": transforms.IMAGENET_MEAN, "std": transforms.IMAGENET_STD, "to_rgb": True},
+        {**normalize, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "to_rgb": True},
         pad,
         {"type": "DefaultFormatBundle"},
         {"type": "Collect", "keys": ["img", "gt_semantic_seg"]},

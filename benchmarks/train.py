@@ -27,9 +27,9 @@ from landseg.dataset.reader import StagedDataset
 from landseg.models import precision
 from landseg.models.build import build_model, fit_config, load_config
 from landseg.models.pretrained import without_pretrained
-from landseg.training import resume as state
-from landseg.training.batches import Schedule, TileBatches
-from landseg.training.job import find_pipeline
+from landseg.training.batches import BatchOrder, TileBatches
+from landseg.training.pipeline import find_pipeline
+from landseg.training.random_state import seed_everything
 
 # isort: split
 from mmcv.parallel import DataContainer
@@ -180,7 +180,7 @@ class _SameTiles(torch.utils.data.Dataset[Any]):
     def __init__(self, config: Any, staged: StagedDataset) -> None:
         splits: Any = ("train", "val")
         self.tiles = TileBatches(staged, splits, find_pipeline(config, staged.manifest, splits), 0)
-        batches = Schedule(len(self.tiles), BATCH, 1, 0, 0).batches(0, ITERATIONS)
+        batches = BatchOrder(len(self.tiles), BATCH, 1, 0, 0).batches(0, ITERATIONS)
         self.keys = [key for keys in batches for key in keys]
 
     def __len__(self) -> int:
@@ -209,7 +209,7 @@ def _train_stock(model: str) -> None:
             "optimizer_config": {"type": "Fp16OptimizerHook", "loss_scale": 512.0} if ON_GPU else {},
         }
     )
-    state.seed_everything(0, False, bool(config.get("cudnn_benchmark")))
+    seed_everything(0, False, bool(config.get("cudnn_benchmark")))
     built = build_model(config, staged.schema)
     built.init_weights()  # type: ignore[operator]
     train_segmentor(built, _SameTiles(config, staged), config, validate=False, meta={})

@@ -10,7 +10,7 @@ import torch
 from landseg.contracts.dataset import ClassSchema
 from landseg.models.build import build_model
 from landseg.models.configs import load_config
-from landseg.models.late_fusion import fuse_late
+from landseg.models.late_fusion import LateFusion, fuse_late
 
 SCHEMA = ClassSchema(classes=tuple("abcde"), palette=((0, 0, 0),) * 5, bands=(1, 2, 3))
 
@@ -38,7 +38,7 @@ def test_equals_the_head_that_enlarges_first(size: tuple[int, int], align_corner
     images = torch.randn(3, 3, *size)
     expected = logits(model, images)
     fuse_late(model, torch.float32)
-    assert "_feature" in str(vars(model.decode_head)["_forward_feature"])
+    assert isinstance(model.decode_head._forward_feature, LateFusion)
     found = logits(model, images)
     assert found.shape == expected.shape
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

@@ -20,7 +20,8 @@ from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundE
 from landseg.models.build import build_model
 from landseg.models.configs import load_config
 from landseg.models.conversion import extend_input
-from landseg.models.pretrained import fetch, find_source, load_pretrained, without_pretrained
+from landseg.models.pretrained import fetch, find_source, without_pretrained
+from landseg.models.pretrained_loading import load_pretrained
 
 STOCK = Path(__import__("mmcv").__file__).parents[1] / "mmseg" / ".mim" / "configs"
 RGB = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))

@@ -15,11 +15,11 @@ import torch
 
 from landseg.training.distributed import Team, run_processes
 from landseg.training.hooks import HookRunner
-from landseg.training.job import TrainJob
+from landseg.training.job import TrainingJob
 from landseg.training.trainer import train
 
 
-def train_and_die(kill_at: int, victim: int, job: TrainJob, team: Team) -> None:
+def train_and_die(kill_at: int, victim: int, job: TrainingJob, team: Team) -> None:
     """Train; process `victim` kills itself at a random moment of iteration `kill_at` or of what follows it."""
     torch.set_num_threads(1)
     go_to = HookRunner.go_to

@@ -8,7 +8,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from landseg.training.distributed import Team
-from landseg.training.job import TrainJob
+from landseg.training.job import TrainingJob
 from landseg.training.trainer import train
 
 # isort: split
@@ -34,6 +34,6 @@ class KeepGradients(Hook):  # type: ignore[misc]
             torch.save(gradients, self.path)
 
 
-def train_on_one_thread(job: TrainJob, team: Team) -> None:
+def train_on_one_thread(job: TrainingJob, team: Team) -> None:
     torch.set_num_threads(1)
     train(job, team)

@@ -16,7 +16,7 @@ from landseg.cli.main import main
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import fit_config
 from landseg.models.configs import load_config
-from landseg.training.job import TrainJob, set_parameters
+from landseg.training.job import TrainingJob, set_parameters
 
 CLASSES = ["field", "road", "water"]
 COLOURS = np.array([[60, 140, 50], [150, 150, 150], [30, 60, 160]])
@@ -60,11 +60,11 @@ def make_job(
     iterations: int = 4,
     options: dict[str, Any] | None = None,
     **changes: Any,
-) -> TrainJob:
+) -> TrainingJob:
     """A job on the tiny model of a family: `iterations` of 2 tiles, or `epochs`, in `root`."""
-    staged = StagedDataset.open(dataset, root / "cache")
+    opened = StagedDataset.open(dataset, root / "cache")
     overrides = {"evaluation.interval": 1000, **(options or {})}
-    config = fit_config(load_config(f"{family}_tiny", overrides), staged.schema)
+    config = fit_config(load_config(f"{family}_tiny", overrides), opened.schema)
     parameters = {name: changes.pop(name) for name in ("epochs", "batch_per_gpu", "lr") if name in changes}
     set_parameters(config, **{"batch_per_gpu": 2, **parameters})
     if "epochs" not in parameters:
@@ -72,9 +72,9 @@ def make_job(
         config.checkpoint_config = mmcv.ConfigDict(interval=1000)
     scratch = root / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    job = TrainJob(
+    job = TrainingJob(
         name=family,
-        dataset=staged.uri,
+        dataset=opened.uri,
         cache=root / "cache",
         config=config.pretty_text,
         folder=str(root / "run"),

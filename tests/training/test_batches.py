@@ -14,10 +14,10 @@ from training_data import stage, write_raw
 from landseg.cli.main import main
 from landseg.contracts.errors import DataError
 from landseg.dataset.reader import StagedDataset
-from landseg.training import transforms
-from landseg.training.batches import Schedule, TileBatches, training_batches
+from landseg.training.batches import BatchOrder, TileBatches
+from landseg.training.loader import training_batches
+from landseg.training.pipeline import IMAGENET_MEAN, IMAGENET_STD, build_pipeline
 
-MEAN, STD = transforms.IMAGENET_MEAN, transforms.IMAGENET_STD
 STEPS: tuple[dict[str, Any], ...] = (
     {"type": "RandomFlip", "prob": 0.5},
     {"type": "PhotoMetricDistortion"},
@@ -41,8 +41,8 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> StagedDataset:
 def test_workers_change_nothing(
     steps: tuple[dict[str, Any], ...], batch_size: int, num_workers: int, staged: StagedDataset
 ) -> None:
-    dataset = TileBatches(staged, ("train",), transforms.build_pipeline(steps, MEAN, STD), seed=5)
-    schedule = Schedule(len(dataset), batch_size, 1, 0, seed=5)
+    dataset = TileBatches(staged, ("train",), build_pipeline(steps, IMAGENET_MEAN, IMAGENET_STD), seed=5)
+    schedule = BatchOrder(len(dataset), batch_size, 1, 0, seed=5)
     stop = 5 * schedule.iters_per_epoch  # several times more than there are slots
     batches = training_batches(dataset, schedule, 2, stop, num_workers=num_workers, pin_memory=False)
     count = 0
@@ -58,7 +58,9 @@ def test_workers_change_nothing(
 
 def test_sizes_that_no_batch_can_hold_are_refused_before_training(staged: StagedDataset) -> None:
     def sized(*steps: dict[str, Any]) -> TileBatches:
-        return TileBatches(staged, ("train", "val"), transforms.build_pipeline((*STEPS, *steps), MEAN, STD), seed=5)
+        return TileBatches(
+            staged, ("train", "val"), build_pipeline((*STEPS, *steps), IMAGENET_MEAN, IMAGENET_STD), seed=5
+        )
 
     mixed = sized()  # val's tiles have two sizes
     mixed.check_sizes(batch_size=1)
@@ -70,8 +72,8 @@ def test_sizes_that_no_batch_can_hold_are_refused_before_training(staged: Staged
 
 
 def test_two_processes_share_the_batches_of_one(staged: StagedDataset) -> None:
-    whole = list(Schedule(12, 4, 1, 0, seed=1).batches(0, 7))
-    parts = [list(Schedule(12, 2, 2, rank, seed=1).batches(0, 7)) for rank in (0, 1)]
+    whole = list(BatchOrder(12, 4, 1, 0, seed=1).batches(0, 7))
+    parts = [list(BatchOrder(12, 2, 2, rank, seed=1).batches(0, 7)) for rank in (0, 1)]
     for batch, first, second in zip(whole, *parts, strict=True):
         assert sorted(batch) == sorted(first + second)
     assert sorted(index for batch in whole[:3] for _, index in batch) == list(range(12))
@@ -88,6 +90,6 @@ def test_ignored_pixels_are_what_the_loss_ignores(tmp_path: Path) -> None:
     arguments = ["--source", str(raw), "--storage-uri", str(tmp_path / "store"), "--output-dir", str(out)]
     assert main(["stage-data", *arguments]) == 0
     staged = StagedDataset.open(str(out / "dataset.json"), tmp_path)
-    dataset = TileBatches(staged, ("train",), transforms.build_pipeline(STEPS[2:], MEAN, STD), seed=0)
+    dataset = TileBatches(staged, ("train",), build_pipeline(STEPS[2:], IMAGENET_MEAN, IMAGENET_STD), seed=0)
     found = dataset.read([(0, 0)])["gt_semantic_seg"][0, 0].numpy()
     np.testing.assert_array_equal(found, np.where(label == 7, 255, label))

@@ -13,7 +13,7 @@ import torch
 from training_data import make_job, stage
 
 from landseg.contracts.errors import ConfigError, DataError, LandsegError
-from landseg.training.batches import Schedule
+from landseg.training.batches import BatchOrder
 from landseg.training.distributed import Team, count_processes, run_processes
 
 
@@ -57,7 +57,7 @@ def test_an_error_in_one_process_ends_all_and_is_what_the_user_reads(tmp_path: P
 
 @pytest.mark.slow
 def test_a_killed_process_ends_all(tmp_path: Path) -> None:
-    with pytest.raises(LandsegError, match="process 1 was killed by SIGKILL, most likely for memory"):
+    with pytest.raises(LandsegError, match="process 1 was killed by SIGKILL, probably out of memory"):
         run_processes(team_failures.kill_second, None, 2, False, tmp_path)
 
 
@@ -70,14 +70,14 @@ def test_fewer_gpus_than_asked_for() -> None:
 
 
 def test_a_batch_is_shared_out_among_the_processes() -> None:
-    whole = list(Schedule(21, 8, 1, 0, 5).batches(0, 7))
-    halves = [list(Schedule(21, 4, 2, rank, 5).batches(0, 7)) for rank in range(2)]
+    whole = list(BatchOrder(21, 8, 1, 0, 5).batches(0, 7))
+    halves = [list(BatchOrder(21, 4, 2, rank, 5).batches(0, 7)) for rank in range(2)]
     for batch, first, second in zip(whole, *halves, strict=True):
         assert sorted(batch) == sorted(first + second)
 
 
 def test_every_epoch_has_another_order_and_no_tile_twice() -> None:
-    schedule = Schedule(20, 4, 1, 0, 0)
+    schedule = BatchOrder(20, 4, 1, 0, 0)
     epochs = [[key for batch in schedule.batches(5 * e, 5 * e + 5) for key in batch] for e in range(3)]
     for number, keys in enumerate(epochs):
         assert sorted(keys) == [(number, index) for index in range(20)]
@@ -87,7 +87,7 @@ def test_every_epoch_has_another_order_and_no_tile_twice() -> None:
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"expected at most 7 tiles in a batch.*found 4 x 2 processes"):
-        Schedule(7, 4, 2, 0, 0)
+        BatchOrder(7, 4, 2, 0, 0)
 
 
 def test_a_team_of_one_needs_no_group() -> None:

@@ -12,10 +12,11 @@ from training_data import make_job, stage
 
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import build_model, parse_config
-from landseg.training import resume as state
-from landseg.training.batches import Schedule, TileBatches
+from landseg.training.batches import BatchOrder, TileBatches
 from landseg.training.distributed import Team
-from landseg.training.job import TrainJob, find_pipeline
+from landseg.training.job import TrainingJob
+from landseg.training.pipeline import find_pipeline
+from landseg.training.random_state import seed_everything
 from landseg.training.trainer import train
 
 # isort: split
@@ -43,12 +44,12 @@ class OurTiles(torch.utils.data.Dataset[Any]):
 
     CLASSES = PALETTE = None
 
-    def __init__(self, job: TrainJob) -> None:
+    def __init__(self, job: TrainingJob) -> None:
         staged = StagedDataset.open(job.dataset, job.cache)
         pipeline = find_pipeline(parse_config(job.config, "config"), staged.manifest, job.splits)
         dataset = TileBatches(staged, job.splits, pipeline, job.seed)
         self.samples = []
-        for keys in Schedule(len(dataset), BATCH, 1, 0, job.seed).batches(0, ITERATIONS):
+        for keys in BatchOrder(len(dataset), BATCH, 1, 0, job.seed).batches(0, ITERATIONS):
             batch = dataset.read(keys)
             self.samples += [
                 {
@@ -66,7 +67,7 @@ class OurTiles(torch.utils.data.Dataset[Any]):
         return self.samples[index]
 
 
-def _stock(job: TrainJob, work_dir: Path) -> list[dict[str, float]]:
+def _stock(job: TrainingJob, work_dir: Path) -> list[dict[str, float]]:
     config = parse_config(job.config, "config")
     config.merge_from_dict(
         {
@@ -81,7 +82,7 @@ def _stock(job: TrainJob, work_dir: Path) -> list[dict[str, float]]:
             "log_config.hooks": [],
         }
     )
-    state.seed_everything(job.seed, False, False)
+    seed_everything(job.seed, False, False)
     model = build_model(config, StagedDataset.open(job.dataset, job.cache).schema)
     model.init_weights()  # type: ignore[operator]
     recorded.clear()

@@ -18,11 +18,12 @@ from training_data import make_job, stage
 
 from landseg.models import precision
 from landseg.models.configs import load_config
-from landseg.training.acceleration import Speed
+from landseg.training.acceleration import Acceleration
 from landseg.training.distributed import Team
-from landseg.training.hooks import HookRunner, Update, update_from_config
-from landseg.training.job import TrainJob
+from landseg.training.hooks import HookRunner
+from landseg.training.job import TrainingJob
 from landseg.training.trainer import train
+from landseg.training.update import Update, update_from_config
 
 # isort: split
 import mmcv
@@ -39,12 +40,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return stage(tmp_path_factory.mktemp("data"))
 
 
-def _result(job: TrainJob) -> dict[str, Any]:
+def _result(job: TrainingJob) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((job.scratch / job.result).read_text())
     return result
 
 
-def _weights(job: TrainJob) -> dict[str, torch.Tensor]:
+def _weights(job: TrainingJob) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = torch.load(Path(job.folder) / "model.pth", weights_only=True)["state_dict"]
     return state
 
@@ -215,16 +216,16 @@ def test_clipping_sees_gradients_without_the_loss_scale() -> None:
 def test_optimizers_are_fused_where_torch_has_them(kind: str, in_bf16: bool) -> None:
     config = {"type": kind, "lr": 0.1}
     before = copy.deepcopy(config)
-    speed = Speed.of("bf16", CPU, config, compiled=False)
+    speed = Acceleration.of("bf16", CPU, config, compiled=False)
     assert speed.optimizer(config) == {**({"fused": True} if in_bf16 else {}), **config}
     assert speed.optimizer({**config, "fused": False})["fused"] is False
-    assert Speed.of("fp32", CPU, config, compiled=False).optimizer(config) == before == config
+    assert Acceleration.of("fp32", CPU, config, compiled=False).optimizer(config) == before == config
 
 
 def test_layouts() -> None:
-    assert Speed.of("fp16", torch.device("cuda"), None, compiled=False).memory_format is torch.channels_last
-    assert Speed.of("fp32", torch.device("cuda"), None, compiled=False).memory_format is torch.preserve_format
-    assert Speed.of("bf16", CPU, None, compiled=False).memory_format is torch.preserve_format
+    assert Acceleration.of("fp16", torch.device("cuda"), None, compiled=False).memory_format is torch.channels_last
+    assert Acceleration.of("fp32", torch.device("cuda"), None, compiled=False).memory_format is torch.preserve_format
+    assert Acceleration.of("bf16", CPU, None, compiled=False).memory_format is torch.preserve_format
 
 
 def test_channels_last_computes_the_same(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +233,7 @@ def test_channels_last_computes_the_same(dataset: str, tmp_path: Path, monkeypat
     losses = {}
     for name in ("as they are", "channels last"):
         if name == "channels last":
-            monkeypatch.setattr(Speed, "memory_format", torch.channels_last)
+            monkeypatch.setattr(Acceleration, "memory_format", torch.channels_last)
         # BatchNorm of two values, in the pooled branches, has their sign alone: that of the last digit, at times.
         options = {**WITHOUT_DROPOUT, "custom_hooks": [{"type": "FreezeNorms"}], "optimizer.lr": 0.01}
         job = make_job(tmp_path / name, "resnest", dataset, iterations=4, options=options, eval_split=None)
@@ -266,7 +267,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(dataset: str, tmp_path:
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if "--compile" in line]
     assert len(lines) == 1
-    assert "torch.compile does not work here, training goes on without it: " in lines[0]
+    assert "torch.compile does not work here, training continues without it: " in lines[0]
     result = json.loads((tmp_path / "scratch" / "result.json").read_text())
     assert result["speed"]["compiled"] is False
 

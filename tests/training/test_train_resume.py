@@ -17,7 +17,7 @@ from training_data import make_job, stage
 
 from landseg.training.checkpoints import CheckpointStore
 from landseg.training.distributed import Team
-from landseg.training.job import TrainJob
+from landseg.training.job import TrainingJob
 from landseg.training.trainer import train
 
 # isort: split
@@ -38,12 +38,12 @@ class FailAt(Hook):  # type: ignore[misc]
             raise KilledError
 
 
-def _weights(job: TrainJob) -> dict[str, torch.Tensor]:
+def _weights(job: TrainingJob) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = torch.load(Path(job.folder) / "model.pth", weights_only=True)["state_dict"]
     return state
 
 
-def _curve(job: TrainJob) -> dict[str, Any]:
+def _curve(job: TrainingJob) -> dict[str, Any]:
     result = json.loads((job.scratch / job.result).read_text())
     return {"curve": result["curve"], "evaluations": result["evaluations"]}
 
@@ -103,7 +103,7 @@ def test_killed_ten_times(family: str, processes: int, tmp_path: Path) -> None:
     assert _curve(job) == _curve(plain)
 
 
-def _run(job: TrainJob, processes: int, kill_at: int, victim: int) -> int:
+def _run(job: TrainingJob, processes: int, kill_at: int, victim: int) -> int:
     """Train in a process of its own, which is killed some moments into iteration `kill_at`."""
     script = Path(__file__).parents[1] / "support" / "killed_training.py"
     path = job.scratch / "job.pickle"

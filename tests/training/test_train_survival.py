@@ -1,4 +1,4 @@
-"""What clusters do to jobs: each is one clear line, and never a hang."""
+"""What happens to jobs in clusters: each failure gives one clear line, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from training_data import make_job, stage
 
 from landseg.contracts.errors import ConfigError, DataError, LandsegError
 from landseg.dataset.reader import StagedDataset
-from landseg.training import batches as loader
+from landseg.training import loader
 from landseg.training.checkpoints import CheckpointStore, write_local
 from landseg.training.distributed import Team
-from landseg.training.job import TrainJob
+from landseg.training.job import TrainingJob
 from landseg.training.trainer import train
 
 # isort: split
@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @HOOKS.register_module()
-class KillWorkers(Hook):  # type: ignore[misc]
+class KillLoaders(Hook):  # type: ignore[misc]
     def __init__(self, iteration: int) -> None:
         self.iteration = iteration
 
@@ -67,29 +67,31 @@ def test_weights_that_are_not_finite_are_not_published(dataset: str, tmp_path: P
     assert newest["resume"]["iteration"] == 2
 
 
-def _job_with_killed_workers(dataset: str, folder: Path, iteration: int) -> TrainJob:
-    options = {"custom_hooks": [{"type": "KillWorkers", "iteration": iteration}]}
+def _job_with_killed_loaders(dataset: str, folder: Path, iteration: int) -> TrainingJob:
+    options = {"custom_hooks": [{"type": "KillLoaders", "iteration": iteration}]}
     return make_job(folder, "swin", dataset, iterations=30, options=options, num_workers=2)
 
 
 @pytest.mark.parametrize("iteration", [0, 7])
-def test_killed_workers_end_training_with_a_clear_line(iteration: int, dataset: str, tmp_path: Path) -> None:
-    with pytest.raises(LandsegError, match=r"data loading: a worker died of SIGKILL, .*memory: .*fewer --num-workers"):
-        train(_job_with_killed_workers(dataset, tmp_path, iteration), Team())
+def test_killed_loader_processes_end_training_with_a_clear_line(iteration: int, dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        LandsegError, match=r"data loading: a loader process was killed \(SIGKILL\), .*memory: .*fewer --num-workers"
+    ):
+        train(_job_with_killed_loaders(dataset, tmp_path, iteration), Team())
 
 
-def test_workers_killed_when_nobody_needs_them_any_more_are_not_missed(dataset: str, tmp_path: Path) -> None:
-    job = _job_with_killed_workers(dataset, tmp_path, 29)
+def test_loader_processes_killed_after_their_last_batch_are_not_missed(dataset: str, tmp_path: Path) -> None:
+    job = _job_with_killed_loaders(dataset, tmp_path, 29)
     train(job, Team())
     assert (Path(job.folder) / "model.pth").exists()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_damaged_tile_is_named(num_workers: int, tmp_path: Path) -> None:
+def test_a_damaged_tile_is_reported_by_name(num_workers: int, tmp_path: Path) -> None:
     reference = stage(tmp_path)
-    staged = StagedDataset.open(reference, tmp_path / "cache")
-    tile = staged.tiles("train")[5]
-    with staged.shard_path("train", tile.shard).open("r+b") as shard:
+    opened = StagedDataset.open(reference, tmp_path / "cache")
+    tile = opened.tiles("train")[5]
+    with opened.shard_path("train", tile.shard).open("r+b") as shard:
         shard.seek(tile.image[0] + 4)
         shard.write(b"\xff" * 4)
     job = make_job(tmp_path, "swin", reference, epochs=1, num_workers=num_workers)
@@ -97,14 +99,16 @@ def test_a_damaged_tile_is_named(num_workers: int, tmp_path: Path) -> None:
         train(job, Team())
 
 
-def test_too_little_shared_memory_is_said_before_workers_die_of_it(dataset: str, tmp_path: Path) -> None:
+def test_too_little_shared_memory_is_reported_before_training(dataset: str, tmp_path: Path) -> None:
     options = {"data.train.pipeline": [{"type": "Normalize"}, {"type": "Pad", "size": (65536, 65536)}]}
     job = make_job(tmp_path, "swin", dataset, options=options, num_workers=2)
-    with pytest.raises(ConfigError, match=r"/dev/shm: expected [\d.]+ MiB for batches from 2 workers.*--shm-size"):
+    with pytest.raises(
+        ConfigError, match=r"/dev/shm: expected [\d.]+ MiB for the batches of 2 loader processes.*--shm-size"
+    ):
         train(job, Team())
 
 
-class Worker:
+class LoaderProcess:
     def __init__(self, exitcode: int | None) -> None:
         self.exitcode = exitcode
 
@@ -118,17 +122,21 @@ class Worker:
             None,
             "/dev/shm is full",
         ),
-        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), 1, "a worker died of an error"),
-        (RuntimeError("Pin memory thread exited unexpectedly"), -signal.SIGKILL, "a worker died of SIGKILL"),
-        (ConnectionResetError(), None, "a worker died of an error, most likely for memory: ConnectionResetError"),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), 1, "a loader process ended unexpectedly"),
+        (
+            RuntimeError("Pin memory thread exited unexpectedly"),
+            -signal.SIGKILL,
+            r"a loader process was killed \(SIGKILL\)",
+        ),
+        (ConnectionResetError(), None, "ended unexpectedly, probably out of memory: ConnectionResetError"),
         (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nTrace"), None, "^Caught RuntimeError"),
     ],
 )
-def test_what_torch_says_is_explained(error: Exception, exitcode: int | None, expected: str) -> None:
-    assert re.search(expected, str(loader._explained(error, [Worker(exitcode)])))
+def test_torchs_errors_are_explained(error: Exception, exitcode: int | None, expected: str) -> None:
+    assert re.search(expected, str(loader._explained(error, [LoaderProcess(exitcode)])))
 
 
-def test_a_full_disk_is_said(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     path.symlink_to("/dev/full")
     with pytest.raises(LandsegError, match=r"expected room for a checkpoint, found \d+ MiB free.*larger --scratch"):
@@ -140,9 +148,9 @@ class Store:
     """A checkpoint store with three checkpoints published and two kept."""
 
     def __init__(self, root: Path) -> None:
-        self.said: list[str] = []
+        self.warnings: list[str] = []
         self.folder = root / "checkpoints"
-        self.store = CheckpointStore(str(self.folder), root, 2, self.said.append)
+        self.store = CheckpointStore(str(self.folder), root, 2, self.warnings.append)
         for iteration in (5, 10, 15):
             self.store.publish({"iteration": iteration, "state_dict": {"a": torch.full((99,), 1.0)}}, iteration, 0)
         self.store.flush()
@@ -157,11 +165,11 @@ def test_old_checkpoints_are_pruned_and_the_newest_is_found(tmp_path: Path) -> N
     names = sorted(path.name for path in store.folder.iterdir())
     assert names == [f"iter_000000{n}.{ext}" for n in (10, 15) for ext in ("json", "pth")]
     assert store.newest() == 15
-    assert not store.said
+    assert not store.warnings
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "document"])
-def test_a_damaged_checkpoint_is_named_and_passed_over(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_and_skipped(damage: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     path = store.folder / "iter_00000015.pth"
     content = bytearray(path.read_bytes())
@@ -175,12 +183,12 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(damage: str, tmp_path: Pa
     else:
         path.with_suffix(".json").write_text('{"kind": "landseg.che')
     assert store.newest() == 10
-    assert len(store.said) == 1
-    assert "checkpoint passed over" in store.said[0]
-    assert "iter_00000015" in store.said[0]
+    assert len(store.warnings) == 1
+    assert "checkpoint skipped" in store.warnings[0]
+    assert "iter_00000015" in store.warnings[0]
 
 
-def test_an_incomplete_checkpoint_does_not_count_and_is_cleaned_away(tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_does_not_count_and_is_deleted(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (store.folder / "iter_00000020.pth").write_bytes(b"half of it")
     assert store.newest() == 15

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landseg.contracts.errors import ConfigError, DataError
-from landseg.training import transforms
 from landseg.training.augment import PIPELINES
+from landseg.training.pipeline import IMAGENET_MEAN, IMAGENET_STD, Pipeline, build_pipeline, target_size
+from landseg.training.transforms import seeded
 
-MEAN, STD = transforms.IMAGENET_MEAN, transforms.IMAGENET_STD
 STEPS: list[dict[str, Any]] = [
     {"type": "IndependentFlip", "prob": 0.5, "direction": "horizontal"},
     {"type": "IndependentFlip", "prob": 0.5, "direction": "vertical"},
     {"type": "PhotoMetricDistortion"},
-    {"type": "Normalize", "mean": MEAN, "std": STD, "to_rgb": True},
+    {"type": "Normalize", "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "to_rgb": True},
     {"type": "Pad", "size": (48, 56), "pad_val": 0, "seg_pad_val": 255},
 ]
 
@@ -27,9 +27,9 @@ def _tile(height: int, width: int, bands: int = 3, seed: int = 0) -> tuple[np.nd
     return image, rng.integers(0, 9, (height, width), np.uint8)
 
 
-def _ours(pipeline: transforms.Pipeline, image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ours(pipeline: Pipeline, image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     image, label, pending = pipeline.augment(image, label)
-    size = transforms.target_size(pipeline, None, label.shape, "a")
+    size = target_size(pipeline, None, label.shape, "a")
     planes, target = np.empty((image.shape[2], *size), np.float32), np.empty(size, np.uint8)
     pipeline.write(image, label, pending, planes, target)
     return planes, target
@@ -48,7 +48,7 @@ def _stock(steps: list[dict[str, Any]], image: np.ndarray, label: np.ndarray) ->
 @given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 48), width=st.integers(1, 56))
 def test_equal_to_mmseg_bit_for_bit_for_the_same_draws(seed: int, height: int, width: int) -> None:
     image, label = _tile(height, width, seed=seed)
-    pipeline = transforms.build_pipeline(STEPS, MEAN, STD)
+    pipeline = build_pipeline(STEPS, IMAGENET_MEAN, IMAGENET_STD)
     np.random.seed(seed)
     planes, target = _ours(pipeline, image, label)
     np.random.seed(seed)
@@ -67,7 +67,7 @@ def test_steps_without_a_fast_form_run_as_mmseg_has_them(seed: int) -> None:
     ]
     image, label = _tile(60, 70)
     np.random.seed(seed)
-    planes, target = _ours(transforms.build_pipeline(steps, MEAN, STD), image, label)
+    planes, target = _ours(build_pipeline(steps, IMAGENET_MEAN, IMAGENET_STD), image, label)
     np.random.seed(seed)
     expected, expected_target = _stock(steps, image, label)
     np.testing.assert_array_equal(planes, expected)
@@ -77,7 +77,7 @@ def test_steps_without_a_fast_form_run_as_mmseg_has_them(seed: int) -> None:
 def test_bgr_models_get_their_bands_in_reverse() -> None:
     steps = [{"type": "Normalize", "mean": [1.0, 2.0, 3.0], "std": [1.0, 2.0, 4.0], "to_rgb": False}]
     image, label = _tile(8, 8)
-    planes, _ = _ours(transforms.build_pipeline(steps, MEAN, STD), image, label)
+    planes, _ = _ours(build_pipeline(steps, IMAGENET_MEAN, IMAGENET_STD), image, label)
     expected, _ = _stock(steps, image, label)
     np.testing.assert_array_equal(planes, expected)
 
@@ -86,14 +86,14 @@ def test_more_bands_are_normalised_by_their_own_statistics_and_keep_their_colour
     image, label = _tile(16, 16, bands=5)
     mean, std = (10.0, 20.0, 30.0, 40.0, 50.0), (2.0, 4.0, 8.0, 16.0, 32.0)
     steps = [{"type": "PhotoMetricDistortion", "brightness_delta": 0, "contrast_range": (1, 1)}, *STEPS[3:4]]
-    planes, _ = _ours(transforms.build_pipeline(steps, mean, std), image, label)
+    planes, _ = _ours(build_pipeline(steps, mean, std), image, label)
     expected = (image.astype(np.float32) - np.float32(mean)) / np.float32(std)
     np.testing.assert_allclose(planes, expected.transpose(2, 0, 1), rtol=1e-6, atol=1e-6)
 
 
 def test_draws_depend_on_seed_epoch_and_index_only() -> None:
     def draw(seed: int, epoch: int, index: int) -> float:
-        with transforms.seeded(seed, epoch, index):
+        with seeded(seed, epoch, index):
             return float(np.random.rand())
 
     np.random.seed(3)
@@ -108,29 +108,29 @@ def test_seeding_leaves_the_generator_as_it_was() -> None:
     expected = np.random.rand(3)
     np.random.seed(7)
     np.random.rand(1)
-    with transforms.seeded(0, 0, 0):
+    with seeded(0, 0, 0):
         np.random.rand(50)
     assert np.random.rand(2).tolist() == expected[1:].tolist()
 
 
 def test_a_tile_larger_than_the_crop_is_refused_by_name() -> None:
-    pipeline = transforms.build_pipeline(STEPS, MEAN, STD)
+    pipeline = build_pipeline(STEPS, IMAGENET_MEAN, IMAGENET_STD)
     with pytest.raises(DataError, match=r"tile big: expected at most 48x56 px.*found 49x56.*smaller tiles"):
-        transforms.target_size(pipeline, None, (49, 56), "big")
+        target_size(pipeline, None, (49, 56), "big")
 
 
 def test_unpadded_tiles_of_one_batch_must_agree() -> None:
-    pipeline = transforms.build_pipeline(STEPS[:4], MEAN, STD)
-    assert transforms.target_size(pipeline, None, (8, 8), "a") == (8, 8)
-    assert transforms.target_size(pipeline, (8, 8), (8, 8), "b") == (8, 8)
+    pipeline = build_pipeline(STEPS[:4], IMAGENET_MEAN, IMAGENET_STD)
+    assert target_size(pipeline, None, (8, 8), "a") == (8, 8)
+    assert target_size(pipeline, (8, 8), (8, 8), "b") == (8, 8)
     with pytest.raises(DataError, match="tile b"):
-        transforms.target_size(pipeline, (8, 8), (4, 8), "b")
+        target_size(pipeline, (8, 8), (4, 8), "b")
 
 
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ([STEPS[3], {"type": "RandomCrop", "crop_size": (8, 8)}], "expected one Normalize, behind every step"),
+        ([STEPS[3], {"type": "RandomCrop", "crop_size": (8, 8)}], "expected one Normalize, after every step"),
         (STEPS[:3], "expected one Normalize"),
         ([{"type": "RandomFlip", "prob": 0.5}, {"type": "RandomFlip", "prob": 0.5}, STEPS[3]], "IndependentFlip"),
         ([{"type": "NoSuchStep"}, STEPS[3]], "NoSuchStep.*cannot be built"),
@@ -140,4 +140,4 @@ def test_unpadded_tiles_of_one_batch_must_agree() -> None:
 )
 def test_pipelines_that_cannot_be_followed_are_refused(steps: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        transforms.build_pipeline(steps, MEAN, STD)
+        build_pipeline(steps, IMAGENET_MEAN, IMAGENET_STD)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from landseg.contracts.choices import Precision
 from landseg.contracts.dataset import Split
 from landseg.contracts.documents import Blob, Document, Model, Sha256
 from landseg.contracts.names import DatasetId, ModelName, TileId
@@ -13,7 +14,6 @@ from landseg.contracts.names import DatasetId, ModelName, TileId
 DtypeName = Literal["companded", "uint8", "uint12", "uint16", "float16", "float32"]
 Tta = Literal["none", "h", "hv"]
 View = Literal["original", "horizontal", "vertical"]
-Precision = Literal["fp32", "bf16", "fp16"]
 Px = Annotated[int, Field(ge=1)]
 
 VIEWS: dict[Tta, tuple[View, ...]] = {

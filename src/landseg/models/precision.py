@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mmcv
 import torch
 
+from landseg.contracts.choices import Precision
 from landseg.contracts.errors import ConfigError
 
-CHOICES = ("auto", "fp32", "fp16", "bf16")
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+TORCH_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What each precision computes in."""
+_HALF = (torch.bfloat16, torch.float16)
 _FP16_HOOKS = {"Fp16OptimizerHook", "GradientCumulativeFp16OptimizerHook"}
 
 
@@ -25,14 +27,14 @@ def asked_for(config: mmcv.Config) -> Any:
     return None if config.get("fp16") is None else config.fp16.get("loss_scale", 512.0)
 
 
-def resolve(choice: str, config: mmcv.Config, on_gpu: bool) -> str:
+def resolve(choice: str, config: mmcv.Config, on_gpu: bool) -> Precision:
     """What `--precision` means here.
 
     `auto` is fp32 unless the config asks for mixed precision, and then the 16-bit type that the device computes in: the
     recipe's fp16 on GPUs, bf16 on CPUs that have units for it.
     """
     if choice != "auto":
-        return choice
+        return cast(Precision, choice)
     if asked_for(config) is None:
         return "fp32"
     if on_gpu:
@@ -50,14 +52,14 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return False
 
 
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """The context of the model's forward pass."""
     if precision == "fp32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=_DTYPES[precision])
+    return torch.autocast(device.type, dtype=TORCH_DTYPES[precision])
 
 
-def build_scaler(precision: str, config: mmcv.Config, device: torch.device) -> tuple[Any, float | None]:
+def build_scaler(precision: Precision, config: mmcv.Config, device: torch.device) -> tuple[Any, float | None]:
     """The gradient scaler, as mmcv's Fp16OptimizerHook builds it.
 
     Returns:
@@ -106,7 +108,7 @@ def _tensors(value: Any) -> Any:
 
 def _float(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.float() if value.dtype in _DTYPES.values() else value
+        return value.float() if value.dtype in _HALF else value
     if isinstance(value, list | tuple):
         return type(value)(_float(item) for item in value)
     return value

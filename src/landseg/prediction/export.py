@@ -17,7 +17,7 @@ from landseg.probabilities.layout import ShardPlan
 from landseg.probabilities.store import ProbsWriter, ShardBuilder
 
 _BATCHES_AHEAD = 2
-"""Batches that are decoded before the model asks for them, and that may wait to be encoded behind it."""
+"""Batches that may be decoded ahead of the model, and as many that may wait to be encoded after it."""
 _SHARDS_IN_UPLOAD = 2
 
 
@@ -33,7 +33,7 @@ class _Batch:
 
 def export(
     predict: Predictor,
-    staged: StagedDataset,
+    dataset: StagedDataset,
     writer: ProbsWriter,
     plans: Sequence[ShardPlan],
     *,
@@ -41,22 +41,22 @@ def export(
     num_threads: int,
     advance: Callable[[int], None],
 ) -> None:
-    """Predict the tiles of the given shards and put the shards in place.
+    """Predict the tiles of the given shards and write the shards.
 
     Which tiles are predicted together depends on the shard and the batch size alone, so a shard's bytes are the same
-    whoever writes it.
+    whichever pod writes it.
 
     Args:
         predict: the model.
-        staged: the dataset.
+        dataset: the staged dataset.
         writer: takes the probabilities.
         plans: the shards to write.
-        batch_size: tiles that are predicted together, at most.
+        batch_size: largest number of tiles predicted together.
         num_threads: threads that decode, and as many that encode.
-        advance: called with the number of tiles that were predicted.
+        advance: called with the number of tiles just predicted.
     """
     keep_views = bool(writer.spec.views)
-    tiles = {split: staged.index(split) for split in {plan.split for plan in plans}}
+    tiles = {split: dataset.index(split) for split in {plan.split for plan in plans}}
     room = threading.BoundedSemaphore(_BATCHES_AHEAD * batch_size)
     with (
         ThreadPoolExecutor(num_threads, "decode") as decoders,
@@ -65,7 +65,7 @@ def export(
     ):
 
         def decode(split: Split, tile: Tile) -> list[Planes]:
-            return predict.prepare(staged.read_image(split, tile))
+            return predict.prepare(dataset.read_image(split, tile))
 
         def encode(builder: ShardBuilder, tile: Tile, probs: Planes, views: Sequence[Planes]) -> None:
             try:
@@ -123,7 +123,7 @@ def _submit(pool: ThreadPoolExecutor, decode: Callable[[Split, Tile], list[Plane
 
 
 def _ahead(batches: Iterator[_Batch], start: Callable[[_Batch], _Batch]) -> Iterator[_Batch]:
-    """Start batches before they are asked for."""
+    """Start batches before they are needed."""
     window: deque[_Batch] = deque()
     for batch in batches:
         window.append(start(batch))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,13 +12,14 @@ import torch
 from mmseg.models import EncoderDecoder
 from torch.nn.functional import interpolate
 
+from landseg.contracts.choices import Precision
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError
-from landseg.contracts.probabilities import VIEWS, Precision, Tta, View
+from landseg.contracts.probabilities import VIEWS, Tta, View
 from landseg.models.build import load_model
 from landseg.models.configs import parse_config
 from landseg.models.late_fusion import fuse_late
-from landseg.models.precision import cpu_has_bf16
+from landseg.models.precision import TORCH_DTYPES, autocast, cpu_has_bf16
 from landseg.models.test_pipeline import Image, Planes, expects_rgb, normalisation_table, tile_scales
 from landseg.models.trained_model import TrainedModel
 
@@ -31,8 +31,6 @@ _WEIGHTS: dict[Tta, tuple[int, ...]] = {"none": (1,), "h": (1, 1), "hv": (2, 1, 
 They are MultiScaleFlipAug's, which makes every pair of (flipped or not, direction): with two directions the original
 comes twice, and so it does in what mmseg averages. It is computed once here.
 """
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def default_device() -> torch.device:
@@ -75,7 +73,7 @@ class Predictor:
         std: Sequence[float],
         *,
         tta: Tta,
-        precision: str,
+        precision: Precision,
         device: torch.device,
     ) -> None:
         if getattr(model, "out_channels", 2) == 1:
@@ -136,7 +134,7 @@ class Predictor:
         total: torch.Tensor | None = None
         kept: list[torch.Tensor] = []
         weights = 0
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), autocast(self._precision, self._device):
             for planes in zip(*batch, strict=True):
                 images = torch.from_numpy(np.stack(planes)).to(self._device)
                 for number, (axes, weight) in enumerate(self._views):
@@ -177,14 +175,9 @@ class Predictor:
             return logits
         return interpolate(logits, size=size, mode="bilinear", align_corners=self._model.align_corners)
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self._precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self._device.type, dtype=DTYPES[self._precision])
-
 
 def load_predictor(
-    trained: TrainedModel, schema: ClassSchema, checkpoint: Path, *, tta: Tta, precision: str
+    trained: TrainedModel, schema: ClassSchema, checkpoint: Path, *, tta: Tta, precision: Precision
 ) -> Predictor:
     """A trained model, ready to predict on this machine's device.
 
@@ -207,10 +200,10 @@ def final_predictor(
     std: Sequence[float],
     *,
     tta: Tta,
-    precision: str,
+    precision: Precision,
 ) -> Predictor:
     """A :class:`Predictor` on this machine's device, of a model that is trained no more and may be rebuilt."""
     predictor = Predictor(model, config, mean, std, tta=tta, precision=precision, device=default_device())
     if precision != "fp32":
-        fuse_late(model, DTYPES[precision])
+        fuse_late(model, TORCH_DTYPES[precision])
     return predictor

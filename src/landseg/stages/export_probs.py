@@ -7,6 +7,7 @@ import logging
 
 from landseg import storage
 from landseg.cli.progress import Progress
+from landseg.contracts.choices import PRECISION_CHOICES
 from landseg.contracts.errors import ConfigError, ContractError
 from landseg.contracts.parameters import add_parameter
 from landseg.contracts.probabilities import VIEWS, ProbsManifest, ProbsSpec
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to compute")
     group.add_argument(
         "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        choices=PRECISION_CHOICES,
         default="auto",
         help="of the network; auto is the smallest that the device computes in natively",
     )
@@ -68,17 +69,17 @@ def run(args: argparse.Namespace) -> None:
     with stage_context("export-probs", args) as context:
         from landseg.prediction.predictor import num_gpus, resolve_precision
 
-        staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
+        dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         model = open_model(context.reference("model", args.model), context.scratch)
-        _check_schema(model, staged)
-        tiles = split_tiles(args.splits, staged)
+        _check_schema(model, dataset)
+        tiles = split_tiles(args.splits, dataset)
         spec = ProbsSpec(
             model=args.name or model.name,
             model_sha256=model.sha256,
             checkpoint_sha256=model.checkpoint_sha256,
-            dataset_id=staged.manifest.dataset_id,
-            dataset_sha256=staged.sha256,
-            classes=staged.schema.classes,
+            dataset_id=dataset.manifest.dataset_id,
+            dataset_sha256=dataset.sha256,
+            classes=dataset.schema.classes,
             dtype=args.dtype,
             tta=args.tta,
             views=VIEWS[args.tta] if args.views == "each" else (),
@@ -88,10 +89,10 @@ def run(args: argparse.Namespace) -> None:
         probs = finished(ProbsManifest, folder)
         if probs is None:
             asked = {"splits": ",".join(tiles), "tta": spec.tta, "views": args.views, "dtype": spec.dtype}
-            record_arguments(folder, {"dataset_uri": staged.uri, "model_uri": model.uri, **asked})
+            record_arguments(folder, {"dataset_uri": dataset.uri, "model_uri": model.uri, **asked})
             writer = ProbsWriter(folder, spec, tiles)
             try:
-                _export(args, context, model, staged, writer, worker, num_workers)
+                _export(args, context, model, dataset, writer, worker, num_workers)
             finally:
                 costs.record(folder, context.seconds, num_gpus())
             probs = writer.publish()
@@ -104,9 +105,9 @@ def run(args: argparse.Namespace) -> None:
         print(probs.uri)
 
 
-def _check_schema(model: TrainedModel, staged: StagedDataset) -> None:
+def _check_schema(model: TrainedModel, dataset: StagedDataset) -> None:
     """Refuse a model whose classes or bands are not the dataset's."""
-    schema = staged.schema
+    schema = dataset.schema
     if model.classes != schema.classes:
         raise ContractError(
             model.uri,
@@ -138,7 +139,7 @@ def _export(
     args: argparse.Namespace,
     context: StageContext,
     model: TrainedModel,
-    staged: StagedDataset,
+    dataset: StagedDataset,
     writer: ProbsWriter,
     worker: int,
     num_workers: int,
@@ -152,14 +153,14 @@ def _export(
     checkpoint = context.scratch / "model.pth"
     storage.get_file(model.checkpoint_uri, checkpoint, sha256=model.checkpoint_sha256)
     spec = writer.spec
-    predict = load_predictor(model, staged.schema, checkpoint, tta=spec.tta, precision=spec.precision)
+    predict = load_predictor(model, dataset.schema, checkpoint, tta=spec.tta, precision=spec.precision)
     total, left = (
         sum(len(plan.tiles) for plan in plans) for plans in (writer.plan[worker - 1 :: num_workers], pending)
     )
     with Progress(f"exporting {spec.model}", total, "tiles", done=total - left) as progress:
         export(
             predict,
-            staged,
+            dataset,
             writer,
             pending,
             batch_size=args.batch_size,

@@ -16,14 +16,15 @@ from landseg.contracts.model import ModelManifest
 from landseg.contracts.parameters import add_parameter, check_minimums, of_verb
 from landseg.dataset.reader import StagedDataset
 from landseg.raw.processes import num_cpus
-from landseg.report.training import Evaluation, TrainingReport, render
+from landseg.report.training import render
+from landseg.report.training_facts import training_report
 from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
 from landseg.stages.shared.options import add_common_arguments
 
 if TYPE_CHECKING:
-    from landseg.training.job import TrainJob
+    from landseg.training.job import TrainingJob
 
-HELP = "train a model; go on from its own checkpoints after an interruption"
+HELP = "train a model; resume from its own checkpoints after an interruption"
 EXAMPLE = """landseg train --name swin --config swin --dataset out/dataset.json \\
       --storage-uri s3://bucket/landseg --run-id first"""
 
@@ -37,7 +38,7 @@ PARAMETERS = tuple(
 """What a training is asked for by a pipeline, besides where its results go."""
 
 RESULT = "result.json"
-"""Beside the manifest: the curves and speed that the report shows."""
+"""Next to the manifest: the curves and the speed that the report shows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,26 +80,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, or find the trained model; publish its reference, metrics and report."""
+    """Train, or find the finished model; publish its reference, metrics and report."""
     _check(args)
     with stage_context("train", args) as context:
-        from landseg.models import pretrained as weights
+        from landseg.models import pretrained
         from landseg.training import distributed, trainer
 
         processes, on_gpu = distributed.count_processes(args.gpus, args.cpu_processes)
-        staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
-        job, identity, pretrained = _plan(args, context, staged, processes, on_gpu)
+        dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
+        job, identity, source = _plan(args, context, dataset, processes, on_gpu)
         model = finished(ModelManifest, job.folder)
         if model is None:
-            asked = {"dataset_uri": staged.uri, **{name: getattr(args, name) for name in PARAMETERS}}
+            asked = {"dataset_uri": dataset.uri, **{name: getattr(args, name) for name in PARAMETERS}}
             record_arguments(job.folder, asked)
-            if pretrained is not None:
-                fetched = weights.fetch(pretrained, context.storage_uri, context.scratch)
+            if source is not None:
+                fetched = pretrained.fetch(source, context.storage_uri, context.scratch)
                 job = dataclasses.replace(job, pretrained=fetched.path)
                 identity["pretrained_sha256"] = fetched.sha256
             distributed.run_processes(trainer.train, job, processes, on_gpu, context.scratch)
-            model = _publish(job, staged, identity)
-        _write_outputs(context, args, staged, model)
+            model = _publish(job, dataset, identity)
+        _write_outputs(context, args, dataset, model)
         print(model.uri)
 
 
@@ -111,32 +112,32 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _plan(
-    args: argparse.Namespace, context: StageContext, staged: StagedDataset, processes: int, on_gpu: bool
-) -> tuple[TrainJob, dict[str, Any], str | None]:
-    """The job, what decides its result, and where pretrained weights lie."""
-    from landseg.models import precision
-    from landseg.models import pretrained as weights
+    args: argparse.Namespace, context: StageContext, dataset: StagedDataset, processes: int, on_gpu: bool
+) -> tuple[TrainingJob, dict[str, Any], str | None]:
+    """The job, what decides its result, and where its pretrained weights come from."""
+    from landseg.models import precision, pretrained
     from landseg.models.build import fit_config, load_config, parse_options
     from landseg.training import job
-    from landseg.training.unused_settings import remarks
+    from landseg.training.class_weights import set_class_weights
+    from landseg.training.unused_settings import unused_settings
 
-    manifest = staged.manifest
-    splits = _splits(args.train_splits, staged)
+    manifest = dataset.manifest
+    splits = _splits(args.train_splits, dataset)
     config = load_config(args.config, parse_options(args.cfg_options))
-    pretrained = weights.find_source(config, args.pretrained or config.get("load_from") or "")
-    fitted = fit_config(weights.without_pretrained(config), manifest.class_schema)
-    for remark in remarks(config, fitted, manifest.class_schema):
-        _log.warning("%s: %s", args.config, remark)
+    source = pretrained.find_source(config, args.pretrained or config.get("load_from") or "")
+    fitted = fit_config(pretrained.without_pretrained(config), manifest.class_schema)
+    for sentence in unused_settings(config, fitted, manifest.class_schema):
+        _log.warning("%s: %s", args.config, sentence)
     config = fitted
     job.set_parameters(config, epochs=args.epochs, batch_per_gpu=args.batch_per_gpu, lr=args.lr)
-    job.set_class_weights(config, args.class_weights, manifest, splits)
+    set_class_weights(config, args.class_weights, manifest, splits)
     val = manifest.splits.get("val")
     scored = val is not None and val.labelled and "val" not in splits
     identity = {
         "name": args.name,
-        "dataset_sha256": staged.sha256,
+        "dataset_sha256": dataset.sha256,
         "config": config.pretty_text,
-        "pretrained": pretrained and without_credentials(pretrained),
+        "pretrained": source and without_credentials(source),
         "train_splits": list(splits),
         "seed": args.seed,
         "processes": processes,
@@ -146,11 +147,11 @@ def _plan(
         "class_weights": args.class_weights,
         "deterministic": args.deterministic,
     }
-    workers = args.num_workers if args.num_workers is not None else min(4, max(1, num_cpus() // processes))
-    plan = job.TrainJob(
+    loaders = args.num_workers if args.num_workers is not None else min(4, max(1, num_cpus() // processes))
+    plan = job.TrainingJob(
         name=args.name,
-        dataset=staged.uri,
-        cache=staged.cache,
+        dataset=dataset.uri,
+        cache=dataset.cache,
         config=identity["config"],
         folder=context.folder(args.name, identity),
         scratch=context.scratch,
@@ -161,28 +162,28 @@ def _plan(
         seed=args.seed,
         precision=identity["precision"],
         compile=args.compile,
-        num_workers=workers,
+        num_workers=loaders,
         keep=args.keep or job.checkpoints_to_keep(config),
         checkpoint_interval=args.checkpoint_interval,
         deterministic=args.deterministic,
     )
-    return plan, identity, pretrained
+    return plan, identity, source
 
 
-def _splits(text: str, staged: StagedDataset) -> tuple[Split, ...]:
+def _splits(text: str, dataset: StagedDataset) -> tuple[Split, ...]:
     names = [name for name in text.split(",") if name]
     for name in names:
-        info = staged.manifest.splits.get(cast(Split, name))
+        info = dataset.manifest.splits.get(cast(Split, name))
         if name not in SPLITS or info is None or not info.labelled:
-            there = [key for key, value in staged.manifest.splits.items() if value.labelled]
+            there = [key for key, value in dataset.manifest.splits.items() if value.labelled]
             raise ConfigError("--train-splits", f"expected labelled splits ({', '.join(there)}), found {name!r}")
     if not names or len(set(names)) != len(names):
         raise ConfigError("--train-splits", f"expected train or train,val, found {text!r}")
     return tuple(cast(Split, name) for name in names)
 
 
-def _publish(job: TrainJob, staged: StagedDataset, identity: dict[str, Any]) -> storage.Loaded[ModelManifest]:
-    from landseg.training import resume as state
+def _publish(job: TrainingJob, dataset: StagedDataset, identity: dict[str, Any]) -> storage.Loaded[ModelManifest]:
+    from landseg.training.provenance import versions
 
     result = json.loads((job.scratch / RESULT).read_text())
     scores = result["evaluations"][-1]["scores"] if result["evaluations"] else {}
@@ -190,14 +191,14 @@ def _publish(job: TrainJob, staged: StagedDataset, identity: dict[str, Any]) -> 
         name=job.name,
         checkpoint=Blob(**result["checkpoint"]),
         config=job.config,
-        class_schema=staged.manifest.class_schema,
+        class_schema=dataset.manifest.class_schema,
         mean=tuple(result["mean"]),
         std=tuple(result["std"]),
         metrics=scores,
         parameters={key: value for key, value in identity.items() if key != "config"} | result["speed"],
-        versions=state.versions(),
-        dataset_id=staged.manifest.dataset_id,
-        dataset_sha256=staged.sha256,
+        versions=versions(),
+        dataset_id=dataset.manifest.dataset_id,
+        dataset_sha256=dataset.sha256,
         seconds=result["seconds"],
     )
     storage.put_bytes(storage.join(job.folder, RESULT), json.dumps(result).encode())
@@ -205,7 +206,7 @@ def _publish(job: TrainJob, staged: StagedDataset, identity: dict[str, Any]) -> 
 
 
 def _write_outputs(
-    context: StageContext, args: argparse.Namespace, staged: StagedDataset, model: storage.Loaded[ModelManifest]
+    context: StageContext, args: argparse.Namespace, dataset: StagedDataset, model: storage.Loaded[ModelManifest]
 ) -> None:
     document = model.document
     facts: dict[str, Any] = {"name": document.name, "seconds": round(document.seconds, 1)}
@@ -215,45 +216,5 @@ def _write_outputs(
     context.outputs.metadata("metrics", dict(document.metrics))
     context.outputs.write("metrics", json.dumps(document.metrics, indent=1), ".json")
     result = json.loads(storage.get_bytes(storage.join(storage.parent(model.uri), RESULT)))
-    report = _report(args, staged, document, result)
+    report = training_report(args.config, args.run_id, dataset.uri, dataset.manifest, document, result)
     context.outputs.write("report", render(report), ".html")
-
-
-def _report(
-    args: argparse.Namespace, staged: StagedDataset, model: ModelManifest, result: dict[str, Any]
-) -> TrainingReport:
-    curve = dict(result["curve"])
-    splits = model.parameters["train_splits"]
-    pixels = [staged.manifest.splits[split].class_pixels for split in splits]
-    warnings = []
-    if "val" in splits:
-        warnings.append("The model was trained on val: no score of it on val says anything.")
-    if model.parameters["class_weights"] != "none":
-        warnings.append("Classes are weighted in the loss: it does not compare with that of another weighting.")
-    return TrainingReport(
-        name=model.name,
-        config_name=args.config,
-        run_id=args.run_id,
-        dataset=staged.manifest.name,
-        classes=model.class_schema.classes,
-        palette=model.class_schema.palette,
-        iterations=[int(value) for value in curve.pop("iteration")],
-        lr=curve.pop("lr"),
-        losses={name: values for name, values in curve.items() if "loss" in name},
-        evaluations=tuple(Evaluation(**evaluation) for evaluation in result["evaluations"]),
-        train_pixels=tuple(map(sum, zip(*pixels, strict=True))),
-        num_parameters=result["num_parameters"],
-        images_per_s=result["images_per_s"],
-        seconds=model.seconds,
-        num_gpus=model.parameters["processes"] if model.parameters["device"] == "gpu" else 0,
-        peak_memory_bytes=result["peak_memory_bytes"] if model.parameters["device"] == "gpu" else None,
-        size_bytes=model.checkpoint.size_bytes,
-        config=model.config,
-        provenance={
-            "Dataset": {"id": model.dataset_id, "sha256 of the manifest": model.dataset_sha256, "URI": staged.uri},
-            "Parameters": {key: str(value) for key, value in model.parameters.items()},
-            "Environment": result["environment"],
-            "Versions": dict(model.versions),
-        },
-        warnings=tuple(warnings),
-    )

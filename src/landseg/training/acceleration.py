@@ -1,4 +1,4 @@
-"""What makes training faster and changes results by rounding. What was used is recorded beside the result."""
+"""What makes training faster and changes results by rounding. What was used is recorded with the result."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Speed:
-    """What is used, beside 16-bit numbers.
+class Acceleration:
+    """What is used in addition to 16-bit numbers.
 
-    In fp32 nothing is, save `compiled` where it was asked for: fp32 computes what mmseg computes.
+    In fp32 that is nothing except `compiled`, where it was asked for: fp32 computes what mmseg computes.
 
     Attributes:
-        channels_last: convolutions see (N, H, W, C) in memory, which tensor cores want. CPUs are slower with it: oneDNN
-            has layouts of its own.
-        fused_optimizer: one kernel updates weights and moments, where there was a pass over memory per operation.
-        compiled: the backbone runs as kernels of torch.compile.
+        channels_last: convolutions read (N, H, W, C) from memory, which tensor cores prefer. CPUs are slower with it:
+            oneDNN has layouts of its own.
+        fused_optimizer: one kernel updates weights and moments, instead of a pass over memory for each operation.
+        compiled: torch.compile compiles the backbone.
     """
 
     channels_last: bool = False
@@ -30,8 +30,8 @@ class Speed:
     compiled: bool = False
 
     @classmethod
-    def of(cls, precision: str, device: torch.device, optimizer: Any, *, compiled: bool) -> Speed:
-        """What helps.
+    def of(cls, precision: str, device: torch.device, optimizer: Any, *, compiled: bool) -> Acceleration:
+        """What helps on this device.
 
         Args:
             precision: fp32, fp16 or bf16.
@@ -50,17 +50,17 @@ class Speed:
         return torch.channels_last if self.channels_last else torch.preserve_format
 
     def optimizer(self, config: Any) -> Any:
-        """The config's `optimizer`, fused where it does not say itself."""
+        """The config's `optimizer`, fused unless it says otherwise."""
         return {"fused": True, **config} if self.fused_optimizer else config
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile works here; says why not. It needs a compiler, which images for running rarely have."""
+    """Whether torch.compile works here; logs why if not. It needs a compiler, which few runtime images have."""
     try:
         compiled = torch.compile(lambda values: (values * 2).relu() + 1)
         compiled(torch.ones(64, device=device))
     except Exception as err:  # whatever the backend's many parts raise
         reason = (str(err).strip() or type(err).__name__).splitlines()[0]
-        _log.warning("--compile: torch.compile does not work here, training goes on without it: %s", reason)
+        _log.warning("--compile: torch.compile does not work here, training continues without it: %s", reason)
         return False
     return True

@@ -1,4 +1,4 @@
-"""Training transforms that mmseg has not, registered with it under their own names."""
+"""Training transforms that mmseg lacks, registered with it under their own names."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mmseg.datasets.pipelines import RandomFlip
 class IndependentFlip(RandomFlip):  # type: ignore[misc]
     """mmseg's RandomFlip with a draw of its own.
 
-    A second RandomFlip in a pipeline takes over the first one's draw and direction, so that horizontal followed by
-    vertical flips twice horizontally, which is not at all. Here each one draws for itself.
+    mmseg: mmseg/datasets/pipelines/transforms.py. A second RandomFlip in a pipeline reuses the first one's draw and
+    direction, so that horizontal followed by vertical flips twice horizontally, which undoes the flip.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Checkpoints in object storage: published whole, found again, verified, pruned.
+"""Checkpoints in object storage: published, found again, verified and pruned.
 
 A checkpoint is an ordinary mmseg checkpoint (`meta`, `state_dict`, `optimizer`) with one more entry, `resume`: all that
-training needs to go on as if it had never stopped. It holds tensors and plain values only, so it loads with
-`weights_only`. Beside it lies a small document with its checksum, written last: without one, it is not complete.
+training needs to continue as if it had never stopped. It holds tensors and plain values only, so it loads with
+`weights_only`. A small document with its checksum is written last: a checkpoint without one is not complete.
 """
 
 from __future__ import annotations
@@ -45,38 +45,38 @@ def write_local(content: dict[str, Any], path: Path) -> None:
 class CheckpointStore:
     """The checkpoints of one training run, in `folder`.
 
-    Publishing happens in a thread of its own, while training goes on; a failure there surfaces at the next call.
+    Publishing runs in a thread of its own while training continues; a failure there is raised by the next call.
 
     Args:
         folder: URI.
         scratch: local folder.
         keep: number of complete checkpoints to keep.
-        say: where messages go.
+        warn: called with a message for each checkpoint that is skipped.
     """
 
     folder: str
     scratch: Path
     keep: int
-    say: Callable[[str], None]
+    warn: Callable[[str], None]
     _jobs: queue.Queue[Callable[[], None] | None] = field(default_factory=lambda: queue.Queue(2))
     _failure: list[BaseException] = field(default_factory=list)
     _thread: threading.Thread | None = None
 
     def publish(self, content: dict[str, Any], iteration: int, epoch: int) -> None:
-        """Publish a checkpoint in the background; waits where earlier ones are still on their way.
+        """Publish a checkpoint in the background; waits while two earlier ones are still being written.
 
         Args:
-            content: the checkpoint; its tensors must not change any more.
+            content: the checkpoint; its tensors must not change afterwards.
             iteration: number of finished iterations.
             epoch: number of finished epochs.
         """
         self.submit(lambda: self._publish(content, iteration, epoch))
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Do something in the background, after everything submitted before.
+        """Run a job in the background, after everything submitted before it.
 
         Raises:
-            LandsegError: something submitted before failed.
+            LandsegError: an earlier job failed.
         """
         self._check()
         if self._thread is None:
@@ -88,7 +88,7 @@ class CheckpointStore:
         """Wait until everything is done.
 
         Raises:
-            LandsegError: something failed.
+            LandsegError: a job failed.
         """
         if self._thread is not None:
             self._jobs.put(None)
@@ -97,12 +97,12 @@ class CheckpointStore:
         self._check()
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest complete checkpoint, read and verified; a damaged one is named and passed over."""
+        """The newest complete checkpoint, read and verified; a damaged one is reported and skipped."""
         for uri in reversed(self._complete()):
             try:
                 return self._read(uri)
             except (ContractError, DamagedObjectError, ObjectNotFoundError) as err:
-                self.say(f"checkpoint passed over: {err}")
+                self.warn(f"checkpoint skipped: {err}")
         return None
 
     def _read(self, uri: str) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class CheckpointStore:
         self._prune()
 
     def _prune(self) -> None:
-        """Delete all but the newest; the document first, so that nothing incomplete ever looks complete."""
+        """Delete all but the newest `keep`, documents first, so that nothing incomplete ever looks complete."""
         complete = self._complete()
         kept = {uri.removesuffix(".json") for uri in complete[-self.keep :]}
         for uri in complete[: -self.keep]:

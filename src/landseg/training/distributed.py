@@ -1,4 +1,4 @@
-"""One process per GPU, or several on the CPU: started, joined to a group, and taken down together."""
+"""The team of processes that train together: one per GPU, or several on the CPU, started and ended together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from landseg.contracts.errors import ConfigError, LandsegError
 J = TypeVar("J")
 
 _COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
-"""A process that waits longer for another one fails instead of hanging."""
+"""A process that waits longer than this for another fails instead of hanging."""
 TERMINATED_STATUS = 128 + signal.SIGTERM
 
 
@@ -76,11 +76,11 @@ def count_processes(gpus: int | None, cpu_processes: int) -> tuple[int, bool]:
     """How many processes train, and whether on GPUs.
 
     Args:
-        gpus: as asked for; 0 for the CPU, None for all that are visible, or the CPU where there are none.
+        gpus: the number requested; 0 for the CPU, None for all visible GPUs, or the CPU where there are none.
         cpu_processes: processes on the CPU.
 
     Raises:
-        ConfigError: fewer GPUs are visible than asked for.
+        ConfigError: fewer GPUs are visible than requested, or several CPU processes are requested with GPUs.
     """
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = visible if gpus is None else gpus
@@ -96,12 +96,12 @@ def count_processes(gpus: int | None, cpu_processes: int) -> tuple[int, bool]:
 
 
 def run_processes(function: Callable[[J, Team], None], job: J, processes: int, on_gpu: bool, scratch: Path) -> None:
-    """Run `function(job, team)` in each process; the end of one that fails is the end of all.
+    """Run `function(job, team)` in each process; when one fails, all are ended.
 
-    One process means this one. More are started and watched by torchrun's agent, which passes SIGTERM on to them.
+    A single process is this one. Several are started and watched by torchrun's agent, which passes SIGTERM on to them.
 
     Raises:
-        LandsegError: what a process raised, as it raised it.
+        LandsegError: the error that a process raised, unchanged.
         SystemExit: the processes were asked to stop and did.
     """
     if processes == 1:
@@ -120,11 +120,11 @@ def run_processes(function: Callable[[J, Team], None], job: J, processes: int, o
     )
     failures = scratch / "failures"
     failures.mkdir(parents=True, exist_ok=True)
-    # Each process would otherwise take every core.
+    # Otherwise each process would use every core.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed", "torch.multiprocessing")):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is raised below, once
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the error is raised once, below
     try:
         elastic_launch(config, _process)(
             function, job, on_gpu, failures, console.verbosity(), storage.endpoint_has_answered()
@@ -167,7 +167,7 @@ def _group(device: torch.device) -> Iterator[None]:
         device_id=device if device.type == "cuda" else None,
     )
     yield
-    dist.destroy_process_group()  # after an error it might wait for the others for ever; the process ends anyway
+    dist.destroy_process_group()  # not after an error: it might wait forever, and the process ends anyway
 
 
 def _device(on_gpu: bool, index: int) -> torch.device:
@@ -178,7 +178,7 @@ def _device(on_gpu: bool, index: int) -> torch.device:
 
 
 def _raise_first(failures: Path) -> None:
-    """Raise what the first process to fail wrote; the others may have failed because of it."""
+    """Raise the error that the first failing process wrote; the others may have failed because of it."""
     written = sorted(failures.glob("*.pickle"), key=lambda path: path.stat().st_mtime_ns)
     if written:
         error: LandsegError = pickle.loads(written[0].read_bytes())
@@ -186,14 +186,14 @@ def _raise_first(failures: Path) -> None:
 
 
 def _failed(err: ChildFailedError) -> Exception:
-    """A killed process is the user's concern; an exception that is no LandsegError is a bug."""
+    """A killed process is an error for the user; an exception other than LandsegError is a bug."""
     rank, failure = err.get_first_failure()
     if failure.exitcode >= 0:
         return RuntimeError(f"training process {rank} failed:\n{failure.message}")
     name = signal.Signals(-failure.exitcode).name
-    likely = ", most likely for memory" if name == "SIGKILL" else ""
+    likely = ", probably out of memory" if name == "SIGKILL" else ""
     return LandsegError(
         "training",
         f"process {rank} was killed by {name}{likely}",
-        "the same command goes on from the newest checkpoint",
+        "the same command resumes from the newest checkpoint",
     )

@@ -22,7 +22,7 @@ _BATCH = 4
 
 def evaluate(
     predictor: Predictor,
-    staged: StagedDataset,
+    dataset: StagedDataset,
     split: Split,
     tiles: Sequence[Tile],
     team: Team,
@@ -31,26 +31,26 @@ def evaluate(
     """Score a model on a split.
 
     The tiles are cut into the same batches whatever the number of processes, and process `rank` takes every `size`-th
-    batch: a tile's prediction depends neither on their number nor on who makes it.
+    batch: a tile's prediction depends neither on their number nor on which of them makes it.
 
     Args:
         predictor: the model, without test-time augmentation.
-        staged: the dataset.
+        dataset: the staged dataset.
         split: a labelled split.
         tiles: its tiles.
         team: the processes that share the work.
-        stopping: asked between batches; True leaves the work unfinished.
+        stopping: called between batches; True ends the evaluation early.
 
     Returns:
         `mIoU`, `mAcc`, `aAcc` and `IoU.<class>`; None where a process was asked to stop.
     """
-    schema = staged.manifest.class_schema
+    schema = dataset.manifest.class_schema
     total = np.zeros((schema.num_classes, schema.num_classes), np.int64)
     mine = list(_batches(tiles))[team.rank :: team.size]
     stopped = False
 
     def read(batch: Sequence[Tile]) -> list[list[Planes]]:
-        return [predictor.prepare(staged.read_image(split, tile)) for tile in batch]
+        return [predictor.prepare(dataset.read_image(split, tile)) for tile in batch]
 
     with ThreadPoolExecutor(1) as pool:  # reads the next batch during the prediction of this one
         coming = pool.submit(read, mine[0]) if mine else None
@@ -63,14 +63,14 @@ def evaluate(
                 coming = pool.submit(read, mine[position + 1])
             probs = predictor(inputs, (batch[0].height, batch[0].width))
             for tile, labels in zip(batch, probs.argmax(1).astype(np.uint8), strict=True):
-                truth = staged.read_label(split, tile)
+                truth = dataset.read_label(split, tile)
                 total += confusion_matrix(truth, labels, schema.num_classes, schema.ignore_index)
     counts = team.sum(torch.from_numpy(np.append(total.ravel(), int(stopped))).to(team.device)).cpu().numpy()
     return None if counts[-1] else scores(counts[:-1].reshape(total.shape), schema.classes)
 
 
 def _batches(tiles: Sequence[Tile]) -> Iterator[tuple[Tile, ...]]:
-    """Neighbours of one size."""
+    """Consecutive tiles of one size, in batches."""
     for _, group in itertools.groupby(tiles, lambda tile: (tile.height, tile.width)):
         members = list(group)
         yield from (tuple(members[first : first + _BATCH]) for first in range(0, len(members), _BATCH))

@@ -1,4 +1,4 @@
-"""What training says while it runs: the progress line, the curves of the report, and TensorBoard's files."""
+"""What training reports while it runs: the progress line, the curves of the report, and TensorBoard's files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch.utils.tensorboard import SummaryWriter
 from landseg.cli.progress import Progress
 
 _LINE_S = 60.0
-"""A log has a line at least so often, however slow the iterations are."""
+"""A log gets a line at least this often, however slow the iterations are."""
 
 Curve = dict[str, list[float]]
 """Values by name, one per logged iteration; `iteration` and `lr` among them."""
 
 
-class Monitor:
-    """Averages what each iteration reports, and passes it on every `interval` iterations.
+class TrainingLog:
+    """Averages what each iteration reports, and adds a point to the curves every `interval` iterations.
 
     Its state is part of a checkpoint, so the curves of a run that was killed are those of one that was not.
 
     Args:
-        label: what the progress line says is being done.
+        label: the beginning of the progress line.
         max_iters: iterations in all.
         iters_per_epoch: batches in an epoch.
         batch_size: images per iteration, over all processes.
@@ -52,7 +52,7 @@ class Monitor:
         self._sums: dict[str, float] = {}
         self._count = 0
         self._label, self._max_iters, self._iters_per_epoch = label, max_iters, iters_per_epoch
-        self._batch_size, self._folder, self._device = batch_size, folder, device
+        self._batch_size, self.folder, self._device = batch_size, folder, device
         self._interval, self._line_interval = interval, line_interval
         self._writer: SummaryWriter | None = None
         self._progress: Progress | None = None
@@ -61,18 +61,18 @@ class Monitor:
         self._since_start = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """What a checkpoint keeps of it."""
         return {"curve": self.curve, "evaluations": self.evaluations, "sums": self._sums, "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from what :meth:`state_dict` returned."""
         self.curve, self.evaluations = state["curve"], state["evaluations"]
         self._sums, self._count = state["sums"], state["count"]
 
     def start(self, iteration: int) -> None:
-        """Begin to show progress, `iteration` iterations being done."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._writer = SummaryWriter(str(self._folder), purge_step=iteration)
+        """Start to show progress, with `iteration` iterations finished."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._writer = SummaryWriter(str(self.folder), purge_step=iteration)
         self._progress = Progress(
             self._label, self._max_iters, "iters", done=iteration, every=self._line_interval, interval_s=_LINE_S
         )
@@ -88,7 +88,7 @@ class Monitor:
             self._writer.close()
 
     def got_batch(self) -> None:
-        """Tell the wait for the batch from the work on it."""
+        """Note that the batch has arrived, which separates the wait for it from the work on it."""
         now = time.perf_counter()
         self._data_s += now - self._last
         self._last = now
@@ -98,7 +98,7 @@ class Monitor:
 
         Args:
             iteration: how many are finished.
-            values: losses and the like.
+            values: losses and accuracies by name.
             lr: learning rate of the first parameter group.
         """
         now = time.perf_counter()
@@ -121,7 +121,7 @@ class Monitor:
             self._point(iteration, lr)
 
     def evaluated(self, iteration: int, scores: dict[str, float]) -> None:
-        """Keep the scores on val after `iteration` iterations."""
+        """Record the scores on val after `iteration` iterations."""
         self.evaluations.append(
             {"iteration": iteration, "epoch": -(-iteration // self._iters_per_epoch), "scores": scores}
         )
@@ -129,7 +129,7 @@ class Monitor:
             for name, value in scores.items():
                 self._writer.add_scalar(f"val/{name}", value, iteration)
             self._writer.flush()
-        self._last = time.perf_counter()  # neither data nor work on a batch
+        self._last = time.perf_counter()  # evaluation counts neither as waiting for a batch nor as work on one
 
     @property
     def images_per_s(self) -> float:

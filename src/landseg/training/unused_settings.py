@@ -1,4 +1,4 @@
-"""What of a config is replaced or not used when it trains on a staged dataset: said, because nothing goes silently."""
+"""The settings of a config that are replaced or not used when it trains on a staged dataset; each is reported."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import mmcv
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.models.build import losses, num_classes
-from landseg.training.job import train_dataset
+from landseg.training.pipeline import train_dataset
 
 
-def remarks(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchema) -> list[str]:
-    """One sentence for each part of a config that does not do what it does in stock mmsegmentation.
+def unused_settings(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchema) -> list[str]:
+    """One sentence for each setting that does not have the effect it has in stock mmsegmentation.
 
     Args:
         config: as loaded.
-        fitted: the same, fitted to the dataset.
-        schema: of the dataset.
+        fitted: the same config, fitted to the dataset.
+        schema: the dataset's classes and bands.
     """
-    said = []
+    sentences = []
     dataset = train_dataset(config)
     kind = dataset.get("type", "CustomDataset")
     if kind != "CustomDataset":
         numbers = " and ".join(map(str, num_classes(config)))
-        said.append(f"trains on the staged dataset's {schema.num_classes} classes, not on {kind}'s {numbers}")
+        sentences.append(f"trains on the staged dataset's {schema.num_classes} classes, not on {kind}'s {numbers}")
     if any(step.get("reduce_zero_label") for step in dataset.get("pipeline") or []):
-        said.append("reduce_zero_label is not used: label values are what dataset.yaml says")
+        sentences.append("reduce_zero_label is not used: dataset.yaml defines the label values")
     if sum("class_weight" in loss for loss in losses(config.model)) > sum(
         "class_weight" in loss for loss in losses(fitted.model)
     ):
-        said.append("class_weight is left out: it is of other classes (--class-weights makes some of this dataset's)")
+        sentences.append("class_weight is not used: it is for other classes (--class-weights computes this dataset's)")
     evaluation = config.get("evaluation") or {}
     if evaluation.get("save_best"):
-        said.append("evaluation.save_best is not used: the model is that of the last iteration")
+        sentences.append("evaluation.save_best is not used: the model is the last iteration's")
     metrics = evaluation.get("metric", "mIoU")
     if others := {metrics} - {"mIoU"} if isinstance(metrics, str) else {*metrics} - {"mIoU"}:
-        said.append(f"evaluation.metric {', '.join(sorted(others))} is not used: IoU and accuracy are computed")
+        sentences.append(f"evaluation.metric {', '.join(sorted(others))} is not used: IoU and accuracy are computed")
     if config.get("resume_from"):
-        said.append("resume_from is not used: a run goes on from its own checkpoints (load_from starts from others)")
+        sentences.append("resume_from is not used: a run resumes from its own checkpoints only (see load_from)")
     if any(mode != "train" for mode, _ in config.get("workflow") or []):
-        said.append("workflow is not used: val is scored as evaluation says")
-    return said
+        sentences.append("workflow is not used: evaluation decides when val is scored")
+    return sentences

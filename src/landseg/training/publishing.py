@@ -1,0 +1,157 @@
+"""What a training run leaves in object storage: checkpoints to resume from, curves, and at the end the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from typing import Any
+
+from landseg import storage
+from landseg.contracts.documents import Blob
+from landseg.contracts.errors import LandsegError
+from landseg.training.checkpoint_content import mmseg_checkpoint, pending_gradients, restore_gradients, to_cpu
+from landseg.training.checkpoints import CheckpointStore, write_local
+from landseg.training.log import TrainingLog, memory_bytes
+from landseg.training.provenance import environment
+from landseg.training.random_state import random_state, restore_random_state
+from landseg.training.session import Session
+
+_log = logging.getLogger(__name__)
+
+MODEL = "model.pth"
+
+
+class Publisher:
+    """Publishes a session's state, and takes it up again after an interruption.
+
+    Every process of the team calls each method; the leader writes.
+
+    Args:
+        session: what is trained.
+        log: its curves and scores, which are part of a checkpoint.
+    """
+
+    def __init__(self, session: Session, log: TrainingLog) -> None:
+        self.session, self.log = session, log
+        job = session.job
+        self.store = CheckpointStore(storage.join(job.folder, "checkpoints"), job.scratch, job.keep, _log.warning)
+        self._published = -1
+        self._start = time.monotonic()
+        self._seconds_before = 0.0
+
+    def start_clock(self) -> None:
+        """Count the seconds of training from now on."""
+        self._start = time.monotonic()
+
+    def resume(self) -> int:
+        """Restore the newest checkpoint, if there is one.
+
+        Returns:
+            The number of finished iterations.
+        """
+        session, team = self.session, self.session.team
+        content = team.from_leader(self.store.newest() if team.leads else None)
+        if content is None:
+            return 0
+        saved = content["resume"]
+        session.model.load_state_dict(content["state_dict"])
+        session.runner.optimizer.load_state_dict(content["optimizer"])
+        session.scaler.load_state_dict(saved["scaler"])
+        self.log.load_state_dict(saved["monitor"])
+        restore_gradients(session.model, saved["gradients"])
+        restore_random_state(saved["random_states"][team.rank], team.device)
+        self._seconds_before = saved["seconds"]
+        self._published = int(saved["iteration"])
+        if team.leads:
+            _log.info("resuming after %d of %d iterations", self._published, session.length.max_iters)
+        return self._published
+
+    def checkpoint(self, done: int) -> None:
+        """Publish a checkpoint of `done` finished iterations, once.
+
+        Raises:
+            LandsegError: the weights are not finite (gradients may overflow although the loss does not): resuming from
+                such a checkpoint would never succeed.
+        """
+        if done == self._published:
+            return
+        session = self.session
+        if not all(bool(parameter.isfinite().all()) for parameter in session.model.parameters()):
+            raise LandsegError(
+                f"training {session.job.name}",
+                f"the weights are not finite after iteration {done}; they are not published",
+                "clip gradients (optimizer_config.grad_clip), lower --lr, or train with --precision fp32",
+            )
+        self._published = done
+        random_states = session.team.gather(random_state(session.team.device))
+        if not session.team.leads:
+            return
+        content = self._model_content(done)
+        content["optimizer"] = to_cpu(session.runner.optimizer.state_dict())
+        content["resume"] = {
+            "iteration": done,
+            "random_states": random_states,
+            "scaler": session.scaler.state_dict(),
+            "monitor": to_cpu(self.log.state_dict()),
+            "gradients": pending_gradients(session.model, self._accumulating(done)),
+            "seconds": self._seconds(),
+        }
+        self.store.publish(content, done, done // session.order.iters_per_epoch)
+        self.store.submit(self._upload_curves)
+
+    def finish(self) -> None:
+        """Publish the model, and leave in `scratch` what the manifest and the report need."""
+        session, job, team = self.session, self.session.job, self.session.team
+        if not team.leads:
+            team.gather(None)
+            return
+        local = job.scratch / MODEL
+        write_local(self._model_content(session.length.max_iters), local)
+        file = Blob(path=MODEL, size_bytes=local.stat().st_size, sha256=storage.file_sha256(local))
+        storage.put_file(storage.join(job.folder, MODEL), local)
+        local.unlink()
+        self.log.close()
+        self.store.submit(self._upload_curves)
+        self.store.flush()
+        result = {
+            "checkpoint": file.model_dump(),
+            "curve": self.log.curve,
+            "evaluations": self.log.evaluations,
+            "images_per_s": self.log.images_per_s,
+            "seconds": self._seconds(),
+            "num_parameters": sum(parameter.numel() for parameter in session.model.parameters()),
+            "peak_memory_bytes": memory_bytes(team.device),
+            "environment": environment(team.device, team.size),
+            "speed": dataclasses.asdict(session.acceleration),
+            "mean": session.tiles.pipeline.mean,
+            "std": session.tiles.pipeline.std,
+        }
+        (job.scratch / job.result).write_text(json.dumps(result))
+        team.gather(None)
+
+    def flush(self) -> None:
+        """Wait until everything submitted has arrived.
+
+        Raises:
+            LandsegError: something could not be published.
+        """
+        self.store.flush()
+
+    def _model_content(self, done: int) -> dict[str, Any]:
+        session = self.session
+        return mmseg_checkpoint(
+            session.model, session.config.pretty_text, session.job, done, session.order.iters_per_epoch
+        )
+
+    def _accumulating(self, done: int) -> bool:
+        every = int((self.session.config.get("optimizer_config") or {}).get("cumulative_iters", 1))
+        return bool(done % every) and done < self.session.length.max_iters
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._start
+
+    def _upload_curves(self) -> None:
+        for path in sorted(self.log.folder.iterdir()):
+            storage.put_file(storage.join(self.session.job.folder, "tensorboard", path.name), path)

@@ -1,0 +1,190 @@
+"""What one process trains with: the data, the model, its optimizer and the hooks' runner, built from a job."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import mmcv
+import torch
+from mmcv.utils import get_logger
+from mmseg.core import build_optimizer
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.utils import get_root_logger
+from torch.nn.parallel import DistributedDataParallel
+
+from landseg.contracts.errors import ConfigError
+from landseg.dataset.reader import StagedDataset
+from landseg.models import precision
+from landseg.models.build import build_model
+from landseg.models.configs import import_modules, parse_config
+from landseg.models.pretrained_loading import load_pretrained
+from landseg.prediction.predictor import Predictor
+from landseg.training.acceleration import Acceleration, can_compile
+from landseg.training.batches import BatchOrder, TileBatches
+from landseg.training.distributed import Team
+from landseg.training.hooks import HookRunner
+from landseg.training.job import Length, TrainingJob, tiles_per_batch
+from landseg.training.pipeline import find_pipeline
+from landseg.training.random_state import seed_everything
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Session:
+    """A training run in one of the team's processes.
+
+    Attributes:
+        job: what to do.
+        team: the processes that train together.
+        config: the resolved mmseg config.
+        dataset: the staged dataset.
+        tiles: reads and transforms the tiles of a batch.
+        order: which tiles make which batch.
+        length: how long to train, and when to evaluate and publish.
+        model: the segmentor.
+        forward: the same, wrapped so that the team's processes share gradients.
+        acceleration: what is done for speed.
+        scaler: gradient scaler, possibly disabled.
+        fixed_scale: what the scale is set back to after each step; None where it is dynamic.
+        runner: what mmcv's hooks see; no hook is registered yet.
+    """
+
+    job: TrainingJob
+    team: Team
+    config: mmcv.Config
+    dataset: StagedDataset
+    tiles: TileBatches
+    order: BatchOrder
+    length: Length
+    model: torch.nn.Module
+    forward: torch.nn.Module
+    acceleration: Acceleration
+    scaler: Any
+    fixed_scale: float | None
+    runner: HookRunner
+
+    @classmethod
+    def build(cls, job: TrainingJob, team: Team) -> Session:
+        """Open the dataset, build the model and everything around it.
+
+        Raises:
+            LandsegError: the configuration, the data or the pretrained weights are at fault.
+        """
+        config = parse_config(job.config, "config")
+        import_modules(config)
+        dataset = StagedDataset.open(job.dataset, job.cache)
+        tiles = TileBatches(dataset, job.splits, find_pipeline(config, dataset.manifest, job.splits), job.seed)
+        batch_size = tiles_per_batch(config)
+        tiles.check_sizes(batch_size)
+        order = BatchOrder(len(tiles), batch_size, team.size, team.rank, job.seed)
+        length = Length.of(config, order.iters_per_epoch)
+        model = _initialised_model(config, dataset, job, team)
+        if job.precision != "fp32":
+            precision.losses_in_fp32(model)
+        if job.eval_split is not None:
+            # Refuses now, not after an epoch, a config that landseg cannot predict with.
+            _predictor(model, config, tiles, job, team)
+        compiled = job.compile and can_compile(team.device)
+        acceleration = Acceleration.of(job.precision, team.device, config.get("optimizer"), compiled=compiled)
+        model.to(memory_format=acceleration.memory_format)
+        if compiled:
+            model.backbone.compile()  # type: ignore[union-attr]
+        forward = _wrapped(model, config, team)
+        scaler, fixed_scale = precision.build_scaler(job.precision, config, team.device)
+        runner = HookRunner(
+            model,
+            _optimizer(model, config, acceleration),
+            by_epoch=length.by_epoch,
+            max_iters=length.max_iters,
+            iters_per_epoch=order.iters_per_epoch,
+            work_dir=str(job.scratch / f"hooks-{team.rank}"),
+            meta={"seed": job.seed, "exp_name": job.name},
+        )
+        return cls(
+            job,
+            team,
+            config,
+            dataset,
+            tiles,
+            order,
+            length,
+            model,
+            forward,
+            acceleration,
+            scaler,
+            fixed_scale,
+            runner,
+        )
+
+    def predictor(self) -> Predictor:
+        """The model in evaluation mode, with the config's test pipeline.
+
+        Raises:
+            ConfigError: landseg cannot predict with the config.
+        """
+        return _predictor(self.model, self.config, self.tiles, self.job, self.team)
+
+
+def _initialised_model(config: mmcv.Config, dataset: StagedDataset, job: TrainingJob, team: Team) -> torch.nn.Module:
+    """The model with its initial weights, on the team's device; every generator is seeded for training afterwards."""
+    cudnn_benchmark = bool(config.get("cudnn_benchmark", False))
+    seed_everything(job.seed, job.deterministic, cudnn_benchmark)
+    model = build_model(config, dataset.manifest.class_schema).to(team.device)
+    with _quiet():
+        model.init_weights()  # type: ignore[operator]
+    if job.pretrained is not None and team.leads:  # the other processes take the leader's weights
+        _log.info("%s: %s", job.pretrained.name, load_pretrained(model, job.pretrained))
+    seed_everything(job.seed + team.rank, job.deterministic, cudnn_benchmark)
+    if type(model).train_step is not BaseSegmentor.train_step:  # type: ignore[attr-defined]
+        raise ConfigError("model.type", f"{type(model).__name__} has a training step of its own, not mmseg's")
+    return model
+
+
+def _predictor(
+    model: torch.nn.Module, config: mmcv.Config, tiles: TileBatches, job: TrainingJob, team: Team
+) -> Predictor:
+    mean, std = tiles.pipeline.mean, tiles.pipeline.std
+    return Predictor(model, config, mean, std, tta="none", precision=job.precision, device=team.device)
+
+
+def _optimizer(model: torch.nn.Module, config: mmcv.Config, acceleration: Acceleration) -> torch.optim.Optimizer:
+    try:
+        optimizer: torch.optim.Optimizer = build_optimizer(model, acceleration.optimizer(config.get("optimizer")))
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as err:
+        raise ConfigError("optimizer", f"mmcv cannot build it: {type(err).__name__}: {err}") from err
+    return optimizer
+
+
+def _wrapped(model: torch.nn.Module, config: mmcv.Config, team: Team) -> torch.nn.Module:
+    if team.size == 1:
+        return model
+    on_gpu = team.device.type == "cuda"
+    options: dict[str, Any] = {
+        "device_ids": [team.device.index] if on_gpu else None,
+        "find_unused_parameters": bool(config.get("find_unused_parameters", False)),
+    }
+    # As in mmseg, BatchNorm's statistics are shared before evaluation only. The option that turns off sharing them in
+    # each forward pass is called `broadcast_buffers`, in newer versions of torch `forward_sync_buffers`.
+    known = inspect.signature(DistributedDataParallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(model, **options | {sync: False})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress what mmcv and mmseg print during initialisation; the source of the weights is logged elsewhere."""
+    loggers = [get_logger("mmcv"), get_root_logger()]  # made by their own functions, which set the level on first use
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
