@@ -163,7 +163,7 @@ def test_the_reference_says_what_is_there(place: Place) -> None:
 def test_workers_write_the_same_bytes_as_one(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     for share in ("2/3", "3/3", "1/3"):
         assert main(place.arguments("three", "--worker", share)) == 0
-    assert "left to other workers" in capsys.readouterr().err
+    assert "shards of other shares are still missing" in capsys.readouterr().err
     assert place.files("three") == place.files("one")
 
 

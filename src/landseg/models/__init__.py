@@ -8,7 +8,7 @@ import os
 
 from landseg.models import compat
 
-# GNU OpenMP, read when torch is first imported. Threads that wait for each other spin for milliseconds by default,
-# which is ten times slower than sleeping as soon as anything else wants the cores: loader processes, a CPU limit.
+# GNU OpenMP reads it when torch is first imported. By default, threads that wait for each other spin for milliseconds,
+# which is ten times slower than sleeping as soon as anything else needs the cores: loader processes, a CPU limit.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 compat.install()

@@ -20,14 +20,14 @@ from landseg.models.configs import FOLLOWS, import_modules, load_config, parse_c
 __all__ = ["build_model", "fit_config", "load_config", "load_model", "load_state", "parse_config", "parse_options"]
 
 _PACKAGES = ("landseg", "mmcls", "mmcv", "mmseg")
-"""Whose modules a trained model's config may import: a checkpoint may come from anywhere."""
+"""The packages a trained model's config may import modules from: a checkpoint may come from anywhere."""
 _OTHER_CLASSES = {"STDCHead"}
 """Heads whose classes are not the dataset's: STDC's detail head tells edges from the rest."""
 
-# Stock training hooks store scores in a checkpoint as numpy scalars, which torch's safe unpickler must be told of.
+# Stock training hooks store scores in a checkpoint as numpy scalars, which torch's safe unpickler must be told about.
 _SAFE_GLOBALS: list[Any] = [
     np.dtype,
-    np.float64(0).__reduce__()[0],  # the scalar's constructor, whose module is another in each numpy
+    np.float64(0).__reduce__()[0],  # the scalar's constructor, whose module differs between numpy versions
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")),
 ]
 
@@ -35,8 +35,8 @@ _SAFE_GLOBALS: list[Any] = [
 def fit_config(config: mmcv.Config, schema: ClassSchema) -> mmcv.Config:
     """A copy of the config, fitted to a dataset's classes and bands: what training records as the resolved config.
 
-    A config file's numbers are those of another dataset, and this one's take their place. A number that an option asked
-    for, or that a trained model has, is refused where it differs.
+    A config file's numbers are for another dataset, and this one's replace them. A number that an option asked for, or
+    that a trained model has, is refused where it differs.
 
     Raises:
         ConfigError: the config's number of classes or input bands is not the dataset's.
@@ -57,7 +57,7 @@ def fit_config(config: mmcv.Config, schema: ClassSchema) -> mmcv.Config:
             )
     bands = len(schema.bands)
     for path, part in _input_layers(fitted.model):
-        # 3 is what every backbone of mmseg takes where nothing is said
+        # 3 is the default of every backbone in mmseg
         if "in_channels" in follows and part.get("in_channels", 3) != bands:
             part.in_channels = bands
         elif part.get("in_channels", 3) != bands:
@@ -72,7 +72,7 @@ def fit_config(config: mmcv.Config, schema: ClassSchema) -> mmcv.Config:
 def build_model(config: mmcv.Config, schema: ClassSchema) -> torch.nn.Module:
     """Build a model for a dataset; its weights are as the layers' constructors leave them.
 
-    SyncBN becomes BN where there is no process group on GPUs: it cannot run there, and for one process it is the same.
+    SyncBN becomes BN where there is no process group on GPUs: it cannot run there, and for one process BN is the same.
 
     Raises:
         ConfigError: the config does not fit the dataset (:func:`fit_config`), or mmseg cannot build it.
@@ -82,7 +82,7 @@ def build_model(config: mmcv.Config, schema: ClassSchema) -> torch.nn.Module:
         _replace_sync_bn(fitted._cfg_dict)
     try:
         with warnings.catch_warnings():
-            # Remarks on what the recipe means: a loss averaged over all pixels, a softmax over two classes as well.
+            # Both are what the recipe intends: a loss averaged over all pixels, and a softmax over two classes too.
             warnings.filterwarnings("ignore", "Default ``avg_non_ignore`` is False", UserWarning)
             warnings.filterwarnings("ignore", "For binary segmentation, we suggest", UserWarning)
             model: Any = build_segmentor(
@@ -110,7 +110,7 @@ def load_model(config: mmcv.Config, schema: ClassSchema, checkpoint: Path) -> to
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint's `meta` and `state_dict` without running anything that is in it.
 
-    A file that holds bare weights counts as a checkpoint without `meta`.
+    A file that holds only weights counts as a checkpoint without `meta`.
 
     Raises:
         ContractError: it is not a checkpoint, or holds Python objects other than tensors and plain values.
@@ -118,7 +118,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as err:  # the unpickler's and the zip reader's many kinds
+    except Exception as err:  # the unpickler and the zip reader raise many kinds
         raise ContractError(
             path,
             f"expected a checkpoint of tensors and plain values, found something else: {_line(err)}",
@@ -128,7 +128,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     state = content.get("state_dict", content.get("model", content))  # "model": official Swin's and others'
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ContractError(path, f"expected a checkpoint with a `state_dict`, found {sorted(map(str, content))[:5]}")
-    # What DistributedDataParallel saved without unwrapping.
+    # Weights of a DistributedDataParallel that was saved without unwrapping have this prefix.
     state = {str(key).removeprefix("module."): value for key, value in state.items()}
     return {"meta": content.get("meta") or {}, "state_dict": state}
 
@@ -137,7 +137,7 @@ def load_state(model: torch.nn.Module, state: dict[str, torch.Tensor], where: ob
     """Load weights that must be the model's exactly.
 
     Raises:
-        ContractError: weights are missing, left over, or of another shape; the first few are named.
+        ContractError: weights are missing, unexpected, or of another shape; the first few are listed.
     """
     expected = model.state_dict()
     problems = {
@@ -160,7 +160,7 @@ def _line(err: Exception) -> str:
 
 
 def _set_classes(part: Any, number: int) -> None:
-    """Another number of classes; weights of the classes before are nobody's any more."""
+    """Set the number of classes; class weights for another number of classes are removed."""
     for loss in losses(part):
         weights = loss.get("class_weight")
         if isinstance(weights, list | tuple) and len(weights) == part.num_classes != number:
@@ -169,7 +169,7 @@ def _set_classes(part: Any, number: int) -> None:
 
 
 def losses(node: Any) -> Iterator[Any]:
-    """The configs of all losses that tell the dataset's classes apart."""
+    """The configs of all losses over the dataset's classes."""
     if isinstance(node, list | tuple):
         for item in node:
             yield from losses(item)
@@ -182,18 +182,18 @@ def losses(node: Any) -> Iterator[Any]:
 
 
 def num_classes(config: mmcv.Config) -> list[int]:
-    """The numbers of classes that a config's heads have, each once."""
+    """The distinct numbers of classes that a config's heads have."""
     return sorted({int(part.num_classes) for _, part in _class_layers(config.model)})
 
 
 def _class_layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """Every part of the heads that says `num_classes`, with its path; heads may come in lists and consist of others."""
+    """Every part of the heads that has `num_classes`, with its path; heads may be lists and may contain other heads."""
     for name in ("decode_head", "auxiliary_head"):
         yield from _with_num_classes(f"model.{name}", model.get(name))
 
 
 def _input_layers(model: Any) -> list[tuple[str, Any]]:
-    """The parts of the backbone that see the image; a backbone may consist of another one and branches of its own."""
+    """The parts of the backbone that read the image; a backbone may contain another one and branches of its own."""
     path, backbone = "model.backbone", model.get("backbone", {})
     inner = (f"{path}.backbone_cfg", backbone.get("backbone_cfg"))
     parts = [(path, backbone), inner] if isinstance(inner[1], dict) else [(path, backbone)]

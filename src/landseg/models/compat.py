@@ -1,8 +1,8 @@
 """Makes mmcv 1.x and mmseg 0.x importable on current torch.
 
 mmseg imports `mmcv.ops` when it is imported, and that needs the compiled extension `mmcv._ext`. Images have it
-(mmcv-full); laptops and tests install pure-Python mmcv, which has not. No layer of the bundled models calls a compiled
-op, so there a stand-in lets the import pass, and an op that is called all the same says clearly what is missing.
+(mmcv-full); laptops and tests install pure-Python mmcv, which lacks it. No layer of the bundled models calls a compiled
+op, so there a stand-in lets the import succeed, and an op that is called nevertheless says what is missing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _StandIn(types.ModuleType):
 
 
 def has_compiled_ops() -> bool:
-    """Whether mmcv's compiled ops are there (mmcv-full) rather than the stand-in."""
+    """Whether mmcv's compiled ops (mmcv-full) are installed rather than the stand-in."""
     return not isinstance(importlib.import_module(EXTENSION), _StandIn)
 
 
@@ -60,13 +60,13 @@ def gpu_names() -> list[str]:
 
 
 def run_compiled_op() -> str:
-    """Call one of mmcv's compiled ops, on a GPU where there is one, and check its result.
+    """Call one of mmcv's compiled ops, on a GPU if there is one, and check its result.
 
     Returns:
-        What was run, where, and what the ops are compiled for.
+        What ran, where, and what the ops are compiled for.
 
     Raises:
-        RuntimeError: the op gives a wrong result, or its binary does not fit this torch or this GPU.
+        RuntimeError: the op gives a wrong result, or its binary does not match this torch or this GPU.
     """
     ops = importlib.import_module("mmcv.ops")
     torch = importlib.import_module("torch")
@@ -74,7 +74,7 @@ def run_compiled_op() -> str:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and cuda == "not available":
         raise RuntimeError("there is a GPU, but mmcv-full is compiled for the CPU alone: use images of FLAVOR=cuda")
-    # The second box lies on the first, the third by itself.
+    # The second box overlaps the first, the third is apart.
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]], device=device)
     _, kept = ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), iou_threshold=0.5)
     if kept.tolist() != [0, 2]:
@@ -85,7 +85,7 @@ def run_compiled_op() -> str:
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Finds the stand-in for the extension where nobody has found the extension itself."""
+    """Finds the stand-in where no other finder has found the extension itself."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         return ModuleSpec(EXTENSION, self) if name == EXTENSION else None
@@ -98,12 +98,12 @@ class _Finder(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Make mmcv and mmseg importable from now on, and quiet about what a user of landseg can do nothing about."""
+    """Make mmcv and mmseg importable from now on, and silence warnings that a user of landseg cannot act on."""
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
-    sys.meta_path.append(_Finder())  # the last that is asked
-    # Both are said at every import.
+    sys.meta_path.append(_Finder())  # asked last
+    # Both are repeated at every import.
     warnings.filterwarnings("ignore", "On January 1, 2023, MMCV will release", UserWarning)
     warnings.filterwarnings("ignore", "``MultiScaleDeformableAttention`` has been moved", ImportWarning)
-    # mmcv looks for nvcc when it is imported; torch then remarks that there is a compiler but no GPU.
+    # mmcv looks for nvcc when it is imported; torch then warns that there is a compiler but no GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)

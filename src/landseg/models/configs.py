@@ -1,8 +1,8 @@
 """mmsegmentation 0.x configs: found by name, path or URI, and read back from text without running it.
 
-Names are those of landseg's own configs, and of the stock ones that the installed mmsegmentation brings along.
+Names are those of landseg's own configs, and of the stock ones that come with the installed mmsegmentation.
 
-A config file is Python that mmcv executes: name only files you trust, as you would a script. The text of a config in a
+A config file is Python that mmcv executes: use only files you trust, as with a script. The text of a config in a
 manifest or a checkpoint is data from elsewhere and is therefore parsed, never executed.
 """
 
@@ -31,7 +31,7 @@ from landseg.models.download import download, is_http
 BUNDLED = Path(__file__).parents[1] / "configs"
 STOCK = Path(mmseg.__file__).parent / ".mim" / "configs"
 FOLLOWS = "from_dataset"
-"""Entry of a config that comes from a file: which of its numbers are only an example's, and not a trained model's."""
+"""Entry of a config that comes from a file: which of its numbers are only examples, to be replaced by the dataset's."""
 _EXAMPLES = {"num_classes": r".*num_classes", "in_channels": r"model\.backbone\..*in_channels"}
 _SUFFIXES = (".py", ".json", ".yaml", ".yml")
 
@@ -42,7 +42,7 @@ def bundled_names() -> list[str]:
 
 
 def _by_name() -> dict[str, Path]:
-    """Configs that are known by name; landseg's own go before mmsegmentation's."""
+    """Configs known by name; landseg's own take precedence over mmsegmentation's."""
     stock = {path.stem: path for path in STOCK.glob("[!_]*/*.py")}
     return stock | {path.stem: path for path in BUNDLED.glob("*.py")}
 
@@ -50,23 +50,23 @@ def _by_name() -> dict[str, Path]:
 def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Config:
     """Load a config with its bases.
 
-    The result is marked to take the dataset's numbers of classes and bands, unless an option says one
+    The result is marked to take the dataset's numbers of classes and bands, unless an option sets one
     (:func:`landseg.models.build.fit_config`).
 
     Args:
         ref: name of a bundled or stock config, or a config file's path, s3:// or http(s):// address. A fragment (`#…`)
-            behind it is for KFP's cache alone, which knows a config by its address: it changes where the file does.
+            appended to it only serves KFP's cache, which knows a config by its address: it changes with the file.
         options: overrides by dotted key, as mmseg's `--cfg-options`: `{"optimizer.lr": 0.02}`.
 
     Raises:
-        ConfigError: there is none, it does not load, or it is not a config of mmsegmentation 0.x.
+        ConfigError: there is no such config, it does not load, or it is not one of mmsegmentation 0.x.
     """
     ref, options = ref.partition("#")[0], dict(options or {})
     with _local_file(ref) as path:
         try:
             config = mmcv.Config.fromfile(str(path))
             config.merge_from_dict(options)
-        except Exception as err:  # a config is code: anything may come out of it
+        except Exception as err:  # a config is code, which may raise anything
             _drop_frames(err)
             raise ConfigError(ref, f"the config does not load: {type(err).__name__}: {err}") from err
     _check(config, ref)
@@ -95,7 +95,7 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def parse_config(text: str, where: object) -> mmcv.Config:
-    """Read back what `mmcv.Config.pretty_text` printed; nothing in it is executed.
+    """Parse what `mmcv.Config.pretty_text` printed; nothing in it is executed.
 
     Raises:
         ContractError: the text is more than assignments of plain values.
@@ -118,7 +118,7 @@ def import_modules(config: mmcv.Config, packages: Container[str] | None = None) 
 
     Args:
         config: as parsed.
-        packages: the only packages that may be imported, where the text comes from elsewhere; None for all.
+        packages: the only packages that may be imported, where the text comes from elsewhere; None for any.
 
     Raises:
         ConfigError: a module cannot, or may not, be imported.
@@ -146,7 +146,7 @@ def _plain(node: ast.expr) -> Any:
                 raise ValueError(f"line {node.lineno} is not a plain value")
             return {str(keyword.arg): _plain(keyword.value) for keyword in keywords}
         case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as mapping], keywords=[]):
-            return _plain(mapping)  # with keys that are no Python names
+            return _plain(mapping)  # with keys that are not Python names
         case ast.Dict(keys=keys, values=values):
             if any(key is None for key in keys):
                 raise ValueError(f"line {node.lineno} is not a plain value")

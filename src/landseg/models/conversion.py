@@ -1,4 +1,7 @@
-"""Pretrained weights from elsewhere, in mmseg's naming and order. States map names (no `backbone.`) to tensors."""
+"""Pretrained weights of other code, converted to mmseg's naming and layout.
+
+States map names (without `backbone.`) to tensors.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _SWIN_NAMES = (
     (r"\.mlp\.fc2\.", ".ffn.layers.1."),
 )
 _SWIN_COMPUTED = ("relative_position_index", "attn_mask")
-"""What official checkpoints store though it follows from the window size; mmseg computes its own."""
+"""Stored in official checkpoints although it follows from the window size; mmseg computes its own."""
 
 _MERGING_ORDER = (0, 2, 1, 3)
 """Patch merging joins the four pixels of a 2x2 block column by column in official code and row by row in mmseg."""
@@ -63,7 +66,7 @@ def fit_position_tables(state: State, expected: State) -> State:
         (entries, heads), size = source.shape, math.isqrt(target.shape[0])
         side = math.isqrt(entries)
         if heads != target.shape[1] or side * side != entries:
-            continue  # another architecture: the caller refuses it
+            continue  # another architecture, which the caller refuses
         planes = source.T.reshape(1, heads, side, side).float()
         resized = interpolate(planes, size=(size, size), mode="bicubic", align_corners=False)
         fitted[key] = resized.reshape(heads, size * size).T.to(source.dtype).contiguous()
@@ -78,7 +81,7 @@ def is_mmcls_resnet(state: State) -> bool:
 def convert_mmcls_resnet(state: State) -> State:
     """Rename mmcls's deep stem and first shortcut.
 
-    mmcls makes the stem of three (conv, bn) modules where mmseg lists conv, bn and relu one by one, and leaves out the
+    mmcls builds the stem from three (conv, bn) modules where mmseg lists conv, bn and relu one by one, and it omits the
     pooling of stride 1 that mmseg has before the convolution of the first stage's shortcut.
     """
     converted = {}
@@ -95,11 +98,11 @@ def convert_mmcls_resnet(state: State) -> State:
 
 
 def extend_input(weight: torch.Tensor, num_bands: int) -> torch.Tensor:
-    """Make the first convolution of an RGB model one of another number of bands.
+    """Extend the first convolution of an RGB model to another number of bands.
 
     The first three bands keep the weights of red, green and blue, each further band gets their mean, and fewer than
     three bands get the mean alone. All are multiplied by 3 / bands, so that the sum over bands responds as strongly as
-    it did to RGB, and the layers behind see what they were trained on.
+    it did to RGB, and the following layers see what they were trained on.
 
     Args:
         weight: (out, 3, h, w).

@@ -22,11 +22,11 @@ def is_http(uri: str) -> bool:
 
 
 def download(uri: str, target: Path) -> None:
-    """Copy what lies at `uri` to `target`; `target` is there whole or not at all.
+    """Copy the file at `uri` to `target`, which is complete or absent afterwards.
 
     Raises:
-        ObjectNotFoundError: there is nothing.
-        StorageError: out of reach, or the transfer broke off every time.
+        ObjectNotFoundError: there is no such file.
+        StorageError: out of reach, or every attempt was cut short.
     """
     if not is_http(uri):
         storage.get_file(uri, target)
@@ -58,7 +58,7 @@ def _copy(uri: str, target: Path) -> None:
 
 
 def _give_up(uri: str, err: Exception, *, last: bool) -> None:
-    """Raise what another attempt will not mend."""
+    """Raise errors that another attempt would not fix, and any after the last attempt."""
     if isinstance(err, urllib.error.HTTPError) and err.code in {404, 410}:
         raise ObjectNotFoundError(uri, f"the server answered {err.code}: there is no such file") from err
     if last or (isinstance(err, urllib.error.HTTPError) and err.code < 500):

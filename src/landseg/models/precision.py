@@ -1,4 +1,4 @@
-"""Number formats of training: which one, where it applies, and the loss scale that fp16 needs."""
+"""Number formats: which one to compute in, where it applies, and the loss scale that fp16 needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FP16_HOOKS = {"Fp16OptimizerHook", "GradientCumulativeFp16OptimizerHook"}
 def asked_for(config: mmcv.Config) -> Any:
     """The config's loss scale where it asks for mixed precision (`fp16`, or an Fp16OptimizerHook), else None."""
     options = config.get("optimizer_config") or {}
-    if options.get("type") in _FP16_HOOKS:  # what stock mmseg goes by; `fp16` beside it is a mark
+    if options.get("type") in _FP16_HOOKS:  # this hook decides in stock mmseg; an additional `fp16` has no effect
         return options.get("loss_scale", 512.0)
     return None if config.get("fp16") is None else config.fp16.get("loss_scale", 512.0)
 
@@ -30,8 +30,8 @@ def asked_for(config: mmcv.Config) -> Any:
 def resolve(choice: str, config: mmcv.Config, on_gpu: bool) -> Precision:
     """What `--precision` means here.
 
-    `auto` is fp32 unless the config asks for mixed precision, and then the 16-bit type that the device computes in: the
-    recipe's fp16 on GPUs, bf16 on CPUs that have units for it.
+    `auto` is fp32 unless the config asks for mixed precision, and then the 16-bit type that the device computes in
+    natively: the recipe's fp16 on GPUs, bf16 on CPUs that have it.
     """
     if choice != "auto":
         return cast(Precision, choice)
@@ -43,7 +43,7 @@ def resolve(choice: str, config: mmcv.Config, on_gpu: bool) -> Precision:
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU computes in bf16 by itself; torch would emulate it, slowly."""
+    """Whether the CPU computes in bf16 natively; otherwise torch emulates it, slowly."""
     with contextlib.suppress(OSError):
         for line in cpuinfo.read_text().splitlines():
             name, _, values = line.partition(":")

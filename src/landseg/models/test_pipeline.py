@@ -22,10 +22,10 @@ _VALUES = np.arange(256)
 
 @dataclass(frozen=True)
 class TileScale:
-    """How a config's test pipeline resizes: to fit in `size` (width, height), or by a factor of the tile's own size.
+    """How a config's test pipeline resizes: to fit into `size` (width, height), or by a factor of the tile's own size.
 
-    With `min_size` the shorter side is at least that, however long the other gets; with `divisor` both sides are then
-    made multiples of it.
+    With `min_size` the shorter side is at least that, however long the other becomes; with `divisor` both sides are
+    then rounded to multiples of it.
     """
 
     size: tuple[int, int] | None
@@ -35,7 +35,7 @@ class TileScale:
     divisor: int | None = None
 
     def __call__(self, image: Image) -> Image:
-        """Resize; a tile that already has the size comes back as it is."""
+        """Resize; a tile that already has the size is returned unchanged."""
         height, width = image.shape[:2]
         size: tuple[float, float] = self.size or (int(width * self.ratio), int(height * self.ratio))
         if self.keep_ratio and self.min_size is not None:
@@ -51,7 +51,7 @@ def tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
     """The scales of a config's test pipeline.
 
     Raises:
-        ConfigError: the pipeline transforms tiles in a way that landseg has not.
+        ConfigError: the pipeline has a transform that landseg lacks.
     """
     pipeline = _test_pipeline(config)
     views: Any = next((step for step in pipeline if step["type"] == "MultiScaleFlipAug"), None)
@@ -88,7 +88,7 @@ def normalisation_table(mean: Sequence[float], std: Sequence[float]) -> Planes:
     """The table of `mmcv.imnormalize`.
 
     Returns:
-        (B, 256) float32: what each 8-bit value of each band becomes.
+        (B, 256) float32: the normalised value of each 8-bit value, per band.
     """
     # cv2 takes both as double scalars and rounds once per operation; mmcv builds them from float32.
     mean64 = np.asarray(mean, np.float32).astype(np.float64)[:, None]
@@ -101,7 +101,7 @@ def find_normalize(config: mmcv.Config, where: object) -> tuple[tuple[float, ...
     """Mean and standard deviation per band in a config's test pipeline.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: there is none.
     """
     for step in _steps(config):
         if step["type"] == "Normalize":
@@ -120,5 +120,5 @@ def _steps(config: mmcv.Config) -> list[Any]:
 
 
 def expects_rgb(config: mmcv.Config) -> bool:
-    """Whether the model sees the bands in the schema's order; a config with `to_rgb=False` has them reversed."""
+    """Whether the model takes the bands in the schema's order; a config with `to_rgb=False` has them reversed."""
     return all(step.get("to_rgb", True) for step in _steps(config) if step["type"] == "Normalize")

@@ -1,4 +1,4 @@
-"""A trained model, as export finds it: landseg's manifest, or a bare checkpoint of mmsegmentation."""
+"""A trained model as export finds it: landseg's manifest, or a checkpoint that mmsegmentation wrote."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class TrainedModel:
     """What predicting needs to know.
 
     Attributes:
-        uri: where it was read, for messages.
+        uri: where it was read from, for messages.
         name: the model's name in the run.
-        sha256: of the manifest; of the checkpoint where there is no manifest.
+        sha256: of the manifest, or of the checkpoint where there is no manifest.
         checkpoint_uri, checkpoint_sha256: the checkpoint.
         config: the resolved mmseg config as text.
         classes, num_bands: what it was trained on.
-        bands: 1-based TIFF bands it was trained on; None where nobody knows.
+        bands: 1-based TIFF bands it was trained on; None where not known.
         mean, std: normalisation per band, on the 0-255 scale.
     """
 
@@ -45,7 +45,7 @@ def open_model(ref: str, folder: Path) -> TrainedModel:
 
     Args:
         ref: URI or path.
-        folder: local folder for the checkpoint, where it must be read.
+        folder: local folder for the checkpoint, if it must be read.
 
     Raises:
         StorageError: it cannot be read.
@@ -88,7 +88,7 @@ def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
     config = parse_config(text, ref)
     mean, std = find_normalize(config, ref)
     sha256 = storage.file_sha256(path)
-    # Names of checkpoint files say the epoch, not the model: swin, resnest, resnetv1c do.
+    # A checkpoint's file name gives the epoch, not the model; the backbone does: swin, resnest, resnetv1c.
     name = str(config.model.get("backbone", {}).get("type", "model")).lower().removesuffix("transformer")
     return TrainedModel(
         uri=ref,

@@ -28,8 +28,8 @@ _FLIPPED_AXES: dict[View, tuple[int, ...]] = {"original": (), "horizontal": (3,)
 _WEIGHTS: dict[Tta, tuple[int, ...]] = {"none": (1,), "h": (1, 1), "hv": (2, 1, 1)}
 """Of the views of each `--tta`.
 
-They are MultiScaleFlipAug's, which makes every pair of (flipped or not, direction): with two directions the original
-comes twice, and so it does in what mmseg averages. It is computed once here.
+mmseg: mmseg/datasets/pipelines/test_time_aug.py. MultiScaleFlipAug makes every pair of (flipped or not, direction), so
+with two directions the original is averaged twice. Here it is computed once and weighted twice.
 """
 
 
@@ -44,7 +44,7 @@ def num_gpus() -> int:
 
 
 def resolve_precision(choice: str) -> Precision:
-    """What `--precision auto` means here: the smallest type that the device computes in without emulation."""
+    """What `--precision auto` means here: the smallest type that the device computes in natively."""
     if choice != "auto":
         return cast(Precision, choice)
     if default_device().type == "cuda":
@@ -61,7 +61,7 @@ class Predictor:
         mean: per band, in the order in which the model takes them, on the 0-255 scale.
         std: likewise.
         tta: the views to average.
-        precision: fp32, bf16 or fp16: the type of the network's forward pass. Softmax and means are float32 always.
+        precision: fp32, bf16 or fp16: the type of the network's forward pass. Softmax and means are always float32.
         device: where to compute.
     """
 
@@ -122,7 +122,7 @@ class Predictor:
         """Predict tiles of one size, and keep the views.
 
         Returns:
-            As :meth:`__call__`; and (N, V, C, H, W) float32, each view by itself, flipped back.
+            As :meth:`__call__`; and (N, V, C, H, W) float32, each view separately, flipped back.
         """
         mean, views = self._predict(batch, size, keep=True)
         assert views is not None
@@ -161,7 +161,7 @@ class Predictor:
         if self._slide:
             logits = self._model.slide_inference(images, metas, False)
         elif self._plain:
-            # As EncoderDecoder.encode_decode, but the logits are enlarged in float32.
+            # As in EncoderDecoder.encode_decode, but the logits are enlarged in float32.
             features = self._model.extract_feat(images)
             logits = self._model._decode_head_forward_test(features, metas)
         else:
@@ -202,7 +202,7 @@ def final_predictor(
     tta: Tta,
     precision: Precision,
 ) -> Predictor:
-    """A :class:`Predictor` on this machine's device, of a model that is trained no more and may be rebuilt."""
+    """A :class:`Predictor` on this machine's device, of a model that is not trained any further and may be rebuilt."""
     predictor = Predictor(model, config, mean, std, tta=tta, precision=precision, device=default_device())
     if precision != "fp32":
         fuse_late(model, TORCH_DTYPES[precision])

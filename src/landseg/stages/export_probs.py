@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     for flag in ("batch_size", "num_workers"):
         if getattr(args, flag) < 1:
             raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least 1, found {getattr(args, flag)}")
-    worker, num_workers = parse_share(args.worker)
+    share, num_shares = parse_share(args.worker)
     if args.views == "each" and args.tta == "none":
         raise ConfigError("--views each", "expected --tta h or hv with it, found none", "a single view is its own mean")
     with stage_context("export-probs", args) as context:
@@ -92,13 +92,13 @@ def run(args: argparse.Namespace) -> None:
             record_arguments(folder, {"dataset_uri": dataset.uri, "model_uri": model.uri, **asked})
             writer = ProbsWriter(folder, spec, tiles)
             try:
-                _export(args, context, model, dataset, writer, worker, num_workers)
+                _export(args, context, model, dataset, writer, share, num_shares)
             finally:
                 costs.record(folder, context.seconds, num_gpus())
             probs = writer.publish()
         if probs is None:
-            _log.info("shards are missing that are left to other workers")
-            # KFP hands on what every worker leaves: this one leaves no reference, but says where the manifest will be.
+            _log.info("shards of other shares are still missing")
+            # KFP passes on what every share outputs: this one writes no reference, but says where the manifest will be.
             context.outputs.metadata("probs", {"uri": storage.join(folder, "manifest.json"), "worker": args.worker})
             return
         _publish(context, probs)
@@ -118,7 +118,7 @@ def _check_schema(model: TrainedModel, dataset: StagedDataset) -> None:
         raise ContractError(
             model.uri,
             f"the model takes {model.num_bands} bands, the dataset has {len(schema.bands)}",
-            "name the same bands in dataset.yaml and stage the dataset again",
+            "list the same bands in dataset.yaml and stage the dataset again",
         )
     if model.bands not in {None, schema.bands}:
         _log.warning(
@@ -141,10 +141,10 @@ def _export(
     model: TrainedModel,
     dataset: StagedDataset,
     writer: ProbsWriter,
-    worker: int,
-    num_workers: int,
+    share: int,
+    num_shares: int,
 ) -> None:
-    pending = writer.pending(worker - 1, num_workers)
+    pending = writer.pending(share - 1, num_shares)
     if not pending:
         return
     from landseg.prediction.export import export
@@ -154,9 +154,7 @@ def _export(
     storage.get_file(model.checkpoint_uri, checkpoint, sha256=model.checkpoint_sha256)
     spec = writer.spec
     predict = load_predictor(model, dataset.schema, checkpoint, tta=spec.tta, precision=spec.precision)
-    total, left = (
-        sum(len(plan.tiles) for plan in plans) for plans in (writer.plan[worker - 1 :: num_workers], pending)
-    )
+    total, left = (sum(len(plan.tiles) for plan in plans) for plans in (writer.plan[share - 1 :: num_shares], pending))
     with Progress(f"exporting {spec.model}", total, "tiles", done=total - left) as progress:
         export(
             predict,
