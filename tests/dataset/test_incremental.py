@@ -15,7 +15,7 @@ from raw_tiles import random_image, random_label, write_config, write_image, wri
 from staging_cli import tree
 
 from landseg import storage
-from landseg.dataset import staging
+from landseg.dataset import checking
 from landseg.raw import checks
 from landseg.raw.sources import FolderSource
 
@@ -96,7 +96,7 @@ def read_paths(monkeypatch) -> list[str]:
     paths: list[str] = []
     original = checks.identify_tile
     monkeypatch.setattr(
-        staging, "identify_tile", lambda source, tile: paths.append(tile.image.path) or original(source, tile)
+        checking, "identify_tile", lambda source, tile: paths.append(tile.image.path) or original(source, tile)
     )
     return paths
 

@@ -89,7 +89,7 @@ def test_sizes_and_bands_that_differ(tmp_path, stage):
         ([0, 255], {"ignore_index": 254}, "looks like a 0/255 mask"),
         ([0, 76, 150, 226], {}, "greys of a colour mask"),
         ([0, 1, 3], {}, "0 is unlabelled: set label_offset: 1 and ignore_index: 0"),
-        ([0, 1, 4], {}, "mend the label, or classes"),
+        ([0, 1, 4], {}, "fix the label, or classes"),
     ],
 )
 def test_hints_for_wrong_label_values(values, fields, hint, tmp_path, stage):

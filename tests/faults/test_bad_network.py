@@ -17,7 +17,7 @@ from s3_endpoint import S3
 from benchmarks.netproxy import FaultProxy, Faults, spawned
 from landseg import storage
 from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError, StorageError
-from landseg.raw.processes import Workers
+from landseg.raw.processes import ProcessPool
 from landseg.storage import retry, s3_requests
 from landseg.storage.connection import connection
 from landseg.storage.retry import FIRST_CONTACT_S
@@ -153,11 +153,11 @@ def test_an_outage_of_thirty_seconds_is_waited_out(
 
 
 @pytest.mark.slow
-def test_a_worker_process_that_starts_in_an_outage_waits_it_out(s3: S3, proxy: FaultProxy) -> None:
+def test_a_process_that_starts_in_an_outage_waits_it_out(s3: S3, proxy: FaultProxy) -> None:
     storage.put_bytes(f"{s3.uri}/first", b"contact")
-    with Workers(2) as workers:
+    with ProcessPool(2) as processes:
         proxy.outage(FIRST_CONTACT_S + 3)
-        assert list(workers.map(storage.get_bytes, [f"{s3.uri}/first"] * 2)) == [b"contact"] * 2
+        assert list(processes.map(storage.get_bytes, [f"{s3.uri}/first"] * 2)) == [b"contact"] * 2
 
 
 def test_an_endpoint_that_never_answered_is_given_up_on_soon_unless_answers_are_expected(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import shutil
 import tarfile
 import zipfile
@@ -158,6 +159,17 @@ def test_a_damaged_member_is_that_tile_s_problem(raw, tmp_path, stage):
     run = stage(path)
     assert run.status == 2
     assert "train/images/t0003.tif: the archive is damaged" in run.error
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.tar"])
+def test_another_process_reads_without_the_list_of_members(raw, tmp_path, name):
+    source = open_source(str(pack(raw, tmp_path / name, nested=True)), tmp_path)
+    files = source.files()
+    pickled = pickle.dumps(source)
+    assert b"t0000" not in pickled
+    copy = pickle.loads(pickled)
+    assert copy == source
+    assert [copy.read(file) for file in files] == [source.read(file) for file in files]
 
 
 def test_a_truncated_tar(raw, tmp_path, stage):

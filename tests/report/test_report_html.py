@@ -9,9 +9,9 @@ import pytest
 from html_tree import metrics, parse
 from report_examples import data_example, ensemble_example, predict, training_example
 
+from landseg.raw.findings import Finding
 from landseg.report import data, ensemble, page, training
 from landseg.report.areas import ClassAreas
-from landseg.report.data import Problem
 from landseg.report.scores import Prediction
 from landseg.report.tile_pictures import TilePicture
 
@@ -164,9 +164,8 @@ def test_hostile_names_stay_text():
         provenance={HOSTILE: {HOSTILE: HOSTILE, "lines": f"{HOSTILE}\n{HOSTILE}"}},
     )
     bad = data_example(num_samples=1)
-    bad = dataclasses.replace(
-        bad, name=HOSTILE, classes=classes, problems=(Problem(HOSTILE, HOSTILE, HOSTILE),), warnings=(HOSTILE,)
-    )
+    findings = (Finding(HOSTILE, HOSTILE, HOSTILE), Finding("", HOSTILE, severity="warning"))
+    bad = dataclasses.replace(bad, name=HOSTILE, classes=classes, findings=findings)
     trained = dataclasses.replace(training_example(), config=HOSTILE, name=HOSTILE, classes=classes)
     for text in (ensemble.render(report), data.render(bad), training.render(trained)):
         tree = parse(text)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from landseg.raw.findings import Finding
 from landseg.report import data, ensemble, training
 from landseg.report.areas import ClassAreas
 from landseg.report.costs import StageCost
-from landseg.report.data import DataReport, Need, Problem, SampleTile, SplitStats
+from landseg.report.data import DataReport, Need, SampleTile, SplitStats
 from landseg.report.ensemble import EnsembleReport
 from landseg.report.scores import Prediction
 from landseg.report.tile_pictures import TilePicture
@@ -172,16 +173,18 @@ def data_example(num_samples=12, side=128, num_problems=0):
             split("val", 64, True, [0.8, 1.1, 1, 1.2, 0.9, 1, 0, 1.1, 1]),
             split("test", 16, False, [1] * 9),
         ),
-        problems=tuple(
-            Problem(
-                f"train/labels/{number:05d}.png",
-                "label value outside the class list: 812 px with 9, 10; expected 0-8 for the 9 classes",
-                "mend the label, or classes, label_offset and ignore_index in dataset.yaml",
-                "warning" if number % 3 == 2 else "error",
-            )
-            for number in range(num_problems)
+        findings=(
+            *(
+                Finding(
+                    f"train/labels/{number:05d}.png",
+                    "label value outside the class list: 812 px with 9, 10; expected 0-8 for the 9 classes",
+                    "fix the label, or classes, label_offset and ignore_index in dataset.yaml",
+                    "warning" if number % 3 == 2 else "error",
+                )
+                for number in range(num_problems)
+            ),
+            Finding("", "Class dig does not occur in val: its IoU cannot be measured.", severity="warning"),
         ),
-        warnings=("Class dig does not occur in val: its IoU cannot be measured.",),
         needs=(
             Need("train", "images per epoch", "256"),
             Need("export-probs", "storage per model", "12 MB"),

@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import Self
 
 from landseg import storage
-from landseg.contracts.dataset import Geo, GeoKeys, Shard, Tile
+from landseg.contracts.dataset import Geo, Shard, Tile
 from landseg.dataset.shards import Boundaries, ShardWriter, member_names
+from landseg.dataset.workspace import Workspace
 from landseg.raw.checks import CheckedTile, TileFacts
 
 _WAITING = 2
-"""Shards on local disk at once: one on its way (in parallel parts), one full; beside the one that is being filled."""
+"""Finished shards on local disk at once: one being uploaded, in parallel parts, and one that waits for its turn."""
 
 
 class ShardUploads:
@@ -60,9 +61,8 @@ class Packer:
         split: the split.
         shards: shards of the split so far, kept from an earlier dataset; new ones are appended.
         uploads: takes the finished files.
-        scratch: local folder for them.
+        workspace: the local folder for them, and the dataset's coordinate reference systems.
         shard_bytes: target size.
-        crs: the dataset's coordinate reference systems; new ones are appended.
     """
 
     def __init__(
@@ -70,12 +70,11 @@ class Packer:
         split: str,
         shards: list[Shard],
         uploads: ShardUploads,
-        scratch: Path,
+        workspace: Workspace,
         shard_bytes: int,
-        crs: list[GeoKeys],
     ) -> None:
         self.shards = shards
-        self._split, self._uploads, self._scratch, self._crs = split, uploads, scratch, crs
+        self._split, self._uploads, self._workspace = split, uploads, workspace
         self._boundaries = Boundaries(shard_bytes)
         self._writer: ShardWriter | None = None
 
@@ -91,12 +90,12 @@ class Packer:
         if self._boundaries.starts_shard(checked.tile.id, len(checked.image) + len(checked.label or b"")):
             self.end_shard()
         if self._writer is None:
-            self._writer = ShardWriter(self._scratch / f"{self._split}-{len(self.shards)}.tar").__enter__()
+            self._writer = ShardWriter(self._workspace.scratch / f"{self._split}-{len(self.shards)}.tar").__enter__()
         names = member_names(checked.tile.id, checked.label)
         image = self._writer.add(next(names), checked.image)
         label = None if checked.label is None else self._writer.add(next(names), checked.label)
         self._writer.num_tiles += 1
-        return tile_row(checked, facts, len(self.shards), image, label, self._crs)
+        return tile_row(checked, facts, len(self.shards), image, label, self._workspace)
 
     def end_shard(self) -> None:
         """Finish the current shard, if there is one."""
@@ -121,14 +120,13 @@ def tile_row(
     shard: int,
     image: tuple[int, int],
     label: tuple[int, int] | None,
-    crs: list[GeoKeys],
+    workspace: Workspace,
 ) -> Tile:
     """A tile's row of the index."""
     geo = None
     if facts.transform is not None:
-        if facts.crs is not None and facts.crs not in crs:
-            crs.append(facts.crs)
-        geo = Geo(crs=None if facts.crs is None else crs.index(facts.crs), transform=facts.transform)
+        crs = None if facts.crs is None else workspace.crs_index(facts.crs)
+        geo = Geo(crs=crs, transform=facts.transform)
     return Tile(
         id=checked.tile.id,
         shard=shard,

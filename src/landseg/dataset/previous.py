@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from landseg import storage
-from landseg.contracts.dataset import DatasetManifest, GeoKeys, Shard, Tile
+from landseg.contracts.dataset import ClassSchema, DatasetManifest, Shard, Tile
 from landseg.contracts.documents import Document, Sha256
 from landseg.contracts.errors import ContractError, LandsegError, ObjectNotFoundError
 from landseg.contracts.names import DatasetId
 from landseg.dataset.reader import StagedDataset
+from landseg.dataset.scaling import needs_histogram
+from landseg.dataset.workspace import Workspace
+from landseg.raw.checks import Kind
+from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.findings import Finding
 
 _LIVE_SHARE = 0.75
 """A shard is used again if at least this share of its bytes is still wanted; the rest is dead weight for readers."""
@@ -24,7 +28,7 @@ Checksums = tuple[str, str | None]
 
 
 class Latest(Document):
-    """Notes which dataset of a name was published last, and the fingerprint of the source it was staged from."""
+    """Which dataset of a name was published last, and the fingerprint of the source it was staged from."""
 
     kind: Literal["landseg.latest"] = "landseg.latest"
     version: int = 1
@@ -34,10 +38,17 @@ class Latest(Document):
 
 @dataclass
 class KeptSplit:
-    """What a split takes over: whole shards, and the rows of their tiles, by id."""
+    """What a split takes over.
+
+    Attributes:
+        shards: whole shards.
+        tiles: the rows of their tiles, by id.
+        adopted: ids of the tiles that are in the new index already, unchecked.
+    """
 
     shards: list[Shard]
     tiles: dict[str, Tile]
+    adopted: set[str] = field(default_factory=set)
 
     def find(self, tile_id: str, checksums: Checksums) -> Tile | None:
         """The row of a tile with these bytes."""
@@ -64,7 +75,7 @@ class Previous:
         """Its manifest."""
         return self.loaded.document
 
-    def kept(self, split: str, wanted: Mapping[str, Checksums], shard_bytes: int, crs: list[GeoKeys]) -> KeptSplit:
+    def kept(self, split: str, wanted: Mapping[str, Checksums], shard_bytes: int, workspace: Workspace) -> KeptSplit:
         """The shards of a split to use again.
 
         Args:
@@ -72,7 +83,7 @@ class Previous:
             wanted: checksums of image and label of the source's files, by stem. Tiles cut from a scene count as wanted
                 while the scene is there: what they hold is known only after cutting.
             shard_bytes: target size of shards.
-            crs: the new dataset's coordinate reference systems; those of the kept tiles are appended.
+            workspace: takes the coordinate reference systems of the kept tiles.
         """
         if split not in self.tiles:
             return KeptSplit([], {})
@@ -92,20 +103,29 @@ class Previous:
         return KeptSplit(
             [info.shards[index] for index in keep],
             {
-                tile.id: self._moved(tile, position[tile.shard], crs)
+                tile.id: self._moved(tile, position[tile.shard], workspace)
                 for tile in self.tiles[split]
                 if tile.shard in position
             },
         )
 
-    def _moved(self, tile: Tile, shard: int, crs: list[GeoKeys]) -> Tile:
+    def _moved(self, tile: Tile, shard: int, workspace: Workspace) -> Tile:
         geo = tile.geo
         if geo is not None and geo.crs is not None:
-            keys = self.manifest.crs[geo.crs]
-            if keys not in crs:
-                crs.append(keys)
-            geo = geo.model_copy(update={"crs": crs.index(keys)})
+            geo = geo.model_copy(update={"crs": workspace.crs_index(self.manifest.crs[geo.crs])})
         return tile.model_copy(update={"shard": shard, "geo": geo})
+
+    def passed_same_checks(self, config: DatasetConfig, kind: Kind) -> bool:
+        """Whether its tiles need no second look: they were held to the same rules, and no histogram is asked for."""
+        if needs_histogram(config, kind):
+            return False
+        same = config.class_schema(kind.num_bands, self.manifest.class_schema.scale)
+        rules, own = _label_rules(same), _label_rules(self.manifest.class_schema)
+        return Kind(self.manifest.num_bands, self.manifest.dtype) == kind and rules == own
+
+
+def _label_rules(schema: ClassSchema) -> tuple[int, int, int, int | None]:
+    return schema.num_classes, schema.label_offset, schema.ignore_index, schema.stored_ignore
 
 
 def checksums_of(tile: Tile) -> Checksums:
@@ -122,32 +142,32 @@ def _latest_uri(storage_uri: str, name: str) -> str:
     return storage.join(storage_uri, "datasets", "by-name", f"{name}.json")
 
 
-def load_previous(storage_uri: str, name: str, cache: Path) -> tuple[Previous | None, list[str]]:
+def load_previous(workspace: Workspace, name: str) -> tuple[Previous | None, list[Finding]]:
     """The last dataset of this name, if it is there and whole; otherwise None, and why."""
     try:
-        latest = storage.read_document(Latest, _latest_uri(storage_uri, name)).document
+        latest = storage.read_document(Latest, _latest_uri(workspace.storage_uri, name)).document
     except ObjectNotFoundError:
         return None, []
     except ContractError as err:
-        return None, [f"the dataset staged before cannot be used again: {err}"]
-    previous, notes = load_whole(storage_uri, latest.dataset_id, cache)
+        return None, [Finding.note(f"the dataset staged before cannot be used again: {err}")]
+    previous, notes = load_whole(workspace, latest.dataset_id)
     return previous and replace(previous, source=latest.source), notes
 
 
-def load_whole(storage_uri: str, dataset_id: str, cache: Path) -> tuple[Previous | None, list[str]]:
+def load_whole(workspace: Workspace, dataset_id: str) -> tuple[Previous | None, list[Finding]]:
     """A dataset, if it is published and all its shards are in storage; otherwise None, and why."""
     try:
-        dataset = StagedDataset.open(manifest_uri(storage_uri, dataset_id), cache)
+        dataset = StagedDataset.open(manifest_uri(workspace.storage_uri, dataset_id), workspace.scratch)
     except ObjectNotFoundError:
         return None, []
     except LandsegError as err:
-        return None, [f"the dataset staged before cannot be used again: {err}"]
-    if lacking := lacking_shard(storage_uri, (info.shards for info in dataset.manifest.splits.values())):
-        return None, [f"the dataset staged before lacks the shard {lacking.path}"]
+        return None, [Finding.note(f"the dataset staged before cannot be used again: {err}")]
+    if lacking := lacking_shard(workspace.storage_uri, (info.shards for info in dataset.manifest.splits.values())):
+        return None, [Finding.note(f"the dataset staged before lacks the shard {lacking.path}")]
     try:
         tiles = {str(split): dataset.tiles(split) for split in dataset.manifest.splits}
     except (ContractError, ObjectNotFoundError) as err:
-        return None, [f"the dataset staged before cannot be used again: {err}"]
+        return None, [Finding.note(f"the dataset staged before cannot be used again: {err}")]
     return Previous(storage.Loaded(dataset.uri, dataset.sha256, dataset.manifest), tiles), []
 
 
@@ -161,13 +181,13 @@ def lacking_shard(storage_uri: str, splits: Iterable[Iterable[Shard]]) -> Shard 
     return next((shard for shard in shards if present.get(shard.path.rpartition("/")[2]) != shard.size_bytes), None)
 
 
-def note(storage_uri: str, manifest: DatasetManifest, source: str | None) -> None:
-    """Note a dataset as the last one of its name; nothing is written where it is noted already."""
+def record_latest(storage_uri: str, manifest: DatasetManifest, source: str | None) -> None:
+    """Record a dataset as the last one of its name; nothing is written where it is recorded already."""
     uri = _latest_uri(storage_uri, manifest.name)
     latest = Latest(dataset_id=manifest.dataset_id, source=source)
     try:
-        noted = storage.read_document(Latest, uri).document
-        if noted == latest or (noted.dataset_id == latest.dataset_id and source is None):
+        recorded = storage.read_document(Latest, uri).document
+        if recorded == latest or (recorded.dataset_id == latest.dataset_id and source is None):
             return
     except (ObjectNotFoundError, ContractError):
         pass

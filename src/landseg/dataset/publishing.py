@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from landseg import storage
-from landseg.contracts.dataset import DatasetManifest, GeoKeys, Scale, Shard, SkippedTile, SplitInfo, Tile
+from landseg.contracts.dataset import DatasetManifest, Scale, Shard, SkippedTile, SplitInfo, Tile
 from landseg.contracts.documents import Blob, digest
 from landseg.contracts.errors import DataError, StorageError
 from landseg.dataset.previous import Checksums, lacking_shard, manifest_uri
 from landseg.dataset.statistics import SplitStatistics
+from landseg.dataset.workspace import Workspace
 from landseg.raw.checks import Kind
 from landseg.raw.dataset_yaml import DatasetConfig
 
@@ -24,7 +25,7 @@ _FORMAT = 1
 
 
 def source_key(fingerprint: str | None) -> str | None:
-    """What is noted of a source's fingerprint: another format means staging again."""
+    """The digest that is recorded of a source's fingerprint: another format means staging again."""
     return fingerprint and digest({"format": _FORMAT, "source": fingerprint})
 
 
@@ -114,13 +115,12 @@ def dataset_id(config: DatasetConfig, splits: Mapping[str, Iterable[tuple[str, C
 
 
 def publish(
-    storage_uri: str,
+    workspace: Workspace,
     identity: str,
     config: DatasetConfig,
     kind: Kind,
     scale: Scale | None,
     splits: Mapping[str, SplitIndex],
-    crs: Iterable[GeoKeys],
     skipped: Iterable[SkippedTile],
 ) -> storage.Loaded[DatasetManifest]:
     """Write the indexes, then the manifest.
@@ -128,10 +128,10 @@ def publish(
     Raises:
         StorageError: a shard that was written, or kept from an earlier dataset, is not there: pruned meanwhile, say.
     """
-    if lacking := lacking_shard(storage_uri, (split.shards for split in splits.values())):
-        where = storage.join(storage_uri, "datasets", "shards", lacking.path.rpartition("/")[2])
+    if lacking := lacking_shard(workspace.storage_uri, (split.shards for split in splits.values())):
+        where = storage.join(workspace.storage_uri, "datasets", "shards", lacking.path.rpartition("/")[2])
         raise StorageError(where, f"expected a shard of {lacking.size_bytes} bytes, found none", "stage again")
-    uri = manifest_uri(storage_uri, identity)
+    uri = manifest_uri(workspace.storage_uri, identity)
     folder = storage.parent(uri)
     schema = config.class_schema(kind.num_bands, scale)
     infos = {}
@@ -159,7 +159,7 @@ def publish(
             "num_bands": kind.num_bands,
             "dtype": kind.dtype,
             "splits": infos,
-            "crs": tuple(crs),
+            "crs": tuple(workspace.crs),
             "skipped": tuple(skipped),
         }
     )

@@ -1,4 +1,4 @@
-"""What is suspicious in a dataset although every file is valid: said before a GPU is asked for."""
+"""What looks suspicious in a dataset as a whole although every file is valid: reported before a GPU is asked for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from landseg.contracts.dataset import ClassSchema, Tile
 from landseg.contracts.documents import sha256_hex
 from landseg.dataset.statistics import SplitStatistics
+from landseg.raw.findings import Finding
 
 _EXAMPLES = 3
 _SAMPLES = 4
@@ -20,27 +21,16 @@ _MEAN_SHIFT = 0.5
 _STD_RATIO = 2
 
 
-@dataclass(frozen=True)
-class TileWarning:
-    """Something odd about one tile: it is staged all the same."""
-
-    split: str
-    id: str
-    problem: str
-    action: str
-
-
 @dataclass
-class Findings:
-    """Collected tile by tile.
+class Review:
+    """Looks at a dataset tile by tile.
 
     Attributes:
-        tile_warnings: the first of them.
         samples: a few tiles of each split, drawn by a hash of their ids: the same ones each time.
     """
 
-    tile_warnings: list[TileWarning] = field(default_factory=list)
     samples: dict[str, list[Tile]] = field(default_factory=lambda: defaultdict(list))
+    _about_tiles: list[Finding] = field(default_factory=list)
     _images: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     _duplicates: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     _constant: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -75,18 +65,21 @@ class Findings:
                     self._warn(split, tile.id, "every label pixel is ignored", "leave the tile out, or label it")
 
     def _warn(self, split: str, tile_id: str, problem: str, action: str) -> None:
-        if len(self.tile_warnings) < _MAX_TILE_WARNINGS:
-            self.tile_warnings.append(TileWarning(split, tile_id, problem, action))
+        if len(self._about_tiles) < _MAX_TILE_WARNINGS:
+            where = f"{split}/{tile_id}"
+            self._about_tiles.append(Finding(where, problem, action, "warning", split, tile_id))
 
-    def warnings(self, schema: ClassSchema, statistics: Mapping[str, SplitStatistics]) -> list[str]:
-        """One sentence for each thing that is odd about the dataset as a whole."""
-        return [
-            *self._about_duplicates(),
-            *self._about_tiles(),
-            *_about_classes(schema, statistics),
-            *_about_sizes(statistics),
-            *_about_bands(schema, statistics),
-        ]
+    def findings(self, schema: ClassSchema, statistics: Mapping[str, SplitStatistics]) -> Iterator[Finding]:
+        """Warnings: about the first suspicious tiles, then about the dataset as a whole."""
+        yield from self._about_tiles
+        for sentence in itertools.chain(
+            self._about_duplicates(),
+            self._about_values(),
+            _about_classes(schema, statistics),
+            _about_sizes(statistics),
+            _about_bands(schema, statistics),
+        ):
+            yield Finding("", sentence, severity="warning")
 
     def _about_duplicates(self) -> Iterator[str]:
         for (first, second), pairs in self._duplicates.items():
@@ -99,7 +92,7 @@ class Findings:
                     f"scores on {second} would be better than the model is"
                 )
 
-    def _about_tiles(self) -> Iterator[str]:
+    def _about_values(self) -> Iterator[str]:
         for split, ids in self._constant.items():
             yield f"{_count(ids, 'image')} of {split} with one value only ({_examples(ids)}): no data?"
         for split, ids in self._one_value.items():

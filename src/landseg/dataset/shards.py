@@ -18,7 +18,6 @@ from landseg.contracts.documents import sha256_hex
 DEFAULT_SHARD_BYTES = 160_000_000
 """Target size. Shards lie between 5/8 and 25/16 of it (100-250 MB), save the last of a split."""
 _BLOCK = tarfile.BLOCKSIZE
-_END = b"\0" * tarfile.RECORDSIZE
 
 
 @dataclass

@@ -11,8 +11,9 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from landseg import storage
 from landseg.contracts.dataset import SPLITS
@@ -30,27 +31,63 @@ _COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".
 class ArchiveSource(Source):
     """A `.zip` or `.tar` file.
 
+    The list of its members and the open file stay with the object; a pickled copy opens the file when it first reads.
+
     Attributes:
         path: the local file.
-        prefix: the folder inside that holds the dataset, "" or ending with a slash.
         is_zip: or else a tar.
+        prefix: the folder inside that holds the dataset, "" or ending with a slash.
+
+    Raises:
+        DataError: it is damaged, or a member is not safe.
     """
 
     path: Path
-    prefix: str
     is_zip: bool
+    prefix: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", _prefix({file.path for file in self._members}))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the archive is, without what was read of it."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    @functools.cached_property
+    def _members(self) -> tuple[SourceFile, ...]:
+        """The regular files of the archive."""
+        try:
+            found = tuple(
+                _zip_members(self._zip, self.path, self.uri) if self.is_zip else _tar_members(self.path, self.uri)
+            )
+        except DataError:
+            raise
+        except Exception as err:  # both modules raise what they like on damaged archives
+            kind = "zip" if self.is_zip else "tar"
+            problem = f"expected a {kind} archive, found something else or a damaged one: {err}"
+            raise DataError(self.uri, problem) from err
+        if not found:
+            raise DataError(self.uri, "the archive is empty", LAYOUT_HINT)
+        names = {file.path for file in found}
+        if len(names) != len(found):
+            raise DataError(self.uri, "the archive holds several members of the same name", "pack it again")
+        return found
+
+    @functools.cached_property
+    def _zip(self) -> zipfile.ZipFile:
+        return zipfile.ZipFile(self.path)
 
     def files(self) -> list[SourceFile]:
         """See :meth:`Source.files`."""
         found = [
             SourceFile(file.path.removeprefix(self.prefix), file.size_bytes, file.offset)
-            for file in _index(self.path, self.uri, self.is_zip)
+            for file in self._members
             if file.path.startswith(self.prefix)
         ]
         return sorted(found, key=lambda file: file.path)
 
     def folders(self) -> set[str]:
-        """See :meth:`Source.folders`; splits without files are not told from splits that are not there."""
+        """See :meth:`Source.folders`; an archive does not tell an empty split from an absent one."""
         return set()
 
     def read(self, file: SourceFile) -> bytes:
@@ -61,7 +98,7 @@ class ArchiveSource(Source):
                     archive.seek(file.offset)
                     content = archive.read(file.size_bytes)
             else:
-                with _zip(self.path).open(self.prefix + file.path) as member:
+                with self._zip.open(self.prefix + file.path) as member:
                     content = member.read(file.size_bytes + 1)
         except Exception as err:  # zipfile's decoders raise what they like on damaged members
             raise DataError(self.where(file.path), f"the archive is damaged: {err}", "pack it again") from err
@@ -96,9 +133,7 @@ def open_source(uri: str, scratch: Path) -> Source:
         name = str(path)
     if not path.is_file():
         raise DataError(uri, "no such archive")
-    is_zip = name.lower().endswith(".zip")
-    paths = {file.path for file in _index(path, name, is_zip)}
-    return ArchiveSource(name, path, _prefix(paths), is_zip)
+    return ArchiveSource(name, path, is_zip=name.lower().endswith(".zip"))
 
 
 def _prefix(paths: Iterable[str]) -> str:
@@ -110,35 +145,8 @@ def _prefix(paths: Iterable[str]) -> str:
     return "" if folder.rstrip("/") in SPLITS else folder
 
 
-@functools.lru_cache(2)
-def _index(path: Path, uri: str, is_zip: bool) -> tuple[SourceFile, ...]:
-    """The regular files of an archive.
-
-    Raises:
-        DataError: it is damaged, or a member is not safe.
-    """
-    try:
-        found = tuple(_zip_members(path, uri) if is_zip else _tar_members(path, uri))
-    except DataError:
-        raise
-    except Exception as err:  # both modules raise what they like on damaged archives
-        kind = "zip" if is_zip else "tar"
-        raise DataError(uri, f"expected a {kind} archive, found something else or a damaged one: {err}") from err
-    if not found:
-        raise DataError(uri, "the archive is empty", LAYOUT_HINT)
-    names = {file.path for file in found}
-    if len(names) != len(found):
-        raise DataError(uri, "the archive holds several members of the same name", "pack it again")
-    return found
-
-
-@functools.lru_cache(2)
-def _zip(path: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
-
-
-def _zip_members(path: Path, uri: str) -> Iterator[SourceFile]:
-    members = _zip(path).infolist()
+def _zip_members(archive: zipfile.ZipFile, path: Path, uri: str) -> Iterator[SourceFile]:
+    members = archive.infolist()
     unfolded, packed = sum(member.file_size for member in members), path.stat().st_size
     if unfolded > max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * packed):
         raise DataError(uri, f"the archive would unfold from {packed} to {unfolded} bytes", "a decompression bomb?")

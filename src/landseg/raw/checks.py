@@ -1,4 +1,4 @@
-"""Decoding and checking tiles before they are staged: what every later stage may rely on. Runs in worker processes."""
+"""Decoding and checking tiles before they are staged: what every later stage may rely on. Runs in several processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.georeference import Transform
-from landseg.raw.labels import label_problem
+from landseg.raw.labels import label_error
 from landseg.raw.pairing import SourceTile
 from landseg.raw.sources import Source
 from landseg.raw.tiff.decoding import DecodedTiff, decode_label, decode_tiff, image_info
@@ -78,7 +78,7 @@ class DecodedLabel(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckedTile:
-    """A tile after its check: the bytes and facts of a good one, the problems of a bad one.
+    """A tile after its check: the bytes and facts of a good one, the errors of a bad one.
 
     A scene has neither yet: it is cut first.
     """
@@ -87,7 +87,7 @@ class CheckedTile:
     image: bytes = b""
     label: bytes | None = None
     facts: TileFacts | None = None
-    problems: tuple[DataError, ...] = ()
+    errors: tuple[DataError, ...] = ()
     is_scene: bool = False
 
 
@@ -138,30 +138,30 @@ def _read_tile(source: Source, tile: SourceTile) -> tuple[bytes, bytes | None] |
 def _check_tile(
     source: Source, expected: Expected, tile: SourceTile, content: tuple[bytes, bytes | None] | DataError
 ) -> tuple[CheckedTile, NDArray[np.int64] | None]:
-    """Check one tile; all its problems are collected."""
+    """Check one tile; all its errors are collected."""
     if isinstance(content, DataError):
-        return CheckedTile(tile, problems=(content,)), None
+        return CheckedTile(tile, errors=(content,)), None
     image, label = content
     where = source.where(tile.image.path)
-    problems: list[DataError] = []
+    errors: list[DataError] = []
     decoded: DecodedTiff | None = None
     labelled: DecodedLabel | None = None
     try:
         decoded = decode_tiff(image, where, max_px=expected.config.scenes.max_px)
         if decoded is None:
             return CheckedTile(tile, is_scene=True), None
-        problems += image_problems(decoded.values, where, expected)
+        errors += image_errors(decoded.values, where, expected)
     except DataError as err:
-        problems.append(err)
+        errors.append(err)
     if tile.label is not None and label is not None:
         where = source.where(tile.label.path)
         try:
             labelled = look_at_label(decode_label(label, where))
-            problems += label_problems(labelled, decoded and decoded.values.shape[:2], where, expected)
+            errors += label_errors(labelled, decoded and decoded.values.shape[:2], where, expected)
         except DataError as err:
-            problems.append(err)
-    if problems or decoded is None:
-        return CheckedTile(tile, problems=tuple(problems)), None
+            errors.append(err)
+    if errors or decoded is None:
+        return CheckedTile(tile, errors=tuple(errors)), None
     return good_tile(tile, image, label, decoded, labelled.counts if labelled else ())
 
 
@@ -173,7 +173,7 @@ def good_tile(
     label_counts: tuple[tuple[int, int], ...],
     scene: SceneWindow | None = None,
 ) -> tuple[CheckedTile, NDArray[np.int64]]:
-    """Facts and histogram of a tile without problems."""
+    """Facts and histogram of a tile without errors."""
     histogram = band_histogram(decoded.values)
     levels = np.arange(histogram.shape[1], dtype=np.int64)
     facts = TileFacts(
@@ -247,7 +247,7 @@ def value_counts(classes: NDArray[Any]) -> tuple[tuple[int, int], ...]:
     return tuple((value, int(count)) for value, count in enumerate(counts) if count)
 
 
-def image_problems(values: NDArray[Any], where: str, expected: Expected) -> list[DataError]:
+def image_errors(values: NDArray[Any], where: str, expected: Expected) -> list[DataError]:
     """What is wrong with a decoded image."""
     if expected.kind is None or kind_of(values) == expected.kind:
         return []
@@ -255,13 +255,13 @@ def image_problems(values: NDArray[Any], where: str, expected: Expected) -> list
     return [DataError(where, f"expected {expected.kind}, as in most images, found {found}", "all images must be alike")]
 
 
-def label_problems(
+def label_errors(
     label: DecodedLabel, image_size: tuple[int, ...] | None, where: str, expected: Expected
 ) -> list[DataError]:
     """What is wrong with a decoded label; `image_size` is (height, width), None where the image is damaged."""
-    problems = [label_problem(dict(label.counts), where, expected.config)]
+    errors = [label_error(dict(label.counts), where, expected.config)]
     if image_size is not None and label.size != image_size:
-        problems.append(
+        errors.append(
             DataError(
                 where,
                 f"label and image differ in size: expected {image_size[0]}x{image_size[1]} px as in the image, "
@@ -269,4 +269,4 @@ def label_problems(
                 "cut both alike",
             )
         )
-    return [problem for problem in problems if problem is not None]
+    return [error for error in errors if error is not None]

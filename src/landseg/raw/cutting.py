@@ -1,4 +1,4 @@
-"""Scenes at staging: decoded once into a local file, then cut into tiles by the worker processes."""
+"""Scenes at staging: decoded once into a local file, then cut into tiles by several processes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from landseg.raw.checks import (
     CheckedTile,
     Expected,
     good_tile,
-    image_problems,
-    label_problems,
+    image_errors,
+    label_errors,
     look_at_label,
     read_tiles,
     value_counts,
 )
 from landseg.raw.georeference import Transform, geo_tags
 from landseg.raw.pairing import SourceTile
-from landseg.raw.processes import Workers
+from landseg.raw.processes import ProcessPool
 from landseg.raw.scenes import Window, cut, shifted, tile_id
 from landseg.raw.sources import Source
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
@@ -58,19 +58,19 @@ class _Scene:
 
 
 def cut_scene(
-    source: Source, expected: Expected, tile: SourceTile, workers: Workers, scratch: Path
+    source: Source, expected: Expected, tile: SourceTile, processes: ProcessPool, scratch: Path
 ) -> Iterator[Checked]:
-    """Check a scene and cut it; yields its tiles row by row, or its problems."""
+    """Check a scene and cut it; yields its tiles row by row, or its errors."""
     image, label = scratch / "scene-image.npy", scratch / "scene-label.npy"
     try:
-        (outcome,) = workers.map(functools.partial(_decode_scene, source, expected, image=image, label=label), [tile])
+        (outcome,) = processes.map(functools.partial(_decode_scene, source, expected, image=image, label=label), [tile])
         if isinstance(outcome, CheckedTile):
             yield Checked([outcome], None)
             return
         rule = expected.config.scenes
         windows = cut(outcome.height, outcome.width, rule.tile_px, rule.overlap_px)
         jobs = [windows[start : start + _TILES_PER_JOB] for start in range(0, len(windows), _TILES_PER_JOB)]
-        yield from workers.map(functools.partial(_cut_tiles, outcome), jobs)
+        yield from processes.map(functools.partial(_cut_tiles, outcome), jobs)
     finally:
         image.unlink(missing_ok=True)
         label.unlink(missing_ok=True)
@@ -80,29 +80,29 @@ def _decode_scene(
     source: Source, expected: Expected, tile: SourceTile, *, image: Path, label: Path
 ) -> _Scene | CheckedTile:
     """Decode a scene into local files, or say what is wrong with it."""
-    problems: list[DataError] = []
+    errors: list[DataError] = []
     decoded: DecodedTiff | None = None
     (content,) = read_tiles(source, [tile])
     if isinstance(content, DataError):
-        return CheckedTile(tile, problems=(content,))
+        return CheckedTile(tile, errors=(content,))
     image_bytes, label_bytes = content
     where = source.where(tile.image.path)
     try:
         limit = min(MAX_SCENE_BYTES, max(MAX_DECODED_BYTES, _MAX_RATIO * len(image_bytes)))
         decoded = spool_tiff(image_bytes, where, image, limit)
-        problems += image_problems(decoded.values, where, expected)
+        errors += image_errors(decoded.values, where, expected)
     except DataError as err:
-        problems.append(err)
+        errors.append(err)
     if tile.label is not None and label_bytes is not None:
         where = source.where(tile.label.path)
         try:
             classes = decode_label(label_bytes, where, limit=MAX_SCENE_LABEL_BYTES)
-            problems += label_problems(look_at_label(classes), decoded and decoded.values.shape[:2], where, expected)
+            errors += label_errors(look_at_label(classes), decoded and decoded.values.shape[:2], where, expected)
             np.save(label, classes.astype(np.uint8, copy=False))
         except DataError as err:
-            problems.append(err)
-    if problems or decoded is None:
-        return CheckedTile(tile, problems=tuple(problems))
+            errors.append(err)
+    if errors or decoded is None:
+        return CheckedTile(tile, errors=tuple(errors))
     return _Scene(
         tile,
         decoded.values.shape[0],

@@ -11,8 +11,8 @@ _SHOWN = 5
 _GREYS_OF_COLOURS = 3
 
 
-def label_problem(counts: Mapping[int, int], where: str, config: DatasetConfig) -> DataError | None:
-    """The problem with a label's values, if there is one.
+def label_error(counts: Mapping[int, int], where: str, config: DatasetConfig) -> DataError | None:
+    """The error in a label's values, if there is one.
 
     Args:
         counts: pixels by stored label value.
@@ -46,4 +46,4 @@ def _hint(values: set[int], config: DatasetConfig) -> str:
     beyond = [value for value in values if value > config.last_label + 1]
     if len(beyond) >= _GREYS_OF_COLOURS and max(beyond) > 2 * (config.last_label + 1):
         return "these look like the greys of a colour mask: convert its colours to class values"
-    return "mend the label, or classes, label_offset and ignore_index in dataset.yaml"
+    return "fix the label, or classes, label_offset and ignore_index in dataset.yaml"

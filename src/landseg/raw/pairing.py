@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from landseg.contracts.dataset import SPLITS
 from landseg.contracts.errors import DataError
 from landseg.raw.dataset_yaml import FILE_NAME
-from landseg.raw.findings import Problem
+from landseg.raw.findings import Finding
 from landseg.raw.sources import LAYOUT_HINT, Source, SourceFile
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 
@@ -40,15 +40,14 @@ class SourceTile:
 
 @dataclass
 class Pairing:
-    """The tiles of a source, split by split in order of id, and what is wrong with its files."""
+    """The tiles of a source, split by split in order of id, and what there is to say about its files."""
 
     tiles: dict[str, list[SourceTile]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
 
 def jobs(tiles: Iterable[SourceTile]) -> Iterator[list[SourceTile]]:
-    """Consecutive tiles for a worker process, a few megabytes each."""
+    """Consecutive tiles for one process at a time, a few megabytes each."""
     job: list[SourceTile] = []
     size = 0
     for tile in tiles:
@@ -82,19 +81,19 @@ def pair(source: Source, files: Sequence[SourceFile]) -> Pairing:
             continue
         if problem := _file_problem(file, stem, found[split, role].get(stem)):
             where = source.where(_readable(file.path))
-            result.problems.append(Problem(DataError(where, *problem), split, _readable(stem)))
+            result.findings.append(Finding.of(DataError(where, *problem), split, _readable(stem)))
         else:
             found[split, role][stem] = file
     if not present:
         error = DataError(source.uri, f"expected folders {', '.join(SPLITS)}, found none of them", LAYOUT_HINT)
-        result.problems.append(Problem(error))
+        result.findings.append(Finding.of(error))
     for split in SPLITS:
         if split in present:
             result.tiles[split] = _pair_split(source, split, found[split, "images"], found[split, "labels"], result)
     if tell := [path for path in unused if not path.lower().endswith(_BESIDE)]:
         one = len(tell) == 1
         what = "1 other file is not used:" if one else f"{len(tell)} other files are not used, the first is"
-        result.notes.append(f"{what} {tell[0]}")
+        result.findings.append(Finding.note(f"{what} {tell[0]}"))
     return result
 
 
@@ -120,7 +119,7 @@ def _pair_split(
 ) -> list[SourceTile]:
     if not images:
         where, problem = source.where(f"{split}/images"), "empty split: expected *.tif images, found none"
-        result.problems.append(Problem(DataError(where, problem, "add images, or remove the folder"), split))
+        result.findings.append(Finding.of(DataError(where, problem, "add images, or remove the folder"), split))
     labelled = split in LABELLED_SPLITS or bool(labels)
     tiles = []
     for tile_id in sorted(images.keys() | labels.keys()):
@@ -140,5 +139,5 @@ def _pair_split(
                 f"label without image: expected {split}/images/{tile_id}.tif",
                 "add the image, or remove the label",
             )
-        result.problems.append(Problem(error, split, tile_id))
+        result.findings.append(Finding.of(error, split, tile_id))
     return tiles

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import deque
@@ -11,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from landseg import storage
 from landseg.contracts.errors import LandsegError
@@ -32,11 +34,11 @@ def num_cpus() -> int:
     return min(available, limit)
 
 
-class Workers:
-    """Worker processes: `with Workers(4) as workers: workers.map(...)`. One worker means none: work is done here."""
+class ProcessPool:
+    """Processes: `with ProcessPool(4) as processes: processes.map(...)`. With one, the work is done in this process."""
 
-    def __init__(self, num_workers: int) -> None:
-        self.num_workers = num_workers
+    def __init__(self, num_processes: int) -> None:
+        self.num_processes = num_processes
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -49,9 +51,10 @@ class Workers:
     def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
         """Apply a picklable function and yield the results in the order of the jobs.
 
-        At most two jobs per worker are under way, so memory does not grow with their number.
+        At most two jobs per process are under way, so memory does not grow with their number. A process keeps the
+        functions it applied last, and with them what they hold: an open archive, say.
         """
-        if self.num_workers <= 1:
+        if self.num_processes <= 1:
             yield from map(function, jobs)
             return
         if self._pool is None:
@@ -59,26 +62,38 @@ class Workers:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(["landseg.raw.checks"])
             self._pool = ProcessPoolExecutor(
-                self.num_workers,
+                self.num_processes,
                 mp_context=context,
                 initializer=_begin,
                 initargs=(dict(os.environ), storage.endpoint_has_answered()),
             )
+        pickled = pickle.dumps(function)
         pending: deque[Future[R]] = deque()
         try:
             for job in jobs:
-                pending.append(self._pool.submit(function, job))
-                if len(pending) >= 2 * self.num_workers:
+                pending.append(self._pool.submit(_apply, pickled, job))
+                if len(pending) >= 2 * self.num_processes:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as err:
             raise LandsegError(
-                "worker process", "was killed, most likely for memory", "use fewer --num-workers"
+                "checking tiles", "a process was killed, most likely because memory ran out", "use fewer --num-workers"
             ) from err
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _apply(pickled: bytes, job: Any) -> Any:
+    return _function(pickled)(job)
+
+
+@functools.lru_cache(4)  # what maps that run at once need: one that checks tiles, one that cuts a scene
+def _function(pickled: bytes) -> Callable[[Any], Any]:
+    """A function that the parent sent, unpickled once per process rather than once per job."""
+    function: Callable[[Any], Any] = pickle.loads(pickled)
+    return function
 
 
 def _begin(environment: dict[str, str], storage_answered: bool) -> None:

@@ -34,7 +34,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """A raw dataset. Cheap to send to worker processes."""
+    """A raw dataset. Cheap to send to other processes."""
 
     uri: str
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from landseg.raw.findings import Finding
 from landseg.report import figures
 from landseg.report.figures import Mark
 from landseg.report.page import MAX_TABLE_ROWS, PICTURE_BYTES, Facts, count, palette_css, percent, render_page, sentence
@@ -47,23 +47,6 @@ class SplitStats:
     band_std: tuple[float, ...]
     class_tiles: tuple[int, ...] = ()
     tile_sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with one file.
-
-    Attributes:
-        where: the file, URI or tile id.
-        problem: what was expected and what was found.
-        action: what to do about it.
-        severity: `error` keeps the dataset from being published, `warning` does not.
-    """
-
-    where: str
-    problem: str
-    action: str = ""
-    severity: Literal["error", "warning"] = "error"
 
 
 @dataclass(frozen=True)
@@ -105,8 +88,7 @@ class DataReport:
         num_bands: bands in the files.
         dtype: stored data type.
         splits: one entry per split, train first.
-        problems: per file, errors first.
-        warnings: about the dataset as a whole, one sentence each (a class that train lacks, a one-class split ...).
+        findings: about files and tiles, and about the dataset as a whole (a class that train lacks, for example).
         needs: of later stages.
         samples: tiles to look at.
         seconds: what staging took; None where not measured.
@@ -121,12 +103,21 @@ class DataReport:
     num_bands: int
     dtype: str
     splits: tuple[SplitStats, ...]
-    problems: tuple[Problem, ...] = ()
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     needs: tuple[Need, ...] = ()
     samples: tuple[SampleTile, ...] = ()
     seconds: float | None = None
     provenance: Facts = field(default_factory=dict)
+
+    @property
+    def problems(self) -> list[Finding]:
+        """The findings about single files and tiles, in the order in which they were made."""
+        return [finding for finding in self.findings if finding.where]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The findings about the dataset as a whole, one sentence each."""
+        return [finding.problem for finding in self.findings if not finding.where]
 
 
 @dataclass(frozen=True)
@@ -199,7 +190,7 @@ def _verdict(report: DataReport, num_errors: int) -> Markup:
     """The result in one sentence."""
     tiles = sum(split.num_tiles for split in report.splits)
     if num_errors:
-        return Markup("Not published: <b>{} {}</b> to mend first, listed below with what to do.").format(
+        return Markup("Not published: <b>{} {}</b> to fix first, listed below with what to do.").format(
             count(num_errors), "problem" if num_errors == 1 else "problems"
         )
     return Markup("<b>{} tiles</b> were checked, packed and published: {}.").format(

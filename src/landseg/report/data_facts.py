@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from landseg import __version__, storage
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Tile
 from landseg.dataset.reader import to_class_ids, to_model_range
-from landseg.dataset.staging import Options, Staged
+from landseg.dataset.staging import Options, StagingResult
 from landseg.raw.checks import Kind
 from landseg.raw.dataset_yaml import DatasetConfig, default_palette
+from landseg.raw.findings import Finding
 from landseg.raw.tiff.decoding import decode_image, decode_label
-from landseg.report.data import DataReport, Need, Problem, SampleTile, SplitStats
+from landseg.report.data import DataReport, Need, SampleTile, SplitStats
 
 _BATCH = 16
 """Images per step of the recipe: 8 on each of 2 GPUs."""
@@ -26,10 +28,10 @@ Measured: with 9 classes 2.3-3.5 for trained models (ADR 0008), 5.5 for a tiny o
 """
 
 
-def data_report(staged: Staged, source: str, options: Options, seconds: float) -> DataReport:
+def data_report(result: StagingResult, source: str, options: Options, seconds: float) -> DataReport:
     """Everything that staging found."""
-    manifest = staged.loaded.document if staged.loaded else None
-    config, kind = staged.config, staged.kind
+    manifest = result.loaded.document if result.loaded else None
+    config, kind = result.config, result.kind
     schema = manifest.class_schema if manifest else _unpublished_schema(config, kind)
     return DataReport(
         name=config.name,
@@ -39,14 +41,13 @@ def data_report(staged: Staged, source: str, options: Options, seconds: float) -
         bands=schema.bands,
         num_bands=kind.num_bands if kind else 0,
         dtype=kind.dtype if kind else "unknown",
-        splits=tuple(_splits(staged, schema)),
-        problems=tuple(_problems(staged)),
-        warnings=(*staged.findings.warnings(schema, staged.statistics), *staged.notes),
-        needs=tuple(needs(manifest, staged)) if manifest else (),
-        samples=tuple(_samples(staged, schema)),
+        splits=tuple(_splits(result, schema)),
+        findings=tuple(_findings(result, schema)),
+        needs=tuple(needs(manifest, result)) if manifest else (),
+        samples=tuple(_samples(result, schema)),
         seconds=seconds,
         provenance={
-            "input": {"source": source, "manifest": staged.loaded.uri if staged.loaded else "none"},
+            "input": {"source": source, "manifest": result.loaded.uri if result.loaded else "none"},
             "parameters": {
                 "shard bytes": options.shard_bytes,
                 "on bad tile": options.on_bad_tile,
@@ -66,7 +67,7 @@ def _unpublished_schema(config: DatasetConfig, kind: Kind | None) -> ClassSchema
     return config.class_schema(num_bands, None)
 
 
-def needs(manifest: DatasetManifest, staged: Staged) -> Iterator[Need]:
+def needs(manifest: DatasetManifest, result: StagingResult) -> Iterator[Need]:
     """What later stages will need for this dataset."""
     size = {name: sum(shard.size_bytes for shard in info.shards) for name, info in manifest.splits.items()}
     if "train" in manifest.splits:
@@ -76,7 +77,7 @@ def needs(manifest: DatasetManifest, staged: Staged) -> Iterator[Need]:
     predicted = [name for name in ("val", "test") if name in manifest.splits]
     if not predicted:
         return
-    num_pixels = sum(staged.statistics[name].num_pixels for name in predicted)
+    num_pixels = sum(result.statistics[name].num_pixels for name in predicted)
     values = num_pixels * manifest.class_schema.num_classes
     yield Need("export-probs", "local disk for shards", gigabytes(sum(size[name] for name in predicted)))
     yield Need("export-probs", f"images ({' and '.join(predicted)})", f"{_num_tiles(manifest, predicted):,}")
@@ -124,9 +125,9 @@ def _num_tiles(manifest: DatasetManifest, splits: Sequence[str]) -> int:
     return sum(info.num_tiles for name, info in manifest.splits.items() if name in splits)
 
 
-def _splits(staged: Staged, schema: ClassSchema) -> Iterator[SplitStats]:
-    infos = {str(name): info for name, info in staged.loaded.document.splits.items()} if staged.loaded else {}
-    for name, sums in staged.statistics.items():
+def _splits(result: StagingResult, schema: ClassSchema) -> Iterator[SplitStats]:
+    infos = {str(name): info for name, info in result.loaded.document.splits.items()} if result.loaded else {}
+    for name, sums in result.statistics.items():
         if not sums.num_pixels:
             continue
         mean, std = sums.mean_std(schema.bands)
@@ -147,26 +148,23 @@ def _splits(staged: Staged, schema: ClassSchema) -> Iterator[SplitStats]:
         )
 
 
-def _problems(staged: Staged) -> Iterator[Problem]:
-    for item in staged.problems:
-        skipped = "left out: " if staged.loaded else ""
-        yield Problem(
-            item.error.where,
-            skipped + item.error.problem,
-            item.error.hint,
-            "warning" if staged.loaded else "error",
-        )
-    for odd in staged.findings.tile_warnings:
-        yield Problem(f"{odd.split}/{odd.id}", odd.problem, odd.action, "warning")
+def _findings(result: StagingResult, schema: ClassSchema) -> Iterator[Finding]:
+    """Errors, or warnings of the tiles that were left out; then what looks suspicious; then notes."""
+    for finding in result.findings.errors:
+        if result.loaded:
+            finding = replace(finding, problem=f"left out: {finding.problem}", severity="warning")
+        yield finding
+    yield from result.review.findings(schema, result.statistics)
+    yield from result.findings.notes
 
 
-def _samples(staged: Staged, schema: ClassSchema) -> Iterator[SampleTile]:
+def _samples(result: StagingResult, schema: ClassSchema) -> Iterator[SampleTile]:
     """A few tiles, read back from the published shards."""
-    if staged.loaded is None:
+    if result.loaded is None:
         return
-    folder = storage.parent(staged.loaded.uri)
-    for split, info in staged.loaded.document.splits.items():
-        for tile in staged.findings.samples.get(split, ()):
+    folder = storage.parent(result.loaded.uri)
+    for split, info in result.loaded.document.splits.items():
+        for tile in result.review.samples.get(split, ()):
             yield _sample(split, tile, storage.join(folder, info.shards[tile.shard].path), schema)
 
 

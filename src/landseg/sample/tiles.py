@@ -42,7 +42,7 @@ PALETTE = (
     (30, 80, 215),
 )
 COMPRESSIONS = ("none", "lzw", "deflate", "zstd", "packbits")
-DTYPES = ("uint8", "uint16")
+PIXEL_TYPES = ("uint8", "uint16")
 
 _GENERATOR = 1  # raise it when the same options draw other tiles, so that old and new ones are never mixed
 _MARKER = ".landseg-sample.json"
@@ -85,7 +85,7 @@ class SampleOptions:
             _check_range(split, getattr(self, split), 0, 99_999)  # tile ids hold five digits
         _check_range("size", self.size_px, 32, 2048)
         _check_range("seed", self.seed, 0, 2**63 - 1)
-        for name, allowed in (("bands", (3, 4)), ("dtype", DTYPES), ("compression", COMPRESSIONS)):
+        for name, allowed in (("bands", (3, 4)), ("dtype", PIXEL_TYPES), ("compression", COMPRESSIONS)):
             if getattr(self, name) not in allowed:
                 expected = ", ".join(map(str, allowed))
                 raise ConfigError(f"--{name}", f"expected one of {expected}, found {getattr(self, name)!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from landseg.sample.tiles import COMPRESSIONS, DTYPES, SampleOptions, make_sample_dataset
+from landseg.sample.tiles import COMPRESSIONS, PIXEL_TYPES, SampleOptions, make_sample_dataset
 
 HELP = "draw a small labelled dataset to try landseg with"
 EXAMPLE = "landseg make-sample-data tiles --train 64 --val 16 --test 16"
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--dtype",
-        choices=DTYPES,
+        choices=PIXEL_TYPES,
         default=default.dtype,
         help="uint16 holds reflectance × 10,000",
     )

@@ -13,7 +13,8 @@ from landseg.cli.console import is_quiet
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.parameters import add_parameter, check_minimums
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
-from landseg.dataset.staging import Options, Staged, stage_dataset
+from landseg.dataset.staging import Options, StagingResult, stage_dataset
+from landseg.dataset.workspace import Workspace
 from landseg.raw.archives import open_source
 from landseg.raw.processes import num_cpus
 from landseg.report.data import DataReport, render
@@ -60,21 +61,21 @@ def run(args: argparse.Namespace) -> None:
     start = time.monotonic()
     with stage_context("stage-data", args) as context:
         source = open_source(args.source, context.scratch)
-        staged = stage_dataset(source, context.storage_uri, context.scratch, options)
-        report = data_report(staged, source.uri, options, time.monotonic() - start)
+        result = stage_dataset(source, Workspace(context.storage_uri, context.scratch), options)
+        report = data_report(result, source.uri, options, time.monotonic() - start)
         page, checks = render(report).encode(), as_json(report)
         context.outputs.write("report", page, ".html")
         context.outputs.write("checks", checks, ".json")
-        _print_summary(report, staged)
-        if staged.loaded is None:
+        _print_summary(report, result)
+        if result.loaded is None:
             _keep_refused(context, report.name, page, checks)
-            raise staged.problems.summary(source.uri)
-        folder = storage.parent(staged.loaded.uri)
-        if not costs.is_recorded(folder):  # a dataset that had been staged before cost what it cost then
+            raise result.findings.summary(source.uri)
+        folder = storage.parent(result.loaded.uri)
+        if not costs.is_recorded(folder):  # a dataset that had been result before cost what it cost then
             costs.record(folder, context.seconds)
         asked = {"source": args.source, "on_bad_tile": args.on_bad_tile, "max_bad": args.max_bad}
         record_arguments(folder, asked)
-        _publish(context, staged)
+        _publish(context, result)
 
 
 def _return_large_blocks() -> None:
@@ -91,9 +92,9 @@ def _keep_refused(context: StageContext, name: str, page: bytes, checks: bytes) 
     print(f"all problems: {base}.html")
 
 
-def _publish(context: StageContext, staged: Staged) -> None:
-    assert staged.loaded is not None, "published datasets only"
-    manifest = staged.loaded.document
+def _publish(context: StageContext, result: StagingResult) -> None:
+    assert result.loaded is not None, "published datasets only"
+    manifest = result.loaded.document
     facts: dict[str, str | int | float | bool] = {
         "dataset_id": manifest.dataset_id,
         "name": manifest.name,
@@ -102,11 +103,11 @@ def _publish(context: StageContext, staged: Staged) -> None:
         "num_skipped": len(manifest.skipped),
     }
     facts |= {f"num_tiles.{name}": info.num_tiles for name, info in manifest.splits.items()}
-    context.publish("dataset", staged.loaded, facts)
-    print(staged.loaded.uri)
+    context.publish("dataset", result.loaded, facts)
+    print(result.loaded.uri)
 
 
-def _print_summary(report: DataReport, staged: Staged) -> None:
+def _print_summary(report: DataReport, result: StagingResult) -> None:
     """Print the report in a few lines. Bad files go to stdout: stderr is for the one line that ends the stage."""
     for warning in report.warnings:
         _log.warning("%s", warning)
@@ -115,12 +116,12 @@ def _print_summary(report: DataReport, staged: Staged) -> None:
         print(f"{problem.severity}: {problem.where}: {problem.problem}{action}")
     if len(report.problems) > _LISTED:
         print(f"... and {len(report.problems) - _LISTED} more")
-    if staged.loaded is None or is_quiet():
+    if result.loaded is None or is_quiet():
         return
     print(f"dataset {report.name} ({report.dataset_id})")
     for split in report.splits:
         size = gigabytes(split.size_bytes)
         print(f"  {split.name:6}{split.num_tiles:9,} tiles {split.num_shards:5} shards {size:>10}")
-    print(f"  {gigabytes(staged.uploaded_bytes)} of shards uploaded in {report.seconds:.1f} s")
+    print(f"  {gigabytes(result.uploaded_bytes)} of shards uploaded in {report.seconds:.1f} s")
     for need in report.needs:
         print(f"  {need.stage} needs: {need.what}: {need.amount}")
