@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from backend_rules import Compiled
+from compiled_pipeline import Compiled
 
 from components.images import ROOT
 from pipelines.dags.compile import package

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from backend_rules import Compiled
+from compiled_pipeline import Compiled
 
 from components.images import ROOT
 from pipelines.arguments import parse_parameters

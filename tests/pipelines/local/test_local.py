@@ -196,19 +196,36 @@ def test_what_docker_lacks_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, 
     assert not (tmp_path / "demo" / "data").exists()
 
 
+INTERRUPTED = """
+import signal, subprocess, sys
+from pathlib import Path
+from pipelines.local import runner as local
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background
+stock = subprocess.Popen.wait
+
+def wait(process, timeout=None):
+    print("the runner waits", file=sys.stderr, flush=True)
+    return stock(process, timeout)
+
+subprocess.Popen.wait = wait
+package, root, script = sys.argv[1:]
+local.run(Path(package), {"text": "x"}, Path(root), launcher=lambda image, command: [sys.executable, script])
+"""
+
+
 def test_an_interrupted_run_stops_its_step(bench: Bench) -> None:
-    bench.script.write_text("import time\nprint('started', flush=True)\ntime.sleep(60)\n")
-    code = (
-        "import signal, sys; from pathlib import Path; from pipelines.local import runner as local; "
-        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored, where the tests run in the background
-        f"local.run(Path({str(bench.package)!r}), {{'text': 'x'}}, Path({str(bench.folder / 'kfp')!r}), "
-        f"launcher=lambda image, command: [sys.executable, {str(bench.script)!r}])"
+    bench.script.write_text("import time\nprint('the step has started', flush=True)\ntime.sleep(60)\n")
+    arguments = [str(bench.package), str(bench.folder / "kfp"), str(bench.script)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    while "started" not in process.stderr.readline():
-        assert process.poll() is None
-    time.sleep(0.5)  # on a busy machine the step may have begun before the runner waits for it
+    expected = {"the step has started\n", "the runner waits\n"}
+    while expected:
+        line = process.stderr.readline()
+        assert line, "the runner ended before the step was started and waited for"
+        expected.discard(line)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(process.pid, signal.SIGINT)  # to the runner alone, as `kill` does
     process.wait(timeout=20)
