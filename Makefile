@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTHON ?=
-# One process per core: more threads in each only get in each other's way.
+# One process per core: more threads in each would only compete.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # Object storage, the KFP endpoint and the namespace may come from the environment.
@@ -31,9 +31,9 @@ $(STAMP): requirements/dev.txt requirements/build.txt pyproject.toml
 	  $(BIN)/python -c '' 2>/dev/null || $$python -m venv --clear $(VENV) || exit 1; \
 	  exit 0; \
 	done; \
-	echo "make setup: expected Python 3.11 or 3.12 with ensurepip, found none; name one: make setup PYTHON=/path/to/python" >&2; \
+	echo "make setup: expected Python 3.11 or 3.12 with ensurepip, found none; give one: make setup PYTHON=/path/to/python" >&2; \
 	exit 2
-	@echo "installing the pinned requirements into $(VENV): several GB with CUDA's libraries, some minutes"
+	@echo "installing the pinned requirements into $(VENV): several GB with CUDA's libraries, a few minutes"
 	PIP_CONSTRAINT=$(CURDIR)/requirements/build.txt $(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
@@ -71,14 +71,14 @@ submit: $(STAMP) ## start a run on a cluster (ENDPOINT=… STORAGE=s3://… SOUR
 rerun: $(STAMP) ## run one step of a run again (STEP=… RUN=… STORAGE=… [PARAMS=…] [ENDPOINT=…: else on this machine])
 	@$(BIN)/python -m pipelines rerun "$(STEP)" --storage-uri "$(STORAGE)" --run-id "$(RUN)" $(CLUSTER)
 
-status: $(STAMP) ## how far a run has come, from object storage alone (RUN=… STORAGE=…)
+status: $(STAMP) ## a run's progress, from object storage alone (RUN=… STORAGE=…)
 	@$(BIN)/python -m pipelines status --storage-uri "$(STORAGE)" --run-id "$(RUN)"
 
 IMAGES   := stage-data train-swin train-resnest export-probs average-probs
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE     = $(if $(REGISTRY),$(REGISTRY:/=)/)landseg-$(1):$(or $(TAG),$(VERSION))
 
-# Arguments of the build; what is empty here has its default in docker/Dockerfile.
+# Build arguments; those that are empty here have their defaults in docker/Dockerfile.
 BASE_IMAGE    ?=
 FLAVOR        ?=
 CUDA_ARCHS    ?=
@@ -88,7 +88,7 @@ PLATFORM      ?=
 
 GIT        := git -c safe.directory='$(CURDIR)'
 SOURCE_URL ?= $(shell $(GIT) config --get remote.origin.url | sed -n 's|^\(https://\)\([^@/]*@\)\{0,1\}|\1|p')
-# The commit and its time: the same labels when it is built again. Empty ones are left out.
+# The commit and its time, so that a rebuild gets the same labels. Empty ones are left out.
 LABELS      = version=$(VERSION) source=$(SOURCE_URL) \
               revision=$(shell $(GIT) describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null) \
               created=$(shell $(GIT) log -1 --format=%cI 2>/dev/null) \
@@ -106,7 +106,7 @@ push-images: ## push them to REGISTRY
 sbom: $(STAMP) ## list what is in each image, as CycloneDX in build/sbom
 	$(BIN)/python docker/sbom.py $(foreach image,$(IMAGES),$(call IMAGE,$(image)))
 
-test-images: $(STAMP) ## build the images with FLAVOR=cpu and test them; nothing happens without a Docker engine
+test-images: $(STAMP) ## build the images with FLAVOR=cpu and test them; does nothing without a Docker engine
 	@if docker version >/dev/null 2>&1; \
 	then $(MAKE) build-images FLAVOR=cpu && $(BIN)/python -m pytest tests/images; \
 	else echo "no Docker engine answers here: the images are not tested"; fi
@@ -122,5 +122,5 @@ lock: ## lock the requirements again after a change in pyproject.toml (needs uv)
 	$(COMPILE) --no-annotate requirements/nvcc.in -o requirements/nvcc.txt
 	$(COMPILE) --no-annotate --no-deps requirements/mmcv-full.in -o requirements/mmcv-full.txt
 
-clean: ## remove what was built, .venv apart
+clean: ## delete what was built, except .venv
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

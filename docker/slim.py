@@ -1,8 +1,8 @@
-"""Takes out of an image's environment what no stage reads: `python slim.py PREFIX`.
+"""Removes from an image's environment what no stage reads: `python slim.py PREFIX`.
 
 Wheels carry tests, headers, static libraries, debug symbols (most of numcodecs and imagecodecs) and, in botocore, the
-descriptions of some 400 services of which we use one. torch asks for a compiler, triton, which only `torch.compile`
-uses, and for CUDA libraries that none of its own is linked with. Needs `strip` (binutils).
+descriptions of some 400 services of which we use one. torch requires a compiler, triton, which only `torch.compile`
+uses, and CUDA libraries that none of its own link to. Needs `strip` (binutils).
 """
 
 import shutil

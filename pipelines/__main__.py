@@ -68,20 +68,20 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("compile", _compile, "compile components and pipelines to YAML", images)
     command.add_argument("--output-dir", type=Path, metavar="DIR", help="write the pipelines here, not where committed")
-    command.add_argument("--check", action="store_true", help="write nothing; fail where a committed file is stale")
+    command.add_argument("--check", action="store_true", help="write nothing; fail if a committed file is stale")
 
     command = add("run", _run, "run a pipeline on this machine", parameters, here)
     command.add_argument("pipeline", help="train-and-ensemble, predict, a step, or the path of a compiled pipeline")
-    command.add_argument("--no-cache", action="store_true", help="run every step, whatever ran before")
+    command.add_argument("--no-cache", action="store_true", help="run every step, ignoring earlier results")
 
     command = add("demo", _demo, "run the whole pipeline on sample data", here)
-    command.add_argument("--fresh", action="store_true", help="remove what earlier demos left and start over")
+    command.add_argument("--fresh", action="store_true", help="delete what earlier demos left and start over")
 
     command = add("submit", _submit, "submit a pipeline to a cluster", run, parameters, images, cluster)
     command.add_argument("pipeline", nargs="?", default="train-and-ensemble", help="default: %(default)s")
     command.add_argument("--source", required=True, metavar="URI", help="raw tiles, as the pods see them")
     command.add_argument("--run-id", default=time.strftime("%Y%m%d-%H%M%S"), metavar="ID", help="default: the time")
-    command.add_argument("--no-cache", action="store_true", help="run every step, whatever ran before")
+    command.add_argument("--no-cache", action="store_true", help="run every step, ignoring earlier results")
 
     command = add("rerun", _rerun, "run one step of an earlier run again", run, parameters, images, cluster, here)
     command.add_argument("step", help="stage-data, train-<model>, export-probs-<model> or average-probs")
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--namespace", default="", help="where KFP starts pods (default: kubeflow)")
     command.add_argument("--dry-run", action="store_true", help="print what would be applied")
 
-    command = add("status", _status, "say how far a run has come, from object storage alone", run)
+    command = add("status", _status, "show a run's progress, from object storage alone", run)
     command.add_argument("--run-id", required=True, metavar="ID", help="the run")
     return parser
 
@@ -153,7 +153,7 @@ def _run_here(args: argparse.Namespace, path: Path, arguments: dict[str, object]
 def _demo(args: argparse.Namespace) -> int:
     from pipelines.local import demo
 
-    # A folder of its own: in that of the other demo each step would find its result and do nothing.
+    # A separate folder: in the other demo's, each step would find its result and do nothing.
     root = args.root or Path("build/demo-docker" if args.docker else "build/demo")
     return demo.run(root, fresh=args.fresh, docker=args.docker)
 
@@ -212,7 +212,7 @@ def _to_cluster(args: argparse.Namespace, pipeline: str, given: list[str], name:
 
 
 def without_cache(package: str) -> str:
-    """Compiled YAML whose steps run whatever ran before."""
+    """Compiled YAML whose steps run whether or not KFP has their results."""
     return package.replace("enableCache: true", "enableCache: false")
 
 

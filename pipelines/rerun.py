@@ -1,8 +1,8 @@
 """Run one stage of an earlier run again, from what the run left in object storage.
 
-The other stages are not touched. What is not given stays as the stage was asked for before. Its folder is named by its
-inputs and parameters, so changed parameters write beside the earlier results, and unchanged ones find them, or go on
-where they were stopped.
+The other stages are not touched. Parameters that are not given keep their earlier values. A stage's folder is named
+after its inputs and parameters, so changed parameters write next to the earlier results; unchanged ones find these, or
+resume where the stage stopped.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ def find_step(
     given: list[str],
     status: Callable[[str, str], list[State]] | None = None,
 ) -> Step:
-    """Find what a stage was asked for, and what it reads, in what the run left.
+    """Find a stage's earlier parameters and its inputs in what the run left.
 
     Args:
         name: one of `STEPS`.
         storage_uri: root in object storage.
         run_id: the run.
-        given: parameters as `NAME=VALUE`, in place of the earlier ones.
-        status: tells the states of a run; `landseg status` by default.
+        given: parameters as `NAME=VALUE`, which replace the earlier ones.
+        status: returns the states of a run; `landseg status` by default.
 
     Raises:
-        UserError: what the stage reads is not there and was not given, or object storage is out of reach.
+        UserError: an input of the stage does not exist and was not given, or object storage is out of reach.
     """
     if name not in STEPS:
         raise UserError(f"expected one of {', '.join(STEPS)}, found {name!r}")
@@ -71,7 +71,7 @@ def find_step(
     except UserError:
         if not all(asked.get(key) for key in needed):
             raise
-        states = []  # a run that left nothing, with all that is needed given
+        states = []  # the run left nothing, but everything needed is given
     earlier = [state for state in states if (state["stage"], state["name"]) == (stage, model)]
     found = _finished(states)
     parameters = {"storage_uri": storage_uri, "run_id": run_id, **(earlier[-1]["arguments"] if earlier else {})}
@@ -119,7 +119,7 @@ def _exports(found: dict[tuple[str, str], State]) -> list[State]:
 
 
 def _weights(earlier: dict[str, Any], models: list[str]) -> dict[str, str]:
-    """The earlier weights in the order of the models; none where the models are others."""
+    """The earlier weights in the order of the models; none where the models have changed."""
     names, weights = (str(earlier.pop(key, "")).split(",") for key in ("models", "weights"))
     if len(weights) == 1:  # equal, auto, or one model
         return {"weights": weights[0]} if weights[0] else {}

@@ -1,7 +1,7 @@
-"""What stands at an address, in one word.
+"""Digests of what is stored at an address.
 
-KFP's cache knows a source of tiles and a config by their addresses alone: other content put at the same place would go
-unseen. So a digest goes along, as a parameter of its own or behind the address.
+KFP's cache knows a source of tiles and a config by their addresses alone: changed content at the same address would go
+unnoticed. So a digest is passed along, as a parameter of its own or appended to the address.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ def fingerprint(source: str) -> str:
 
 
 def pin_configs(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a pipeline, with `#<digest>` behind the address of each config that can be read from here."""
+    """Arguments of a pipeline, with `#<digest>` appended to the address of each config that can be read from here."""
     configs = {name: value for name, value in arguments.items() if name == "config" or name.endswith("_config")}
     return {**arguments, **{name: _pinned(str(value)) for name, value in configs.items()}}
 
 
 def _pinned(config: str) -> str:
     if "#" in config or not ("/" in config or config.endswith((".py", ".json", ".yaml", ".yml"))):
-        return config  # pinned already, or the name of a bundled config, which the image's tag stands for
+        return config  # pinned already, or the name of a bundled config, which the image's tag identifies
     digest = hashlib.sha256()
     try:
         for text in _config_texts(config):
             digest.update(text + b"\0")
     except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError, OSError, SyntaxError, ValueError):
-        return config  # the stage says what is wrong with it
+        return config  # the stage will report what is wrong with it
     return f"{config}#{digest.hexdigest()[:16]}"
 
 
 def _config_texts(config: str) -> Iterator[bytes]:
-    """A config file and its bases, which it names by paths relative to its own."""
+    """A config file and its bases, which it gives as paths relative to its own."""
     if config.startswith("s3://"):
         bucket, _, key = config.removeprefix("s3://").partition("/")
         text = s3_client().get_object(Bucket=bucket, Key=key)["Body"].read()

@@ -3,9 +3,9 @@
 Credentials come from the environment, never from the command line, where other users of the machine would see them:
 
 - `KFP_TOKEN`: a bearer token;
-- `KFP_COOKIES`: the session cookie of a browser that is logged in, `name=value`;
+- `KFP_COOKIES`: the session cookie of a logged-in browser, `name=value`;
 - `KFP_USERNAME` and `KFP_PASSWORD`: log in as the Kubeflow login page does (Dex);
-- nothing: the service account token that KFP mounts into pods where there is one, else no credentials.
+- nothing: the service account token that KFP mounts into pods, where there is one; else no credentials.
 
 `KFP_CA_CERT` names the file with the certificate authority of the endpoint.
 """
@@ -72,7 +72,7 @@ def credentials(endpoint: str) -> dict[str, Any]:
 
 
 def check_server(endpoint: str, login: dict[str, Any]) -> Server:
-    """Ask the endpoint for its health, with a time limit, before KFP's own client is trusted with it.
+    """Ask the endpoint for its health, with a time limit, before handing it to KFP's own client.
 
     Raises:
         UserError: it does not answer, refuses, or is not KFP.
@@ -127,7 +127,7 @@ def connect(endpoint: str, login: dict[str, Any], namespace: str) -> kfp.Client:
 
 @contextlib.contextmanager
 def explained(endpoint: str) -> Iterator[None]:
-    """Turn what KFP's client raises into one line."""
+    """Turn what KFP's client raises into a one-line error."""
     try:
         with _network_errors(endpoint):
             yield
@@ -137,7 +137,7 @@ def explained(endpoint: str) -> Iterator[None]:
 
 
 def refuse_status(status: int, body: str, endpoint: str) -> None:
-    """Raise what a status of the server means, unless it is good news."""
+    """Raise an error that explains the server's status, unless it is a success."""
     if 200 <= status < 300:
         return
     said = _message(body)
@@ -160,7 +160,7 @@ def refuse_status(status: int, body: str, endpoint: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Swallow what KFP's client prints; its warnings too."""
+    """Suppress what KFP's client prints, its warnings too."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
@@ -189,7 +189,7 @@ def _first_line(err: Exception) -> str:
 
 
 def _message(body: str) -> str:
-    """What the server says about it, from its JSON or its text, as `: …`."""
+    """The server's message, from its JSON or its text, as `: …`."""
     with contextlib.suppress(ValueError, AttributeError):
         document = json.loads(body)
         body = document.get("message") or document.get("error_message") or document.get("error") or ""

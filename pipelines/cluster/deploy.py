@@ -1,4 +1,4 @@
-"""Prepare a namespace of a cluster: an overlay of `manifests/`, fitted to the namespace and to the control plane."""
+"""Prepare a namespace of a cluster: an overlay of `manifests/`, adapted to the namespace and to the control plane."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAMESPACE = "kubeflow"
 """The namespace that the manifests are written for."""
 
 _API_PORT = 6443
-"""Of the Kubernetes API in the network policy, where its addresses are not known."""
+"""The Kubernetes API's port in the network policy, used where its addresses are not known."""
 
 
 def run(overlay: str, namespace: str, *, dry_run: bool = False) -> None:
@@ -31,7 +31,7 @@ def run(overlay: str, namespace: str, *, dry_run: bool = False) -> None:
     Args:
         overlay: its folder's name in `manifests/overlays`.
         namespace: where KFP starts pods.
-        dry_run: print YAML in place of changing the cluster; nothing but the control plane's addresses is asked for.
+        dry_run: print the YAML and change nothing; only the control plane's addresses are queried.
 
     Raises:
         UserError: there is no such overlay or no secret in the namespace, or kubectl fails.

@@ -1,4 +1,4 @@
-"""What is looked at before a run is submitted, so that it does not fail an hour later in a pod."""
+"""Checks before a run is submitted, so that it does not fail an hour later in a pod."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.timeouts import TIMEOUT_S
 
 
 def check_images(package: str) -> str:
-    """Every image has a tag that does not move; a note where they have no registry.
+    """Check that every image has a tag that does not move; return a note where they have no registry.
 
     Raises:
         UserError: a tag is missing or `latest`.
@@ -34,17 +34,17 @@ def check_images(package: str) -> str:
 
 
 def check_version(server: Server) -> str:
-    """A note where the server is older than what the pipelines are compiled for."""
+    """Return a note where the server is older than what the pipelines are compiled for."""
     if too_old(server):
         return f"the server is KFP {server.version}, older than the release the pipelines are compiled for"
     return ""
 
 
 def check_secret(namespace: str) -> str:
-    """The secret with the credentials of object storage exists and is complete; a note where that cannot be seen.
+    """Check that the secret with the credentials of object storage is complete; return a note where it cannot be read.
 
     Raises:
-        UserError: there is none, or a key is missing in it.
+        UserError: there is none, or it lacks a key.
     """
     try:
         with quiet():
@@ -66,10 +66,10 @@ def check_secret(namespace: str) -> str:
 
 
 def check_storage(storage_uri: str) -> str:
-    """Object storage takes an object and gives it back; a note where it cannot be reached from here.
+    """Check that object storage accepts an object; return a note where it cannot be reached from here.
 
     Raises:
-        UserError: it is no S3 URI, or it refuses.
+        UserError: it is not an S3 URI, or it refuses.
     """
     bucket, _, prefix = storage_uri.removeprefix("s3://").partition("/")
     if not storage_uri.startswith("s3://") or not bucket:
@@ -82,7 +82,7 @@ def check_storage(storage_uri: str) -> str:
         client.put_object(Bucket=bucket, Key=key, Body=b"landseg")
         client.delete_object(Bucket=bucket, Key=key)
     except botocore.exceptions.ClientError as err:
-        raise UserError(f"{storage_uri} does not take objects: {err.response['Error'].get('Code', err)}") from err
+        raise UserError(f"{storage_uri} does not accept objects: {err.response['Error'].get('Code', err)}") from err
     except botocore.exceptions.BotoCoreError as err:
         return f"object storage not checked, it is out of reach from here: {err}"
     return ""

@@ -59,7 +59,7 @@ def submit(
     *,
     use_cache: bool = True,
 ) -> Submission:
-    """Check, upload the pipeline's version where KFP does not have it yet, and start a run.
+    """Run the checks, upload the pipeline's version unless KFP has it already, and start a run.
 
     Args:
         target: where to.
@@ -67,10 +67,10 @@ def submit(
         package: compiled YAML.
         parameters: of the pipeline.
         run_name: shown in the UI.
-        use_cache: let KFP reuse the outputs of equal steps.
+        use_cache: let KFP reuse the outputs of identical steps.
 
     Raises:
-        UserError: what the preflight found, or the server's refusal.
+        UserError: what a check found, or why the server refused.
     """
     login = client.credentials(target.endpoint)
     server = client.check_server(target.endpoint, login)
@@ -100,13 +100,13 @@ def submit(
 
 
 def wait(target: Target, run_id: str, *, timeout_s: float, poll_s: float = 10.0) -> str:
-    """Follow a run to its end and say when a step changes.
+    """Follow a run to its end and print each change of a step's state.
 
     Returns:
         The run's final state: SUCCEEDED, FAILED, CANCELED or SKIPPED.
 
     Raises:
-        UserError: it has not ended in time, or the server has not answered for a while.
+        UserError: it has not ended in time, or the server has stopped answering.
     """
     connection = client.connect(target.endpoint, client.credentials(target.endpoint), target.namespace)
     deadline = time.monotonic() + timeout_s
@@ -117,7 +117,7 @@ def wait(target: Target, run_id: str, *, timeout_s: float, poll_s: float = 10.0)
             with client.explained(target.endpoint), client.quiet():
                 run = connection.get_run(run_id)
             missed = 0
-        except UserError:  # a rolling restart of KFP is no reason to stop looking
+        except UserError:  # a rolling restart of KFP is no reason to give up
             missed += 1
             if missed == _MAX_MISSED_POLLS:
                 raise
@@ -132,12 +132,12 @@ def wait(target: Target, run_id: str, *, timeout_s: float, poll_s: float = 10.0)
             return str(run.state)
         time.sleep(poll_s)
     raise UserError(
-        f"the run has not ended after {timeout_s:.0f} s; it goes on: {target.endpoint}/#/runs/details/{run_id}"
+        f"the run has not ended after {timeout_s:.0f} s and continues: {target.endpoint}/#/runs/details/{run_id}"
     )
 
 
 def _upload(connection: kfp.Client, pipeline: str, package: str) -> tuple[str, str]:
-    """The ids of the pipeline and of the version with exactly this YAML; both are made where they do not exist."""
+    """The ids of the pipeline and of the version with exactly this YAML; each is created if it does not exist."""
     name = f"{version()}-{hashlib.sha256(package.encode()).hexdigest()[:8]}"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{pipeline}.yaml"
@@ -152,7 +152,7 @@ def _upload(connection: kfp.Client, pipeline: str, package: str) -> tuple[str, s
                 version_id = uploaded.pipeline_version_id
             except kfp_server_api.ApiException as err:
                 version_id = _find_version(connection, pipeline_id, name) if err.status == 409 else None
-                if version_id is None:  # 409: somebody else uploaded it in the meantime
+                if version_id is None:  # 409: someone else uploaded it in the meantime
                     raise
     return pipeline_id, version_id
 

@@ -55,7 +55,7 @@ def compile_text(component_or_pipeline: Any, registry: str = "", tag: str = "") 
 
 
 def with_images(text: str, registry: str, tag: str) -> str:
-    """Point the images of compiled YAML to a registry and a tag; the rest of the text stays as it is."""
+    """Point the images of compiled YAML to a registry and a tag; the rest of the text is unchanged."""
     executors = next(yaml.safe_load_all(text))["deploymentSpec"]["executors"].values()
     for image in sorted({executor["container"]["image"] for executor in executors}):
         name = image.rpartition("/")[2].rpartition(":")[0]

@@ -1,4 +1,4 @@
-"""Where each step runs and what it may use: the one place that says so.
+"""Where each step runs and what it may use; nothing else decides it.
 
 `kfp.local` ignores all of it.
 """
@@ -21,15 +21,15 @@ POD_LABELS = {"app.kubernetes.io/part-of": "landseg", "app.kubernetes.io/compone
 
 @dataclass(frozen=True)
 class Resources:
-    """What a step asks for.
+    """What a step requests.
 
     Attributes:
-        cpu, memory: requested and at the same time the limit of memory; CPU may burst to `cpu_limit`.
+        cpu, memory: requests; memory is also the limit, while CPU may burst to `cpu_limit`.
         gpus: NVIDIA GPUs, all on one node.
-        shm: size of /dev/shm, where DataLoader workers hand over batches; it counts against `memory`.
+        shm: size of /dev/shm, through which DataLoader workers pass batches; it counts against `memory`.
         scratch: size of the local volume at /tmp, the images' $TMPDIR.
         timeout_s: the pod is stopped after this long.
-        retries: how often a failed pod is started again; every stage resumes from what it wrote.
+        retries: how often a failed pod is restarted; every stage resumes from what it wrote.
     """
 
     cpu: str
@@ -59,7 +59,7 @@ def schedule(task: Any, resources: Resources, name: str, node_selector: Any = No
 
     Args:
         task: a task of a container component.
-        resources: what it asks for.
+        resources: what it requests.
         name: shown in the DAG view.
         node_selector: pipeline parameter (dict) for steps with GPUs.
         tolerations: pipeline parameter (list) for steps with GPUs.
@@ -86,7 +86,7 @@ def schedule(task: Any, resources: Resources, name: str, node_selector: Any = No
 
 
 def with_queue(package: str, queue: str) -> str:
-    """Hand the steps with GPUs to a Kueue queue: a label on their pods, which KFP cannot take from a parameter.
+    """Hand the steps with GPUs to a Kueue queue: a label on their pods, which KFP cannot set from a parameter.
 
     Args:
         package: compiled YAML.

@@ -24,7 +24,7 @@ def step(stage: str, component: Any, resources: Resources, model: str = "") -> A
     Args:
         stage: the verb of landseg.
         component: the stage's component.
-        resources: what it asks for.
+        resources: what it requests.
         model: of a component that belongs to one model: the model's name in a run.
     """
     name = f"{stage}-{model}" if model else stage

@@ -24,7 +24,7 @@ def container_command(folders: list[Path], network: str = "host") -> Launcher:
     def launcher(image: str, command: list[str]) -> list[str]:
         mounts = [f"--volume={folder}:{folder}" for folder in folders]
         environment = [f"--env={name}" for name in sorted(os.environ) if name.startswith(("AWS_", "LANDSEG_"))]
-        user = f"--user={os.getuid()}:{os.getgid()}"  # so that what it writes belongs to whoever runs this
+        user = f"--user={os.getuid()}:{os.getgid()}"  # so that the files belong to whoever runs this
         # The step is the container's first process and its signals and exit status are the container's. All that it
         # may write to besides the folders is /tmp, an anonymous volume that --rm removes.
         confined = ["--read-only", "--volume=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
@@ -35,10 +35,10 @@ def container_command(folders: list[Path], network: str = "host") -> Launcher:
 
 
 def code_in_images(package: Path) -> str:
-    """A digest of what is in the images of a compiled pipeline: other images are other steps for the cache.
+    """A digest of what is in the images of a compiled pipeline: for the cache, different images are different steps.
 
     Raises:
-        UserError: an image is not there, or no Docker engine answers.
+        UserError: an image is missing, or no Docker engine answers.
     """
     executors = next(yaml.safe_load_all(package.read_text()))["deploymentSpec"]["executors"].values()
     digest = hashlib.sha256()

@@ -93,7 +93,7 @@ def _overall(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _seconds(earlier: Path, runs: list[local.TaskRun]) -> dict[str, float]:
-    """Seconds per step; a step that was not run again keeps the time of the demo that ran it."""
+    """Seconds per step; a step that was reused keeps the time of the demo that ran it."""
     known = json.loads(earlier.read_text())["seconds"] if earlier.exists() else {}
     return {run.name: known.get(run.name, 0.0) if run.cached else round(run.seconds, 1) for run in runs}
 
@@ -114,7 +114,7 @@ def table(scores: dict[str, Any], seconds: dict[str, float], reused: set[str]) -
 
 @contextlib.contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Two demos in one folder would write over each other, and one of them may be told to remove it."""
+    """Two demos in one folder would overwrite each other, and one of them might be told to delete it."""
     root.parent.mkdir(parents=True, exist_ok=True)
     with root.with_name(f".{root.name}.lock").open("w") as lock:
         try:

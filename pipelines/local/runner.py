@@ -4,7 +4,7 @@
 reports a failure with its own traceback. Four of its attributes are therefore replaced while a pipeline runs:
 
 - `subprocess_task_handler.SubprocessTaskHandler`, which refuses container components, by one that runs their command;
-- `task_executor.execute_single_task`, by one that times the task and says what happens;
+- `task_executor.execute_single_task`, by one that times the task and reports progress;
 - `enhanced_dag_orchestrator.ParallelExecutor`, whose threads an interrupt does not reach, by one that runs the items of
   a loop one after the other: on one machine they would only share its memory;
 - `cache.LocalCache`, by one that also asks object storage whether a result is still there.
@@ -45,11 +45,11 @@ Launcher = Callable[[str, list[str]], list[str]]
 
 
 class StageFailedError(Exception):
-    """A step of the pipeline ended with another status than 0; it has said why on stderr.
+    """A step of the pipeline ended with a status other than 0; the reason is on stderr.
 
     Attributes:
         task: the step's display name.
-        status: its exit status: 2 where the user can mend it.
+        status: its exit status: 2 for what the user can fix.
     """
 
     def __init__(self, task: str, status: int) -> None:
@@ -59,7 +59,7 @@ class StageFailedError(Exception):
 
 @dataclass
 class TaskRun:
-    """What became of one step.
+    """The outcome of one step.
 
     Attributes:
         name: the step's display name.
@@ -97,11 +97,11 @@ def run(
 
     Args:
         package: the compiled YAML.
-        arguments: the pipeline's parameters, as `parameters.parse_parameters` gives them.
+        arguments: the pipeline's parameters, as `arguments.parse_parameters` returns them.
         root: folder for KFP's artifacts and cache.
         launcher: runs a step's command: `host_command`, or one made by `containers.container_command`.
         code: digest of the code that steps run; that of this environment's landseg by default.
-        use_cache: take the outputs of an equal earlier step where they still exist.
+        use_cache: reuse the outputs of an identical earlier step where they still exist.
         say: receives one line at the start and at the end of each step; stderr by default.
 
     Returns:
@@ -112,7 +112,7 @@ def run(
     """
     root = root.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    # Called by way of kfp.components, a pipeline of one step would run as a component, past the cache.
+    # Loaded through kfp.components, a pipeline of one step would run as a component and bypass the cache.
     spec = json_format.ParseDict(next(yaml.safe_load_all(package.read_text())), pipeline_spec_pb2.PipelineSpec())
     session = _Session(launcher, code or _source_digest(), say or _to_stderr)
     local.init(
@@ -127,7 +127,7 @@ def run(
 
 
 class _Session:
-    """One run of a pipeline: what replaces the four attributes of `kfp.local`, and what it has seen."""
+    """One run of a pipeline: what replaces the four attributes of `kfp.local`, and the steps so far."""
 
     def __init__(self, launcher: Launcher, code: str, say: Callable[[str], None]) -> None:
         self.launcher, self.code, self.say = launcher, code, say
@@ -151,7 +151,7 @@ class _Session:
                 return Status.SUCCESS
 
         class Cache(_Cache):
-            """Steps run this code, whatever the image's tag says: it is part of the key."""
+            """Steps run this code whatever the image's tag is, so the code is part of the key."""
 
             def compute_key(self, *args: Any, **kwargs: Any) -> str:
                 key = super().compute_key(*args, **kwargs)
@@ -238,7 +238,7 @@ def _exists(uri: str) -> bool:
     try:
         s3_client().head_object(Bucket=bucket, Key=key)
     except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
-        return False  # the step then runs and says what is wrong with object storage
+        return False  # the step then runs and reports what is wrong with object storage
     return True
 
 
@@ -254,7 +254,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence kfp's own log lines, rulers and warnings about settings that only matter on a cluster."""
+    """Silence kfp's own log lines, rules and warnings about settings that matter only on a cluster."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

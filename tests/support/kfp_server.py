@@ -1,7 +1,7 @@
 """A KFP API server on loopback: the v2beta1 endpoints that submission uses, in the server's own OpenAPI models.
 
 Request bodies are read into `kfp_server_api` models and uploads into KFP's PipelineSpec, so what the real server would
-refuse for its shape is refused here too. Faults are injected by path.
+reject as malformed is rejected here too. Faults are injected by path.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class KfpServer:
         faults: by path ending.
         requests: method and path of every request.
         runs: by id, as they were created.
-        states: what a run goes through, one per look at it.
+        states: what a run goes through, one per poll.
         final_state: in which runs end.
     """
 
@@ -272,7 +272,7 @@ class KfpServer:
 
 
 def _fits(value: Any, parameter_type: int) -> bool:
-    """As the API server checks it: `true` is no number, and "3" is none either."""
+    """As the API server checks it: neither `true` nor "3" is a number."""
     kind = _KINDS[pipeline_spec_pb2.ParameterType.ParameterTypeEnum.Name(parameter_type)]
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 

@@ -114,7 +114,7 @@ def test_a_short_outage_while_waiting_is_sat_out(server: KfpServer) -> None:
 
 def test_waiting_ends_in_time(server: KfpServer) -> None:
     submission = send(server)
-    with pytest.raises(UserError, match="has not ended after 0 s; it goes on"):
+    with pytest.raises(UserError, match="has not ended after 0 s and continues"):
         submit.wait(submit.Target(server.endpoint), submission.run_id, timeout_s=0)
 
 
@@ -216,7 +216,7 @@ def test_images_need_a_tag_that_does_not_move(image: str, said: str) -> None:
 
 def test_object_storage_is_tried(s3: Any) -> None:
     assert preflight.check_storage(s3.uri) == ""
-    with pytest.raises(UserError, match="does not take objects: NoSuchBucket"):
+    with pytest.raises(UserError, match="does not accept objects: NoSuchBucket"):
         preflight.check_storage("s3://no-such-bucket/prefix")
     with pytest.raises(UserError, match="a cluster needs s3://bucket/prefix"):
         preflight.check_storage("/a/folder")
@@ -224,7 +224,7 @@ def test_object_storage_is_tried(s3: Any) -> None:
 
 def test_wrong_storage_credentials(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(UserError, match="does not take objects: SignatureDoesNotMatch"):
+    with pytest.raises(UserError, match="does not accept objects: SignatureDoesNotMatch"):
         preflight.check_storage(s3.uri)
 
 

@@ -1,4 +1,4 @@
-"""The table of parameters (src/landseg/contracts/parameters.toml) is what all that is made of it says.
+"""Everything made from the table of parameters (src/landseg/contracts/parameters.toml) agrees with it.
 
 landseg and the components each have a reader of their own; this reads the table without either.
 """
@@ -114,7 +114,7 @@ def declared_in(path: Path) -> dict[str, Any]:
 
 
 def check_declared(found: dict[str, Any], name: str, default: Any) -> None:
-    """One parameter in compiled YAML; a default that is falsy is a default too."""
+    """Compare one parameter in compiled YAML; a falsy default is a default too."""
     assert found["parameterType"] == KFP_TYPES[TABLE[name]["type"]]
     assert found["description"] == f"{described(TABLE[name])}."
     assert found.get("defaultValue", MISSING) == default

@@ -1,4 +1,4 @@
-"""What each step asks of the cluster, read back from the compiled YAML; the table of docs/kubeflow.md."""
+"""What each step requests of the cluster, read back from the compiled YAML; the table of docs/kubeflow.md."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_both_trainings_may_run_at_once() -> None:
 def row(step: Step) -> str:
     """What the documentation says of a step, from what is compiled."""
     gpus, shm = GPUS[step.name], step.volumes.get("/dev/shm")
-    base = step.name.removesuffix("-swin").removesuffix("-resnest")  # both models ask for the same
+    base = step.name.removesuffix("-swin").removesuffix("-resnest")  # both models request the same
     cells = [
         "train-swin, train-resnest" if base == "train" else base,
         f"{gpus} on one node" if gpus > 1 else str(gpus),
@@ -149,6 +149,6 @@ def row(step: Step) -> str:
 
 def test_the_table_in_the_documentation() -> None:
     text = (ROOT / "docs" / "kubeflow.md").read_text()
-    section = text.partition("## What each step asks for")[2].partition("\n## ")[0]
+    section = text.partition("## What each step requests")[2].partition("\n## ")[0]
     documented = [line for line in section.splitlines() if line.startswith("|")][2:]
     assert sorted(documented) == sorted({row(step) for step in TRAIN.values()})

@@ -1,4 +1,4 @@
-"""What a change reruns, by KFP's own cache on the compiled pipeline; the table of docs/kubeflow.md.
+"""What a change reruns, according to KFP's own cache and the compiled pipeline; the table of docs/kubeflow.md.
 
 The steps are stand-ins whose outputs depend on their command and inputs, as those of the stages do.
 """

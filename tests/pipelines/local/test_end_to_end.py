@@ -130,7 +130,7 @@ def files(root: Path) -> list[Path]:
 
 
 def results(root: Path) -> dict[str, bytes]:
-    """What a stage wrote, but for what each attempt took."""
+    """What a stage wrote, except the time that each attempt took."""
     return {str(path.relative_to(root)): path.read_bytes() for path in files(root) if path.parent.name != "costs"}
 
 
@@ -208,7 +208,7 @@ def test_status_tells_what_is_there(finished: Finished) -> None:
     "name", [pytest.param(step, marks=() if step == "average-probs" else pytest.mark.slow) for step in STEPS]
 )
 def test_a_step_run_again_with_nothing_changed_finds_its_result(finished: Finished, name: str) -> None:
-    # Another test has averaged with other weights since, and a step not told otherwise repeats what was asked for last.
+    # Another test has averaged with other weights since, and a step keeps its last parameters unless others are given.
     step = find_step(name, finished.storage_uri, "tiny", ["weights=equal"] if name == "average-probs" else [])
     parameters = parse_parameters(package(step.pipeline), step.parameters)
     (run,) = local.run(package(step.pipeline), parameters, finished.root)
@@ -235,7 +235,7 @@ QUICK = ("export-probs-swin", "average-probs")
 def test_a_step_is_run_again_beside_its_earlier_results(
     finished: Finished, s3_server: EmbeddedS3, tmp_path: Path, name: str
 ) -> None:
-    """With one parameter changed, the others as the run had them; no other stage writes or loses anything."""
+    """One parameter changes, the others keep the run's values; no other stage writes or loses anything."""
     make_sample(tmp_path / "more", seed=7)
     step = find_step(name, finished.storage_uri, "tiny", [CHANGES[name].format(more=tmp_path / "more")])
     root = s3_server.root / finished.storage_uri.removeprefix("s3://")
