@@ -25,9 +25,9 @@ from benchmarks import machine
 from landseg.cli.main import main
 from landseg.dataset.reader import StagedDataset
 from landseg.raw.tiff.decoding import decode_image
-from landseg.training.batches import BatchOrder, TileBatches
-from landseg.training.loader import training_batches
-from landseg.training.pipeline import IMAGENET_MEAN, IMAGENET_STD, RECIPE_STEPS, build_pipeline
+from landseg.training.input.batches import BatchOrder, TileBatches
+from landseg.training.input.loader import training_batches
+from landseg.training.input.pipeline import IMAGENET_MEAN, IMAGENET_STD, RECIPE_STEPS, build_pipeline
 
 # isort: split
 from mmcv.parallel import collate

@@ -27,9 +27,9 @@ from landseg.dataset.reader import StagedDataset
 from landseg.models import precision
 from landseg.models.build import build_model, fit_config, load_config
 from landseg.models.pretrained import without_pretrained
-from landseg.training.batches import BatchOrder, TileBatches
-from landseg.training.pipeline import find_pipeline
-from landseg.training.random_state import seed_everything
+from landseg.training.checkpoint.random_state import seed_everything
+from landseg.training.input.batches import BatchOrder, TileBatches
+from landseg.training.input.pipeline import find_pipeline
 
 # isort: split
 from mmcv.parallel import DataContainer

@@ -13,8 +13,8 @@ import torch
 from training_data import make_job, stage
 
 from landseg.contracts.errors import ConfigError, DataError, LandsegError
-from landseg.training.batches import BatchOrder
 from landseg.training.distributed import Team, count_processes, run_processes
+from landseg.training.input.batches import BatchOrder
 
 
 def _one_iteration(

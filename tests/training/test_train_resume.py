@@ -15,7 +15,7 @@ import pytest
 import torch
 from training_data import make_job, stage
 
-from landseg.training.checkpoints import CheckpointStore
+from landseg.training.checkpoint.store import CheckpointStore
 from landseg.training.distributed import Team
 from landseg.training.job import TrainingJob
 from landseg.training.trainer import train

@@ -15,9 +15,9 @@ from training_data import make_job, stage
 
 from landseg.contracts.errors import ConfigError, DataError, LandsegError
 from landseg.dataset.reader import StagedDataset
-from landseg.training import loader
-from landseg.training.checkpoints import CheckpointStore, write_local
+from landseg.training.checkpoint.store import CheckpointStore, write_local
 from landseg.training.distributed import Team
+from landseg.training.input import loader
 from landseg.training.job import TrainingJob
 from landseg.training.trainer import train
 

@@ -9,13 +9,13 @@ import torch
 
 from landseg.contracts.errors import ConfigError, LandsegError
 from landseg.models import precision
-from landseg.training.batches import Batch
+from landseg.training.checkpoint.publishing import Publisher
 from landseg.training.distributed import Team
 from landseg.training.evaluation import evaluate
+from landseg.training.input.batches import Batch
+from landseg.training.input.loader import training_batches
 from landseg.training.job import TrainingJob, tiles_per_batch
-from landseg.training.loader import training_batches
 from landseg.training.log import TrainingLog
-from landseg.training.publishing import Publisher
 from landseg.training.session import Session
 from landseg.training.stop_requests import StopRequests, stop_requests
 from landseg.training.update import update_from_config

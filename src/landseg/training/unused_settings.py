@@ -6,7 +6,7 @@ import mmcv
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.models.build import losses, num_classes
-from landseg.training.pipeline import train_dataset
+from landseg.training.input.pipeline import train_dataset
 
 
 def unused_settings(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchema) -> list[str]:

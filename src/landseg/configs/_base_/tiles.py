@@ -1,6 +1,6 @@
 # How tiles become input. Where the tiles lie is not said here: landseg passes the staged dataset.
 
-custom_imports = dict(imports=["landseg.training.augment"], allow_failed_imports=True)  # IndependentFlip
+custom_imports = dict(imports=["landseg.training.input.augment"], allow_failed_imports=True)  # IndependentFlip
 
 img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)  # ImageNet, RGB
 crop_size = (512, 512)

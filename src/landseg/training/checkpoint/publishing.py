@@ -11,11 +11,11 @@ from typing import Any
 from landseg import storage
 from landseg.contracts.documents import Blob
 from landseg.contracts.errors import LandsegError
-from landseg.training.checkpoint_content import mmseg_checkpoint, pending_gradients, restore_gradients, to_cpu
-from landseg.training.checkpoints import CheckpointStore, write_local
+from landseg.training.checkpoint.content import mmseg_checkpoint, pending_gradients, restore_gradients, to_cpu
+from landseg.training.checkpoint.random_state import random_state, restore_random_state
+from landseg.training.checkpoint.store import CheckpointStore, write_local
 from landseg.training.log import TrainingLog, memory_bytes
 from landseg.training.provenance import environment
-from landseg.training.random_state import random_state, restore_random_state
 from landseg.training.session import Session
 
 _log = logging.getLogger(__name__)

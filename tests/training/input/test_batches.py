@@ -14,9 +14,9 @@ from training_data import stage, write_raw
 from landseg.cli.main import main
 from landseg.contracts.errors import DataError
 from landseg.dataset.reader import StagedDataset
-from landseg.training.batches import BatchOrder, TileBatches
-from landseg.training.loader import training_batches
-from landseg.training.pipeline import IMAGENET_MEAN, IMAGENET_STD, build_pipeline
+from landseg.training.input.batches import BatchOrder, TileBatches
+from landseg.training.input.loader import training_batches
+from landseg.training.input.pipeline import IMAGENET_MEAN, IMAGENET_STD, build_pipeline
 
 STEPS: tuple[dict[str, Any], ...] = (
     {"type": "RandomFlip", "prob": 0.5},

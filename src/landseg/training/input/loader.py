@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from landseg import storage
 from landseg.contracts.errors import ConfigError, LandsegError
-from landseg.training.batches import Batch, BatchOrder, Key, TileBatches
+from landseg.training.input.batches import Batch, BatchOrder, Key, TileBatches
 
 SHARED_MEMORY = Path("/dev/shm")
 _PREFETCH = 2

@@ -16,8 +16,8 @@ import torch
 from landseg.contracts.dataset import Split, Tile
 from landseg.contracts.errors import ConfigError
 from landseg.dataset.reader import StagedDataset
-from landseg.training.pipeline import SEG_PAD_VALUE, Pipeline, target_size
-from landseg.training.transforms import Image, Label, seeded
+from landseg.training.input.pipeline import SEG_PAD_VALUE, Pipeline, target_size
+from landseg.training.input.transforms import Image, Label, seeded
 
 Batch = dict[str, Any]
 """img (N, B, H, W) float32, gt_semantic_seg (N, 1, H, W) uint8, img_metas: N dicts."""

@@ -1,8 +1,8 @@
 """A config's training pipeline, compiled: from a tile's bytes to a slot of the batch.
 
-Flips and photometric distortion run in their fast form (:mod:`landseg.training.transforms`). Normalisation is a table
-too, joined with the distortion's last one, and writes float32 planes directly. Steps without a fast form (Resize,
-RandomCrop, RandomRotate, ...) run as mmseg's own classes.
+Flips and photometric distortion run in their fast form (:mod:`landseg.training.input.transforms`). Normalisation is a
+table too, joined with the distortion's last one, and writes float32 planes directly. Steps without a fast form
+(Resize, RandomCrop, RandomRotate, ...) run as mmseg's own classes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy.typing as npt
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Split
 from landseg.contracts.errors import ConfigError, DataError
 from landseg.models.test_pipeline import normalisation_table
-from landseg.training.augment import PIPELINES
-from landseg.training.transforms import Flip, Image, Label, PhotoMetricDistortion, as_uint8
+from landseg.training.input.augment import PIPELINES
+from landseg.training.input.transforms import Flip, Image, Label, PhotoMetricDistortion, as_uint8
 
 Planes = npt.NDArray[np.float32]
 """(B, H, W) float32, normalised."""

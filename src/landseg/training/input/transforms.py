@@ -1,7 +1,7 @@
 """The fast forms of mmseg's random transforms: for the same draws the same bits, without float images in between.
 
 Brightness and contrast map each 8-bit value independently of the others, so each is a table of 256 entries; successive
-tables are joined into one, and the last is left for :mod:`landseg.training.pipeline` to join with normalisation.
+tables are joined into one, and the last is left for :mod:`landseg.training.input.pipeline` to join with normalisation.
 
 Random numbers come from `numpy.random`, as in mmseg; :func:`seeded` sets it for each sample from (seed, epoch, index),
 so neither the number of loader processes nor a restart changes what a sample looks like.

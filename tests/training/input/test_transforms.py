@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landseg.contracts.errors import ConfigError, DataError
-from landseg.training.augment import PIPELINES
-from landseg.training.pipeline import IMAGENET_MEAN, IMAGENET_STD, Pipeline, build_pipeline, target_size
-from landseg.training.transforms import seeded
+from landseg.training.input.augment import PIPELINES
+from landseg.training.input.pipeline import IMAGENET_MEAN, IMAGENET_STD, Pipeline, build_pipeline, target_size
+from landseg.training.input.transforms import seeded
 
 STEPS: list[dict[str, Any]] = [
     {"type": "IndependentFlip", "prob": 0.5, "direction": "horizontal"},

@@ -1,0 +1,1 @@
+"""What a model trains on: transforms, batches, and the loader processes that make them. No model in here."""
