@@ -1,4 +1,4 @@
-"""Staging again: what is there already is neither uploaded nor, where its content is known, decoded."""
+"""Staging again: what is in storage already is neither uploaded nor, where its content is known, decoded."""
 
 from __future__ import annotations
 
@@ -101,8 +101,17 @@ def read_paths(monkeypatch) -> list[str]:
     return paths
 
 
+def wait_until_settled(source: FolderSource) -> str:
+    """The fingerprint, once the files are old enough to have one."""
+    deadline = time.monotonic() + 30
+    while (fingerprint := source.fingerprint()) is None:
+        assert time.monotonic() < deadline, "the files stay too young for a fingerprint"
+        time.sleep(0.01)
+    return fingerprint
+
+
 def test_a_source_without_changes_is_not_even_read(raw, stage, monkeypatch):
-    time.sleep(0.1)
+    wait_until_settled(FolderSource(str(raw)))
     first = stage(raw)
     read = read_paths(monkeypatch)
     before = {path: path.read_bytes() for path in stage.store.rglob("*.json")}
@@ -113,7 +122,7 @@ def test_a_source_without_changes_is_not_even_read(raw, stage, monkeypatch):
 
 
 def test_a_change_that_hides_behind_size_and_time_is_found(raw, stage):
-    time.sleep(0.1)
+    wait_until_settled(FolderSource(str(raw)))
     first = stage(raw)
     path, other = raw / "train/images/t0003.tif", raw / "other"
     content = bytearray(path.read_bytes())
@@ -126,14 +135,16 @@ def test_a_change_that_hides_behind_size_and_time_is_found(raw, stage):
     assert stage(raw).loaded.sha256 != first.loaded.sha256
 
 
-def test_files_that_are_too_young_prove_nothing(raw):
-    time.sleep(0.1)
+def test_files_that_are_too_young_prove_nothing(raw, monkeypatch):
     source = FolderSource(str(raw))
-    settled = source.fingerprint()
-    assert settled == source.fingerprint() is not None
-    (raw / "train/images/t0000.tif").touch()
+    settled = wait_until_settled(source)
+    assert source.fingerprint() == settled
+    path = raw / "train/images/t0000.tif"
+    path.touch()
+    changed_ns = max(path.stat().st_mtime_ns, path.stat().st_ctime_ns)
+    monkeypatch.setattr(time, "time_ns", lambda: changed_ns + 1_000_000)
     assert source.fingerprint() is None
-    time.sleep(0.1)
+    monkeypatch.setattr(time, "time_ns", lambda: changed_ns + 3_000_000_000)
     assert source.fingerprint() not in {None, settled}
 
 
@@ -184,7 +195,7 @@ def test_a_lost_shard_is_uploaded_again(raw, stage, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"kind": "landseg.latest", "version": 2}'])
-def test_a_damaged_note_is_no_obstacle(raw, stage, damage):
+def test_a_damaged_record_of_the_last_dataset_is_no_obstacle(raw, stage, damage):
     first = stage(raw)
     (stage.store / "datasets/by-name/random.json").write_bytes(damage)
     assert stage(raw).loaded.sha256 == first.loaded.sha256

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment, then again: the result is that of a run that was left alone."""
+"""SIGKILL at any moment, then another run: the result is that of a run that was left alone."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def test_sigterm_ends_it_in_order(tmp_path):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, said
-    # Where it is caught while workers start, multiprocessing may add a warning of its own, or leave an empty folder.
-    assert "landseg stage-data: terminated" in said.splitlines(), said
-    assert "Traceback" not in said
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, printed
+    # Where the signal arrives while processes start, multiprocessing may add a warning, or leave an empty folder.
+    assert "landseg stage-data: terminated" in printed.splitlines(), printed
+    assert "Traceback" not in printed
     assert not list(scratch.glob("landseg-*"))
     assert not list(store.glob("datasets/*/manifest.json"))

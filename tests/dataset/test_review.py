@@ -1,4 +1,4 @@
-"""The data report: what is wrong, what is odd, what was left out, what comes next."""
+"""The data report: errors, warnings, what was left out, what later stages need."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_hints_for_wrong_label_values(values, fields, hint, tmp_path, stage):
     assert hint in run.error
 
 
-def test_what_is_only_nearly_odd_is_not_warned_of(tmp_path, stage):
+def test_what_is_only_nearly_suspicious_gives_no_warning(tmp_path, stage):
     """The other side of each warning: pixels alike in other bytes, one pixel of another value, sizes 1:2 ..."""
     raw = write_raw(tmp_path / "raw")
     write_image(raw / "train/images/t0001.tif", random_image(0), compression="lzw")  # t0000's pixels, other bytes
@@ -122,7 +122,7 @@ def test_what_is_only_nearly_odd_is_not_warned_of(tmp_path, stage):
 
 
 def test_findings_are_complete_when_files_are_wrong_too(tmp_path, stage):
-    """One round of mending is enough: what is odd is said together with what is wrong."""
+    """One round of fixing is enough: warnings are reported together with errors."""
     raw = write_raw(tmp_path / "raw")
     (raw / "train/images/t0000.tif").write_bytes(b"")
     shutil.copy(raw / "train/images/t0002.tif", raw / "val/images/t0001.tif")
@@ -248,7 +248,7 @@ def test_needs_are_counted_from_pixels_and_classes(tmp_path, stage):
     assert needs["export-probs", "local disk for shards"] == "5.9 MB"
 
 
-def test_bands_that_are_not_named(tmp_path, stage):
+def test_bands_that_are_not_listed(tmp_path, stage):
     raw = write_raw(tmp_path / "raw", bands=5)
     assert "all 5 are used" in warnings_of(stage(raw))
     write_config(raw, bands=[3, 2, 1])

@@ -1,3 +1,5 @@
+"""Where shards begin and end, and what their bytes are."""
+
 from __future__ import annotations
 
 import io

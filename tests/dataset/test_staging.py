@@ -1,3 +1,5 @@
+"""What staging writes: the same bytes for the same input, readable by others, from folders and from S3."""
+
 from __future__ import annotations
 
 import json

@@ -98,7 +98,7 @@ def link_in_zip() -> zipfile.ZipInfo:
 
 
 def lying_zip(path: Path) -> Path:
-    """A member that unfolds to more than the directory says."""
+    """A member that unpacks to more than the directory says."""
     data = bytearray(zip_of(path, ("dataset.yaml", bytes(2000))).read_bytes())
     entry = data.index(b"PK\x01\x02")
     data[entry + 24 : entry + 28] = (5).to_bytes(4, "little")

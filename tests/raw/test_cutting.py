@@ -1,4 +1,4 @@
-"""Scenes are cut at staging, and what was cut makes the scene again."""
+"""Scenes are cut at staging, and their tiles make up the scene again."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Decoding images and labels: every supported layout to the same array, everything else refused."""
+
 from __future__ import annotations
 
 import io

@@ -1,4 +1,4 @@
-"""Which files of a source are tiles: odd names, odd places, and files that are none."""
+"""Which files of a source are tiles: unusual names and places, and files that are not tiles."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_names_that_are_refused(raw, stage, name):
     assert all(line.isprintable() for line in skipping.out.splitlines())
 
 
-def test_hidden_files_are_no_tiles(raw, stage):
+def test_hidden_files_are_not_tiles(raw, stage):
     expected = stage(raw).loaded.document.dataset_id
     for name in (".DS_Store", "._t0000.tif", ".t0009.tif"):
         (raw / "train/images" / name).write_bytes(b"x")
@@ -82,8 +82,8 @@ def test_hidden_files_are_no_tiles(raw, stage):
     assert run.checks["warnings"] == []
 
 
-def test_files_that_are_not_used_are_named(raw, stage):
-    (raw / "train/images/t0000.tfw").write_text("10")  # a GIS program's, no reason to speak of it
+def test_files_that_are_not_used_are_reported(raw, stage):
+    (raw / "train/images/t0000.tfw").write_text("10")  # a GIS program's: not worth a note
     assert stage(raw).checks["warnings"] == []
     (raw / "train/images/t0009.jpg").write_bytes(b"x")
     assert stage(raw).checks["warnings"] == ["1 other file is not used: train/images/t0009.jpg"]

@@ -1,3 +1,5 @@
+"""The sample data: its files, how a run resumes, what the tiles show, and the randomness behind them."""
+
 import argparse
 import hashlib
 

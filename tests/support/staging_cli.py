@@ -16,7 +16,7 @@ from landseg.dataset.reader import StagedDataset
 
 @dataclass
 class Run:
-    """One run: its exit status, what it said, and its outputs."""
+    """One run: its exit status, what it printed, and its outputs."""
 
     status: int
     out: str
@@ -40,7 +40,7 @@ class Run:
 
 
 class Staging:
-    """Stages into one store; workers are off unless a test asks for them."""
+    """Stages into one store, in this process unless a test asks for more."""
 
     def __init__(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.store, self._tmp_path, self._capsys = tmp_path / "store", tmp_path, capsys
@@ -58,7 +58,7 @@ class Staging:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """All files of the datasets below a folder: not what a killed writer left, nor notes."""
+    """All files of the datasets below a folder: without leftovers of killed writers, arguments and costs."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""A split's tile index on local disk, read a tile at a time: of a million tiles, the rows would fill gigabytes."""
+"""A split's tile index on local disk, read a tile at a time: the rows of a million tiles would fill gigabytes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from landseg.contracts.errors import ConfigError, ContractError
 
 
 class TileIndex:
-    """The tiles of a split, sorted by id. Memory holds eight bytes per tile; threads may read at once.
+    """The tiles of a split, sorted by id. Takes eight bytes of memory per tile; several threads may read at once.
 
     Args:
         path: the index: JSON Lines, one :class:`Tile` each.
-        where: what to call it in errors.
+        where: its name in error lines.
         info: the split, as the manifest describes it.
 
     Raises:
@@ -53,7 +53,7 @@ class TileIndex:
                 yield validate(Tile, line, self._where)
 
     def find(self, tile_id: str) -> Tile:
-        """The tile of an id.
+        """The tile with an id.
 
         Raises:
             ConfigError: there is none.
@@ -65,7 +65,7 @@ class TileIndex:
                 file.seek(start)
                 return validate(Tile, file.read(end - start), self._where)
 
-            # Mostly tiles are asked for in order. Threads may change the guess at any time: it is no more than that.
+            # Tiles are mostly asked for in order. Another thread may change the guess, which only costs a search.
             guess = self._next
             tile = read(guess) if guess < len(self) else None
             if tile is None or tile.id != tile_id:

@@ -1,4 +1,4 @@
-"""Good tiles become shards: appended to tar files, which are uploaded while the next ones are filled."""
+"""Packing: good tiles are appended to shards, which are uploaded while the next ones are filled."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ShardUploads:
         self._pool.shutdown(wait=True, cancel_futures=error is not None)
 
     def add(self, path: Path, sha256: str) -> None:
-        """Take over a shard file; it is removed once it is in storage."""
+        """Upload a shard file, which is removed once it is in storage."""
         while len(self._pending) >= _WAITING:
             self.uploaded_bytes += self._pending.popleft().result()
         self._pending.append(self._pool.submit(_upload, path, storage.join(self._folder, f"{sha256}.tar")))

@@ -1,4 +1,4 @@
-"""The dataset that was staged last under the same name: its shards are used again while their tiles are wanted."""
+"""The dataset that was staged last under the same name: its shards are reused while their tiles are wanted."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 
 _LIVE_SHARE = 0.75
-"""A shard is used again if at least this share of its bytes is still wanted; the rest is dead weight for readers."""
+"""A shard is reused if at least this share of its bytes is still wanted; the rest is dead weight for readers."""
 _MAX_SMALL = 8
-"""So many shards below the smallest size are used again; more of them are packed anew, so that they do not pile up."""
+"""At most this many shards below the smallest size are reused; more would pile up, so all of them are packed anew."""
 
 Checksums = tuple[str, str | None]
 
@@ -76,7 +76,7 @@ class Previous:
         return self.loaded.document
 
     def kept(self, split: str, wanted: Mapping[str, Checksums], shard_bytes: int, workspace: Workspace) -> KeptSplit:
-        """The shards of a split to use again.
+        """The shards of a split to reuse.
 
         Args:
             split: the split.
@@ -116,7 +116,7 @@ class Previous:
         return tile.model_copy(update={"shard": shard, "geo": geo})
 
     def passed_same_checks(self, config: DatasetConfig, kind: Kind) -> bool:
-        """Whether its tiles need no second look: they were held to the same rules, and no histogram is asked for."""
+        """Whether its tiles need no second look: they passed the same checks, and no histogram is needed."""
         if needs_histogram(config, kind):
             return False
         same = config.class_schema(kind.num_bands, self.manifest.class_schema.scale)
@@ -134,7 +134,7 @@ def checksums_of(tile: Tile) -> Checksums:
 
 
 def manifest_uri(storage_uri: str, dataset_id: str) -> str:
-    """Where the manifest of a dataset lies."""
+    """The URI of a dataset's manifest."""
     return storage.join(storage_uri, "datasets", dataset_id, "manifest.json")
 
 
@@ -143,36 +143,36 @@ def _latest_uri(storage_uri: str, name: str) -> str:
 
 
 def load_previous(workspace: Workspace, name: str) -> tuple[Previous | None, list[Finding]]:
-    """The last dataset of this name, if it is there and whole; otherwise None, and why."""
+    """The last dataset of this name, if it is complete; otherwise None, and a note that says why."""
     try:
         latest = storage.read_document(Latest, _latest_uri(workspace.storage_uri, name)).document
     except ObjectNotFoundError:
         return None, []
     except ContractError as err:
-        return None, [Finding.note(f"the dataset staged before cannot be used again: {err}")]
+        return None, [Finding.note(f"the dataset staged before cannot be reused: {err}")]
     previous, notes = load_whole(workspace, latest.dataset_id)
     return previous and replace(previous, source=latest.source), notes
 
 
 def load_whole(workspace: Workspace, dataset_id: str) -> tuple[Previous | None, list[Finding]]:
-    """A dataset, if it is published and all its shards are in storage; otherwise None, and why."""
+    """A dataset, if it is published and all its shards are in storage; otherwise None, and a note that says why."""
     try:
         dataset = StagedDataset.open(manifest_uri(workspace.storage_uri, dataset_id), workspace.scratch)
     except ObjectNotFoundError:
         return None, []
     except LandsegError as err:
-        return None, [Finding.note(f"the dataset staged before cannot be used again: {err}")]
+        return None, [Finding.note(f"the dataset staged before cannot be reused: {err}")]
     if lacking := lacking_shard(workspace.storage_uri, (info.shards for info in dataset.manifest.splits.values())):
         return None, [Finding.note(f"the dataset staged before lacks the shard {lacking.path}")]
     try:
         tiles = {str(split): dataset.tiles(split) for split in dataset.manifest.splits}
     except (ContractError, ObjectNotFoundError) as err:
-        return None, [Finding.note(f"the dataset staged before cannot be used again: {err}")]
+        return None, [Finding.note(f"the dataset staged before cannot be reused: {err}")]
     return Previous(storage.Loaded(dataset.uri, dataset.sha256, dataset.manifest), tiles), []
 
 
 def lacking_shard(storage_uri: str, splits: Iterable[Iterable[Shard]]) -> Shard | None:
-    """A shard that is not in storage, or not with its size; None where all are."""
+    """A shard that is missing in storage or has another size there; None without one."""
     present = {
         info.uri.rpartition("/")[2]: info.size_bytes
         for info in storage.list_objects(storage.join(storage_uri, "datasets", "shards"))

@@ -21,7 +21,7 @@ from landseg.raw.checks import Kind
 from landseg.raw.dataset_yaml import DatasetConfig
 
 _FORMAT = 1
-"""Part of every dataset id: raise it when the same input is staged to something else."""
+"""Part of every dataset id: raise it when the same input gives another result."""
 
 
 def source_key(fingerprint: str | None) -> str | None:
@@ -74,7 +74,7 @@ class SplitIndex:
         self.num_tiles += 1
 
     def sort(self) -> None:
-        """Bring the rows into the order of their ids; without scenes and an earlier dataset they are in it.
+        """Sort the rows by id; without scenes and an earlier dataset they are sorted already.
 
         Raises:
             DataError: two tiles have the same id.
@@ -104,7 +104,7 @@ class SplitIndex:
 
 
 def dataset_id(config: DatasetConfig, splits: Mapping[str, Iterable[tuple[str, Checksums]]]) -> str:
-    """The id of a dataset's content: `dataset.yaml`, and id and bytes of every tile, in order; not of its layout."""
+    """The id of a dataset's content: `dataset.yaml`, and id and bytes of every tile, in order; not of its shards."""
     content = {}
     for name, tiles in splits.items():
         lines = hashlib.sha256()
@@ -126,7 +126,7 @@ def publish(
     """Write the indexes, then the manifest.
 
     Raises:
-        StorageError: a shard that was written, or kept from an earlier dataset, is not there: pruned meanwhile, say.
+        StorageError: a shard that was written, or kept from an earlier dataset, is missing, perhaps pruned meanwhile.
     """
     if lacking := lacking_shard(workspace.storage_uri, (split.shards for split in splits.values())):
         where = storage.join(workspace.storage_uri, "datasets", "shards", lacking.path.rpartition("/")[2])
@@ -137,7 +137,7 @@ def publish(
     infos = {}
     for name, split in splits.items():
         sha256 = storage.file_sha256(split.path)
-        # The name holds the checksum: two stagings at once that cut shards differently do not mix their indexes.
+        # The name holds the checksum: concurrent stagings that cut shards differently do not mix their indexes.
         index = Blob(path=f"tiles-{name}-{sha256[:12]}.jsonl", size_bytes=split.path.stat().st_size, sha256=sha256)
         storage.put_file(storage.join(folder, index.path), split.path)
         mean, std = split.statistics.mean_std(schema.bands)

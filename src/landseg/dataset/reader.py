@@ -99,7 +99,7 @@ class StagedDataset:
         offset, length = span
         if not length:
             return memoryview(b"")
-        # Mapped while the bytes are looked at: whole shards would fill memory with what is not looked at again.
+        # Mapped only while these bytes are in use: mappings of whole shards would fill memory with pages used once.
         before = offset % mmap.ALLOCATIONGRANULARITY
         with self.shard_path(split, shard).open("rb") as file:
             mapped = mmap.mmap(file.fileno(), before + length, access=mmap.ACCESS_READ, offset=offset - before)
@@ -125,7 +125,7 @@ class StagedDataset:
             raise ConfigError(
                 f"split {split!r}",
                 f"the dataset {self.manifest.name!r} has only {', '.join(splits)}",
-                "name one of them",
+                "choose one of them",
             )
         return splits[split]
 
@@ -134,7 +134,7 @@ class StagedDataset:
 
 
 def to_model_range(values: NDArray[Any], schema: ClassSchema) -> NDArray[np.uint8]:
-    """Select bands and scale them to what a model sees.
+    """Select bands and scale them as models expect.
 
     Args:
         values: (H, W, B) uint8 or uint16, all bands as stored.
@@ -169,7 +169,7 @@ def to_class_ids(stored: NDArray[Any], schema: ClassSchema, where: object) -> ND
     Raises:
         ContractError: a value is outside the class list.
     """
-    # Bytes wrap around below the offset, to values above every class. Lookup tables would take five times as long.
+    # Values below the offset wrap around to values above every class. Lookup tables would take five times as long.
     classes: NDArray[np.uint8] = stored.astype(np.uint8) - np.uint8(schema.label_offset)
     ignored = stored == (schema.ignore_index if schema.stored_ignore is None else schema.stored_ignore)
     outside = (classes >= schema.num_classes) | (stored > 255)
@@ -191,7 +191,7 @@ def _scale_lookups(schema: ClassSchema, levels: int) -> list[NDArray[np.uint8]]:
 
 
 def _local(uri: str, size_bytes: int) -> Path:
-    """A shard in a storage folder is read in place; its size is checked, its bytes are by `landseg verify`."""
+    """A shard in a storage folder, read in place. Its size is checked here, its bytes by `landseg verify`."""
     path = Path(uri)
     try:
         found = path.stat().st_size

@@ -23,7 +23,7 @@ _STD_RATIO = 2
 
 @dataclass
 class Review:
-    """Looks at a dataset tile by tile.
+    """Goes through a dataset tile by tile.
 
     Attributes:
         samples: a few tiles of each split, drawn by a hash of their ids: the same ones each time.

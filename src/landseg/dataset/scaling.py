@@ -13,17 +13,17 @@ from landseg.raw.findings import Finding
 
 
 def needs_histogram(config: DatasetConfig, kind: Kind) -> bool:
-    """Whether the scale is taken from the values of all tiles."""
+    """Whether the scale depends on the values of all tiles."""
     return isinstance(config.scale, PercentileScale) or (config.scale is None and kind.dtype == "uint16")
 
 
 def resolve_scale(
     config: DatasetConfig, kind: Kind, statistics: Mapping[str, SplitStatistics]
 ) -> tuple[Scale | None, list[Finding]]:
-    """The scale of the selected bands, None where values are taken as they are; and notes on how it was chosen."""
+    """The scale of the selected bands, None where values are used as stored; and notes on how it was chosen."""
     notes: list[Finding] = []
     if config.bands is None and kind.num_bands != 3:
-        notes.append(Finding.note(f"dataset.yaml names no bands: all {kind.num_bands} are used, in the files' order"))
+        notes.append(Finding.note(f"dataset.yaml lists no bands: all {kind.num_bands} are used, in the files' order"))
     bands = config.bands or tuple(range(1, kind.num_bands + 1))
     if not needs_histogram(config, kind):
         return config.scale_for(len(bands)), notes
@@ -44,7 +44,7 @@ def resolve_scale(
 
 
 def config_errors(config: DatasetConfig, kind: Kind, where: str) -> list[Finding]:
-    """What dataset.yaml asks for and the images do not have."""
+    """What dataset.yaml asks for that the images do not have."""
     if config.bands and max(config.bands) > kind.num_bands:
         error = DataError(where, f"bands asks for band {max(config.bands)}, the images have {kind.num_bands}")
         return [Finding.of(error)]

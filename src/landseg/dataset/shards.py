@@ -1,7 +1,7 @@
 """Shards: plain, deterministic tar files of unchanged source bytes, read by offset.
 
-Names follow WebDataset: the members of a tile share their stem. Boundaries depend on the ids and sizes of the tiles
-around them only, so tiles that are added or removed change the shard they fall into and leave the others as they are.
+Names follow WebDataset: the members of a tile share their stem. Boundaries depend only on the ids and sizes of
+the tiles around them, so tiles that are added or removed change the shard they fall into and leave the others alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import BinaryIO, Self
 from landseg.contracts.documents import sha256_hex
 
 DEFAULT_SHARD_BYTES = 160_000_000
-"""Target size. Shards lie between 5/8 and 25/16 of it (100-250 MB), save the last of a split."""
+"""Target size. Shards lie between 5/8 and 25/16 of it (100-250 MB), except the last of a split."""
 _BLOCK = tarfile.BLOCKSIZE
 
 
@@ -25,7 +25,7 @@ class Boundaries:
     """Content-defined shard boundaries.
 
     From the smallest size on, a shard ends before the next tile with a probability that grows with the tile's size, by
-    a hash of its id: the same tile makes a boundary whatever lies far from it.
+    a hash of its id: the same tile makes a boundary whatever tiles are far away.
     """
 
     shard_bytes: int
@@ -98,7 +98,7 @@ class ShardWriter:
 def member_names(tile_id: str, label: bytes | None) -> Iterator[str]:
     """Member names of a tile: the image's, then the label's where there is one.
 
-    WebDataset takes what precedes the first dot for the tile, so dots in an id are written as in a URL: `%2E`.
+    WebDataset takes what precedes the first dot as the tile's key, so dots in an id are written as in a URL: `%2E`.
     """
     key = tile_id.replace("%", "%25").replace(".", "%2E")
     yield f"{key}.tif"

@@ -77,11 +77,11 @@ def percentile_scale(
 ) -> tuple[Scale, list[int]]:
     """The scale that maps percentiles of each band to 0 and 255.
 
-    A percentile is the smallest stored value that at least that share of the pixels does not exceed
+    A percentile is the smallest stored value that at least this share of the pixels does not exceed
     (numpy's `inverted_cdf`), so it is exact and needs no interpolation.
 
     Returns:
-        The scale, and the bands whose percentiles fall together (nearly constant): they get a width of 1.
+        The scale, and the bands whose percentiles coincide (nearly constant): they get a width of 1.
     """
     lows, highs, flat = [], [], []
     for band in bands:

@@ -1,4 +1,4 @@
 """What users bring: `dataset.yaml`, sources and archives, pairs of image and label, TIFFs, georeference, scenes.
 
-And what is wrong with them. Nothing here knows how a staged dataset is stored.
+Also what is wrong with it: errors, warnings and notes are findings. Nothing here knows how a staged dataset is stored.
 """

@@ -1,7 +1,7 @@
 """Raw datasets in a `.zip` or `.tar` file, read in place: nothing is unpacked, so nothing can land outside a folder.
 
-Archives are untrusted input. Members with absolute or climbing paths, links and devices are refused, as are encrypted
-members and archives that would unfold to far more than their size.
+Archives are untrusted input. Members with absolute paths or `..`, links and devices are refused, as are encrypted
+members and archives that would unpack to far more than their size.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ArchiveSource(Source):
             )
         except DataError:
             raise
-        except Exception as err:  # both modules raise what they like on damaged archives
+        except Exception as err:  # both modules raise all kinds of errors on damaged archives
             kind = "zip" if self.is_zip else "tar"
             problem = f"expected a {kind} archive, found something else or a damaged one: {err}"
             raise DataError(self.uri, problem) from err
@@ -100,7 +100,7 @@ class ArchiveSource(Source):
             else:
                 with self._zip.open(self.prefix + file.path) as member:
                     content = member.read(file.size_bytes + 1)
-        except Exception as err:  # zipfile's decoders raise what they like on damaged members
+        except Exception as err:  # zipfile's decoders raise all kinds of errors on damaged members
             raise DataError(self.where(file.path), f"the archive is damaged: {err}", "pack it again") from err
         if len(content) != file.size_bytes:
             raise DataError(
@@ -114,14 +114,16 @@ def open_source(uri: str, scratch: Path) -> Source:
 
     Args:
         uri: a folder, an `s3://` prefix, or a `.zip` or `.tar` in either place.
-        scratch: where an archive from object storage is put meanwhile.
+        scratch: where an archive from object storage is downloaded to.
 
     Raises:
         DataError: there is none, or an archive that cannot be read safely.
     """
     name = uri.rstrip("/")
     if name.lower().endswith(_COMPRESSED_TAR):
-        raise DataError(uri, "a compressed tar has to be unpacked to read any one file", "give a .zip or a plain .tar")
+        raise DataError(
+            uri, "reading any file of a compressed tar means unpacking all of it", "give a .zip or a plain .tar"
+        )
     is_s3 = storage.is_s3(uri)
     if not name.lower().endswith((".zip", ".tar")) or (not is_s3 and Path(uri).is_dir()):
         return PrefixSource(name) if is_s3 else FolderSource(str(Path(uri).resolve()))
@@ -137,7 +139,7 @@ def open_source(uri: str, scratch: Path) -> Source:
 
 
 def _prefix(paths: Iterable[str]) -> str:
-    """People pack the folder as well as its content: the one folder with a dataset.yaml is the dataset."""
+    """Some people pack the folder, others its content: the only folder with a dataset.yaml is the dataset."""
     nested = [path for path in paths if path.count("/") == 1 and path.endswith(f"/{FILE_NAME}")]
     if FILE_NAME in paths or len(nested) != 1:
         return ""
@@ -147,9 +149,9 @@ def _prefix(paths: Iterable[str]) -> str:
 
 def _zip_members(archive: zipfile.ZipFile, path: Path, uri: str) -> Iterator[SourceFile]:
     members = archive.infolist()
-    unfolded, packed = sum(member.file_size for member in members), path.stat().st_size
-    if unfolded > max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * packed):
-        raise DataError(uri, f"the archive would unfold from {packed} to {unfolded} bytes", "a decompression bomb?")
+    unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
+    if unpacked > max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * packed):
+        raise DataError(uri, f"the archive would unpack from {packed} to {unpacked} bytes", "a decompression bomb?")
     for member in members:
         if member.is_dir():
             continue

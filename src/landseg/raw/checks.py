@@ -44,7 +44,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class TileFacts:
-    """What was found in a tile that is fine.
+    """The facts of a good tile.
 
     Attributes:
         height, width: in pixels.
@@ -80,7 +80,7 @@ class DecodedLabel(NamedTuple):
 class CheckedTile:
     """A tile after its check: the bytes and facts of a good one, the errors of a bad one.
 
-    A scene has neither yet: it is cut first.
+    A scene has neither: it is cut first.
     """
 
     tile: SourceTile
@@ -120,7 +120,7 @@ def identify_tile(source: Source, tile: SourceTile) -> tuple[str, str | None]:
 
 
 def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[tuple[bytes, bytes | None] | DataError]:
-    """Images and labels of a few tiles, or why one cannot be read; over a network several at once."""
+    """Images and labels of a few tiles, or the error of one that cannot be read; over a network several at once."""
     if not source.is_remote:
         return [_read_tile(source, tile) for tile in tiles]
     read = storage.parallel(lambda tile: (tile.id, _read_tile(source, tile)), tiles, workers=READS_AT_ONCE)
@@ -193,7 +193,7 @@ def good_tile(
 
 
 def probe_kind(source: Source, tiles: Sequence[SourceTile], samples: int = 16) -> Kind | None:
-    """What most of a few images, evenly spread, are; the rest is measured against it. None where all are damaged."""
+    """The most frequent kind of a few images, evenly spread, expected of all. None where all are damaged."""
     chosen = tiles[:: max(1, len(tiles) // samples)]
     kinds = [kind for kind in _kinds(source, chosen, read_tiles(source, chosen)) if kind]
     if kinds:
@@ -205,7 +205,7 @@ def probe_kind(source: Source, tiles: Sequence[SourceTile], samples: int = 16) -
 def _kinds(
     source: Source, tiles: Iterable[SourceTile], contents: Iterable[tuple[bytes, bytes | None] | DataError]
 ) -> Iterator[Kind | None]:
-    """Kinds of images by their headers; None for a file that is damaged, which is reported when its turn comes."""
+    """Kinds of images by their headers; None for a damaged file, which is reported when it is checked."""
     for tile, content in zip(tiles, contents, strict=True):
         try:
             info = None if isinstance(content, DataError) else image_info(content[0], source.where(tile.image.path))

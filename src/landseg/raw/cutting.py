@@ -36,11 +36,11 @@ from landseg.raw.tiff.checks import MAX_DECODED_BYTES
 from landseg.raw.tiff.decoding import DecodedTiff, decode_label, spool_tiff
 
 MAX_SCENE_BYTES = 1 << 34
-"""No scene may be larger decoded; it lies on local disk meanwhile."""
+"""The largest scene, decoded; it is on local disk while it is cut."""
 MAX_SCENE_LABEL_BYTES = 1 << 31
-"""Nor its label, which is decoded in memory: 46,000 px square."""
+"""The largest label of a scene, which is decoded in memory: 46,000 px square."""
 _MAX_RATIO = 256
-"""Nor so many times larger than its file: a bomb would fill the disk."""
+"""How many times larger than its file a decoded scene may be: a decompression bomb would fill the disk."""
 _TILES_PER_JOB = 16
 
 
@@ -79,7 +79,7 @@ def cut_scene(
 def _decode_scene(
     source: Source, expected: Expected, tile: SourceTile, *, image: Path, label: Path
 ) -> _Scene | CheckedTile:
-    """Decode a scene into local files, or say what is wrong with it."""
+    """Decode a scene into local files; a tile with errors where that fails."""
     errors: list[DataError] = []
     decoded: DecodedTiff | None = None
     (content,) = read_tiles(source, [tile])

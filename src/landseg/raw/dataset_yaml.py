@@ -1,4 +1,4 @@
-"""`dataset.yaml`: what a user says about a raw dataset, validated and turned into the class schema."""
+"""`dataset.yaml`: a user's description of a raw dataset, validated and turned into the class schema."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ ScaleRule = Annotated[RangeScale | PercentileScale, Field(discriminator="method"
 class SceneRule(Model):
     """Images with a side above `max_px` are scenes: cut into tiles of `tile_px` that overlap by `overlap_px`.
 
-    The defaults fit the recipe: its training takes tiles of up to 512 px.
+    The defaults suit the recipe, which trains on tiles of up to 512 px.
     """
 
     max_px: Annotated[int, Field(ge=64, le=65536)] = 512
@@ -120,7 +120,7 @@ class DatasetConfig(Model):
     @field_validator("classes", "palette", "bands", mode="before")
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
-        # YAML has lists only; a strict tuple field would refuse them.
+        # YAML only has lists; a strict tuple field would refuse them.
         if isinstance(value, list):
             return tuple(tuple(item) if isinstance(item, list) else item for item in value)
         return value
@@ -159,7 +159,7 @@ class DatasetConfig(Model):
         return frozenset(range(self.label_offset, self.last_label + 1)) | {self.ignore_index}
 
     def scale_for(self, num_bands: int) -> Scale | None:
-        """The fixed scale of the selected bands; None without one or where it is asked for by percentiles."""
+        """The fixed scale of the selected bands; None without one, or where percentiles decide it."""
         if not isinstance(self.scale, RangeScale):
             return None
         given = len(self.scale.low)

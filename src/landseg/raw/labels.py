@@ -1,4 +1,4 @@
-"""What wrong label values usually mean, said in the error: the offset, a 0/255 mask, colours."""
+"""Wrong label values, and a guess at their cause for the error line: the offset, a 0/255 mask, colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which image belongs to which label, and which files fit nowhere."""
+"""Pairs of image and label, and the files that belong to no pair."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ LABELLED_SPLITS = ("train", "val")
 _MAX_ID = 200
 _JOB_BYTES = 4 << 20
 _JOB_TILES = 32
-_BESIDE = (".xml", ".ovr", ".tfw", ".wld", ".tifw", ".pgw", ".pngw", ".txt", ".md", ".json")
-"""Files that GIS programs and people put beside images; they are no tiles."""
+_SIDECARS = (".xml", ".ovr", ".tfw", ".wld", ".tifw", ".pgw", ".pngw", ".txt", ".md", ".json")
+"""Files that GIS programs and people put next to images; they are not tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def pair(source: Source, files: Sequence[SourceFile]) -> Pairing:
     present = source.folders()
     unused: list[str] = []
     for file in files:
-        parts = file.path.split("/")  # not pathlib, which keeps every name it has ever seen
+        parts = file.path.split("/")  # not pathlib, which interns every name
         if any(part.startswith((".", "__")) for part in parts):
             continue
         split = parts[0] if len(parts) > 1 and parts[0] in SPLITS else ""
@@ -90,15 +90,15 @@ def pair(source: Source, files: Sequence[SourceFile]) -> Pairing:
     for split in SPLITS:
         if split in present:
             result.tiles[split] = _pair_split(source, split, found[split, "images"], found[split, "labels"], result)
-    if tell := [path for path in unused if not path.lower().endswith(_BESIDE)]:
-        one = len(tell) == 1
-        what = "1 other file is not used:" if one else f"{len(tell)} other files are not used, the first is"
-        result.findings.append(Finding.note(f"{what} {tell[0]}"))
+    if worth_telling := [path for path in unused if not path.lower().endswith(_SIDECARS)]:
+        one = len(worth_telling) == 1
+        what = "1 other file is not used:" if one else f"{len(worth_telling)} other files are not used, the first is"
+        result.findings.append(Finding.note(f"{what} {worth_telling[0]}"))
     return result
 
 
 def _readable(path: str) -> str:
-    """A path in which characters that cannot be printed, or are no characters at all, are written as escapes."""
+    """A path with everything that cannot be printed, undecodable bytes included, written as escapes."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in path)
 
 

@@ -17,15 +17,15 @@ from landseg.raw.dataset_yaml import FILE_NAME
 
 _MAX_DEPTH = 2
 _TICK_NS = 50_000_000
-"""Changes further apart than this have different times; the clock of file systems ticks every 1-10 ms,"""
+"""Changes further apart than this have different times: the clocks of file systems tick every 1-10 ms."""
 _COARSE_TICK_NS = 2_000_000_000
-"""that of some, which know no fractions, every second or two."""
+"""The same for file systems that store whole seconds."""
 LAYOUT_HINT = "docs/contracts.md shows the layout"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of a source: its path relative to the source, its size, and its offset where it lies inside another."""
+    """A file of a source: its path relative to the source, its size, and its offset where another file holds it."""
 
     path: str
     size_bytes: int
@@ -42,7 +42,7 @@ class Source(ABC):
     """Whether reads take long enough that several at once pay."""
 
     def where(self, path: str) -> str:
-        """The full path or URI of a file, as error lines name it."""
+        """The full path or URI of a file, as it appears in error lines."""
         return f"{self.uri}/{path}"
 
     @abstractmethod
@@ -55,16 +55,16 @@ class Source(ABC):
 
     @abstractmethod
     def folders(self) -> set[str]:
-        """Folders at the top that hold nothing, where the source knows of them."""
+        """Split folders, even empty ones, where the source knows of them."""
 
     @abstractmethod
     def read(self, file: SourceFile) -> bytes:
         """The bytes of a file."""
 
     def fingerprint(self) -> str | None:
-        """A digest that stays the same only while no file changes, taken without reading any; None where none can be.
+        """A digest that changes with any file, computed without reading one; None where there can be none.
 
-        Take it before :meth:`files`: what changes in between then shows the next time.
+        Take it before :meth:`files`, so that what changes in between is noticed the next time.
         """
         return None
 
@@ -93,9 +93,9 @@ class FolderSource(Source):
         return sorted(found, key=lambda file: file.path)
 
     def fingerprint(self) -> str | None:
-        """Of what git goes by too: sizes, times of change and inodes.
+        """From sizes, modification times and inodes, as git does it.
 
-        None while a file is so young that another change might leave its times as they are.
+        None while a file is so young that another change might leave its times unchanged.
         """
         if not Path(self.uri).is_dir():
             return None
@@ -118,7 +118,7 @@ class FolderSource(Source):
         """See :meth:`Source.read`."""
         path = Path(self.uri) / file.path
         try:
-            if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            if path.exists() and not path.is_file():  # reading a pipe would wait forever
                 raise DataError(self.where(file.path), "expected a file, found a pipe, a socket or a device")
             return path.read_bytes()
         except OSError as err:
@@ -139,7 +139,7 @@ class PrefixSource(Source):
         return found
 
     def fingerprint(self) -> str | None:
-        """Of sizes and ETags."""
+        """From sizes and ETags."""
         found = storage.list_objects(self.uri)
         if not all(info.etag for info in found):
             return None
@@ -159,10 +159,10 @@ def _digest(lines: list[str]) -> str:
 
 
 def _files_below(folder: str, prefix: str) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Paths and states of the files of a folder and its folders, one by one: there may be very many.
+    """Paths and status of the files below a folder, one by one: there may be very many.
 
-    A dataset is two folders deep. A folder further down is named as if it were a file, so that what it holds is not
-    left out without a word; so are links that lead nowhere, which fail when they are read.
+    A dataset is two folders deep. A folder further down is listed as if it were a file, so that its content is not
+    ignored silently; so are links that lead nowhere, which fail when they are read.
     """
     try:
         with os.scandir(folder) as entries:

@@ -1,4 +1,4 @@
-"""The data report: what was staged, how the classes are spread, which files are wrong and what to do about them."""
+"""The data report: what was staged, how frequent the classes are, which files are wrong and what to do about them."""
 
 from __future__ import annotations
 

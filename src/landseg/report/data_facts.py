@@ -22,7 +22,7 @@ from landseg.report.data import DataReport, Need, SampleTile, SplitStats
 _BATCH = 16
 """Images per step of the recipe: 8 on each of 2 GPUs."""
 _PROBS_BYTES_PER_PX = (1.5, 6.0)
-"""Stored probabilities (companded, the default): of sharp models, and of such as have hardly been trained.
+"""Bytes per pixel of stored probabilities (companded, the default): of sharp models, and of barely trained ones.
 
 Measured: with 9 classes 2.3-3.5 for trained models (ADR 0008), 5.5 for a tiny one after 120 steps; 1.6 and 4.0 with 3.
 """
@@ -60,7 +60,7 @@ def data_report(result: StagingResult, source: str, options: Options, seconds: f
 
 
 def _unpublished_schema(config: DatasetConfig, kind: Kind | None) -> ClassSchema:
-    """The schema of a dataset that may ask for bands that its images do not have: then of all their bands."""
+    """The schema of a refused dataset: with all bands, where it asks for some that its images do not have."""
     num_bands = kind.num_bands if kind else 3
     if max(config.bands or (1,)) > num_bands:
         config = config.model_copy(update={"bands": None})
@@ -87,7 +87,7 @@ def needs(manifest: DatasetManifest, result: StagingResult) -> Iterator[Need]:
 
 
 def gigabytes(num_bytes: int) -> str:
-    """Bytes as people read them."""
+    """A number of bytes for people to read."""
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 

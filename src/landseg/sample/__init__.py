@@ -1,1 +1,4 @@
-"""The sample data: a drawn land of nine classes, to try landseg with before one's own tiles are there."""
+"""The sample data: drawn land of nine classes, for trying landseg before one's own tiles are at hand.
+
+Drawing and writing raw tiles only: nothing here is used on real data, and nothing here reads a dataset.
+"""

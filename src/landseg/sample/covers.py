@@ -1,7 +1,7 @@
 """The land covers of the sample data: what the surface of each class looks like, colour aside.
 
 A cover gives each point an object, whose key later draws its material, and a brightness, which carries the texture.
-Since materials are shared among the classes, texture, shape and context are what tells the classes apart.
+Since the classes share materials, they differ by texture, shape and context.
 The ground resolution is fixed at about one metre a pixel.
 """
 

@@ -47,7 +47,7 @@ def paint_scene(scene: Scene, key: KeyArray, num_bands: int) -> FloatArray:
     Args:
         scene: (H, W) arrays.
         key: the tile's key (0-d).
-        num_bands: 3 for red, green, blue; 4 for near-infrared besides.
+        num_bands: 3 for red, green, blue; 4 for near-infrared as well.
 
     Returns:
         (H - 2, W - 2, num_bands) float32 on the 0..255 scale, not clipped: the blur consumes a pixel at each side.

@@ -24,7 +24,7 @@ from landseg.sample.noise import (
     voronoi,
 )
 
-SETTLEMENT = 9  # a land use beside the nine classes: gardens or yards with streets and buildings
+SETTLEMENT = 9  # a land use besides the nine classes: gardens or yards with streets and buildings
 ZONE_PX = 62  # mean width of a zone: a piece of land in one use
 REGION_ZONES = 3  # a region, which has one character, is so many zones wide
 ROAD_SPACING_PX = 165

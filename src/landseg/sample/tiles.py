@@ -1,7 +1,7 @@
-"""Sample data: a drawn raw dataset (docs/contracts.md) to try landseg with before one's own tiles are there.
+"""Sample data: a drawn raw dataset (docs/contracts.md) for trying landseg before one's own tiles are at hand.
 
-A tile depends on the seed, its split and its number only: not on how many tiles there are, on the process that draws
-it, or on a run before. An interrupted run is taken up where it stopped; dataset.yaml, written last, means done.
+A tile depends only on the seed, its split and its number: not on how many tiles there are, on the process that draws
+it, or on an earlier run. An interrupted run resumes where it stopped; dataset.yaml, written last, means done.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from landseg.sample.covers import CLASSES
 from landseg.sample.paint import paint_scene
 from landseg.sample.scene import draw_scene
 
-# Near the colours that land-cover maps use, and told apart with each kind of colour blindness (a test measures it).
+# Close to the colours of land-cover maps, and distinct with each kind of colour blindness (a test measures it).
 PALETTE = (
     (130, 130, 130),
     (240, 180, 0),
@@ -159,22 +159,22 @@ def draw_tile(options: SampleOptions, split: str, number: int) -> tuple[NDArray[
 
 
 def _claim(directory: Path, options: SampleOptions, description: str) -> None:
-    """Mark an empty directory as ours, or make sure that it is this very dataset's."""
+    """Mark an empty directory as ours, or make sure that it belongs to this very dataset."""
     marker = directory / _MARKER
     ours = json.dumps({"generator": _GENERATOR, **dataclasses.asdict(options)}, indent=1) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
     if not any(directory.iterdir()):
         _write(marker, ours.encode())
     elif not marker.exists():
-        raise ConfigError(directory, "expected an empty directory, found files", "name another directory")
+        raise ConfigError(directory, "expected an empty directory, found files", "choose another directory")
     elif marker.read_text() != ours:
         raise ConfigError(
             directory,
             "holds a sample dataset made with other options",
-            f"name another directory; {marker} lists the options",
+            f"choose another directory; {marker} lists the options",
         )
     elif (directory / "dataset.yaml").exists() and (directory / "dataset.yaml").read_text() != description:
-        raise ConfigError(directory / "dataset.yaml", "was changed", "remove it to have it written anew")
+        raise ConfigError(directory / "dataset.yaml", "was changed", "remove it to have it written again")
 
 
 def _write_tiles(

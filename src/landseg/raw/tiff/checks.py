@@ -1,6 +1,6 @@
-"""What a TIFF must be before any of it is decoded: of a known kind, within the limits, and all there.
+"""What a TIFF must be before any of it is decoded: of a known kind, within the limits, and complete.
 
-The header alone is looked at, and the headers of JPEG strips; nothing is allocated for what they ask.
+Only headers are read, the TIFF's and those of JPEG strips; nothing is allocated at their request.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from landseg.contracts.errors import DataError
 from landseg.raw.dataset_yaml import MAX_BANDS
 
 MAX_DECODED_BYTES = 1 << 29
-"""No tile may be larger decoded: 8192 x 8192 px with 4 bands of uint16."""
+"""The largest tile, decoded: 8192 x 8192 px with 4 bands of uint16."""
 JPEG, PLANAR_SEPARATE = 7, 2
 
 _MAX_PAGES = 64
-"""Overviews and masks of the largest image are fewer."""
+"""The largest image has fewer overviews and masks."""
 _REDUCED_OR_MASK = 1 | 4
 _COMPRESSIONS = {
     1: "none",
@@ -40,7 +40,7 @@ _PHOTOMETRICS = {3: "palette", 4: "mask", 5: "CMYK", 6: "uncompressed YCbCr", 8:
 
 
 class ImageInfo(NamedTuple):
-    """What a TIFF's header says of its image."""
+    """What a TIFF's header says about its image."""
 
     height: int
     width: int
@@ -57,10 +57,10 @@ def check_pages(tiff: tifffile.TiffFile, where: object) -> None:
 
 
 def check_page(page: tifffile.TiffPage, where: object, *, is_label: bool = False) -> ImageInfo:
-    """The image's kind, where it is one that is supported.
+    """The image's kind.
 
     Raises:
-        DataError: it is not.
+        DataError: it is not supported.
     """
     _check_values(page, where, is_label=is_label)
     if page.compression not in _COMPRESSIONS:
@@ -80,7 +80,7 @@ def check_page(page: tifffile.TiffPage, where: object, *, is_label: bool = False
 
 
 def _check_values(page: tifffile.TiffPage, where: object, *, is_label: bool) -> None:
-    """Bits that are band values or class values, not an index into colours or another colour space."""
+    """Accept band values and class values only: no indexes into colours, no other colour space."""
     photometric = int(page.photometric)
     known = photometric in _GREY_OR_RGB or (photometric == _YCBCR and page.compression == JPEG)
     if not known and not (photometric == _PALETTE and is_label):
@@ -96,7 +96,7 @@ def _check_values(page: tifffile.TiffPage, where: object, *, is_label: bool) -> 
 
 
 def check_size(num_bytes: int, where: object, limit: int) -> None:
-    """Refuse what would take more than `limit` bytes decoded."""
+    """Refuse an image that would take more than `limit` bytes decoded."""
     if num_bytes > limit:
         raise DataError(
             where,
@@ -106,9 +106,9 @@ def check_size(num_bytes: int, where: object, limit: int) -> None:
 
 
 def check_segments(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memoryview, where: object) -> None:
-    """Every strip or TIFF tile must be there, inside the file, and no larger decoded than the header says.
+    """Every strip or TIFF tile must exist, lie inside the file, and decode to no more than the header says.
 
-    Those that were never written read as 0 or nodata in GDAL: a sparse file by intent, or one whose writer was killed.
+    GDAL reads those that were never written as 0 or nodata: the file is sparse on purpose, or its writer was killed.
     """
     if page.is_tiled:
         rows, columns = page.tilelength, page.tilewidth
@@ -139,7 +139,7 @@ def check_segments(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memor
 
 
 def _check_jpeg(segment: bytes | memoryview, rows: int, columns: int, where: object) -> None:
-    """A JPEG strip names its own size, which the decoder would allocate, and decodes to grey where it breaks off."""
+    """A JPEG strip states its own size, which the decoder would allocate, and decodes to grey where it breaks off."""
     position, size = 2, len(segment)
     while position + 9 <= size and segment[position] == 0xFF:
         marker, length = segment[position + 1], int.from_bytes(segment[position + 2 : position + 4], "big")

@@ -39,10 +39,10 @@ from landseg.raw.tiff.checks import (
 )
 
 MAX_FILE_BYTES = 2 << 30
-"""No source file of a tile may be larger."""
+"""The largest source file of a tile."""
 # Sizes are checked here, against the limits above, before Pillow is asked; its own limit would refuse large scenes.
 Image.MAX_IMAGE_PIXELS = None
-# What tifffile logs of a damaged file is said here, in one line that names the file.
+# What tifffile logs about a damaged file is reported here, in one line that names the file.
 tifffile.logger().setLevel(logging.CRITICAL)
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -51,7 +51,7 @@ _LZW = 5
 
 
 class DecodedTiff(NamedTuple):
-    """An image and where it lies.
+    """An image and its georeference.
 
     Attributes:
         values: (H, W, B) uint8 or uint16, all bands in the file's order.
@@ -172,7 +172,7 @@ def _opened(data: bytes | memoryview, where: object) -> Iterator[tifffile.TiffPa
             yield page
     except DataError:
         raise
-    except Exception as err:  # whatever a third-party decoder makes of damaged bytes, the file is at fault
+    except Exception as err:  # whatever error a third-party decoder raises on damaged bytes, the file is at fault
         raise _damaged("TIFF", where, err) from err
 
 
@@ -230,7 +230,7 @@ def _decode_png(data: bytes | memoryview, where: object, limit: int) -> NDArray[
     if len(header) < 29 or header[12:16] != b"IHDR":
         raise DataError(where, "the PNG is truncated or damaged", "copy or write the file again")
     width, height, depth, colour = struct.unpack(">IIBB", header[16:26])
-    # Pillow stretches 1-, 2- and 4-bit grey to 0-255, which would change class values; palette indexes it leaves alone.
+    # Pillow stretches 1-, 2- and 4-bit grey to 0-255, which would change class values; it leaves palette indexes alone.
     if not (colour == 3 or (colour == 0 and depth == 8)):
         kind = {0: "grey", 2: "RGB colour", 4: "grey with alpha", 6: "RGBA colour"}.get(colour, "unknown")
         raise DataError(
@@ -254,7 +254,7 @@ def _decode_png(data: bytes | memoryview, where: object, limit: int) -> NDArray[
 
 
 def _check_chunks(data: bytes | memoryview, where: object) -> None:
-    """Compare the checksums of a PNG's chunks: Pillow leaves those of the pixels alone."""
+    """Compare the checksums of a PNG's chunks: Pillow does not check those of the pixels."""
     position = len(PNG_MAGIC)
     while position + 12 <= len(data):
         end = position + 8 + int.from_bytes(data[position : position + 4], "big")
@@ -268,7 +268,7 @@ def _check_chunks(data: bytes | memoryview, where: object) -> None:
 
 
 def _decode_planar_jpeg(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memoryview, out: NDArray[Any]) -> None:
-    """One grey JPEG per band and segment; tifffile 2026.3 takes them for RGB and fails."""
+    """One grey JPEG per band and segment; tifffile 2026.3 mistakes them for RGB and fails."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, info.width)
     across, down = math.ceil(info.width / columns), math.ceil(info.height / rows)
     for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
