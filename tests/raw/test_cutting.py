@@ -176,6 +176,17 @@ def test_bad_scenes_are_problems_like_others(raw, stage, tmp_path):
     assert [tile.id for tile in skipping.dataset().tiles("train")] == ["b-small"]
 
 
+def test_a_scene_leaves_room_for_the_names_of_its_tiles(raw, stage):
+    write_scene(raw, "s" * 184, 4, 150, 64)
+    assert stage(raw).status == 0
+    write_scene(raw, "s" * 185, 5, 150, 64)
+    run = stage(raw)
+    assert run.status == 2
+    assert [item["problem"] for item in run.checks["problems"]] == [
+        "expected a scene's file name of at most 184 bytes without its ending, found 185"
+    ]
+
+
 def test_a_tile_named_like_a_cut_one(raw, stage):
     write_scene(raw, "b_y000000_x000000", 9, 20, 20)
     run = stage(raw)

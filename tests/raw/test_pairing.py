@@ -35,6 +35,15 @@ def test_odd_names_and_upper_case_extensions(raw, stage, name, suffixes):
     assert name in [tile.id for tile in run.dataset().tiles("train")]
 
 
+def test_a_name_that_is_too_long_for_what_is_made_of_it(raw, stage):
+    name = "é" * 101  # a file system takes it; the names that landseg makes of it would be too long
+    write_tile(raw, "train", name)
+    run = stage(raw)
+    assert run.status == 2
+    problem = "expected a file name of at most 200 bytes without its ending, found 202"
+    assert {problem} == set(problems(run).values())
+
+
 def test_a_label_may_be_a_tiff(raw, stage):
     write_image(raw / "train/images/x.tif", random_image(1))
     write_image(raw / "train/labels/x.TIF", random_label(1))

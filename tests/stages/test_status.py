@@ -76,3 +76,26 @@ def test_an_unknown_run_is_a_user_error(storage: Path, capsys: pytest.CaptureFix
         run_states(str(storage), "other")
     assert main(["status", "--storage-uri", str(storage), "--run-id", "other"]) == 2
     assert "check --run-id" in capsys.readouterr().err
+
+
+def test_documents_are_no_permission_to_read_other_places(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = storage / "runs" / "r" / "train" / "swin" / "aaa"
+    arguments = ["status", "--storage-uri", str(storage), "--run-id", "r"]
+    climbing = f"{storage}/datasets/../../elsewhere/manifest.json"
+    for uri in ("/etc/passwd", "s3://other/datasets/0123456789abcdef/manifest.json", climbing, "/proc/self/mem"):
+        write(folder / "arguments.json", Arguments(values={"dataset_uri": uri}).to_bytes().decode(), 90)
+        assert main(arguments) == 0
+        shown, error = capsys.readouterr()
+        assert "stage-data              elsewhere" in shown and not error
+
+
+def test_a_damaged_dataset_is_a_line_and_not_the_end(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = storage / "datasets" / "0123456789abcdef" / "manifest.json"
+    write(dataset, "{", 80)
+    asked = Arguments(values={"dataset_uri": str(dataset)})
+    write(storage / "runs" / "r" / "train" / "swin" / "aaa" / "arguments.json", asked.to_bytes().decode(), 90)
+    assert main(["status", "--storage-uri", str(storage), "--run-id", "r"]) == 0
+    shown = capsys.readouterr().out
+    assert "stage-data              damaged" in shown and "train swin              unfinished" in shown

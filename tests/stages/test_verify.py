@@ -40,7 +40,8 @@ def test_every_object_of_every_kind_is_read(
             assert status == 2
             assert out.startswith(f"{storage.join(folder, path)}: expected ")
             assert err.endswith(
-                f"1 of {len(paths)} objects are damaged or missing (run the stage that wrote them again)"
+                f"1 of {len(paths)} objects are damaged or missing "
+                "(remove the damaged objects, and run the stages that wrote them again)"
             )
         storage.put_bytes(storage.join(folder, path), BYTES)
 
@@ -57,7 +58,7 @@ def test_what_is_wrong_is_listed_and_said_in_json(s3: S3, tmp_path: Path, capsys
     status, out, err = verify(str(pointer), "--json", capsys=capsys)
     assert status == 2
     assert err == f"landseg verify: error: {loaded.uri}: 2 of 3 objects are damaged or missing " + (
-        "(run the stage that wrote them again)"
+        "(remove the damaged objects, and run the stages that wrote them again)"
     )
     report = json.loads(out)
     assert (report["uri"], report["num_objects"]) == (loaded.uri, 3)

@@ -250,11 +250,14 @@ def test_bad_uris_are_refused_by_every_function(uri: str, says: str, tmp_path: P
         assert "\n" not in str(caught.value)
 
 
-def test_joining_cannot_leave_the_bucket() -> None:
+def test_joining_climbs_to_shared_shards_only() -> None:
     assert storage.join("s3://bucket/a", "../shards/x") == "s3://bucket/shards/x"
-    assert storage.join("/data/sets/1/", "..", "shards") == "/data/sets/shards"
+    assert storage.join("/data/sets/1/", "../shards/x") == "/data/sets/shards/x"
+    for climbing in ("../other", "../../shards/x", "../shards/../x", "a/../b", ".."):
+        with pytest.raises(StorageError, match="something below it"):
+            storage.join("s3://bucket/a/b", climbing)
     with pytest.raises(StorageError, match="no folder above"):
-        storage.join("s3://bucket/a", "../../other")
+        storage.join("s3://bucket", "../shards/x")
     with pytest.raises(StorageError, match="no folder above"):
         storage.parent("s3://bucket")
 

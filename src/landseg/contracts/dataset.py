@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from landseg.contracts.documents import Blob, Count, Document, Model, Sha256
-from landseg.contracts.names import DatasetId, TileId
+from landseg.contracts.names import DatasetId, DatasetName, TileId
 
 SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
@@ -160,7 +160,7 @@ class DatasetManifest(Document):
     kind: Literal["landseg.dataset"] = "landseg.dataset"
     version: int = 1
     dataset_id: DatasetId
-    name: str
+    name: DatasetName
     class_schema: ClassSchema
     num_bands: Annotated[int, Field(ge=1, le=16)]
     dtype: Literal["uint8", "uint16"]

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import reprlib
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
@@ -50,6 +51,21 @@ class Blob(Model):
     path: RelativePath
     size_bytes: Count
     sha256: Sha256
+
+
+def blobs(value: object) -> Iterator[Blob]:
+    """All objects that a document lists, wherever they stand in it."""
+    if isinstance(value, Blob):
+        yield value
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from blobs(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from blobs(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from blobs(item)
 
 
 class Document(Model):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from landseg.contracts.dataset import ClassSchema, Split
 from landseg.contracts.documents import Blob, Document, Model, Sha256
-from landseg.contracts.names import ModelName, TileId
+from landseg.contracts.names import DatasetId, ModelName, TileId
 
 LayerName = Literal["entropy", "disagreement"]
 
@@ -57,7 +57,7 @@ class LabelsManifest(Document):
 
     kind: Literal["landseg.labels"] = "landseg.labels"
     version: int = 1
-    dataset_id: str
+    dataset_id: DatasetId
     dataset_sha256: Sha256
     class_schema: ClassSchema
     members: Annotated[tuple[MemberRecord, ...], Field(min_length=1)]

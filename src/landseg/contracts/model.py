@@ -8,7 +8,7 @@ from pydantic import Field
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.documents import Blob, Count, Document, Sha256
-from landseg.contracts.names import ModelName
+from landseg.contracts.names import DatasetId, ModelName
 
 
 class ModelManifest(Document):
@@ -35,7 +35,7 @@ class ModelManifest(Document):
     metrics: dict[str, float]
     parameters: dict[str, Any]
     versions: dict[str, str]
-    dataset_id: str
+    dataset_id: DatasetId
     dataset_sha256: Sha256
     seconds: Annotated[float, Field(ge=0)]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError, ContractError
 from landseg.contracts.labels import MemberRecord
+from landseg.contracts.names import check_model_name
 from landseg.contracts.probabilities import StoredTile
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, subsets
@@ -125,6 +126,7 @@ def _check_distinct(members: Sequence[Member]) -> None:
     by_name: dict[str, Member] = {}
     for member in members:
         spec = member.reader.spec
+        check_model_name(member.reader.uri, spec.model, "export its probabilities again with another --name")
         twin = by_checkpoint.setdefault(spec.checkpoint_sha256, member)
         if twin is not member:
             raise ContractError(

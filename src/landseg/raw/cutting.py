@@ -16,6 +16,7 @@ from PIL import Image
 
 from landseg.contracts.dataset import Geo, GeoKeys, SceneWindow
 from landseg.contracts.errors import DataError
+from landseg.contracts.names import MAX_TILE_ID_BYTES
 from landseg.raw.checks import (
     Checked,
     CheckedTile,
@@ -87,6 +88,10 @@ def _decode_scene(
         return CheckedTile(tile, errors=(content,))
     image_bytes, label_bytes = content
     where = source.where(tile.image.path)
+    size, longest = len(tile.id.encode()), MAX_TILE_ID_BYTES - len(tile_id("", Window(0, 0, 0, 0)))
+    if size > longest:  # its tiles' ids are longer than its own
+        problem = f"expected a scene's file name of at most {longest} bytes without its ending, found {size}"
+        errors.append(DataError(where, problem, "rename it"))
     try:
         limit = min(MAX_SCENE_BYTES, max(MAX_DECODED_BYTES, _MAX_RATIO * len(image_bytes)))
         decoded = spool_tiff(image_bytes, where, image, limit)

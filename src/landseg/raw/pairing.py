@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from landseg.contracts.dataset import SPLITS
 from landseg.contracts.errors import DataError
+from landseg.contracts.names import MAX_TILE_ID_BYTES
 from landseg.raw.dataset_yaml import FILE_NAME
 from landseg.raw.findings import Finding
 from landseg.raw.sources import LAYOUT_HINT, Source, SourceFile
@@ -16,7 +17,6 @@ from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 
 _SUFFIXES = {"images": (".tif", ".tiff"), "labels": (".png", ".tif", ".tiff")}
 LABELLED_SPLITS = ("train", "val")
-_MAX_ID = 200
 _JOB_BYTES = 4 << 20
 _JOB_TILES = 32
 _SIDECARS = (".xml", ".ovr", ".tfw", ".wld", ".tifw", ".pgw", ".pngw", ".txt", ".md", ".json")
@@ -107,8 +107,9 @@ def _file_problem(file: SourceFile, stem: str, other: SourceFile | None) -> tupl
         return f"{other.path} has the same stem", "one image and one label per tile"
     if not file.path.isprintable() or "\\" in stem:
         return "the file name holds characters that are not allowed", "rename it"
-    if len(stem) > _MAX_ID:
-        return f"expected a file name of at most {_MAX_ID} characters, found {len(stem)}", "rename it"
+    if (size := len(stem.encode())) > MAX_TILE_ID_BYTES:
+        problem = f"expected a file name of at most {MAX_TILE_ID_BYTES} bytes without its ending, found {size}"
+        return problem, "rename it"
     if file.size_bytes > MAX_FILE_BYTES:
         return f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB", "cut it"
     return None

@@ -9,6 +9,7 @@ from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.choices import PRECISION_CHOICES
 from landseg.contracts.errors import ConfigError, ContractError
+from landseg.contracts.names import check_model_name
 from landseg.contracts.parameters import add_parameter
 from landseg.contracts.probabilities import VIEWS, ProbsManifest, ProbsSpec
 from landseg.dataset.reader import StagedDataset
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> None:
     for flag in ("batch_size", "num_workers"):
         if getattr(args, flag) < 1:
             raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least 1, found {getattr(args, flag)}")
+    if args.name:
+        check_model_name("--name", args.name)
     share, num_shares = parse_share(args.worker)
     if args.views == "each" and args.tta == "none":
         raise ConfigError("--views each", "expected --tta h or hv with it, found none", "a single view is its own mean")
@@ -71,6 +74,7 @@ def run(args: argparse.Namespace) -> None:
 
         dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         model = open_model(context.reference("model", args.model), context.scratch)
+        check_model_name(model.uri, args.name or model.name, "give it another with --name")
         _check_schema(model, dataset)
         tiles = split_tiles(args.splits, dataset)
         spec = ProbsSpec(

@@ -17,6 +17,7 @@ from landseg.cli.console import paint
 from landseg.contracts.dataset import DatasetManifest
 from landseg.contracts.documents import parse_json, sha256_hex
 from landseg.contracts.errors import ConfigError, ObjectNotFoundError
+from landseg.contracts.names import check_run_id
 from landseg.stages.shared.context import IDENTITY
 from landseg.stages.shared.options import storage_root
 from landseg.storage import ObjectInfo
@@ -112,6 +113,8 @@ def run(args: argparse.Namespace) -> None:
     """List what is old, and with `--delete` remove it."""
     if args.older_than < 0:
         raise ConfigError("--older-than", f"expected at least 0 days, found {args.older_than}")
+    for run_id in args.run_id:
+        check_run_id("--run-id", run_id)
     root = storage_root(args.storage_uri)
     plan = find(root, args.older_than * _DAY_S, args.run_id)
     uploads = 0

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from landseg import storage
 from landseg.contracts.dataset import DatasetManifest
-from landseg.contracts.documents import Document
-from landseg.contracts.errors import ContractError, ObjectNotFoundError
+from landseg.contracts.documents import Document, blobs, parse_json
+from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.model import ModelManifest
+from landseg.contracts.names import check_run_id
 from landseg.contracts.probabilities import ProbsManifest
 from landseg.contracts.references import ARGUMENTS, Arguments
+from landseg.dataset.previous import manifest_uri
 from landseg.scoring.scores import METRICS
 from landseg.stages.shared.options import storage_root
 
@@ -38,7 +41,8 @@ class StageState:
         stage: the verb.
         name: the model's name; empty for stages that have none.
         uri: the stage's folder.
-        state: finished, unfinished (running, or interrupted), damaged, or removed (a dataset).
+        state: finished, unfinished (running, or interrupted), damaged, or of a dataset removed, or elsewhere (in
+            another storage, which is not read).
         modified_s: when something was last written there, seconds since 1970.
         dataset_uri: the dataset it worked on, if a document states it.
         facts: what is known about the result.
@@ -64,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the state of every stage of a run, the newest result of each last."""
+    check_run_id("--run-id", args.run_id)
     root = storage_root(args.storage_uri)
     states = run_states(root, args.run_id)
     print(json.dumps([asdict(state) for state in states], indent=1) if args.json else _text(root, args.run_id, states))
@@ -77,7 +82,8 @@ def run_states(storage_uri: str, run_id: str) -> list[StageState]:
     """
     root = storage.join(storage_uri, "runs", run_id)
     folders: dict[str, float] = {}
-    for info in storage.list_objects(root):
+    objects = {info.uri: info for info in storage.list_objects(root)}
+    for info in objects.values():
         parts = Path(info.uri.removeprefix(root).lstrip("/")).parts
         depth = 2 if parts[0] == "average-probs" else 3
         if parts[0] in STAGES and len(parts) > depth:
@@ -85,13 +91,14 @@ def run_states(storage_uri: str, run_id: str) -> list[StageState]:
             folders[folder] = max(info.modified_s, folders.get(folder, 0.0))
     if not folders:
         raise ObjectNotFoundError(root, "expected what a run has written, found nothing", "check --run-id")
-    found = [_state(storage_uri, root, folder, modified) for folder, modified in folders.items()]
+    sizes = {uri: info.size_bytes for uri, info in objects.items()}
+    found = [_state(storage_uri, root, folder, modified, sizes) for folder, modified in folders.items()]
     found.sort(key=lambda state: (list(STAGES).index(state.stage), state.name, state.modified_s))
     datasets = {state.dataset_uri: state.modified_s for state in found if state.dataset_uri}
-    return [*(_dataset_state(uri) for uri in datasets), *found]
+    return [*(_dataset_state(storage_uri, uri) for uri in datasets), *found]
 
 
-def _state(storage_uri: str, root: str, folder: str, modified_s: float) -> StageState:
+def _state(storage_uri: str, root: str, folder: str, modified_s: float, sizes: Mapping[str, int]) -> StageState:
     stage, *name, _ = folder.removeprefix(root).strip("/").split("/")
     arguments = _arguments(folder)
     dataset_uri = str(arguments.get("dataset_uri", ""))
@@ -102,8 +109,18 @@ def _state(storage_uri: str, root: str, folder: str, modified_s: float) -> Stage
         return state
     except ContractError as err:
         return replace(state, state="damaged", facts={"problem": str(err)})
-    dataset_id, facts = _facts(document, folder)
-    dataset_uri = storage.join(storage_uri, "datasets", dataset_id, "manifest.json")
+    for blob in blobs(document):
+        uri = storage.join(folder, blob.path)
+        if sizes.get(uri) != blob.size_bytes:
+            problem = f"expected {blob.size_bytes} bytes, found {sizes.get(uri, 'none')}"
+            return replace(state, state="damaged", facts={"problem": f"{uri}: {problem}"})
+    try:
+        dataset_id, facts = _facts(document, folder)
+    except (ContractError, DamagedObjectError) as err:
+        return replace(state, state="damaged", facts={"problem": str(err)})
+    own = manifest_uri(storage_uri, dataset_id)
+    if f"/{dataset_id}/" not in dataset_uri or storage.stat(own) is not None:
+        dataset_uri = own  # else it lies in another storage, as the arguments say
     return replace(state, state="finished", dataset_uri=dataset_uri, facts=facts)
 
 
@@ -125,17 +142,23 @@ def _facts(document: Document, folder: str) -> tuple[str, dict[str, Any]]:
         return document.spec.dataset_id, {"tta": document.spec.tta, "dtype": document.spec.dtype, **tiles}
     assert isinstance(document, LabelsManifest)
     where = storage.join(folder, document.summary.path)
-    summary = json.loads(storage.get_bytes(where, sha256=document.summary.sha256))
+    summary = parse_json(storage.get_bytes(where, sha256=document.summary.sha256), where)
     weights = {member.model: member.weight for member in document.members}
     return document.dataset_id, {"weights": weights, "summary": summary}
 
 
-def _dataset_state(uri: str) -> StageState:
+def _dataset_state(storage_uri: str, uri: str) -> StageState:
+    """The dataset that stages worked on. Documents are untrusted: what lies outside the storage's root is not read."""
+    if not storage.is_below(uri, storage.join(storage_uri, "datasets")):
+        return StageState("stage-data", "", uri.rpartition("/")[0], "elsewhere", 0.0, dataset_uri=uri)
     state = StageState("stage-data", "", storage.parent(uri), "removed", 0.0, dataset_uri=uri)
     info = storage.stat(uri)
     if info is None:
         return state
-    manifest = storage.read_document(DatasetManifest, uri).document
+    try:
+        manifest = storage.read_document(DatasetManifest, uri).document
+    except ContractError as err:
+        return replace(state, state="damaged", modified_s=info.modified_s, facts={"problem": str(err)})
     tiles = {str(split): info.num_tiles for split, info in manifest.splits.items()}
     facts = {"name": manifest.name, **tiles}
     return replace(state, state="finished", modified_s=info.modified_s, facts=facts, arguments=_arguments(state.uri))

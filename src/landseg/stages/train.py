@@ -13,6 +13,7 @@ from landseg.contracts.dataset import SPLITS, Split
 from landseg.contracts.documents import Blob
 from landseg.contracts.errors import ConfigError, without_credentials
 from landseg.contracts.model import ModelManifest
+from landseg.contracts.names import check_model_name
 from landseg.contracts.parameters import add_parameter, check_minimums, of_verb
 from landseg.dataset.reader import StagedDataset
 from landseg.raw.processes import num_cpus
@@ -104,6 +105,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
+    check_model_name("--name", args.name)
     check_minimums("train", args)
     for flag, least in (("cpu_processes", 1), ("checkpoint_interval", 0), ("keep", 0), ("num_workers", 0)):
         value = getattr(args, flag)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
-
-from pydantic import BaseModel
+import logging
+from collections.abc import Mapping
 
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import DatasetManifest
-from landseg.contracts.documents import Blob, Document, parse_json
+from landseg.contracts.documents import Blob, Document, blobs, parse_json
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.model import CheckpointInfo, ModelManifest
 from landseg.contracts.probabilities import ProbsManifest
-from landseg.contracts.references import Reference
+from landseg.contracts.references import ARGUMENTS, Arguments, Reference
 from landseg.dataset.previous import manifest_uri
 
 HELP = "read everything that a manifest or a run names, and compare sizes and checksums"
@@ -30,6 +29,8 @@ MANIFESTS: tuple[type[Document], ...] = (
     LabelsManifest,
 )
 _WORKERS = 8
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         raise DamagedObjectError(
             where,
             f"{len(problems)} of {len(objects.keys() | problems.keys())} objects are damaged or missing",
-            "run the stage that wrote them again",
+            "remove the damaged objects, and run the stages that wrote them again",
         )
 
 
@@ -117,7 +118,7 @@ def read_manifests(ref: str) -> tuple[list[storage.Loaded[Document]], dict[str, 
         ObjectNotFoundError: a folder without manifests.
         ContractError: `ref` is an object but not a manifest.
     """
-    ref = ref.rstrip("/")
+    ref = storage.folder(ref) if ref.endswith("/") else ref
     below = [info.uri for info in storage.list_objects(ref)]
     if not below:
         return [read_manifest(ref)], {}
@@ -133,7 +134,7 @@ def read_manifests(ref: str) -> tuple[list[storage.Loaded[Document]], dict[str, 
             continue
         found.append(manifest)
         dataset = _dataset(manifest)
-        if dataset and dataset not in uris:
+        if dataset and dataset not in uris and not _lies_elsewhere(manifest, dataset):
             uris.append(dataset)
     return found, problems
 
@@ -152,6 +153,22 @@ def _dataset(manifest: storage.Loaded[Document]) -> str | None:
     return manifest_uri(root, identity) if runs and identity and not isinstance(document, DatasetManifest) else None
 
 
+def _lies_elsewhere(manifest: storage.Loaded[Document], dataset: str) -> bool:
+    """Whether the stage was given its dataset from another storage, which is not read: a document is no permission."""
+    folder = storage.parent(manifest.uri)
+    folder = storage.parent(folder) if isinstance(manifest.document, CheckpointInfo) else folder
+    try:
+        values = storage.read_document(Arguments, storage.join(folder, ARGUMENTS)).document.values
+    except (ObjectNotFoundError, ContractError):
+        return False
+    given = str(values.get("dataset_uri", ""))
+    identity = dataset.split("/")[-2]
+    elsewhere = f"/{identity}/" in given and given != dataset and storage.stat(dataset) is None
+    if elsewhere:
+        _log.warning("dataset %s lies in another storage, and is not read: landseg verify %s", identity, given)
+    return elsewhere
+
+
 def read_manifest(ref: str) -> storage.Loaded[Document]:
     """Read a manifest of any kind, by URI, by path, or through a reference file."""
     data = storage.get_bytes(ref)
@@ -164,18 +181,3 @@ def read_manifest(ref: str) -> storage.Loaded[Document]:
             return storage.read_document(manifest, ref)
     known = ", ".join(repr(manifest.model_fields["kind"].default) for manifest in MANIFESTS)
     raise ContractError(ref, f"expected a document of kind {known}, found {kind!r}")
-
-
-def blobs(value: object) -> Iterator[Blob]:
-    """All objects that a document names, wherever they stand in it."""
-    if isinstance(value, Blob):
-        yield value
-    if isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from blobs(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from blobs(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from blobs(item)

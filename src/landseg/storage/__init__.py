@@ -28,7 +28,7 @@ from landseg.storage.objects import (
     stat,
 )
 from landseg.storage.parallel import parallel
-from landseg.storage.uris import is_s3, join, parent
+from landseg.storage.uris import folder, is_below, is_s3, join, parent
 
 __all__ = [
     "Loaded",
@@ -39,8 +39,10 @@ __all__ = [
     "endpoint_has_answered",
     "expect_answers",
     "file_sha256",
+    "folder",
     "get_bytes",
     "get_file",
+    "is_below",
     "is_s3",
     "join",
     "list_objects",

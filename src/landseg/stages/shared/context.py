@@ -19,7 +19,7 @@ from landseg import __version__, storage
 from landseg.contracts.documents import Document, digest
 from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundError, without_credentials
 from landseg.contracts.executor import ExecutorInput, Outputs, artifact_path
-from landseg.contracts.names import RUN_ID
+from landseg.contracts.names import check_run_id
 from landseg.contracts.references import ARGUMENTS, Arguments, Reference
 from landseg.stages.shared.options import storage_root
 
@@ -62,7 +62,7 @@ class StageContext:
         """The stage's folder: `<root>/runs/<run>/<stage>[/<name>]/<identity>`.
 
         Args:
-            name: the model's name, or "".
+            name: the model's name, checked before; or "".
             identity: everything that decides the result: parameters and the digests of inputs. A rerun with the same
                 identity finds what was written before; one with another identity gets a folder of its own.
         """
@@ -162,9 +162,9 @@ def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:
 @contextlib.contextmanager
 def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext]:
     """Interpret the common options; on success write the executor output."""
-    run_id = getattr(args, "run_id", "")
-    if run_id and not re.fullmatch(RUN_ID, run_id):
-        raise ConfigError("--run-id", f"expected letters, digits, '.', '_' and '-' (at most 63), found {run_id!r}")
+    run_id = getattr(args, "run_id", None)
+    if run_id is not None:
+        check_run_id("--run-id", run_id)
     if args.executor_input is not None:
         parsed = ExecutorInput.parse(args.executor_input)
         outputs, inputs = parsed.outputs, parsed.inputs
@@ -175,5 +175,5 @@ def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext
     if args.scratch is not None:
         args.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="landseg-", dir=args.scratch or os.environ.get("TMPDIR")) as scratch:
-        yield StageContext(stage, storage_uri, run_id, outputs, inputs, Path(scratch))
+        yield StageContext(stage, storage_uri, run_id or "", outputs, inputs, Path(scratch))
         outputs.close()

@@ -34,9 +34,12 @@ def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True
 
 
 def storage_root(given: str) -> str:
-    """The root in object storage without a trailing slash; a folder as an absolute path."""
-    given = given.rstrip("/")
-    return given if storage.is_s3(given) else str(Path(given).resolve())
+    """The root in object storage without a trailing slash; a folder as an absolute path.
+
+    Raises:
+        StorageError: it is neither, or empty.
+    """
+    return storage.folder(given)
 
 
 def split_tiles(text: str, staged: StagedDataset) -> dict[Split, TileIndex]:
