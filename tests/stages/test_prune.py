@@ -23,6 +23,7 @@ from landseg.stages.prune import find, remove
 from landseg.stages.shared.context import StageContext
 
 DAY_S = 86_400.0
+NOTES = "runs/gone/notes.txt"
 
 
 class Store:
@@ -44,7 +45,7 @@ class Store:
         self.average("old", self.first, old)
         self.average("new", self.first, old)
         self.average("gone", self.second, self.export("gone", self.second))
-        (self.disk / "runs" / "gone" / "notes.txt").write_text("somebody's own")
+        storage.put_bytes(storage.join(self.uri, NOTES), b"somebody's own")
         self.age("runs/old", 100)
         self.age("runs/gone", 100)
         self.age("datasets", 100)  # before they are listed: the endpoint remembers times
@@ -99,7 +100,8 @@ def test_old_runs_go_and_what_others_are_made_of_stays(store: Store, capsys: pyt
     assert done == plan | {"deleted": True, "num_abandoned_uploads": 0}
     after = store.objects()
     assert len(before - after) == plan["num_objects"] and not after - before
-    assert not [uri for uri in after if uri.startswith(("runs/gone/", "runs/old/average-probs/"))]
+    assert [uri for uri in after if uri.startswith(("runs/gone/", "runs/old/average-probs/"))] == [NOTES]
+    assert plan["left"] == [f"{store.uri}/{NOTES}"]
     assert [uri for uri in after if uri.startswith("runs/new/average-probs/")]
     left = store.objects("datasets/shards")
     assert left and left < shards
@@ -127,7 +129,7 @@ def test_only_runs_that_are_asked_for_go(store: Store, capsys: pytest.CaptureFix
     everything = prune(store, capsys, "--older-than=0", "--delete")
     assert everything["runs"] == ["gone", "new", "old"]
     assert sorted(everything["datasets"]) == sorted([store.first_id, store.second_id])
-    assert store.objects() == set()
+    assert store.objects() == {NOTES}
 
 
 def test_whatever_is_left_of_a_killed_prune_is_no_damage(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +167,7 @@ def test_a_killed_prune_is_finished_by_the_next(store: Store, capsys: pytest.Cap
     process.send_signal(signal.SIGKILL)
     process.wait()
     prune(store, capsys, "--delete")
-    assert not [uri for uri in store.objects() if uri.startswith("runs/gone/")]
+    assert [uri for uri in store.objects() if uri.startswith("runs/gone/")] == [NOTES]
     assert not [uri for uri in store.objects() if store.second_id in uri]
 
 

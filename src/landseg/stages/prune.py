@@ -9,16 +9,16 @@ import re
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from landseg import storage
 from landseg.cli.console import paint
 from landseg.contracts.dataset import DatasetManifest
-from landseg.contracts.documents import parse_json, sha256_hex
 from landseg.contracts.errors import ConfigError, ObjectNotFoundError
-from landseg.contracts.names import check_run_id
+from landseg.contracts.names import DATASET_ID, check_run_id
 from landseg.stages.shared.context import IDENTITY
+from landseg.stages.shared.inventory import Folder, dataset_objects, run_folders
 from landseg.stages.shared.options import storage_root
 from landseg.storage import ObjectInfo
 
@@ -27,9 +27,7 @@ EXAMPLE = "landseg prune --storage-uri s3://bucket/landseg --older-than 90 --del
 
 _log = logging.getLogger(__name__)
 _DAY_S = 86_400.0
-_FOLDER = re.compile(r"(?P<run>[^/]+)/(?P<folder>(?:[^/]+/){1,2}[0-9a-f]{12})/")
-_ORDER = ("average-probs", "export-probs", "train")
-"""Results are removed before what they were made from, so that nothing left refers to what is gone."""
+_SHARD = re.compile(r"[0-9a-f]{64}\.tar")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,39 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
 
 
-@dataclass
-class Folder:
-    """What a stage has written for one set of inputs and parameters.
-
-    Attributes:
-        uri: the folder; the run's folder for objects outside any stage's.
-        run: the run's name.
-        objects: what it holds.
-    """
-
-    uri: str
-    run: str
-    objects: list[ObjectInfo] = field(default_factory=list)
-
-    @property
-    def manifest(self) -> str:
-        """URI of the manifest, whether it exists or not."""
-        return storage.join(self.uri, "manifest.json")
-
-    def sha256(self) -> str:
-        """Checksum of the manifest; empty if the stage has not finished."""
-        finished = any(info.uri == self.manifest for info in self.objects)
-        return sha256_hex(storage.get_bytes(self.manifest)) if finished else ""
-
-    def inputs(self) -> set[str]:
-        """Checksums of what it was made from."""
-        try:
-            text = storage.get_bytes(storage.join(self.uri, IDENTITY))
-        except ObjectNotFoundError:
-            return set()
-        return set(re.findall(r"\b[0-9a-f]{64}\b", json.dumps(parse_json(text, self.uri))))
-
-
 @dataclass(frozen=True)
 class Plan:
     """What is removed, and what stays although its run is old.
@@ -86,6 +51,7 @@ class Plan:
         runs: names of the runs that are removed entirely.
         datasets: ids of the datasets.
         kept: folders of old runs that other runs were made from.
+        left: single files among the runs that no stage has written; they stay.
         first: manifests, and what points to them, in the order of removal.
         rest: what the manifests list, and what nothing lists.
         last: `identity.json` of each folder, from which the next prune resumes one that was killed.
@@ -94,6 +60,7 @@ class Plan:
     runs: tuple[str, ...]
     datasets: tuple[str, ...]
     kept: tuple[str, ...]
+    left: tuple[str, ...]
     first: tuple[ObjectInfo, ...]
     rest: tuple[ObjectInfo, ...]
     last: tuple[ObjectInfo, ...]
@@ -127,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
             "runs": plan.runs,
             "datasets": plan.datasets,
             "kept": plan.kept,
+            "left": plan.left,
             "num_objects": plan.num_objects,
             "size_bytes": plan.size_bytes,
             "num_abandoned_uploads": uploads if args.delete else None,
@@ -146,8 +114,9 @@ def find(root: str, older_than_s: float, wanted: Iterable[str] = ()) -> Plan:
 
     Raises:
         ObjectNotFoundError: a run that is wanted does not exist.
+        LandsegError: something below the root is not understood, so nothing is proved to be unused.
     """
-    folders = _folders(storage.join(root, "runs"))
+    folders, left = run_folders(root)
     last: dict[str, float] = {}
     for folder in folders:
         last[folder.run] = max(last.get(folder.run, 0.0), *(info.modified_s for info in folder.objects))
@@ -161,8 +130,8 @@ def find(root: str, older_than_s: float, wanted: Iterable[str] = ()) -> Plan:
     for name in sorted(set(wanted) - old):
         _log.warning("run %s stays: it wrote something less than %.3g days ago", name, older_than_s / _DAY_S)
     going, kept, used = _divide(folders, old)
-    orphaned: set[str] = set().union(*(folder.inputs() for folder in going))
-    ids, first, rest = _datasets(root, orphaned - used, before)
+    orphaned: set[str] = set().union(*(folder.mentions for folder in going if _has_identity(folder)))
+    ids, first, rest = _datasets(root, orphaned - used, used, before)
     objects = [info for folder in going for info in folder.objects]
     manifests = [info for info in objects if info.uri.endswith("/manifest.json")]
     identities = [info for info in objects if info.uri.endswith(f"/{IDENTITY}")]
@@ -170,6 +139,7 @@ def find(root: str, older_than_s: float, wanted: Iterable[str] = ()) -> Plan:
         runs=tuple(sorted(old - {folder.run for folder in kept})),
         datasets=ids,
         kept=tuple(folder.uri for folder in kept),
+        left=tuple(left),
         first=(*manifests, *first),
         rest=(*(info for info in objects if not info.uri.endswith(("/manifest.json", f"/{IDENTITY}"))), *rest),
         last=tuple(identities),
@@ -189,55 +159,45 @@ def remove(plan: Plan) -> None:
             pass
 
 
-def _folders(root: str) -> list[Folder]:
-    """Every stage's folder, results before what they were made from."""
-    found: dict[str, Folder] = {}
-    for info in storage.list_objects(root):
-        path = info.uri.removeprefix(root).lstrip("/")
-        match = _FOLDER.match(path)
-        name = path.split("/")[0]
-        uri = storage.join(root, name, match["folder"]) if match else storage.join(root, name)
-        found.setdefault(uri, Folder(uri, name)).objects.append(info)
-
-    def rank(folder: Folder) -> int:
-        stage = folder.uri.removeprefix(root).lstrip("/").partition("/")[2].partition("/")[0]
-        return _ORDER.index(stage) if stage in _ORDER else len(_ORDER)
-
-    return sorted(found.values(), key=lambda folder: (rank(folder), folder.uri))
-
-
 def _divide(folders: list[Folder], old: set[str]) -> tuple[list[Folder], list[Folder], set[str]]:
-    """Folders to remove, folders of old runs that stay, and the checksums of all that the rest was made from."""
+    """Folders to remove, folders of old runs that stay, and all that the rest may have been made from."""
     used: set[str] = set()
     for folder in folders:
         if folder.run not in old:
-            used |= folder.inputs()
-    going, kept = [], []
-    for folder in folders:  # results first: whatever keeps a folder has been looked at before it
-        if folder.run in old:
-            if (sha256 := folder.sha256()) and sha256 in used:
-                kept.append(folder)
-                used |= folder.inputs()
-            else:
-                going.append(folder)
+            used |= folder.mentions
+    going, kept = [folder for folder in folders if folder.run in old], []
+    while staying := [folder for folder in going if not used.isdisjoint({folder.sha256, folder.path} - {""})]:
+        kept += staying
+        used |= set().union(*(folder.mentions for folder in staying))
+        going = [folder for folder in going if folder not in staying]
     return going, kept, used
 
 
+def _has_identity(folder: Folder) -> bool:
+    return any(info.uri == storage.join(folder.uri, IDENTITY) for info in folder.objects)
+
+
 def _datasets(
-    root: str, orphaned: set[str], before: float
+    root: str, orphaned: set[str], used: set[str], before: float
 ) -> tuple[tuple[str, ...], list[ObjectInfo], list[ObjectInfo]]:
-    """The datasets with these checksums, and what killed stagings and prunes have left.
+    """The datasets that removed folders alone were made from, and what killed stagings and prunes have left.
+
+    Args:
+        root: root in object storage.
+        orphaned: checksums of what only folders that are removed were made from.
+        used: checksums and ids of what others were made from.
+        before: what was written later stays.
 
     Returns:
         The ids, what is removed first, and the rest.
     """
     base = storage.join(root, "datasets")
-    objects = {info.uri: info for info in storage.list_objects(base)}
+    objects = dataset_objects(root)
     going: list[str] = []
     shards: dict[bool, set[str]] = {True: set(), False: set()}  # by whether their dataset is removed
-    for uri in [uri for uri in objects if uri.endswith("/manifest.json")]:
+    for uri in [uri for uri in objects if _is_manifest(uri, base)]:
         loaded = storage.read_document(DatasetManifest, uri)
-        goes = loaded.sha256 in orphaned
+        goes = loaded.sha256 in orphaned and Path(storage.parent(uri)).name not in used
         going += [storage.parent(uri)] * goes
         paths = {shard.path for split in loaded.document.splits.values() for shard in split.shards}
         shards[goes] |= {_resolved(storage.join(storage.parent(uri), path)) for path in paths}
@@ -250,17 +210,22 @@ def _datasets(
         if folder in going:
             abandoned = not uri.endswith("/manifest.json")
         elif folder == f"{base}/shards":
-            abandoned = uri not in shards[False] and (uri in shards[True] or info.modified_s <= before)
+            unused = uri in shards[True] or (info.modified_s <= before and _SHARD.fullmatch(Path(uri).name))
+            abandoned = uri not in shards[False] and bool(unused)
         else:
-            whole = f"{folder}/manifest.json" in objects or folder in {f"{base}/by-name", f"{base}/refused"}
-            abandoned = not whole and info.modified_s <= before
+            stays = f"{folder}/manifest.json" in objects or folder in {f"{base}/by-name", f"{base}/refused"}
+            abandoned = not stays and Path(folder).name not in used and info.modified_s <= before
         if abandoned:
             rest.append(uri)
     return ids, [objects[uri] for uri in first], [objects[uri] for uri in rest]
 
 
+def _is_manifest(uri: str, base: str) -> bool:
+    return re.fullmatch(rf"{DATASET_ID}/manifest\.json", uri.removeprefix(f"{base}/")) is not None
+
+
 def _points_to(pointer: str, ids: Iterable[str]) -> bool:
-    text = storage.get_bytes(pointer).decode()
+    text = storage.get_bytes(pointer).decode(errors="replace")
     return any(identity in text for identity in ids)
 
 
@@ -273,6 +238,7 @@ def _text(plan: Plan, deleted: bool, uploads: int) -> str:
     lines = [f"run {name}" for name in plan.runs]
     lines += [f"dataset {name}: no run that stays was made of it" for name in plan.datasets]
     lines += [f"kept {uri}: another run is made of it" for uri in plan.kept]
+    lines += [f"left {uri}: no stage wrote it" for uri in plan.left]
     amount = f"{plan.num_objects:,} objects, {plan.size_bytes / 1e9:.2f} GB"
     if deleted:
         lines.append(f"{paint('removed', 'green', sys.stdout)} {amount}, {uploads} abandoned uploads")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -91,6 +92,15 @@ def list_objects(uri: str) -> list[ObjectInfo]:
 def _info(path: Path, uri: str) -> ObjectInfo:
     status = path.stat()
     return ObjectInfo(uri, status.st_size, status.st_mtime)
+
+
+def links(uri: str) -> list[str]:
+    """All symbolic links at or below a folder: listings leave out what lies behind those to folders."""
+    with errors(uri):
+        if Path(uri).is_symlink():
+            return [uri]
+        found = (Path(at, name) for at, folders, files in os.walk(uri) for name in (*folders, *files))
+        return sorted(str(path) for path in found if path.is_symlink())
 
 
 def delete(uri: str) -> None:

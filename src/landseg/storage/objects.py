@@ -30,6 +30,7 @@ class _Store(Protocol):
     def checksum(self, uri: str) -> tuple[int, str]: ...
     def stat(self, uri: str) -> ObjectInfo | None: ...
     def list_objects(self, uri: str) -> list[ObjectInfo]: ...
+    def links(self, uri: str) -> list[str]: ...
     def delete(self, uri: str) -> None: ...
     def clean_abandoned(self, uri: str, older_than_s: float) -> int: ...
 
@@ -180,6 +181,11 @@ def stat(uri: str) -> ObjectInfo | None:
 def list_objects(uri: str) -> list[ObjectInfo]:
     """All objects below a folder, sorted by URI."""
     return sorted(_store(uri).list_objects(uri), key=lambda info: info.uri)
+
+
+def links(uri: str) -> list[str]:
+    """All symbolic links at or below a local folder, in order; what lies behind one to a folder is not listed."""
+    return _store(uri).links(uri)
 
 
 def delete(uri: str) -> None:

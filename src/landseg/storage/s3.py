@@ -251,6 +251,11 @@ def list_objects(uri: str) -> list[ObjectInfo]:
     ]
 
 
+def links(uri: str) -> list[str]:
+    """None: object storage has no links."""
+    return []
+
+
 def delete(uri: str) -> None:
     """Remove an object."""
     where = _where(uri)
