@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +58,90 @@ def test_two_processes_do_what_one_does(family: str, tmp_path: Path) -> None:
 def test_an_error_in_one_process_ends_all_and_is_what_the_user_reads(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^tile x: is broken$"):
         run_processes(team_failures.fail_in_second, None, 2, False, tmp_path)
+
+
+RUN = """
+import sys
+from pathlib import Path
+import team_failures
+from landseg.training.distributed import run_processes
+if __name__ == "__main__":
+    run_processes(getattr(team_failures, sys.argv[1]), sys.argv[2], 2, False, Path(sys.argv[2]))
+"""
+
+
+def start_team(function: str, folder: Path) -> subprocess.Popen[str]:
+    script = folder / "run.py"
+    script.write_text(RUN)
+    path = os.pathsep.join([str(Path(team_failures.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, str(script), function, str(folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not all((folder / f"ready-{rank}").exists() for rank in range(2)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def family(pid: int) -> set[int]:
+    """A process and all that it has started, by /proc."""
+    found = {pid}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found |= family(int(child))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "to_group"),
+    [
+        pytest.param(signal.SIGTERM, 143, False, id="SIGTERM"),
+        pytest.param(signal.SIGTERM, 143, True, id="SIGTERM-to-all", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, False, id="SIGINT", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, True, id="SIGINT-as-a-terminal-sends-it"),
+    ],
+)
+def test_asked_to_stop_it_ends_when_the_leader_has_published(
+    number: int, status: int, to_group: bool, tmp_path: Path
+) -> None:
+    process = start_team("publish_slowly_when_stopped", tmp_path)
+    members = family(process.pid)
+    (os.killpg if to_group else os.kill)(process.pid, number)
+    assert process.wait(timeout=60) == status
+    assert (tmp_path / "published").exists()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    deadline = time.monotonic() + 10  # multiprocessing's resource tracker ends after its parent
+    while left := [pid for pid in members if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def test_no_port_is_open_beyond_the_loopback_interface(tmp_path: Path) -> None:
+    process = start_team("meet", tmp_path)
+    inodes = set()
+    for pid in family(process.pid):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                inodes.add(str(descriptor.readlink()))
+            except OSError:
+                continue
+    listening = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                listening.append(fields[1].partition(":")[0])
+    (tmp_path / "seen").touch()
+    assert process.wait(timeout=60) == 0
+    loopback = {"0100007F", "00000000000000000000000001000000"}
+    assert set(listening) <= loopback
 
 
 @pytest.mark.slow

@@ -101,6 +101,11 @@ def _begin(environment: dict[str, str], storage_answered: bool) -> None:
     os.environ.update(environment)  # the fork server has that of its own start
     storage.expect_answers(storage_answered)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """From now on, end when the parent process is gone, however that ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

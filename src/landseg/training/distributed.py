@@ -1,42 +1,64 @@
-"""The team of processes that train together: one per GPU, or several on the CPU, started and ended together."""
+"""The team of processes that train together: one per GPU, or several on the CPU, started and ended together.
+
+Not through torchrun: its rendezvous store listens on all addresses and unpickles what anybody sends
+(pytorch: torch/distributed/elastic/rendezvous/dynamic_rendezvous.py), and it kills processes 30 s after SIGTERM.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import logging
+import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterator
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from landseg import storage
 from landseg.cli import console
 from landseg.contracts.errors import ConfigError, LandsegError
+from landseg.raw.processes import end_with_parent, num_cpus
 
 J = TypeVar("J")
 
-_COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
-"""A process that waits longer than this for another fails instead of hanging."""
+_GRADIENTS_TIMEOUT = datetime.timedelta(minutes=10)
+"""A process that waits longer than this for another's gradients fails instead of hanging."""
+_OBJECTS_TIMEOUT = datetime.timedelta(hours=12)
+"""The same where the others wait for what the leader does alone: reading or publishing a checkpoint, with retries."""
+_POLL_S = 0.5
+_STOP_LIMIT_S = 900.0
+"""What the leader may take to publish its last checkpoint once another process has ended: 1.5 GB, slow network."""
+_FAILURE_LIMIT_S = 10.0
 TERMINATED_STATUS = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
 class Team:
-    """The processes that train one model together, seen from one of them."""
+    """The processes that train one model together, seen from one of them.
+
+    Attributes:
+        rank: this process's number; 0 leads.
+        size: number of processes.
+        device: this process's device.
+        objects: the group that passes Python objects, over the CPU; None for a single process.
+    """
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    objects: dist.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
@@ -54,7 +76,7 @@ class Team:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.objects)
         return values
 
     def from_leader(self, value: Any) -> Any:
@@ -62,7 +84,7 @@ class Team:
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, src=0, device=self.device)
+        dist.broadcast_object_list(values, src=0, group=self.objects)
         return values[0]
 
     def share_buffers(self, model: torch.nn.Module) -> None:
@@ -98,75 +120,139 @@ def count_processes(gpus: int | None, cpu_processes: int) -> tuple[int, bool]:
 def run_processes(function: Callable[[J, Team], None], job: J, processes: int, on_gpu: bool, scratch: Path) -> None:
     """Run `function(job, team)` in each process; when one fails, all are ended.
 
-    A single process is this one. Several are started and watched by torchrun's agent, which passes SIGTERM on to them.
+    A single process is this one. Several are started here and meet through a file in `scratch`, which is this user's
+    alone: no port of theirs is open to other machines, or to anything but the loopback interface.
+
+    SIGTERM and SIGINT are passed on, and this function waits until the processes have published what they have. A
+    second SIGINT kills them.
 
     Raises:
-        LandsegError: the error that a process raised, unchanged.
+        LandsegError: the error that a process raised, unchanged; or a process was killed.
         SystemExit: the processes were asked to stop and did.
     """
     if processes == 1:
         function(job, Team(device=_device(on_gpu, 0)))
         return
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=f"landseg-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.2,
-        start_method="spawn",
-    )
-    failures = scratch / "failures"
-    failures.mkdir(parents=True, exist_ok=True)
+    meeting = scratch / "team"
+    meeting.mkdir(mode=0o700, parents=True)
     # Otherwise each process would use every core.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith(("torch.distributed", "torch.multiprocessing")):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # the error is raised once, below
-    try:
-        elastic_launch(config, _process)(
-            function, job, on_gpu, failures, console.verbosity(), storage.endpoint_has_answered()
-        )
-    except ChildFailedError as err:
-        _raise_first(failures)
-        if any(failure.exitcode == TERMINATED_STATUS for failure in err.failures.values()):
-            raise SystemExit(TERMINATED_STATUS) from err
-        raise _failed(err) from err
-    except SignalException as err:
-        _raise_first(failures)
-        raise SystemExit(128 + err.sigval) from err
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cpus() // processes)))
+    context = multiprocessing.get_context("spawn")
+    start = _Start(processes, on_gpu, meeting, console.verbosity(), storage.endpoint_has_answered())
+    ranks = [context.Process(target=_process, args=(function, job, start, rank)) for rank in range(processes)]
+    with _passing_on_signals(ranks) as received:
+        try:
+            for rank in ranks:
+                rank.start()
+            _wait(ranks, received)
+        finally:
+            for rank in ranks:
+                if rank.is_alive():
+                    rank.kill()
+                    rank.join()
+    _raise_first(meeting)
+    if received:
+        raise SystemExit(128 + received[0])
+    statuses = [rank.exitcode or 0 for rank in ranks]
+    if TERMINATED_STATUS in statuses:
+        raise SystemExit(TERMINATED_STATUS)
+    for number, status in enumerate(statuses):
+        if status:
+            raise _failed(number, status)
 
 
-def _process(
-    function: Callable[[J, Team], None],
-    job: J,
-    on_gpu: bool,
-    failures: Path,
-    verbosity: console.Verbosity,
-    storage_answered: bool,
-) -> None:
-    console.begin(verbosity)
-    storage.expect_answers(storage_answered)
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    device = _device(on_gpu, int(os.environ["LOCAL_RANK"]))
-    try:
-        with _group(device):
-            function(job, Team(rank, size, device))
-    except LandsegError as err:
-        (failures / f"{rank}.pickle").write_bytes(pickle.dumps(err))
-        raise SystemExit(2) from err
+@dataclass(frozen=True)
+class _Start:
+    """What a process of the team has to know before it can join it."""
+
+    size: int
+    on_gpu: bool
+    meeting: Path
+    verbosity: console.Verbosity
+    storage_answered: bool
+
+
+def _wait(ranks: Sequence[BaseProcess], received: Sequence[int]) -> None:
+    """Wait until all have ended. Once one has failed, the others get a moment to end by themselves, and are killed."""
+    deadline = None
+    while alive := [rank for rank in ranks if rank.is_alive()]:
+        wait([rank.sentinel for rank in alive], timeout=_POLL_S)
+        failed = any(rank.exitcode not in (None, 0) for rank in ranks)
+        if failed and deadline is None:
+            # After a request to stop each process ends by itself, the leader last; otherwise the others wait for the
+            # one that failed, and would for as long as their collectives may take.
+            deadline = time.monotonic() + (_STOP_LIMIT_S if received else _FAILURE_LIMIT_S)
+        if len(received) > 1 and received[-1] == signal.SIGINT:
+            raise KeyboardInterrupt
+        if deadline is not None and time.monotonic() > deadline:
+            return
 
 
 @contextlib.contextmanager
-def _group(device: torch.device) -> Iterator[None]:
+def _passing_on_signals(ranks: Sequence[BaseProcess]) -> Iterator[list[int]]:
+    """Pass SIGTERM and SIGINT on to the processes, as SIGTERM, and collect them.
+
+    A terminal sends SIGINT to the processes themselves as well; as SIGTERM the second one interrupts nothing.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for rank in ranks:
+            if rank.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rank.pid, signal.SIGTERM)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _process(function: Callable[[J, Team], None], job: J, start: _Start, rank: int) -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it here too; the parent passes it on
+    console.begin(start.verbosity)
+    storage.expect_answers(start.storage_answered)
+    device = _device(start.on_gpu, rank)
+    try:
+        with _groups(start, rank, device) as objects:
+            function(job, Team(rank, start.size, device, objects))
+    except LandsegError as err:
+        _leave(start.meeting / f"{rank}.pickle", pickle.dumps(err))
+        raise SystemExit(2) from None
+    except Exception:
+        _leave(start.meeting / f"{rank}.txt", traceback.format_exc().encode())
+        raise SystemExit(1) from None
+
+
+def _leave(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+@contextlib.contextmanager
+def _groups(start: _Start, rank: int, device: torch.device) -> Iterator[dist.ProcessGroup]:
+    """Join the team; yields the group that passes Python objects."""
+    os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        timeout=_COLLECTIVE_TIMEOUT,
+        init_method=f"file://{start.meeting / 'store'}",
+        rank=rank,
+        world_size=start.size,
+        timeout=_GRADIENTS_TIMEOUT,
         device_id=device if device.type == "cuda" else None,
     )
-    yield
+    objects = dist.new_group(backend="gloo", timeout=_OBJECTS_TIMEOUT)
+    assert isinstance(objects, dist.ProcessGroup), "every process of the team is a member"
+    yield objects
     dist.destroy_process_group()  # not after an error: it might wait forever, and the process ends anyway
 
 
@@ -177,20 +263,24 @@ def _device(on_gpu: bool, index: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _raise_first(failures: Path) -> None:
-    """Raise the error that the first failing process wrote; the others may have failed because of it."""
-    written = sorted(failures.glob("*.pickle"), key=lambda path: path.stat().st_mtime_ns)
-    if written:
-        error: LandsegError = pickle.loads(written[0].read_bytes())
+def _raise_first(meeting: Path) -> None:
+    """Raise the error that the first failing process left; the others may have failed because of it."""
+    left = sorted(
+        (path for path in meeting.iterdir() if path.suffix in {".pickle", ".txt"}),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
+    if left and left[0].suffix == ".pickle":
+        error: LandsegError = pickle.loads(left[0].read_bytes())
         raise error
+    if left:
+        raise RuntimeError(f"training process {left[0].stem} failed:\n{left[0].read_text()}")
 
 
-def _failed(err: ChildFailedError) -> Exception:
-    """A killed process is an error for the user; an exception other than LandsegError is a bug."""
-    rank, failure = err.get_first_failure()
-    if failure.exitcode >= 0:
-        return RuntimeError(f"training process {rank} failed:\n{failure.message}")
-    name = signal.Signals(-failure.exitcode).name
+def _failed(rank: int, status: int) -> Exception:
+    """A process that left no error: killed, or ended by something that is no exception."""
+    if status >= 0:
+        return RuntimeError(f"training process {rank} ended with status {status}")
+    name = signal.Signals(-status).name
     likely = ", probably out of memory" if name == "SIGKILL" else ""
     return LandsegError(
         "training",

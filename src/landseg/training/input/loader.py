@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,8 @@ from landseg.training.input.batches import Batch, BatchOrder, Key, TileBatches
 
 SHARED_MEMORY = Path("/dev/shm")
 _PREFETCH = 2
+_END_S = 1.0
+"""A loader process that needs longer to stop is killed."""
 
 
 @dataclass(frozen=True)
@@ -101,18 +103,55 @@ def training_batches(
         generator=torch.Generator(),  # does not touch the model's random numbers
     )
     with _without_child_handler():
-        batches = iter(loader)
-    processes = multiprocessing.active_children() if num_workers else []
-    while True:
-        try:
-            batch = next(batches, None)
-        except (RuntimeError, OSError, EOFError) as err:
-            raise _explained(err, processes) from err
-        if batch is None:
-            return
-        if isinstance(batch, LandsegError):
-            raise batch
-        yield batch
+        batches: Any = iter(loader)
+    processes = batches._workers if num_workers else []
+    try:
+        while True:
+            try:
+                with _without_thread_traceback(getattr(batches, "_pin_memory_thread", None)):
+                    batch = next(batches, None)
+            except (RuntimeError, OSError, EOFError) as err:
+                raise _explained(err, processes) from err
+            if batch is None:
+                return
+            if isinstance(batch, LandsegError):
+                raise batch
+            yield batch
+    finally:
+        if num_workers:
+            with _without_thread_traceback(getattr(batches, "_pin_memory_thread", None)):
+                _end(batches)
+
+
+def _end(batches: Any) -> None:
+    """End a DataLoader's processes and threads now.
+
+    Left to the garbage collector they may meet the interpreter's exit, where no thread can be started any more to tell
+    the processes to stop, and where multiprocessing joins them without a limit: they ignore SIGTERM. The pin-memory
+    thread keeps the iterator alive until then (pytorch: torch/utils/data/dataloader.py, "Data Loader Multiprocessing
+    Shutdown Logic").
+    """
+    if batches._shutdown:
+        return
+    if pinning := getattr(batches, "_pin_memory_thread", None):
+        batches._pin_memory_thread_done_event.set()
+        batches._worker_result_queue.put((None, None))
+        pinning.join(_END_S / 2)
+    batches._workers_done_event.set()
+    for number, is_available in enumerate(batches._workers_status):
+        if is_available:
+            batches._mark_worker_as_unavailable(number, shutdown=True)
+    deadline = time.monotonic() + _END_S
+    for process in batches._workers:
+        process.join(max(0.0, deadline - time.monotonic()))
+    for process in batches._workers:
+        if process.is_alive():
+            process.kill()
+            process.join()
+    # Queues are left. A process that was killed may hold their lock, so they are not waited for without a limit.
+    closing = threading.Thread(target=batches._shutdown_workers, name="end of loading", daemon=True)
+    closing.start()
+    closing.join(_END_S / 2)
 
 
 @contextlib.contextmanager
@@ -130,6 +169,20 @@ def _without_child_handler() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _without_thread_traceback(thread: threading.Thread | None) -> Iterator[None]:
+    """Keep a thread's traceback from hiding the error it leads to: the pin-memory thread fails after its processes."""
+    if thread is None:
+        yield
+        return
+    before = threading.excepthook
+    threading.excepthook = lambda args: None if args.thread is thread else before(args)
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _explained(err: Exception, processes: Sequence[Any]) -> Exception:
