@@ -10,7 +10,7 @@ from typing import Literal
 from landseg import storage
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Shard, Tile
 from landseg.contracts.documents import Document, Sha256
-from landseg.contracts.errors import ContractError, LandsegError, ObjectNotFoundError
+from landseg.contracts.errors import ContractError, DamagedObjectError, LandsegError, ObjectNotFoundError
 from landseg.contracts.names import DatasetId
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.scaling import needs_histogram
@@ -166,7 +166,7 @@ def load_whole(workspace: Workspace, dataset_id: str) -> tuple[Previous | None, 
         return None, [Finding.note(f"the dataset staged before lacks the shard {lacking.path}")]
     try:
         tiles = {str(split): dataset.tiles(split) for split in dataset.manifest.splits}
-    except (ContractError, ObjectNotFoundError) as err:
+    except (ContractError, DamagedObjectError, ObjectNotFoundError) as err:
         return None, [Finding.note(f"the dataset staged before cannot be reused: {err}")]
     return Previous(storage.Loaded(dataset.uri, dataset.sha256, dataset.manifest), tiles), []
 

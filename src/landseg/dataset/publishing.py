@@ -163,4 +163,4 @@ def publish(
             "skipped": tuple(skipped),
         }
     )
-    return storage.write_document(uri, manifest)
+    return storage.publish_manifest(uri, manifest)

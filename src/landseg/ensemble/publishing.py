@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from landseg import storage
 from landseg.contracts.dataset import Split
-from landseg.contracts.documents import Blob, sha256_hex
 from landseg.contracts.labels import LabelsManifest, MapArchive
 from landseg.ensemble.maps import write_tar
 from landseg.ensemble.scene_maps import write_scenes
@@ -72,11 +71,11 @@ def publish(ensemble: Ensemble, report: Callable[[Outcome], str]) -> storage.Loa
         splits=archives(LABELS),
         layers={layer: archives(layer) for layer in ensemble.layers},
         scenes=write_scenes(ensemble),
-        summary=_put(ensemble, "summary.json", summary.encode()),
-        ranking=_put(ensemble, "ranking.csv", ranking(results, names)),
-        report=_put(ensemble, "report.html", html.encode()),
+        summary=storage.put_once(ensemble.folder, "summary.json", summary.encode()),
+        ranking=storage.put_once(ensemble.folder, "ranking.csv", ranking(results, names)),
+        report=storage.put_once(ensemble.folder, "report.html", html.encode()),
     )
-    return storage.write_document(storage.join(ensemble.folder, "manifest.json"), manifest)
+    return storage.publish_manifest(storage.join(ensemble.folder, "manifest.json"), manifest)
 
 
 def write_archive(ensemble: Ensemble, shards: Sequence[tuple[Split, int]], kind: str, path: Path) -> int:
@@ -113,14 +112,6 @@ def write_archive(ensemble: Ensemble, shards: Sequence[tuple[Split, int]], kind:
 def _archive(ensemble: Ensemble, split: Split, shards: Sequence[tuple[Split, int]], kind: str) -> MapArchive:
     path = ensemble.scratch / f"{kind}-{split}.tar"
     num_tiles = write_archive(ensemble, shards, kind, path)
-    archive = MapArchive(
-        path=path.name, size_bytes=path.stat().st_size, sha256=storage.file_sha256(path), num_tiles=num_tiles
-    )
-    storage.put_file(storage.join(ensemble.folder, path.name), path)
+    blob = storage.put_once(ensemble.folder, path.name, path)
     path.unlink()
-    return archive
-
-
-def _put(ensemble: Ensemble, name: str, data: bytes) -> Blob:
-    storage.put_bytes(storage.join(ensemble.folder, name), data)
-    return Blob(path=name, size_bytes=len(data), sha256=sha256_hex(data))
+    return MapArchive(**blob.model_dump(), num_tiles=num_tiles)

@@ -44,6 +44,11 @@ class ProbsWriter:
         self.folder, self.spec = folder, spec
         self.plan = plan_splits(tiles, len(spec.classes))
 
+    @functools.cached_property
+    def metadata(self) -> dict[str, bytes]:
+        """The arrays' metadata, which the manifest does not list: by name in the folder."""
+        return zarr_metadata(self.spec, self.plan)
+
     def pending(self, share: int = 0, num_shares: int = 1) -> list[ShardPlan]:
         """The shards of a share (counted from 0, of `num_shares`) that have yet to be written."""
         finished = self._finished()
@@ -58,13 +63,12 @@ class ProbsWriter:
         finished = self._finished()
         if len(finished) < len(self.plan):
             return None
-        metadata = zarr_metadata(self.spec, self.plan)
-        storage.put_many((storage.join(self.folder, name), data) for name, data in metadata.items())
+        storage.put_many((storage.join(self.folder, name), data) for name, data in self.metadata.items())
         splits: dict[Split, list[ProbsShard]] = {}
         for plan in self.plan:
             splits.setdefault(plan.split, []).append(finished[plan.record])
         manifest = ProbsManifest(spec=self.spec, splits={split: tuple(shards) for split, shards in splits.items()})
-        return storage.write_document(storage.join(self.folder, "manifest.json"), manifest)
+        return storage.publish_manifest(storage.join(self.folder, "manifest.json"), manifest)
 
     def _finished(self) -> dict[str, ProbsShard]:
         """The records of the shards that are in place, by name."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from landseg import storage
 from landseg.contracts.cost import COSTS, Cost
+from landseg.contracts.documents import Model
 from landseg.contracts.errors import LandsegError
 from landseg.contracts.model import ModelManifest
 from landseg.contracts.references import ARGUMENTS, Arguments
 from landseg.ensemble.shard_results import Ensemble
+from landseg.storage.records import settle_record
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,27 @@ def model_of(probs_folder: str, sha256: str) -> ModelManifest | None:
     return loaded.document if loaded.sha256 == sha256 else None
 
 
+class _Counted(Model):
+    """What an ensemble cost, as it was counted first."""
+
+    costs: tuple[StageCost, ...]
+
+
 def stage_costs(ensemble: Ensemble, seconds: float) -> list[StageCost]:
-    """What an ensemble cost, stage by stage.
+    """What an ensemble cost, stage by stage, as whoever came first has counted it.
+
+    Several may make the report at once, or again later, and the times differ; the report must not.
+
+    Args:
+        ensemble: the ensemble.
+        seconds: what averaging has taken so far in this attempt.
+    """
+    counted = _Counted(costs=tuple(_count(ensemble, seconds)))
+    return list(settle_record(storage.join(ensemble.folder, "parts", "costs.json"), counted).costs)
+
+
+def _count(ensemble: Ensemble, seconds: float) -> list[StageCost]:
+    """What an ensemble cost until now.
 
     Args:
         ensemble: the ensemble.

@@ -90,11 +90,11 @@ def run(args: argparse.Namespace) -> None:
             precision=resolve_precision(args.precision),
         )
         folder = context.folder(spec.model, {"spec": spec.model_dump(mode="json"), "splits": list(tiles)})
-        probs = finished(ProbsManifest, folder)
+        writer = ProbsWriter(folder, spec, tiles)
+        probs = finished(ProbsManifest, folder, *writer.metadata)
         if probs is None:
             asked = {"splits": ",".join(tiles), "tta": spec.tta, "views": args.views, "dtype": spec.dtype}
             record_arguments(folder, {"dataset_uri": dataset.uri, "model_uri": model.uri, **asked})
-            writer = ProbsWriter(folder, spec, tiles)
             try:
                 _export(args, context, model, dataset, writer, share, num_shares)
             finally:

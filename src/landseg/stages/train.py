@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from landseg import storage
 from landseg.contracts.dataset import SPLITS, Split
-from landseg.contracts.documents import Blob
-from landseg.contracts.errors import ConfigError, without_credentials
+from landseg.contracts.documents import Blob, parse_json
+from landseg.contracts.errors import ConfigError, ContractError, without_credentials
 from landseg.contracts.model import ModelManifest
 from landseg.contracts.names import check_model_name
 from landseg.contracts.parameters import add_parameter, check_minimums, of_verb
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         processes, on_gpu = distributed.count_processes(args.gpus, args.cpu_processes)
         dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         job, identity, source = _plan(args, context, dataset, processes, on_gpu)
-        model = finished(ModelManifest, job.folder)
+        model = finished(ModelManifest, job.folder, RESULT)
         if model is None:
             asked = {"dataset_uri": dataset.uri, **{name: getattr(args, name) for name in PARAMETERS}}
             record_arguments(job.folder, asked)
@@ -187,7 +187,7 @@ def _splits(text: str, dataset: StagedDataset) -> tuple[Split, ...]:
 def _publish(job: TrainingJob, dataset: StagedDataset, identity: dict[str, Any]) -> storage.Loaded[ModelManifest]:
     from landseg.training.provenance import versions
 
-    result = json.loads((job.scratch / RESULT).read_text())
+    result = _settled(job)
     scores = result["evaluations"][-1]["scores"] if result["evaluations"] else {}
     document = ModelManifest(
         name=job.name,
@@ -203,8 +203,28 @@ def _publish(job: TrainingJob, dataset: StagedDataset, identity: dict[str, Any])
         dataset_sha256=dataset.sha256,
         seconds=result["seconds"],
     )
-    storage.put_bytes(storage.join(job.folder, RESULT), json.dumps(result).encode())
-    return storage.write_document(storage.join(job.folder, "manifest.json"), document)
+    return storage.publish_manifest(storage.join(job.folder, "manifest.json"), document)
+
+
+def _settled(job: TrainingJob) -> dict[str, Any]:
+    """What training left, or what an equal training that ended first has published, where its weights are in place."""
+    uri = storage.join(job.folder, RESULT)
+    ours: dict[str, Any] = json.loads((job.scratch / RESULT).read_text())
+    if storage.create(uri, json.dumps(ours).encode()):
+        return ours
+    standing = storage.get_bytes(uri)
+    try:
+        found: dict[str, Any] = parse_json(standing, uri)
+        weights = Blob(**found["checkpoint"])
+    except (ContractError, KeyError, TypeError, ValueError):  # damaged
+        weights = None
+    info = weights and storage.stat(storage.join(job.folder, weights.path))
+    if weights and info and info.size_bytes == weights.size_bytes:
+        own = Blob(**ours["checkpoint"])
+        if own.path != weights.path or own.sha256 == weights.sha256:
+            return found
+    storage.put_bytes(uri, json.dumps(ours).encode())
+    return ours
 
 
 def _write_outputs(

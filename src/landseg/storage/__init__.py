@@ -11,11 +11,12 @@ Other rooms import these names and :mod:`landseg.storage.records`, nothing else.
 """
 
 from landseg.storage.connection import endpoint_has_answered, expect_answers
-from landseg.storage.documents import Loaded, read_document, write_document
+from landseg.storage.documents import Loaded, publish_manifest, read_document, write_document
 from landseg.storage.object_info import ObjectInfo
 from landseg.storage.objects import (
     check,
     clean_abandoned,
+    create,
     delete,
     file_sha256,
     get_bytes,
@@ -26,6 +27,7 @@ from landseg.storage.objects import (
     put_file,
     put_if_absent,
     put_many,
+    put_once,
     stat,
 )
 from landseg.storage.parallel import parallel
@@ -36,6 +38,7 @@ __all__ = [
     "ObjectInfo",
     "check",
     "clean_abandoned",
+    "create",
     "delete",
     "endpoint_has_answered",
     "expect_answers",
@@ -50,10 +53,12 @@ __all__ = [
     "list_objects",
     "parallel",
     "parent",
+    "publish_manifest",
     "put_bytes",
     "put_file",
     "put_if_absent",
     "put_many",
+    "put_once",
     "read_document",
     "stat",
     "write_document",

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from landseg.contracts.documents import Document, parse_json, sha256_hex
+from landseg.contracts.documents import Blob, Document, blobs, parse_json, sha256_hex
+from landseg.contracts.errors import ContractError
 from landseg.contracts.references import Reference
-from landseg.storage.objects import get_bytes, put_bytes
+from landseg.storage.objects import create, get_bytes, put_bytes, stat
+from landseg.storage.parallel import parallel
+from landseg.storage.uris import join, parent
 
 D = TypeVar("D", bound=Document)
 
@@ -37,8 +40,47 @@ def read_document(kind: type[D], ref: str) -> Loaded[D]:
     return Loaded(ref, sha256_hex(data), kind.parse(data, ref))
 
 
+def publish_manifest(uri: str, document: D) -> Loaded[D]:
+    """Write a manifest, the last write of a stage, whose presence means done. The first one stays.
+
+    A stage may run twice at once: a retry next to a first attempt, or shares of its work that end together. All of them
+    go on with the manifest that was there first, so that every reference to it fits.
+
+    Args:
+        uri: where the manifest lies.
+        document: the manifest; whatever it lists is in place.
+
+    Returns:
+        The manifest that stands: this one, or the earlier one if all that it lists is there.
+    """
+    data = document.to_bytes()
+    create(uri, data)
+    standing = get_bytes(uri)
+    if standing != data and (earlier := _whole(uri, standing, document)):
+        return Loaded(uri, sha256_hex(standing), earlier)
+    if standing != data:  # it lists what was lost, and what was made again has other bytes
+        put_bytes(uri, data)
+    return Loaded(uri, sha256_hex(data), document)
+
+
+def _whole(uri: str, data: bytes, ours: D) -> D | None:
+    """The document in these bytes, if all objects that it lists are in place; `ours` lists those just written."""
+    try:
+        document = type(ours).parse(data, uri)
+    except ContractError:
+        return None
+    folder, written = parent(uri), {blob.path: blob.sha256 for blob in blobs(ours)}
+
+    def stands(blob: Blob) -> bool:
+        info = stat(join(folder, blob.path))
+        found = info is not None and info.size_bytes == blob.size_bytes
+        return found and written.get(blob.path, blob.sha256) == blob.sha256
+
+    return document if all(parallel(stands, blobs(document))) else None
+
+
 def write_document(uri: str, document: D) -> Loaded[D]:
-    """Write a manifest: the last write of a stage, whose presence means done."""
+    """Write a document, over an earlier one."""
     data = document.to_bytes()
     put_bytes(uri, data)
     return Loaded(uri, sha256_hex(data), document)

@@ -53,6 +53,35 @@ def put_file(uri: str, source: Path) -> None:
         shutil.copyfile(source, partial)
 
 
+def create(uri: str, content: bytes | Path) -> bool:
+    """Write a file unless there is one; of several that try at once, one succeeds."""
+    path = Path(uri)
+    with errors(uri):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{uuid.uuid4().hex}.partial")
+        try:
+            if isinstance(content, bytes):
+                partial.write_bytes(content)
+            else:
+                shutil.copyfile(content, partial)
+            return _claim(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _claim(partial: Path, path: Path) -> bool:
+    """Give a complete file its name, unless another has it."""
+    try:
+        path.hardlink_to(partial)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        if path.exists():
+            return False
+        partial.replace(path)
+    return True
+
+
 def get_bytes(uri: str, byte_range: tuple[int, int] | None, *, confirm: bool) -> tuple[bytes, bool]:
     """Read a file or (offset, length) of it; the file system vouches for the bytes."""
     with errors(uri), Path(uri).open("rb") as reader:

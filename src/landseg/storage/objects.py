@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
-from landseg.contracts.documents import sha256_hex
+from landseg.contracts.documents import Blob, sha256_hex
 from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError
 from landseg.storage import local
 from landseg.storage.object_info import ObjectInfo
 from landseg.storage.parallel import parallel
-from landseg.storage.uris import is_s3
+from landseg.storage.uris import is_s3, join
 
 T = TypeVar("T")
 
@@ -25,6 +25,7 @@ class _Store(Protocol):
 
     def put_bytes(self, uri: str, data: bytes) -> None: ...
     def put_file(self, uri: str, source: Path) -> None: ...
+    def create(self, uri: str, content: bytes | Path) -> bool: ...
     def get_bytes(self, uri: str, byte_range: tuple[int, int] | None, *, confirm: bool) -> tuple[bytes, bool]: ...
     def get_file(self, uri: str, target: Path, *, confirm: bool) -> bool: ...
     def checksum(self, uri: str) -> tuple[int, str]: ...
@@ -76,6 +77,49 @@ def _put(uri: str, content: bytes | Path) -> None:
         put_bytes(uri, content)
     else:
         put_file(uri, content)
+
+
+def create(uri: str, content: bytes | Path) -> bool:
+    """Write an object unless there is one under that name, whatever it holds.
+
+    Returns:
+        Whether it was written.
+    """
+    return _store(uri).create(uri, content)
+
+
+def put_once(folder: str, path: str, content: bytes | Path) -> Blob:
+    """Write an object of a result, never over another's.
+
+    Several processes may compute the same result at once. Mostly its bytes are the same, and one object serves all.
+    Where an object with other bytes has the name, this one gets a name of its own, with its checksum.
+
+    Args:
+        folder: URI of the result's folder.
+        path: the object's name in the folder.
+        content: bytes or a local file.
+
+    Returns:
+        The object, as a manifest lists it.
+    """
+    if isinstance(content, bytes):
+        size, sha256 = len(content), sha256_hex(content)
+    else:
+        size, sha256 = content.stat().st_size, file_sha256(content)
+    uri = join(folder, path)
+    if not create(uri, content) and not _holds(uri, size, sha256):
+        stem, dot, suffix = path.rpartition(".")
+        path = f"{stem}-{sha256[:12]}{dot}{suffix}"
+        put_if_absent(join(folder, path), content)
+    return Blob(path=path, size_bytes=size, sha256=sha256)
+
+
+def _holds(uri: str, size: int, sha256: str) -> bool:
+    try:
+        check(uri, size_bytes=size, sha256=sha256)
+    except (ObjectNotFoundError, DamagedObjectError):
+        return False
+    return True
 
 
 def put_many(objects: Iterable[tuple[str, bytes | Path]], *, workers: int = 8) -> None:

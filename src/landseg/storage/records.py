@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from landseg.contracts.documents import Model, digest, parse_json, validate
 from landseg.contracts.errors import ContractError, ObjectNotFoundError
-from landseg.storage.objects import get_bytes, put_bytes
+from landseg.storage.objects import create, get_bytes, put_bytes
 
 M = TypeVar("M", bound=Model)
 
@@ -20,10 +20,26 @@ _log = logging.getLogger(__name__)
 
 
 def write_record(uri: str, content: Model) -> None:
-    """Write a record."""
+    """Write a record, over an earlier one."""
+    put_bytes(uri, _to_bytes(content))
+
+
+def _to_bytes(content: Model) -> bytes:
     values = content.model_dump(mode="json")
     record = {"sha256": digest(values), "content": values}
-    put_bytes(uri, json.dumps(record, separators=(",", ":"), allow_nan=False).encode())
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+
+
+def settle_record(uri: str, content: M) -> M:
+    """Write a record unless there is an intact one; returns the one that stands."""
+    if (earlier := read_record(type(content), uri)) is not None:
+        return earlier
+    if create(uri, _to_bytes(content)):
+        return content
+    if (earlier := read_record(type(content), uri)) is not None:
+        return earlier
+    write_record(uri, content)
+    return content
 
 
 def read_record(kind: type[M], uri: str) -> M | None:

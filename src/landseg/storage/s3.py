@@ -25,6 +25,8 @@ from landseg.storage.uris import split
 _PART = 16 << 20
 _MAX_PARTS = 10_000
 _UPLOAD_STARTS = 10
+_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
+_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
 _USUAL_PARTS_MIB = (5, 8, 10, 15, 16, 20, 32, 50, 64, 100, 128, 256, 512)
 
 
@@ -41,21 +43,45 @@ def _md5(data: bytes | bytearray) -> str:
 
 def put_bytes(uri: str, data: bytes) -> None:
     """Write an object in one request."""
-    where = _where(uri)
-    md5 = _md5(data)
-    ask(uri, "put_object", **where, Body=data, ContentMD5=md5)
+    _put(uri, data)
 
 
-def put_file(uri: str, source: Path) -> None:
+def create(uri: str, content: bytes | Path) -> bool:
+    """Write an object unless there is one.
+
+    Of several that try at once, one succeeds, where the endpoint knows conditional writes (`If-None-Match`); others
+    ignore the condition, or refuse it. There, the last of those that found none within the same moment remains.
+    """
+    if stat(uri) is not None:
+        return False
+    try:
+        _put(uri, content, IfNoneMatch="*")
+    except StorageError as err:
+        if code(err) not in {*_EXISTS, *_NO_CONDITIONS}:
+            raise
+        if stat(uri) is not None:
+            return False
+        _put(uri, content)
+    return True
+
+
+def _put(uri: str, content: bytes | Path, **condition: str) -> None:
+    if isinstance(content, bytes):
+        ask(uri, "put_object", **_where(uri), Body=content, ContentMD5=_md5(content), **condition)
+    else:
+        put_file(uri, content, **condition)
+
+
+def put_file(uri: str, source: Path, **condition: str) -> None:
     """Write an object from a file, a large one in parallel parts."""
     size = source.stat().st_size
     if size <= 2 * _PART:
-        put_bytes(uri, source.read_bytes())
+        _put(uri, source.read_bytes(), **condition)
         return
     starts = 0
     while True:
         try:
-            _put_parts(uri, source, size)
+            _put_parts(uri, source, size, condition)
             return
         except StorageError as err:
             # The endpoint dropped the upload: it restarted, rejected a damaged part for good, or had completed the
@@ -65,7 +91,7 @@ def put_file(uri: str, source: Path) -> None:
                 raise
 
 
-def _put_parts(uri: str, source: Path, size: int) -> None:
+def _put_parts(uri: str, source: Path, size: int, condition: dict[str, str]) -> None:
     where = _where(uri)
     buffers = connection().upload_buffers
     part_bytes = max(_PART, -(-size // _MAX_PARTS))
@@ -91,7 +117,7 @@ def _put_parts(uri: str, source: Path, size: int) -> None:
     try:
         numbers = range(1, -(-size // part_bytes) + 1)
         parts = sorted(parallel(put_part, numbers, workers=UPLOAD_THREADS), key=lambda part: int(part["PartNumber"]))
-        ask(uri, "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
+        ask(uri, "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts}, **condition)
     except BaseException:
         with contextlib.suppress(Exception):  # one try: the error at hand matters more
             connection().client(uri).abort_multipart_upload(**upload)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from landseg import __version__, storage
-from landseg.contracts.documents import Document, digest
+from landseg.contracts.documents import Document, blobs, digest
 from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundError, without_credentials
 from landseg.contracts.executor import ExecutorInput, Outputs, artifact_path
 from landseg.contracts.names import check_run_id
@@ -149,11 +149,38 @@ def _one_reference(name: str, artifacts: list[dict[str, Any]]) -> str:
     return str(written[0])
 
 
-def finished(kind: type[D], folder: str) -> storage.Loaded[D] | None:
-    """The manifest in a stage's folder, or None if the stage has not finished there."""
+def finished(kind: type[D], folder: str, *others: str) -> storage.Loaded[D] | None:
+    """The manifest in a stage's folder, or None if the stage has not finished there, or what it wrote is incomplete.
+
+    An object of another size than the manifest lists is damaged: it is removed, so that the stage does not take it for
+    done. Damage that keeps the size is for `landseg verify` to find.
+
+    Args:
+        kind: the manifest's.
+        folder: URI of the stage's folder.
+        others: names of objects in the folder that the manifest does not list, and that the stage needs too.
+    """
     try:
         found = storage.read_document(kind, storage.join(folder, "manifest.json"))
     except ObjectNotFoundError:
+        return None
+    sizes = {info.uri: info.size_bytes for info in storage.list_objects(folder)}
+    whole = True
+    for blob in blobs(found.document):
+        uri = storage.join(folder, blob.path)
+        if (size := sizes.get(uri)) != blob.size_bytes:
+            whole = False
+            expected = f"expected {blob.size_bytes} bytes"
+            if size is None:
+                _log.warning("%s: %s, found no such object; it is made again", uri, expected)
+            else:
+                _log.warning("%s: %s, found %d; it is removed and made again", uri, expected, size)
+                storage.delete(uri)
+    for uri in (storage.join(folder, name) for name in others):
+        if uri not in sizes:
+            whole = False
+            _log.warning("%s: found no such object; it is made again", uri)
+    if not whole:
         return None
     _log.info("finished before: %s", found.uri)
     return found

@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 from landseg import storage
-from landseg.contracts.documents import Blob
 from landseg.contracts.errors import LandsegError
 from landseg.training.checkpoint.content import mmseg_checkpoint, pending_gradients, restore_gradients, to_cpu
 from landseg.training.checkpoint.random_state import random_state, restore_random_state
@@ -109,8 +108,7 @@ class Publisher:
             return
         local = job.scratch / MODEL
         write_local(self._model_content(session.length.max_iters), local)
-        file = Blob(path=MODEL, size_bytes=local.stat().st_size, sha256=storage.file_sha256(local))
-        storage.put_file(storage.join(job.folder, MODEL), local)
+        file = storage.put_once(job.folder, MODEL, local)
         local.unlink()
         self.log.close()
         self.store.submit(self._upload_curves)

@@ -1,0 +1,87 @@
+"""Equal averagings at once, and averagings whose results were lost: every reference fits, everything is made again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+from pathlib import Path
+
+import pytest
+from ensembles import export, open_dataset, stage
+
+from landseg.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
+    root = tmp_path_factory.mktemp("data")
+    reference = stage(root, val=8, test=2)
+    dataset = open_dataset(reference, root)
+    return reference, [export(root / name, dataset, name) for name in ("swin", "resnest")]
+
+
+def average(data: tuple[str, list[str]], root: Path, out: str, *flags: str) -> int:
+    reference, probs = data
+    given = [*(f"--probs={uri}" for uri in probs), f"--storage-uri={root}/store", "--run-id=r", *flags]
+    return main(["average-probs", f"--dataset={reference}", *given, f"--output-dir={root}/{out}"])
+
+
+def averages_at_once(data: tuple[str, list[str]], root: Path, flags: list[list[str]]) -> None:
+    """One process for each list of flags, begun together; each leaves its reference in a folder of its own."""
+    context = multiprocessing.get_context("fork")
+
+    def work(number: int) -> None:
+        os._exit(average(data, root, f"out{number}", *flags[number]))
+
+    processes = [context.Process(target=work, args=(number,)) for number in range(len(flags))]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(flags)
+
+
+def check_rounds(data: tuple[str, list[str]], root: Path, rounds: int) -> None:
+    for number in range(rounds):
+        folder = root / str(number)
+        shares = [["--worker=1/2"], ["--worker=2/2"]] if number % 3 == 2 else [[]] * 3
+        averages_at_once(data, folder, shares)
+        references = list(folder.glob("out*/labels.json"))
+        assert len(references) == 3 or (number % 3 == 2 and references)
+        assert len({reference.read_bytes() for reference in references}) == 1
+        for reference in references:
+            assert main(["verify", str(reference)]) == 0
+
+
+def test_every_reference_fits_the_manifest_that_stands(data: tuple[str, list[str]], tmp_path: Path) -> None:
+    check_rounds(data, tmp_path, 6)
+
+
+@pytest.mark.slow
+def test_a_hundred_rounds_at_once(data: tuple[str, list[str]], tmp_path: Path) -> None:
+    check_rounds(data, tmp_path, 100)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off"])
+def test_whatever_is_lost_is_made_again(
+    damage: str, data: tuple[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert average(data, tmp_path, "out") == 0
+    (folder,) = (tmp_path / "store/runs/r/average-probs").iterdir()
+    lost = [path for path in folder.iterdir() if path.is_file() and not path.name.endswith(("identity.json", "s.json"))]
+    assert {path.name for path in lost} >= {"labels-val.tar", "summary.json", "ranking.csv", "report.html"}
+    for path in lost:
+        before = path.read_bytes()
+        if damage == "missing" or path.name == "manifest.json":
+            path.unlink()
+        else:
+            path.write_bytes(before[:-7])
+        capsys.readouterr()
+        assert average(data, tmp_path, "again") == 0
+        if path.name != "manifest.json":
+            assert re.search(rf"{path.name}: expected \d+ bytes, found .* made again", capsys.readouterr().err)
+        assert path.read_bytes() == before  # so the references that are out already fit as well
+        assert main(["verify", str(tmp_path / "out" / "labels.json")]) == 0
+    assert average(data, tmp_path, "again") == 0
+    assert "finished before" in capsys.readouterr().err
