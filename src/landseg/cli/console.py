@@ -7,6 +7,7 @@ for pods; a process that a stage starts is told by an argument (:func:`verbosity
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -48,7 +49,7 @@ def is_quiet() -> bool:
 
 def paint(text: str, style: str, stream: TextIO) -> str:
     """Text in a style (bold, dim, red, green, yellow) if the stream is a terminal with colours, else unchanged."""
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not stream or not stream.isatty()
     return text if plain else f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 
 
@@ -57,10 +58,13 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr
+        if stream is None:  # closed when this process began
+            return
         text = without_credentials(record.getMessage())
         if record.levelno >= logging.WARNING:
             text = f"{paint('warning:', 'yellow', stream)} {text}"
         elif record.levelno < logging.INFO:
             text = paint(text, "dim", stream)
-        stream.write(f"{_CLEAR_LINE if stream.isatty() else ''}{text}\n")
-        stream.flush()
+        with contextlib.suppress(OSError):  # nobody reads it any more: the work goes on
+            stream.write(f"{_CLEAR_LINE if stream.isatty() else ''}{text}\n")
+            stream.flush()

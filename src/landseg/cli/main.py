@@ -19,9 +19,12 @@ from landseg import __version__
 from landseg.cli import console
 from landseg.cli.console import paint
 from landseg.cli.parser import Parser, near_miss
+from landseg.cli.streams import lasting
 from landseg.contracts.errors import LandsegError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO)
+"""What a file system answers when the machine, not the program, is at fault."""
 
 GROUPS = {
     "stages of the pipeline": ("stage-data", "train", "plan-export", "export-probs", "average-probs"),
@@ -85,6 +88,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    with lasting():
+        try:
+            status = _run(argv)
+            sys.stdout.flush()
+        except LandsegError as err:
+            return _fail("landseg", str(err))
+        return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(_usage(), end="")
@@ -107,10 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LandsegError as err:
         return _fail(f"landseg {verb}", str(err))
     except OSError as err:
-        if err.errno not in _DISK_FULL:
+        if err.errno not in (*_DISK_FULL, *_REFUSED):
             raise
         where = f"{err.filename}: " if err.filename else ""
-        return _fail(f"landseg {verb}", f"{where}{err.strerror} (free some, or set --scratch)")
+        hint = " (free some, or set --scratch)" if err.errno in _DISK_FULL else ""
+        return _fail(f"landseg {verb}", f"{where}{err.strerror}{hint}")
     except KeyboardInterrupt:
         print(f"landseg {verb}: interrupted", file=sys.stderr)
         return 130

@@ -5,6 +5,7 @@ Nothing is shown with `--quiet`.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -72,8 +73,7 @@ class Progress:
         if self._terminal or unseen or (not self._every and time.monotonic() - self._start >= self._interval_s):
             self._show()
         if self._terminal:
-            self._stream.write("\n")
-            self._stream.flush()
+            self._write("\n")
 
     def _show(self) -> None:
         self._last, self._shown = time.monotonic(), self.done
@@ -85,10 +85,14 @@ class Progress:
         text = f"{self.done}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, {duration(elapsed)}{left}{note}"
         if self._terminal:
             bar = "█" * round(share * _BAR_WIDTH)
-            self._stream.write(f"\r\x1b[K{self.label} {bar:·<{_BAR_WIDTH}} {share:4.0%} {text}")
+            self._write(f"\r\x1b[K{self.label} {bar:·<{_BAR_WIDTH}} {share:4.0%} {text}")
         else:
-            self._stream.write(f"{self.label}: {share:.0%} {text}\n")
-        self._stream.flush()
+            self._write(f"{self.label}: {share:.0%} {text}\n")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # nobody reads it any more: the work goes on
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def duration(seconds: float) -> str:

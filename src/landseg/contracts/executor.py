@@ -37,6 +37,13 @@ class Outputs:
     _metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     _parameters: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def folders(self) -> set[Path]:
+        """Every local folder that something will be written to."""
+        files = [*map(artifact_path, self.artifacts.values()), *self.parameter_files.values()]
+        files += [] if self.output_file is None else [self.output_file]
+        return {file.parent for file in files} | ({self.directory} if self.directory and not self.artifacts else set())
+
     def write(self, name: str, content: str | bytes, suffix: str = "") -> Path | None:
         """Write an artifact's file and create its folders.
 

@@ -26,7 +26,7 @@ from landseg.report.ensemble_facts import ensemble_report
 from landseg.scoring.scores import METRICS
 from landseg.stages.shared import costs
 from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
-from landseg.stages.shared.options import add_common_arguments, parse_share
+from landseg.stages.shared.options import add_common_arguments, check_writable, local_folder, parse_share
 from landseg.storage.records import read_record, write_record
 
 HELP = "average models' probabilities into label maps; score the models and the ensemble"
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_parameter(group, name)
     group = parser.add_argument_group("what to write")
     add_parameter(group, "layers")
-    group.add_argument("--png-dir", type=Path, metavar="DIR", help="also write the maps to DIR/<split>/")
+    group.add_argument("--png-dir", type=local_folder, metavar="DIR", help="also write the maps to DIR/<split>/")
     group = parser.add_argument_group("how to compute")
     group.add_argument(
         "--num-workers", type=int, default=num_cpus(), metavar="N", help="threads (default: the CPUs, %(default)s)"
@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> None:
     layers = _parse_layers(args.layers)
     if args.temperature == "auto" and weights != "auto":
         raise ConfigError("--temperature auto", "expected --weights auto with it", "or leave it out")
+    if args.png_dir is not None:
+        check_writable("--png-dir", args.png_dir)
     with stage_context("average-probs", args) as context:
         dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         refs = context.references("probs", args.probs)

@@ -38,7 +38,10 @@ def errors(uri: str) -> Iterator[None]:
     except FileNotFoundError as err:
         raise ObjectNotFoundError(err.filename or uri, "no such file") from err
     except OSError as err:
-        raise StorageError(err.filename or uri, (err.strerror or str(err)).lower()) from err
+        # A copy that fails on the way has two names: what is written is at fault, whose own name is temporary.
+        name = str(err.filename2 or err.filename or uri)
+        where = uri if _is_partial(Path(name)) else name
+        raise StorageError(where, (err.strerror or str(err)).lower()) from err
 
 
 def put_bytes(uri: str, data: bytes) -> None:

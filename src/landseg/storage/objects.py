@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
 from landseg.contracts.documents import Blob, sha256_hex
-from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError
+from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError, StorageError
 from landseg.storage import local
 from landseg.storage.object_info import ObjectInfo
 from landseg.storage.parallel import parallel
@@ -169,7 +169,12 @@ def get_file(uri: str, target: Path, *, sha256: str | None = None) -> None:
     with local.errors(str(target)), local.atomic(target) as partial:
 
         def fetch() -> tuple[None, bool, str]:
-            confirmed = store.get_file(uri, partial, confirm=sha256 is None)
+            try:
+                confirmed = store.get_file(uri, partial, confirm=sha256 is None)
+            except StorageError as err:
+                if isinstance(err.__cause__, OSError) and err.__cause__.filename2:  # not read, but written
+                    raise StorageError(target, err.problem, "free some room, or set --scratch") from err
+                raise
             return None, confirmed, "" if confirmed else file_sha256(partial)
 
         _intact(uri, sha256, fetch)

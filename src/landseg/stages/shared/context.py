@@ -21,7 +21,7 @@ from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundE
 from landseg.contracts.executor import ExecutorInput, Outputs, artifact_path
 from landseg.contracts.names import check_run_id
 from landseg.contracts.references import ARGUMENTS, Arguments, Reference
-from landseg.stages.shared.options import storage_root
+from landseg.stages.shared.options import check_writable, storage_root
 
 D = TypeVar("D", bound=Document)
 
@@ -186,6 +186,23 @@ def finished(kind: type[D], folder: str, *others: str) -> storage.Loaded[D] | No
     return found
 
 
+def _scratch_folder(given: Path | None) -> Path:
+    """Where temporary files go: `--scratch`, else `TMPDIR`, else where the system has them.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if given is not None:
+        check_writable("--scratch", given)
+        return given
+    if name := os.environ.get("TMPDIR"):
+        if not Path(name).is_dir():  # rather a slip than a wish
+            raise ConfigError("TMPDIR", f"expected a folder, found {name}", "make it, or give --scratch")
+        check_writable("TMPDIR", Path(name), "or give --scratch")
+        return Path(name)
+    return Path(tempfile.gettempdir())
+
+
 @contextlib.contextmanager
 def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext]:
     """Interpret the common options; on success write the executor output."""
@@ -198,9 +215,10 @@ def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext
     else:
         outputs, inputs = Outputs(directory=args.output_dir), {}
     storage_uri = storage_root(args.storage_uri)
+    for folder in outputs.folders:
+        check_writable("--output-dir" if args.executor_input is None else "--executor-input", folder)
+    folder = _scratch_folder(args.scratch)
     storage.clean_abandoned(storage_uri)  # left by stages that were killed a day ago or earlier
-    if args.scratch is not None:
-        args.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="landseg-", dir=args.scratch or os.environ.get("TMPDIR")) as scratch:
+    with tempfile.TemporaryDirectory(prefix="landseg-", dir=folder) as scratch:
         yield StageContext(stage, storage_uri, run_id or "", outputs, inputs, Path(scratch))
         outputs.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import tempfile
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,33 @@ from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 
 
+def local_folder(text: str) -> Path:
+    """The value of a flag that is a local folder; an unset variable is none."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a folder, found nothing")
+    return Path(text)
+
+
+def check_writable(flag: str, folder: Path, hint: str = "") -> None:
+    """Make a folder, and see before the work begins whether it can be written.
+
+    Args:
+        flag: what gave it, for the error line.
+        folder: the local folder.
+        hint: what to do about it.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as err:
+        reason = (err.strerror or str(err)).lower()
+        raise ConfigError(flag, f"expected a folder that can be written, found {folder}: {reason}", hint) from err
+
+
 def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True) -> None:
     """Add the options that every stage of the pipeline has."""
     group = parser.add_argument_group("where things go")
@@ -23,12 +51,12 @@ def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True
         add_parameter(group, "run_id")
     group.add_argument(
         "--output-dir",
-        type=Path,
+        type=local_folder,
         metavar="DIR",
         help="also write the stage's report and manifest reference here",
     )
     group.add_argument(
-        "--scratch", type=Path, metavar="DIR", help="local folder for temporary files (default: $TMPDIR)"
+        "--scratch", type=local_folder, metavar="DIR", help="local folder for temporary files (default: $TMPDIR)"
     )
     group.add_argument("--executor-input", metavar="JSON", help="what KFP passes as {{$}}; replaces --output-dir")
 
