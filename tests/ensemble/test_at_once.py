@@ -85,3 +85,42 @@ def test_whatever_is_lost_is_made_again(
         assert main(["verify", str(tmp_path / "out" / "labels.json")]) == 0
     assert average(data, tmp_path, "again") == 0
     assert "finished before" in capsys.readouterr().err
+
+
+def test_a_stage_with_nothing_to_say_leaves_nothing_of_an_earlier_result(
+    data: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    maps = tmp_path / "maps"
+    assert average(data, tmp_path, "out", f"--png-dir={maps}", "--layers=entropy") == 0
+    assert list(maps.rglob("*.png")) and (tmp_path / "out" / "labels.json").exists()
+    own = [maps / "val" / "mine.png", tmp_path / "out" / "notes.txt"]
+    for path in own:
+        path.write_bytes(b"mine")
+    assert average(data, tmp_path, "out", f"--png-dir={maps}", "--weights=2,1", "--worker=1/2") == 0
+    assert [path for path in (*maps.rglob("*"), *(tmp_path / "out").rglob("*")) if path.is_file()] == own
+    assert average(data, tmp_path, "out", f"--png-dir={maps}", "--weights=2,1", "--worker=2/2") == 0
+    assert (tmp_path / "out" / "labels.json").exists()
+    assert not list(maps.glob("val-entropy/*")) and len(list(maps.glob("val/*.png"))) == 9
+
+
+def test_the_list_of_maps_is_no_permission_to_remove_other_files(
+    data: tuple[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "precious.png").write_bytes(b"mine")
+    for listed in ('["../precious.png"]', f'["{tmp_path}/precious.png"]', '["val/x.txt"]', "{", "3"):
+        (tmp_path / "maps" / "maps.json").write_text(listed)
+        assert average(data, tmp_path, "out", f"--png-dir={tmp_path}/maps") == 2
+        assert "maps.json: expected" in capsys.readouterr().err
+    assert (tmp_path / "precious.png").exists()
+
+
+def test_a_comma_in_a_path(data: tuple[str, list[str]], tmp_path: Path) -> None:
+    reference, probs = data
+    (tmp_path / "a,b").mkdir()
+    for number, uri in enumerate(probs):
+        (tmp_path / "a,b" / str(number)).symlink_to(Path(uri).parent)
+    odd = [f"{tmp_path}/a,b/{number}/manifest.json" for number in range(2)]
+    assert average((reference, odd), tmp_path, "one") == 0
+    assert average((reference, [",".join(probs)]), tmp_path, "other") == 0
+    assert (tmp_path / "one/labels.json").read_bytes() == (tmp_path / "other/labels.json").read_bytes()

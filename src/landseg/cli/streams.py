@@ -60,7 +60,7 @@ def lasting() -> Iterator[None]:
     """Make stdout and stderr fit to be written to for as long as a verb runs."""
     before = sys.stdout, sys.stderr
     _open_closed()
-    sys.stdout, sys.stderr = Output(sys.stdout, "stdout"), Output(sys.stderr, None)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = Output(sys.stdout, "stdout"), Output(sys.stderr, None)
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,12 @@ class Outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
+
+    def clear(self, names: Iterable[str]) -> None:
+        """Remove files of an earlier result from the folder; KFP's paths are new for each attempt."""
+        if self.directory is not None and not self.artifacts:
+            for name in names:
+                (self.directory / name).unlink(missing_ok=True)
 
     def metadata(self, name: str, values: dict[str, Any]) -> None:
         """Add metadata to an artifact (metrics, confusion matrix, facts for the UI)."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import tarfile
 import zlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseg.contracts.dataset import ClassSchema
+from landseg.contracts.documents import parse_json
+from landseg.contracts.errors import ContractError
 from landseg.ensemble.averaging import Labels
 from landseg.probabilities.codec import Probs
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+LISTED = "maps.json"
+"""In a folder of maps: the paths of those that averaging wrote."""
+
 _GREY, _PALETTE = 0, 3
 _FILTER_UP = 2
 _TAR_END = bytes(2 * tarfile.BLOCKSIZE)
@@ -68,6 +74,31 @@ def write_tar(path: Path, members: Iterable[bytes]) -> None:
         for member in members:
             file.write(member)
         file.write(_TAR_END)
+
+
+def list_maps(folder: Path, paths: Iterable[str]) -> None:
+    """Note which maps a folder is about to hold, so that :func:`remove_maps` knows them from files of others."""
+    (folder / LISTED).write_text(json.dumps(sorted(paths), indent=0))
+
+
+def remove_maps(folder: Path) -> None:
+    """Remove the maps of an earlier averaging from a folder; files of others stay.
+
+    Raises:
+        ContractError: the list of maps is damaged.
+    """
+    listed = folder / LISTED
+    if not listed.is_file():
+        return
+    paths = parse_json(listed.read_bytes(), listed)
+    if not isinstance(paths, list):
+        raise ContractError(listed, "expected a list of paths, found something else", "remove it, and the old maps")
+    for path in paths:
+        inner = PurePosixPath(str(path))
+        if inner.suffix not in {".png", ".tif"} or inner.is_absolute() or ".." in inner.parts:
+            raise ContractError(listed, f"expected paths of maps, found {path!r}", "remove it, and the old maps")
+        (folder / inner).unlink(missing_ok=True)
+    listed.unlink()
 
 
 def extract_pngs(archive: BinaryIO, names: Sequence[str], folder: Path) -> None:

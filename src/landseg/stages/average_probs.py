@@ -16,7 +16,7 @@ from landseg.contracts.labels import LabelsManifest, LayerName
 from landseg.contracts.parameters import add_parameter
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.fitted_weights import Fit, fit_weights
-from landseg.ensemble.maps import extract_pngs
+from landseg.ensemble.maps import extract_pngs, list_maps, remove_maps
 from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.publishing import Outcome, publish
 from landseg.ensemble.shard_results import LAYERS, Ensemble
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError("--temperature auto", "expected --weights auto with it", "or leave it out")
     if args.png_dir is not None:
         check_writable("--png-dir", args.png_dir)
+        remove_maps(args.png_dir)
     with stage_context("average-probs", args) as context:
         dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         refs = context.references("probs", args.probs)
@@ -205,6 +206,9 @@ def _write_pngs(labels: storage.Loaded[LabelsManifest], dataset: StagedDataset, 
     archives = {str(split): (split, archive) for split, archive in document.splits.items()}
     for layer, by_split in document.layers.items():
         archives |= {f"{split}-{layer}": (split, archive) for split, archive in by_split.items()}
+    paths = [f"{name}/{tile.id}.png" for name, (split, _) in archives.items() for tile in dataset.index(split)]
+    paths += [f"{split}-scenes/{scene.scene}.tif" for split, scenes in document.scenes.items() for scene in scenes]
+    list_maps(directory, paths)
     for name, (split, archive) in archives.items():
         path = scratch / "maps.tar"
         storage.get_file(storage.join(folder, archive.path), path, sha256=archive.sha256)

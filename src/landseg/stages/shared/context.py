@@ -28,6 +28,15 @@ D = TypeVar("D", bound=Document)
 IDENTITY = "identity.json"
 """In a stage's folder, written before the work begins: what decides the result, checksums of inputs included."""
 
+OUTPUT_FILES = {
+    "stage-data": ("dataset.json", "report.html", "checks.json"),
+    "train": ("model.json", "metrics.json", "report.html"),
+    "export-probs": ("probs.json",),
+    "average-probs": ("labels.json", "metrics.json", "confusion_matrix.json", "report.html", "summary.json"),
+}
+"""What each stage leaves in `--output-dir`. Removed when it begins: else one that ends without a result, because shares
+are missing or the data is refused, would leave an earlier result to be taken for its own."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -88,9 +97,11 @@ class StageContext:
     def references(self, name: str, given: Sequence[str]) -> list[str]:
         """The manifests to read: what the flag gives, separated by commas, else KFP's input artifacts.
 
+        A path or URI that exists as it stands is taken whole, commas included.
+
         The artifacts are called `<name>`, or `<name>_1`, `<name>_2` and so on; each may come from several workers.
         """
-        found = [item for value in given for item in value.split(",") if item]
+        found = [item for value in given for item in _items(value)]
         if not found:
             wired = sorted(key for key in self.inputs if re.fullmatch(rf"{name}(_\d+)?", key))
             found = [_one_reference(key, self.inputs[key]) for key in wired if self.inputs[key]]
@@ -104,6 +115,12 @@ class StageContext:
         reference = Reference(uri=loaded.uri, sha256=loaded.sha256, manifest_kind=loaded.document.kind, facts=facts)
         self.outputs.write(name, reference.to_bytes(), ".json")
         self.outputs.metadata(name, {"uri": loaded.uri, "sha256": loaded.sha256, **facts})
+
+
+def _items(value: str) -> list[str]:
+    if "," in value and (Path(value).exists() if not storage.is_s3(value) else storage.stat(value) is not None):
+        return [value]
+    return [item for item in value.split(",") if item]
 
 
 def record_arguments(folder: str, values: dict[str, Any]) -> None:
@@ -217,6 +234,7 @@ def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext
     storage_uri = storage_root(args.storage_uri)
     for folder in outputs.folders:
         check_writable("--output-dir" if args.executor_input is None else "--executor-input", folder)
+    outputs.clear(OUTPUT_FILES.get(stage, ()))
     folder = _scratch_folder(args.scratch)
     storage.clean_abandoned(storage_uri)  # left by stages that were killed a day ago or earlier
     with tempfile.TemporaryDirectory(prefix="landseg-", dir=folder) as scratch:
