@@ -147,9 +147,42 @@ def test_any_uri_is_understood_or_refused(uri: str, below: str) -> None:
 
 
 def test_a_value_that_would_fill_memory_as_text_is_described_briefly() -> None:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
-    bomb = parse_yaml("\n".join(lines).encode(), "here")["a39"]
+    bomb: object = "x"
+    for _ in range(40):
+        bomb = [bomb] * 9
     with pytest.raises(ValidationError) as caught:
         Blob.model_validate({"path": bomb, "size_bytes": 1, "sha256": "0" * 64})
     assert len(describe(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [1]\nb: *a\n", "expected no anchors and aliases, found one in line 1, column 4"),
+        ("a: {k: v}\nb:\n  <<: {x: 1}\n", "expected no merge keys, found one in line 3, column 3"),
+        ("[default]\naws_access_key_id = AKIAFAKE\n", "expected YAML, found something else in line 2, column 1"),
+        ("a: !!bool x\n", "expected YAML, found a value that cannot be read"),
+        ('a: !!int ""\n', "expected YAML, found a value that cannot be read"),
+        ("a: !!timestamp x\n", "expected YAML, found a value that cannot be read"),
+        ("- 1\n" * 30_000, "expected at most 20000 values, found more"),
+        ("#" * (1 << 20) + "\n", "expected at most 1 MiB of YAML"),
+    ],
+)
+def test_yaml_is_plain_values_and_its_text_is_not_repeated(text: str, said: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        parse_yaml(text.encode(), "here")
+    assert said in str(caught.value)
+    assert "AKIA" not in str(caught.value)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_yaml_of_any_kind_gives_values_or_one_line(data: bytes) -> None:
+    try:
+        parse_yaml(data, "here")
+    except ContractError as err:
+        assert str(err).isprintable()
+
+
+@given(st.text(), st.text(), st.text())
+def test_an_error_is_one_printable_line(where: str, problem: str, hint: str) -> None:
+    assert str(ContractError(where, problem, hint)).isprintable()

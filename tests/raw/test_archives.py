@@ -54,7 +54,7 @@ def test_an_archive_in_object_storage(raw, stage, tmp_path, s3, name):
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_tars_of_any_format_with_long_and_foreign_names(form, tmp_path, stage):
     raw = write_raw(tmp_path / "raw")
-    name = "é" * 30 if form == tarfile.USTAR_FORMAT else "é" * 30 + "x" * 150
+    name = "é" * 30 if form == tarfile.USTAR_FORMAT else "é" * 30 + "x" * 140
     for folder, suffix in (("images", "tif"), ("labels", "png")):
         (raw / f"train/{folder}/t0000.{suffix}").rename(raw / f"train/{folder}/{name}.{suffix}")
     with tarfile.open(tmp_path / "a.tar", "w", format=form) as archive:

@@ -100,16 +100,36 @@ def test_files_that_are_not_used_are_reported(raw, stage):
     assert stage(raw).checks["warnings"] == ["3 other files are not used, the first is train/images/deeper/"]
 
 
-def test_links_are_followed_and_must_lead_somewhere(raw, stage, tmp_path):
-    write_image(tmp_path / "elsewhere.tif", random_image(5))
-    (raw / "test/images/link.tif").symlink_to(tmp_path / "elsewhere.tif")
+def test_links_are_followed_inside_the_dataset_and_must_lead_somewhere(raw, stage):
+    (raw / "test/images/link.tif").symlink_to(raw / "train/images/t0000.tif")
     assert stage(raw).dataset().tiles("test")[0].id == "link"
-    (raw / "test/images/broken.tif").symlink_to(tmp_path / "nowhere.tif")
+    (raw / "test/images/broken.tif").symlink_to(raw / "nowhere.tif")
     os.mkfifo(raw / "test/images/pipe.tif")
     run = stage(raw)
     assert run.status == 2
     assert problems(run)["broken.tif"] == "cannot be read: No such file or directory"
     assert problems(run)["pipe.tif"] == "expected a file, found a pipe, a socket or a device"
+
+
+def test_links_that_leave_the_dataset_are_refused(raw, stage, tmp_path):
+    private = tmp_path / "private"
+    private.mkdir()
+    write_image(private / "secret.tif", random_image(5))
+    (private / "credentials").write_text("[default]\nkey = AKIAFAKE\n")
+    for link, target in (
+        ("test/images/link.tif", "secret.tif"),
+        ("test/more", "."),
+        ("test/images/text.tif", "credentials"),
+    ):
+        (raw / link).symlink_to(private / target)
+        run = stage(raw)
+        assert run.status == 2
+        assert f"{link}: expected a file inside the dataset, found a link that leaves it" in run.error
+        assert "AKIA" not in run.error
+        (raw / link).unlink()
+    (raw / "dataset.yaml").unlink()
+    (raw / "dataset.yaml").symlink_to(private / "credentials")
+    assert "found a link that leaves it" in stage(raw).error
 
 
 @pytest.mark.parametrize("other", ["t0000.tiff", "t0000.TIF"])

@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Literal, TextIO
 
-from landseg.contracts.errors import without_credentials
+from landseg.contracts.errors import printable, without_credentials
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 VARIABLE = "LANDSEG_VERBOSITY"
@@ -60,7 +60,7 @@ class _Lines(logging.Handler):
         stream = sys.stderr
         if stream is None:  # closed when this process began
             return
-        text = without_credentials(record.getMessage())
+        text = printable(without_credentials(record.getMessage()))
         if record.levelno >= logging.WARNING:
             text = f"{paint('warning:', 'yellow', stream)} {text}"
         elif record.levelno < logging.INFO:

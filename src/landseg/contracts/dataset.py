@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from landseg.contracts.documents import Blob, Count, Document, Model, Sha256
-from landseg.contracts.names import DatasetId, DatasetName, TileId
+from landseg.contracts.names import ClassName, DatasetId, DatasetName, TileId
 
 SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
@@ -38,9 +38,7 @@ class ClassSchema(Model):
         scale: see :class:`Scale`; None if values are taken as they are (uint8).
     """
 
-    classes: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=100)], ...], Field(min_length=2, max_length=255)
-    ]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=255)]
     palette: tuple[tuple[Byte, Byte, Byte], ...]
     ignore_index: Byte = 255
     stored_ignore: Byte | None = None

@@ -23,6 +23,9 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """No manifest comes near this; a larger document is refused before it is parsed."""
+MAX_YAML_BYTES = 1 << 20
+"""Nor does a dataset.yaml come near this."""
+_MAX_YAML_EVENTS = 20_000
 
 
 def _relative_path(value: str) -> str:
@@ -140,20 +143,44 @@ def describe(err: ValidationError) -> str:
     problems = err.errors(include_url=False, include_context=False)
     first = problems[0]
     field = ".".join(str(part) for part in first["loc"]) or "document"
-    found = _REPR.repr(first.get("input"))
+    try:
+        found = _REPR.repr(first.get("input"))
+    except ValueError:  # Python refuses to write an integer of more than 4300 digits
+        found = f"a very large {type(first.get('input')).__name__}"
     found = found if len(found) <= 60 else found[:57] + "..."
     more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
     return f"field {field}: {first['msg'].lower()}, found {found}{more}"
 
 
 def parse_yaml(data: bytes, where: object) -> Any:
-    """Parse YAML safely (no tags that build objects), of bounded size."""
-    if len(data) > 1 << 20:
-        raise ContractError(where, f"expected at most 1 MiB of YAML, found {len(data)} bytes")
+    """Parse YAML of bounded size and structure: plain values, without tags that build objects, aliases or merge keys.
+
+    What is wrong is told by its place alone: a file that is no YAML may be anybody's.
+
+    Raises:
+        ContractError: larger than 1 MiB, not YAML, or more than plain values.
+    """
+    if len(data) > MAX_YAML_BYTES:
+        raise ContractError(where, f"expected at most {MAX_YAML_BYTES >> 20} MiB of YAML, found {len(data)} bytes")
     try:
+        for number, event in enumerate(yaml.parse(data, Loader=yaml.SafeLoader)):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                raise ContractError(where, f"expected no anchors and aliases, found one {_place(event.start_mark)}")
+            if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.style is None:
+                raise ContractError(where, f"expected no merge keys, found one {_place(event.start_mark)}")
+            if number > _MAX_YAML_EVENTS:
+                raise ContractError(where, f"expected at most {_MAX_YAML_EVENTS} values, found more")
         return yaml.safe_load(data)
-    except (yaml.YAMLError, ValueError, RecursionError) as err:
-        raise ContractError(where, f"expected YAML, found something else: {err}") from err
+    except ContractError:
+        raise
+    except Exception as err:  # PyYAML raises KeyError, IndexError and others on odd scalars
+        mark = getattr(err, "problem_mark", None)
+        found = f"something else {_place(mark)}" if mark else "a value that cannot be read"
+        raise ContractError(where, f"expected YAML, found {found}") from err
+
+
+def _place(mark: Any) -> str:
+    return f"in line {mark.line + 1}, column {mark.column + 1}"
 
 
 def sha256_hex(data: bytes) -> str:

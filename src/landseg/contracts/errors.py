@@ -20,6 +20,16 @@ def without_credentials(text: str) -> str:
     return _SIGNATURE.sub(r"\1***", _USER_INFO.sub("://***@", text))
 
 
+def printable(text: str) -> str:
+    """The text on one line, with an escape for each character that a terminal would act on or cannot show.
+
+    Names come from datasets and manifests: a line break in one would forge a line of the log, an escape sequence would
+    reach the terminal.
+    """
+    line = re.sub(r"\s*[\r\n]\s*", " ", text)
+    return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 class LandsegError(Exception):
     """Where it happened, what was expected, what was found, and what to do, in one line."""
 
@@ -31,8 +41,10 @@ class LandsegError(Exception):
             problem: what was expected and what was found.
             hint: what to do about it.
         """
-        self.where, self.problem, self.hint = without_credentials(str(where)), without_credentials(problem), hint
-        message = f"{self.where}: {self.problem}" + (f" ({hint})" if hint else "")
+        self.where, self.problem, self.hint = (
+            printable(without_credentials(text)) for text in (str(where), problem, hint)
+        )
+        message = f"{self.where}: {self.problem}" + (f" ({self.hint})" if self.hint else "")
         super().__init__(" ".join(message.split()))
 
     def __reduce__(self) -> tuple[type[LandsegError], tuple[str, str, str]]:

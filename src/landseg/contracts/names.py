@@ -43,6 +43,15 @@ def _short_enough(tile_id: str) -> str:
     return tile_id
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("must consist of printable characters")
+    return name
+
+
+ClassName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+"""A class's name, in any language; logs, reports and terminals show it."""
+
 TileId = Annotated[str, Field(min_length=1, pattern=r"^[^/\\\x00-\x1f]+$"), AfterValidator(_short_enough)]
 """The stem that a tile's image, label and probabilities share; it names files in archives."""
 

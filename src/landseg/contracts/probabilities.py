@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from landseg.contracts.choices import Precision
 from landseg.contracts.dataset import Split
 from landseg.contracts.documents import Blob, Document, Model, Sha256
-from landseg.contracts.names import DatasetId, ModelName, TileId
+from landseg.contracts.names import ClassName, DatasetId, ModelName, TileId
 
 DtypeName = Literal["companded", "uint8", "uint12", "uint16", "float16", "float32"]
 Tta = Literal["none", "h", "hv"]
@@ -77,7 +77,7 @@ class ProbsSpec(Model):
     checkpoint_sha256: Sha256
     dataset_id: DatasetId
     dataset_sha256: Sha256
-    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=255)]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=255)]
     dtype: DtypeName
     tta: Tta
     views: tuple[View, ...] = ()

@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import DatasetManifest, SkippedTile, Tile
@@ -29,8 +31,12 @@ from landseg.raw.dataset_yaml import FILE_NAME, DatasetConfig
 from landseg.raw.findings import Finding, Findings
 from landseg.raw.listing import RawDataset
 from landseg.raw.pairing import SourceTile, jobs
-from landseg.raw.processes import ProcessPool
+from landseg.raw.processes import ProcessPool, memory_bytes
 from landseg.raw.sources import Source
+from landseg.raw.tiff.checks import MAX_DECODED_BYTES
+
+_COPIES = 3
+"""Of a decoded tile, that checking it takes at the same time."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +121,17 @@ class _Staging:
             if previous and not self.findings.errors and (same := self._published(previous, checksums)):
                 self._adopt(same)
             else:
-                with ProcessPool(min(self.options.num_processes, num_jobs)) as processes:
+                with ProcessPool(min(self._affordable_processes(), num_jobs)) as processes:
                     self._stage(processes, previous, checksums)
         if self.result.loaded is not None:
             record_latest(self.workspace.storage_uri, self.result.loaded.document, self.source_key)
+
+    def _affordable_processes(self) -> int:
+        """As many as were asked for, unless their largest tiles would not fit into half of the memory."""
+        side, kind = self.config.scenes.max_px, self.kind
+        pixel_bytes = kind.num_bands * np.dtype(kind.dtype).itemsize if kind else 1
+        tile_bytes = min(MAX_DECODED_BYTES, side * side * pixel_bytes)
+        return max(1, min(self.options.num_processes, memory_bytes() // 2 // (_COPIES * tile_bytes)))
 
     def _is_unchanged(self, previous: Previous) -> bool:
         """Whether no file of the source has changed since the earlier dataset was staged, without reading any."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,9 @@ from landseg.raw.sources import Source
 from landseg.raw.tiff.decoding import DecodedTiff, decode_label, decode_tiff, image_info
 
 READS_AT_ONCE = 16
+_SMALL_BYTES = 16 << 20
+_COUNTED_PX = 1 << 20
+"""Pixels that are counted at once: numpy widens them to 64 bits."""
 
 
 class Kind(NamedTuple):
@@ -111,6 +114,11 @@ def check_tiles(source: Source, expected: Expected, tiles: Sequence[SourceTile])
     return Checked(outcomes, total)
 
 
+def without_traceback(err: DataError) -> DataError:
+    """The error alone: its traceback would keep the file's bytes in memory for as long as the error is kept."""
+    return DataError(err.where, err.problem, err.hint)
+
+
 def identify_tile(source: Source, tile: SourceTile) -> tuple[str, str | None]:
     """SHA-256 of image and label, without decoding; ("", None) for a tile that cannot be read."""
     content = _read_tile(source, tile)
@@ -152,14 +160,14 @@ def _check_tile(
             return CheckedTile(tile, is_scene=True), None
         errors += image_errors(decoded.values, where, expected)
     except DataError as err:
-        errors.append(err)
+        errors.append(without_traceback(err))
     if tile.label is not None and label is not None:
         where = source.where(tile.label.path)
         try:
             labelled = look_at_label(decode_label(label, where))
             errors += label_errors(labelled, decoded and decoded.values.shape[:2], where, expected)
         except DataError as err:
-            errors.append(err)
+            errors.append(without_traceback(err))
     if errors or decoded is None:
         return CheckedTile(tile, errors=tuple(errors)), None
     return good_tile(tile, image, label, decoded, labelled.counts if labelled else ())
@@ -195,23 +203,22 @@ def good_tile(
 def probe_kind(source: Source, tiles: Sequence[SourceTile], samples: int = 16) -> Kind | None:
     """The most frequent kind of a few images, evenly spread, expected of all. None where all are damaged."""
     chosen = tiles[:: max(1, len(tiles) // samples)]
-    kinds = [kind for kind in _kinds(source, chosen, read_tiles(source, chosen)) if kind]
+    # Over a network several at once, unless they are large: otherwise one file is held at a time.
+    at_once = READS_AT_ONCE if source.is_remote and all(t.image.size_bytes <= _SMALL_BYTES for t in chosen) else 1
+    found = dict(storage.parallel(lambda n: (n, _kind(source, chosen[n])), range(len(chosen)), workers=at_once))
+    kinds = [kind for _, kind in sorted(found.items()) if kind]
     if kinds:
         return max(kinds, key=kinds.count)
-    rest = _kinds(source, tiles, (_read_tile(source, tile) for tile in tiles))
-    return next((kind for kind in rest if kind), None)
+    return next((kind for kind in (_kind(source, tile) for tile in tiles) if kind), None)
 
 
-def _kinds(
-    source: Source, tiles: Iterable[SourceTile], contents: Iterable[tuple[bytes, bytes | None] | DataError]
-) -> Iterator[Kind | None]:
-    """Kinds of images by their headers; None for a damaged file, which is reported when it is checked."""
-    for tile, content in zip(tiles, contents, strict=True):
-        try:
-            info = None if isinstance(content, DataError) else image_info(content[0], source.where(tile.image.path))
-        except DataError:
-            info = None
-        yield info and Kind(info.num_bands, info.dtype)
+def _kind(source: Source, tile: SourceTile) -> Kind | None:
+    """An image's kind by its header; None for a damaged file, which is reported when it is checked."""
+    try:
+        info = image_info(source.read(tile.image), source.where(tile.image.path))
+    except DataError:
+        return None
+    return Kind(info.num_bands, info.dtype)
 
 
 def band_histogram(values: NDArray[Any]) -> NDArray[np.int64]:
@@ -228,7 +235,12 @@ def band_histogram(values: NDArray[Any]) -> NDArray[np.int64]:
         # Pillow counts three times as fast as numpy, which widens to 64 bit first.
         return np.array(Image.fromarray(values).histogram(), np.int64).reshape(num_bands, 256)
     levels = int(np.iinfo(values.dtype).max) + 1
-    return np.stack([np.bincount(values[:, :, band].ravel(), minlength=levels) for band in range(num_bands)])
+    counts = np.zeros((num_bands, levels), np.int64)
+    rows = max(1, _COUNTED_PX // max(1, values.shape[1]))
+    for start in range(0, values.shape[0], rows):
+        for band in range(num_bands):
+            counts[band] += np.bincount(values[start : start + rows, :, band].ravel(), minlength=levels)
+    return counts
 
 
 def kind_of(values: NDArray[Any]) -> Kind:

@@ -27,6 +27,7 @@ from landseg.raw.checks import (
     look_at_label,
     read_tiles,
     value_counts,
+    without_traceback,
 )
 from landseg.raw.georeference import Transform, geo_tags
 from landseg.raw.pairing import SourceTile
@@ -97,7 +98,7 @@ def _decode_scene(
         decoded = spool_tiff(image_bytes, where, image, limit)
         errors += image_errors(decoded.values, where, expected)
     except DataError as err:
-        errors.append(err)
+        errors.append(without_traceback(err))
     if tile.label is not None and label_bytes is not None:
         where = source.where(tile.label.path)
         try:
@@ -105,7 +106,7 @@ def _decode_scene(
             errors += label_errors(look_at_label(classes), decoded and decoded.values.shape[:2], where, expected)
             np.save(label, classes.astype(np.uint8, copy=False))
         except DataError as err:
-            errors.append(err)
+            errors.append(without_traceback(err))
     if errors or decoded is None:
         return CheckedTile(tile, errors=tuple(errors))
     return _Scene(

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from landseg.contracts.dataset import Byte, ClassSchema, Scale
 from landseg.contracts.documents import Model, describe, parse_yaml
 from landseg.contracts.errors import DataError
-from landseg.contracts.names import DatasetName
+from landseg.contracts.names import ClassName, DatasetName
 
 FILE_NAME = "dataset.yaml"
 MAX_BANDS = 16
@@ -107,9 +107,7 @@ class DatasetConfig(Model):
 
     version: Literal[1]
     name: DatasetName
-    classes: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=100)], ...], Field(min_length=2, max_length=255)
-    ]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=255)]
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
     bands: Annotated[tuple[Band, ...], Field(min_length=1, max_length=MAX_BANDS)] | None = None
     ignore_index: Byte = 255

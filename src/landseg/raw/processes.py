@@ -34,6 +34,17 @@ def num_cpus() -> int:
     return min(available, limit)
 
 
+def memory_bytes() -> int:
+    """Memory this process may use: the machine's, or a container's limit where that is less."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with open("/sys/fs/cgroup/memory.max") as file:  # noqa: PTH123 (a pseudo file)
+            text = file.read().strip()
+        return installed if text == "max" else min(installed, int(text))
+    except (OSError, ValueError):
+        return installed
+
+
 class ProcessPool:
     """Processes: `with ProcessPool(4) as processes: processes.map(...)`. With one, the work is done in this process."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from landseg import storage
 from landseg.contracts.dataset import SPLITS
-from landseg.contracts.documents import sha256_hex
+from landseg.contracts.documents import MAX_YAML_BYTES, sha256_hex
 from landseg.contracts.errors import DataError
 from landseg.raw.dataset_yaml import FILE_NAME
 
@@ -76,6 +76,12 @@ class Source(ABC):
         """
         for file in files:
             if file.path == FILE_NAME:
+                if file.size_bytes > MAX_YAML_BYTES:
+                    raise DataError(
+                        self.where(FILE_NAME),
+                        f"expected at most {MAX_YAML_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB",
+                        "docs/contracts.md shows what it holds",
+                    )
                 return self.read(file)
         raise DataError(self.uri, f"has no {FILE_NAME}", "docs/contracts.md shows what it holds")
 
@@ -118,6 +124,8 @@ class FolderSource(Source):
         """See :meth:`Source.read`."""
         path = Path(self.uri) / file.path
         try:
+            if path.is_symlink():
+                _refuse_leaving(str(path), self.uri)
             if path.exists() and not path.is_file():  # reading a pipe would wait forever
                 raise DataError(self.where(file.path), "expected a file, found a pipe, a socket or a device")
             return path.read_bytes()
@@ -154,24 +162,43 @@ class PrefixSource(Source):
         return storage.get_bytes(self.where(file.path))
 
 
+def _refuse_leaving(path: str, folder: str) -> None:
+    """Refuse a link to something outside the dataset: raw folders come from others, and what is staged is handed on.
+
+    Raises:
+        DataError: it leaves the folder. One that leads nowhere fails when it is read.
+    """
+    target = os.path.realpath(path)
+    if os.path.lexists(target) and not f"{target}/".startswith(f"{os.path.realpath(folder)}/"):
+        raise DataError(
+            path, "expected a file inside the dataset, found a link that leaves it", "put a copy in the link's place"
+        )
+
+
 def _digest(lines: list[str]) -> str:
     return sha256_hex("\n".join(sorted(lines)).encode(errors="surrogateescape"))
 
 
-def _files_below(folder: str, prefix: str) -> Iterator[tuple[str, os.stat_result | None]]:
+def _files_below(folder: str, prefix: str, root: str = "") -> Iterator[tuple[str, os.stat_result | None]]:
     """Paths and status of the files below a folder, one by one: there may be very many.
 
     A dataset is two folders deep. A folder further down is listed as if it were a file, so that its content is not
     ignored silently; so are links that lead nowhere, which fail when they are read.
+
+    Raises:
+        DataError: a folder cannot be read, or a link leaves the dataset.
     """
+    root = root or folder
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 path = prefix + entry.name
+                if entry.is_symlink():
+                    _refuse_leaving(entry.path, root)
                 if not entry.is_dir():
                     yield path, entry.stat() if entry.is_file() else None
                 elif prefix.count("/") < _MAX_DEPTH:
-                    yield from _files_below(entry.path, f"{path}/")
+                    yield from _files_below(entry.path, f"{path}/", root)
                 else:
                     yield f"{path}/", None
     except OSError as err:

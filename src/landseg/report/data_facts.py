@@ -18,6 +18,7 @@ from landseg.raw.dataset_yaml import DatasetConfig, default_palette
 from landseg.raw.findings import Finding
 from landseg.raw.tiff.decoding import decode_image, decode_label
 from landseg.report.data import DataReport, Need, SampleTile, SplitStats
+from landseg.report.pictures import shrink
 
 _BATCH = 16
 """Images per step of the recipe: 8 on each of 2 GPUs."""
@@ -176,7 +177,7 @@ def _sample(split: str, tile: Tile, shard: str, schema: ClassSchema) -> SampleTi
     if tile.label is not None:
         data = storage.get_bytes(shard, byte_range=tile.label, sha256=tile.label_sha256)
         label = to_class_ids(decode_label(data, tile.id), schema, tile.id)
-    return SampleTile(tile.id, split, _rgb(image), label)
+    return SampleTile(tile.id, split, _rgb(shrink(image)), None if label is None else shrink(label))
 
 
 def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

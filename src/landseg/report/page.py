@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ MAX_TABLE_ROWS = 200
 
 MAX_FACT_CHARS = 100_000
 """The longest single fact (a resolved config); the page says how much it leaves out."""
+MAX_FACTS_CHARS = 500_000
+"""All facts of a page together; they stand in it twice, once as JSON to copy."""
 
 NO_VALUE = "–"
 CODES = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -170,11 +173,33 @@ def fact_text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping | list | tuple):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    text = str(value)
-    if len(text) <= MAX_FACT_CHARS:
+        return _cut(json.dumps(value, ensure_ascii=False, default=str), MAX_FACT_CHARS)
+    return _cut(str(value), MAX_FACT_CHARS)
+
+
+def bounded_facts(facts: Facts) -> Facts:
+    """Provenance that fits into a page: long facts are cut, and what comes after too many of them is left out.
+
+    Manifests come from elsewhere: their facts may be of any number and size.
+    """
+    room = MAX_FACTS_CHARS
+    kept: dict[str, dict[str, object]] = {}
+    for section, values in facts.items():
+        for key, value in values.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            size = min(len(text), MAX_FACT_CHARS) + len(key) + len(section)
+            if size > room:
+                kept.setdefault("Left out", {})["facts"] = "more than fit into this page"
+                return kept
+            room -= size
+            kept.setdefault(section, {})[key] = value if len(text) <= MAX_FACT_CHARS else _cut(text, MAX_FACT_CHARS)
+    return kept
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
         return text
-    return text[:MAX_FACT_CHARS] + f"\n… {count(len(text) - MAX_FACT_CHARS)} more characters are not shown"
+    return text[:limit] + f"\n… {count(len(text) - limit)} more characters are not shown"
 
 
 def sentence(names: Iterable[str]) -> str:
@@ -220,7 +245,14 @@ _ENVIRONMENT.globals.update(
 def render_page(template: str, **context: Any) -> str:
     """Fill a template of `landseg/report/templates`.
 
+    Args:
+        template: its file name.
+        context: what it shows; the provenance of its `report` is brought to a size that fits.
+
     Returns:
         The whole page.
     """
+    if "report" in context:
+        report = context["report"]
+        context["report"] = replace(report, provenance=bounded_facts(report.provenance))
     return _ENVIRONMENT.get_template(template).render(**context)

@@ -10,7 +10,7 @@ import time
 
 from landseg import storage
 from landseg.cli.console import is_quiet
-from landseg.contracts.errors import ConfigError
+from landseg.contracts.errors import ConfigError, printable
 from landseg.contracts.parameters import add_parameter, check_minimums
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
 from landseg.dataset.staging import Options, StagingResult, stage_dataset
@@ -113,7 +113,7 @@ def _print_summary(report: DataReport, result: StagingResult) -> None:
         _log.warning("%s", warning)
     for problem in report.problems[:_LISTED]:
         action = f" ({problem.action})" if problem.action else ""
-        print(f"{problem.severity}: {problem.where}: {problem.problem}{action}")
+        print(printable(f"{problem.severity}: {problem.where}: {problem.problem}{action}"))
     if len(report.problems) > _LISTED:
         print(f"... and {len(report.problems) - _LISTED} more")
     if result.loaded is None or is_quiet():

@@ -48,6 +48,17 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 _LZW = 5
+_MAGIC_NUMBERS = {
+    PNG_MAGIC: "a PNG",
+    b"\xff\xd8\xff": "a JPEG",
+    b"GIF8": "a GIF",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000",
+    b"BM": "a BMP",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip file",
+    b"%PDF": "a PDF",
+    b"version https://git-lfs": "a Git LFS pointer in place of the file (git lfs pull fetches it)",
+}
 
 
 class DecodedTiff(NamedTuple):
@@ -284,11 +295,17 @@ def _damaged(kind: str, where: object, err: Exception) -> DataError:
 
 
 def _describe_start(data: bytes | memoryview) -> str:
-    start = bytes(data[:8])
+    """What a file seems to be; its bytes are not shown, as a file that is no image may be anybody's."""
+    start = bytes(data[:512])
     if not start:
         return "an empty file"
-    if start == PNG_MAGIC:
-        return "a PNG"
-    if start.startswith(b"\xff\xd8\xff"):
-        return "a JPEG"
-    return f"a file that begins with {start!r}"
+    if not start.strip(b"\0"):
+        return "a file that begins with zeros, as one that was not copied whole"
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "a WebP"
+    for magic, name in _MAGIC_NUMBERS.items():
+        if start.startswith(magic):
+            return name
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, as a download that failed leaves it"
+    return "a file of another kind"
