@@ -71,3 +71,9 @@ def test_an_unset_variable_is_no_folder(flag: str, tmp_path: Path, capsys: pytes
     with pytest.raises(SystemExit, match="2"):
         main(["average-probs", f"--storage-uri={tmp_path}", "--run-id=r", f"{flag}="])
     assert f"argument {flag}: expected a folder, found nothing" in capsys.readouterr().err
+
+
+def test_sample_data_has_nowhere_to_go(capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("/proc/nope", "/etc/hostname"):
+        assert main(["make-sample-data", folder]) == 2
+        assert f"DIR: expected a folder that can be written, found {folder}" in capsys.readouterr().err

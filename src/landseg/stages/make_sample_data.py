@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from landseg.sample.tiles import COMPRESSIONS, PIXEL_TYPES, SampleOptions, make_sample_dataset
+from landseg.stages.shared.options import check_writable
 
 HELP = "draw a small labelled dataset to try landseg with"
 EXAMPLE = "landseg make-sample-data tiles --train 64 --val 16 --test 16"
@@ -67,5 +68,6 @@ def run(args: argparse.Namespace) -> None:
         compression=args.compression,
         seed=args.seed,
     )
+    check_writable("DIR", args.directory)
     make_sample_dataset(args.directory, options)
     print(f"{args.directory}: {options.train} train, {options.val} val and {options.test} test tiles")
