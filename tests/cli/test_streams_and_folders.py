@@ -77,3 +77,6 @@ def test_sample_data_has_nowhere_to_go(capsys: pytest.CaptureFixture[str]) -> No
     for folder in ("/proc/nope", "/etc/hostname"):
         assert main(["make-sample-data", folder]) == 2
         assert f"DIR: expected a folder that can be written, found {folder}" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["make-sample-data", ""])
+    assert "expected a folder, found nothing" in capsys.readouterr().err

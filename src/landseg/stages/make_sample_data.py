@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from landseg.sample.tiles import COMPRESSIONS, PIXEL_TYPES, SampleOptions, make_sample_dataset
-from landseg.stages.shared.options import check_writable
+from landseg.stages.shared.options import check_writable, local_folder
 
 HELP = "draw a small labelled dataset to try landseg with"
 EXAMPLE = "landseg make-sample-data tiles --train 64 --val 16 --test 16"
@@ -17,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = SampleOptions()
     parser.add_argument(
         "directory",
-        type=Path,
+        type=local_folder,
         metavar="DIR",
         help="where to write it; an earlier run with the same options is completed",
     )
