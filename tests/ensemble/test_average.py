@@ -118,9 +118,13 @@ def test_ties_go_to_the_first_class(dtype):
 def test_weights_have_no_scale(dataset):
     stored = [quantize(p, DTYPES["companded"]) for p in some_models(2, 2)]
     dtypes = (DTYPES["companded"],) * 2
-    for a, b in (((1, 1), (7, 7)), ((1, 3), (2, 6))):
+    tiny, huge = (1e-44, 3e-44), (1e39, 3e39)
+    for a, b in (((1, 1), (7, 7)), ((1, 3), (2, 6)), ((1, 3), tiny), ((1, 3), huge), ((1, 1), (1e308, 1e308))):
         one, other = (Average(dtypes, w, (1.0, 1.0)).labels(stored, [(0, 1)])[0] for w in (a, b))
         np.testing.assert_array_equal(one, other)
+        means = [Average(dtypes, w, (1.0, 1.0)).mean(stored) for w in (a, b)]
+        np.testing.assert_allclose(means[0].sum(axis=0), 1, atol=0.02)
+        np.testing.assert_allclose(*means, rtol=1e-6)
 
 
 def test_subsets():
@@ -399,6 +403,169 @@ def test_scenes_are_stitched_from_their_tiles(tmp_path):
     assert average(str(tmp_path / "dataset.json"), [ref], tmp_path) == 0
     assert objects(tmp_path) == expected
     assert (folder / "scenes" / "test" / "big.tif").stat().st_mtime_ns == before
+
+
+def stage_scenes(root, num_scenes=3, ignored=()):
+    """Labelled val scenes of 100 x 70 px in overlapping tiles, and a small tile; returns the reference."""
+    raw = root / "raw"
+    for kind in ("images", "labels"):
+        (raw / "val" / kind).mkdir(parents=True)
+    scales = "scenes: {max_px: 64, tile_px: 48, overlap_px: 16}"
+    (raw / "dataset.yaml").write_text(f"version: 1\nname: scenes\nclasses: [a, b, c]\n{scales}\n")
+    rng = np.random.default_rng(0)
+    names = [f"big{i}" for i in range(num_scenes)]
+    for name in [*names, "small"]:
+        size = (40, 50) if name == "small" else (100, 70)
+        image = rng.integers(0, 255, (*size, 3), np.uint8)
+        tifffile.imwrite(raw / "val" / "images" / f"{name}.tif", image, photometric="rgb")
+        label = np.full(size, 255, np.uint8) if name in ignored else rng.integers(0, 3, size, np.uint8)
+        Image.fromarray(label).save(raw / "val" / "labels" / f"{name}.png")
+    assert main(["stage-data", "--source", str(raw), "--storage-uri", str(root), "--output-dir", str(root)]) == 0
+    return str(root / "dataset.json")
+
+
+def probs_by_tile_name(dataset, split, tile, model):
+    """Every tile has an opinion of its own of the ground that it shares with its neighbours."""
+    rng = np.random.default_rng([*tile.id.encode(), *model.encode()])
+    logits = rng.normal(size=(3, tile.height, tile.width))
+    logits += 0.7 * (dataset.read_label(split, tile) == np.arange(3)[:, None, None])
+    return (np.exp(logits) / np.exp(logits).sum(axis=0)).astype(np.float32)
+
+
+def views_by_tile_name(dataset, split, tile, model):
+    views = [probs_by_tile_name(dataset, split, tile, f"{model}{view}") for view in range(3)]
+    return np.float32(0.5) * views[0] + np.float32(0.25) * views[1] + np.float32(0.25) * views[2], views
+
+
+def test_scores_of_scenes_are_those_of_the_delivered_maps(tmp_path, monkeypatch):
+    ref = stage_scenes(tmp_path)
+    dataset = open_dataset(ref, tmp_path)
+    monkeypatch.setattr("ensembles.made_up_views", views_by_tile_name)
+    kept = {"tta": "hv", "views": VIEWS["hv"], "splits": ("val",)}
+    refs = {model: export(tmp_path / model, dataset, model, **kept) for model in ("x", "y")}
+    assert average(ref, refs.values(), tmp_path, "--png-dir", str(tmp_path / "png")) == 0
+    assert average(ref, [refs["x"]], tmp_path, "--png-dir", str(tmp_path / "alone"), run_id="alone") == 0
+
+    def confusion_of(folder):
+        total = np.zeros((3, 3), np.int64)
+        for path in (tmp_path / "raw" / "val" / "labels").iterdir():
+            maps = [folder / "val-scenes" / f"{path.stem}.tif", folder / "val" / f"{path.stem}.png"]
+            (found,) = [one for one in maps if one.exists()]
+            labels = tifffile.imread(found) if found.suffix == ".tif" else np.asarray(Image.open(found))
+            total += confusion_matrix(np.asarray(Image.open(path)), labels, 3, 255)
+        return total
+
+    both, alone = (confusion_of(tmp_path / name) for name in ("png", "alone"))
+    assert both.sum() == 3 * 100 * 70 + 40 * 50
+    folder = Path(storage.parent(published(tmp_path).uri)).parents[1]
+    summaries = [json.loads(next((folder.parent / run).rglob("summary.json")).read_text()) for run in ("r", "alone")]
+    assert summaries[0]["confusion"] == both.tolist()
+    assert summaries[0]["ensemble"] == scores(both, "abc")
+    assert summaries[0]["models"]["x"] == summaries[1]["models"]["x"] == scores(alone, "abc")
+    val = summaries[0]["splits"]["val"]
+    assert (val["num_scored_tiles"], val["num_scored_scenes"]) == (3 * 6 + 1, 3)
+    low, high = val["ensembles"][-1]["intervals"]["mIoU"]
+    assert low < summaries[0]["ensemble"]["mIoU"] < high
+    # fewer views are stitched as well: one view alone is a model of its own
+    first = {
+        model: export(
+            tmp_path / f"{model}0",
+            dataset,
+            model,
+            splits=("val",),
+            probs=lambda *tile: views_by_tile_name(*tile)[1][0],
+        )
+        for model in refs
+    }
+    assert average(ref, first.values(), tmp_path / "first") == 0
+    alone_view = json.loads((tmp_path / "first" / "out" / "summary.json").read_text())
+    assert val["views"]["none"]["x"]["scores"] == pytest.approx(alone_view["models"]["x"])
+    assert val["views"]["none"]["ensemble"]["scores"] == pytest.approx(alone_view["ensemble"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "counts more than once" not in page
+
+
+def test_of_one_scene_no_interval_is_known(tmp_path):
+    ref = stage_scenes(tmp_path, num_scenes=1, ignored=("small",))
+    dataset = open_dataset(ref, tmp_path)
+    refs = [export(tmp_path / m, dataset, m, splits=("val",), probs=probs_by_tile_name) for m in ("x", "y")]
+    assert average(ref, refs, tmp_path) == 0
+    val = json.loads((tmp_path / "out" / "summary.json").read_text())["splits"]["val"]
+    assert (val["num_scored_tiles"], val["num_scored_scenes"]) == (6, 1)
+    assert all(not one["intervals"] for one in val["ensembles"])
+    assert "on 6 val tiles (1 stitched scene)" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("weights", ["equal", "1,2,3"])
+def test_ties_give_the_same_class_in_tiles_and_scenes(tmp_path, dtype, weights):
+    """Probabilities of few values, so that sums of three models tie often."""
+    ref = stage_scenes(tmp_path, num_scenes=1)
+    dataset = open_dataset(ref, tmp_path)
+
+    def coarse(dataset, split, tile, model):
+        ground = np.random.default_rng([*model.encode()]).integers(1, 4, (3, 100, 70)).astype(np.float32)
+        y, x = (tile.scene.y, tile.scene.x) if tile.scene else (0, 0)
+        own = ground[:, y : y + tile.height, x : x + tile.width]
+        return own / own.sum(axis=0)
+
+    refs = [export(tmp_path / m, dataset, m, splits=("val",), probs=coarse, dtype=dtype) for m in ("x", "y", "z")]
+    assert average(ref, refs, tmp_path, "--png-dir", str(tmp_path / "png"), "--weights", weights) == 0
+    scene = tifffile.imread(tmp_path / "png" / "val-scenes" / "big0.tif")
+    alone = np.zeros(scene.shape, np.int64)
+    for tile in dataset.tiles("val"):
+        if tile.scene:
+            alone[tile.scene.y : tile.scene.y + tile.height, tile.scene.x : tile.scene.x + tile.width] += 1
+    for tile in dataset.tiles("val"):
+        if tile.scene:
+            window = np.s_[tile.scene.y : tile.scene.y + tile.height, tile.scene.x : tile.scene.x + tile.width]
+            own = np.asarray(Image.open(tmp_path / "png" / "val" / f"{tile.id}.png"))
+            only = alone[window] == 1
+            assert only.any()
+            np.testing.assert_array_equal(scene[window][only], own[only])
+
+
+def test_models_are_compared_over_the_classes_in_the_truth(tmp_path):
+    """One model predicts classes that val lacks, the other does not: no score, and the report says which they are."""
+    raw = tmp_path / "raw"
+    for kind in ("images", "labels"):
+        (raw / "val" / kind).mkdir(parents=True)
+    (raw / "dataset.yaml").write_text("version: 1\nname: absent\nclasses: [a, b, c, d]\n")
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        tifffile.imwrite(raw / f"val/images/{i}.tif", rng.integers(0, 255, (32, 32, 3), np.uint8), photometric="rgb")
+        Image.fromarray(rng.integers(0, 2, (32, 32), np.uint8)).save(raw / f"val/labels/{i}.png")
+    root = str(tmp_path)
+    assert main(["stage-data", "--source", str(raw), "--storage-uri", root, "--output-dir", root]) == 0
+    assert "c, d; they are left out of the scores" in (tmp_path / "checks.json").read_text()
+    dataset = open_dataset(str(tmp_path / "dataset.json"), tmp_path)
+
+    def guess(dataset, split, tile, model):
+        num_classes = 4 if model == "wild" else 2
+        values = np.full((4, tile.height, tile.width), 0.01, np.float32)
+        chosen = np.random.default_rng(int(tile.id)).integers(0, num_classes, (tile.height, tile.width))
+        values[:num_classes] += np.eye(num_classes, dtype=np.float32)[chosen].transpose(2, 0, 1)
+        return values / values.sum(axis=0)
+
+    refs = [export(tmp_path / m, dataset, m, splits=("val",), probs=guess) for m in ("wild", "tame")]
+    assert average(str(tmp_path / "dataset.json"), refs, tmp_path, "--weights", "2,1") == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    keys = {"mIoU", "mAcc", "aAcc", "IoU.a", "IoU.b"}
+    assert all(found.keys() == keys for found in (*summary["models"].values(), summary["ensemble"]))
+    assert np.array(summary["confusion"])[:, 2:].any()
+    assert "left out of all means: c and d." in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_class_of_one_tile_has_no_interval(staged, exported, dataset, tmp_path):
+    assert average(staged, [exported["swin"]], tmp_path) == 0
+    holding = dict.fromkeys(dataset.schema.classes, 0)
+    for tile in dataset.tiles("val"):
+        for class_id in np.unique(dataset.read_label("val", tile)):
+            if class_id < len(holding):
+                holding[dataset.schema.classes[class_id]] += 1
+    (found,) = json.loads((tmp_path / "out" / "summary.json").read_text())["splits"]["val"]["ensembles"]
+    known = {key.removeprefix("IoU.") for key in found["intervals"] if key.startswith("IoU.")}
+    assert known == {name for name, number in holding.items() if number >= 2}
 
 
 def test_kfp_gets_metrics_and_confusion_matrix(staged, exported, tmp_path):

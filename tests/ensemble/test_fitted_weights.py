@@ -1,16 +1,22 @@
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 from ensembles import export, made_up_probs, open_dataset, stage
+from PIL import Image
 
+from landseg import storage
 from landseg.cli.main import main
 from landseg.contracts.dataset import SceneWindow
+from landseg.contracts.documents import Blob
+from landseg.contracts.model import ModelManifest
 from landseg.ensemble.averaging import Average
 from landseg.ensemble.fitted_weights import Fit, _grid, _neighbours, fit_weights, halves
 from landseg.ensemble.members import open_members
 from landseg.probabilities.codec import DTYPES, dequantize, quantize
+from landseg.stages.shared.context import record_arguments
 from landseg.storage.records import read_record
 
 SKILL = {"good": 3.0, "poor": 0.3}
@@ -84,15 +90,137 @@ def test_scores_leave_out_the_tiles_that_decided(staged, exported, tmp_path):
 
 
 def test_scenes_are_not_cut_in_half(staged, tmp_path):
-    tiles = open_dataset(staged, tmp_path).tiles("val")
+    dataset = open_dataset(staged, tmp_path)
+    tiles = dataset.tiles("val")
     windows = [SceneWindow(id=f"scene{i // 5}", y=0, x=i % 5, height=9, width=99) for i in range(len(tiles) - 2)]
     cut = [tile.model_copy(update={"scene": window}) for tile, window in zip(tiles, windows, strict=False)]
-    decide, report = halves([*cut, *tiles[-2:]])
+    decide, report = halves([*cut, *tiles[-2:]], dataset.schema)
     assert decide | report == {tile.id for tile in tiles}
     assert not decide & report
     for scene in {window.id for window in windows}:
         members = {tile.id for tile in cut if tile.scene.id == scene}
         assert members <= decide or members <= report
+
+
+def stage_with_ignored_labels(root, is_ignored, num_val=8):
+    """A dataset of which some val tiles have no labelled pixel; returns the reference and two models' probabilities."""
+    assert main(["make-sample-data", str(root / "raw"), *f"--train 0 --val {num_val} --test 0 --size 48".split()]) == 0
+    for number, path in enumerate(sorted((root / "raw" / "val" / "labels").iterdir())):
+        if is_ignored(number):
+            Image.fromarray(np.full((48, 48), 255, np.uint8)).save(path)
+    ref = str(root / "dataset.json")
+    common = ["--storage-uri", str(root), "--output-dir", str(root)]
+    assert main(["stage-data", "--source", str(root / "raw"), *common]) == 0
+    dataset = open_dataset(ref, root)
+    return ref, [export(root / model, dataset, model, splits=("val",), probs=made_up_probs) for model in ("a", "b")]
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_tiles_without_a_labelled_pixel_neither_decide_nor_report(tmp_path, half):
+    ref, refs = stage_with_ignored_labels(tmp_path, lambda number: number % 2 == half)
+    assert average(ref, refs, tmp_path, "--weights", "auto", "--temperature", "auto") == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["fit"]["reported_on"] == summary["splits"]["val"]["num_scored_tiles"] == 2
+    assert min(summary["weights"].values()) > 0
+    assert "on 2 val tiles" in re.sub("<[^>]*>", "", (tmp_path / "out" / "report.html").read_text())
+
+
+@pytest.mark.parametrize("num_labelled", [0, 1])
+def test_nothing_is_fitted_to_fewer_than_two_labelled_tiles(tmp_path, capsys, num_labelled):
+    ref, refs = stage_with_ignored_labels(tmp_path, lambda number: number != 3 or not num_labelled)
+    assert average(ref, refs, tmp_path, "--weights", "auto") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "at least two val tiles (or scenes) with labelled pixels" in error
+    assert f"found {'one' if num_labelled else 'none'}" in error and "--weights equal" in error
+    assert average(ref, refs, tmp_path, "--weights", "equal") == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    page = (tmp_path / "out" / "report.html").read_text()
+    if num_labelled:
+        assert summary["splits"]["val"]["num_scored_tiles"] == 1
+        assert all(not one["intervals"] for one in summary["splits"]["val"]["ensembles"])
+        assert summary["splits"]["val"]["gain"]["interval"] is None
+    else:
+        assert (summary["ensemble"], summary["scored_split"]) == ({}, None)
+        assert "No pixel of this run is labelled" in page
+
+
+def test_labels_that_the_sample_misses_are_not_fitted_to(staged, tmp_path, capsys, monkeypatch):
+    """Every other pixel is looked at; here only those between are labelled."""
+    dataset = open_dataset(staged, tmp_path)
+    refs = [export(tmp_path / model, dataset, model, splits=("val",), probs=probs) for model in SKILL]
+    monkeypatch.setattr("landseg.ensemble.fitted_weights._SAMPLES", 24)
+    read = type(dataset).read_label
+
+    def thinned(self, split, tile):
+        truth = read(self, split, tile).copy()
+        truth[::2] = self.schema.ignore_index
+        return truth
+
+    monkeypatch.setattr(type(dataset), "read_label", thinned)
+    for flags in ((), ("--temperature", "auto")):
+        assert average(staged, refs, tmp_path, "--weights", "auto", *flags) == 2
+        assert "labelled pixels in the half of val that decides" in capsys.readouterr().err
+
+
+def test_models_that_are_sure_and_right_keep_their_temperature(staged, tmp_path):
+    dataset = open_dataset(staged, tmp_path)
+
+    def right(dataset, split, tile, model):
+        return np.eye(dataset.schema.num_classes, dtype=np.float32)[dataset.read_label(split, tile)].transpose(2, 0, 1)
+
+    ref = export(tmp_path / "right", dataset, "right", splits=("val",), probs=right)
+    members = open_members([ref], None, dataset)
+    assert fit_weights(members, dataset, tmp_path, temperature=True, num_threads=1).temperatures == (1.0,)
+
+
+def model_trained_on(folder, dataset, name, splits):
+    """The manifest of a model that was trained on some splits, and what an export of it records."""
+    schema = dataset.schema
+    manifest = ModelManifest(
+        name=name,
+        checkpoint=Blob(path="model.pth", size_bytes=1, sha256="0" * 64),
+        config="",
+        class_schema=schema,
+        mean=(0.0,) * len(schema.bands),
+        std=(1.0,) * len(schema.bands),
+        metrics={},
+        parameters={"train_splits": list(splits)},
+        versions={},
+        dataset_id=dataset.manifest.dataset_id,
+        dataset_sha256=dataset.sha256,
+        seconds=1.0,
+    )
+    loaded = storage.write_document(str(folder / "model" / "manifest.json"), manifest)
+    record_arguments(str(folder), {"model_uri": loaded.uri})
+    return loaded.sha256
+
+
+def test_models_that_have_seen_val_are_named_and_not_compared(staged, tmp_path, capsys):
+    dataset = open_dataset(staged, tmp_path)
+    refs = []
+    for model, splits in (("good", ("train", "val")), ("poor", ("train",))):
+        sha256 = model_trained_on(tmp_path / model, dataset, model, splits)
+        refs.append(export(tmp_path / model, dataset, model, splits=("val",), probs=probs, model_sha256=sha256))
+    assert average(staged, refs, tmp_path, "--weights", "auto", "--temperature", "auto") == 0
+    log = capsys.readouterr().err
+    assert "good was trained on val" in log and "--seen-val fit" in log
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["fit"] is None and set(summary["weights"].values()) == {1.0}
+    val = summary["splits"]["val"]
+    assert val["trained_on_it"] == ["good"]
+    assert "gain" not in val and "gain_of" not in val
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "single model" not in page and "Gain" not in page
+    assert 'good <span class="note">(trained on val)</span>' in page
+    assert 'ensemble <span class="note">(trained on val)</span>' in page
+    assert 'poor <span class="note">(' not in page
+    assert "mIoU of the ensemble (trained on val)" in page
+    assert "but good was trained on val" in page
+    assert main(["status", "--storage-uri", str(tmp_path), "--run-id", "r"]) == 0
+    scored = [line for line in capsys.readouterr().out.splitlines() if line.endswith("trained on val")]
+    assert [line.split()[0] for line in scored] == ["good", "ensemble"]
+    assert average(staged, refs, tmp_path, "--weights", "auto", "--seen-val", "fit") == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["weights"]["good"] > 0.6
 
 
 @pytest.mark.parametrize(("num_models", "step"), [(2, 1 / 20), (3, 1 / 10), (4, 1 / 5), (5, 1 / 4)])

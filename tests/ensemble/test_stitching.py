@@ -12,7 +12,7 @@ from raw_tiles import UTM
 from landseg.contracts.dataset import Geo, SceneWindow, Tile
 from landseg.contracts.errors import ContractError
 from landseg.ensemble.geotiff_maps import write_labels
-from landseg.ensemble.stitching import Scene, blend_weights, scenes_of, stitch
+from landseg.ensemble.stitching import Scene, blend_weights, join, scenes_of, stitch
 from landseg.raw.georeference import read_geo_keys, read_transform
 from landseg.raw.scenes import cut, shifted, tile_id
 
@@ -63,6 +63,21 @@ def test_windows_cover_the_scene_and_blend_without_seams(height, width, tile_px,
     assert (covered > 0).all()
     probs = np.random.default_rng(0).dirichlet(np.ones(4), (height, width)).transpose(2, 0, 1).astype(np.float32)
     np.testing.assert_array_equal(stitched(scene, probs), probs.argmax(0))
+
+
+@settings(max_examples=50, deadline=None)
+@given(sizes, sizes, st.integers(8, 32), st.integers(0, 4))
+def test_labels_that_were_cut_are_joined_again(height, width, tile_px, overlap_px):
+    (scene,) = scenes_of(tiles_of(height, width, tile_px, overlap_px))
+    labels = np.random.default_rng(0).integers(0, 9, (height, width)).astype(np.uint8)
+
+    def of(tile: Tile) -> np.ndarray:
+        return labels[tile.scene.y :, tile.scene.x :][: tile.height, : tile.width]
+
+    np.testing.assert_array_equal(np.concatenate(list(join(scene, of))), labels)
+    blended = stitch(scene, lambda tile: np.eye(9, dtype=np.float32)[of(tile)].transpose(2, 0, 1))
+    for joined, stitched_rows in zip(join(scene, of), blended, strict=True):
+        np.testing.assert_array_equal(joined, stitched_rows)
 
 
 def test_the_blend_moves_from_one_tile_to_the_next():

@@ -290,3 +290,11 @@ def test_the_script_is_the_one_that_the_policy_names(html):
     (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src &#39;sha256-{digest}&#39;" in html
+
+
+def test_training_on_a_val_without_labelled_pixels_has_a_report_without_scores():
+    report = training_example()
+    unscored = tuple(dataclasses.replace(one, scores={}) for one in report.evaluations)
+    text = parse(training.render(dataclasses.replace(report, evaluations=unscored))).text
+    assert "was not scored: no pixel of val is labelled." in text
+    assert "mIoU on val" not in text and "nan" not in text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -45,7 +46,8 @@ class Average:
 
     Attributes:
         dtypes: how each model's probabilities are stored.
-        weights: of each model. An ensemble whose weights are all 0 is averaged with equal ones.
+        weights: of each model; only their proportions count. An ensemble whose weights are all 0 is averaged with equal
+            ones.
         temperatures: of each model: its probabilities are raised to 1 / temperature and normalised to a sum of 1, as if
             its logits had been divided by the temperature. 1 leaves them as they are.
     """
@@ -70,14 +72,15 @@ class Average:
         """The most probable class of each pixel; of equally probable ones, the first.
 
         Args:
-            prepared: (C, H, W) of each model, as :meth:`prepare` returns it.
+            prepared: (C, H, W) of each model, as :meth:`prepare` returns it, or a blend of such tiles, in float32.
             wanted: the ensembles to compute.
 
         Returns:
             One label map per wanted ensemble.
         """
         num_classes, *size = prepared[0].shape
-        sums = [self._sum(subset) for subset in wanted]
+        integers = all(values.dtype.kind == "u" for values in prepared)
+        sums = [self._sum(subset, integers) for subset in wanted]
         best = [np.empty(size, one.accumulator) for one in sums]
         labels = [np.zeros(size, np.uint8) for _ in sums]
         # Class by class, so that a class's plane stays in the processor's cache while all ensembles use it.
@@ -105,8 +108,8 @@ class Average:
             (C, H, W) float32.
         """
         total: Probs = np.zeros(prepared[0].shape, np.float32)
-        for weight, unit, values in zip(self.weights, self._units, prepared, strict=True):
-            total += np.float32(weight * unit / sum(self.weights)) * values.astype(np.float32)
+        for share, unit, values in zip(_proportions(self.weights), self._units, prepared, strict=True):
+            total += np.float32(share * unit) * values.astype(np.float32)
         return total
 
     @functools.cached_property
@@ -115,17 +118,24 @@ class Average:
         return tuple(d.unit if t == 1 else 1.0 for d, t in zip(self.dtypes, self.temperatures, strict=True))
 
     @functools.cache  # noqa: B019  (a handful of subsets; an Average lives as long as its stage)
-    def _sum(self, subset: Subset) -> _Sum:
-        weights = [self.weights[model] for model in subset]
-        if not any(weights):
-            weights = [1.0] * len(subset)
-        factors = [weight * self._units[model] for weight, model in zip(weights, subset, strict=True)]
+    def _sum(self, subset: Subset, integers: bool) -> _Sum:
+        shares = _proportions([self.weights[model] for model in subset])
+        factors = [share * self._units[model] for share, model in zip(shares, subset, strict=True)]
         levels = [self.dtypes[model].levels if self.temperatures[model] == 1 else 0 for model in subset]
         alike = len(set(factors)) == 1
-        if alike and all(levels):
+        if alike and integers and all(levels):
             # No sum of integers is rounded.
             return _Sum(subset, None, np.dtype(np.uint16 if sum(levels) < 2**16 else np.uint32))
         return _Sum(subset, None if alike else tuple(map(np.float32, factors)), np.dtype(np.float32))
+
+
+def _proportions(weights: Sequence[float]) -> list[float]:
+    """Weights that sum to 1, in float64 at any magnitude; equal ones where all are 0."""
+    largest = max(weights)
+    if not largest:
+        return [1 / len(weights)] * len(weights)
+    scaled = [weight / largest for weight in weights]  # neither overflows nor vanishes when summed
+    return [weight / math.fsum(scaled) for weight in scaled]
 
 
 class _Sum(NamedTuple):

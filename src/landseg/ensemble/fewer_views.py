@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,27 +36,41 @@ class FewerViewsAverage:
     members: tuple[Member, ...]
 
     @property
-    def _num_views(self) -> int:
+    def num_views(self) -> int:
+        """How many views each model has."""
         return len(VIEWS[self.tta])
 
-    def labels(self, stored: Sequence[Sequence[Stored]]) -> list[Labels]:
-        """Label maps of each model, then of the ensemble.
-
-        Args:
-            stored: by model, (C, H, W) of each view in the order of :data:`VIEWS`, at least the views of this `tta`.
-        """
-        each = [member for member in self.members for _ in range(self._num_views)]
-        average = Average(
+    @functools.cached_property
+    def _average(self) -> Average:
+        each = [member for member in self.members for _ in range(self.num_views)]
+        return Average(
             tuple(DTYPES[member.reader.spec.dtype] for member in each),
             tuple(member.weight for member in each),
             tuple(member.temperature for member in each),
         )
-        prepared = average.prepare([view for views in stored for view in views[: self._num_views]])
-        positions = range(len(each))
+
+    def prepare(self, stored: Sequence[Sequence[Stored]]) -> list[Stored]:
+        """Apply the temperatures.
+
+        Args:
+            stored: by model, (C, H, W) of each view in the order of :data:`VIEWS`, at least the views of this `tta`.
+
+        Returns:
+            (C, H, W) of each view of this `tta`, model by model.
+        """
+        return self._average.prepare([view for views in stored for view in views[: self.num_views]])
+
+    def labels(self, prepared: Sequence[Stored]) -> list[Labels]:
+        """Label maps of each model, then of the ensemble.
+
+        Args:
+            prepared: as :meth:`prepare` returns it, or a blend of such tiles, in float32.
+        """
+        positions = range(len(prepared))
         alone: list[Subset] = [
-            tuple(positions[start : start + self._num_views]) for start in positions[:: self._num_views]
+            tuple(positions[start : start + self.num_views]) for start in positions[:: self.num_views]
         ]
-        return average.labels(prepared, [*alone, tuple(positions)])
+        return self._average.labels(prepared, [*alone, tuple(positions)])
 
 
 @contextlib.contextmanager

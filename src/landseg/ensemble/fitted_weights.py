@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from landseg import storage
 from landseg.cli.progress import Progress
-from landseg.contracts.dataset import Split, Tile
+from landseg.contracts.dataset import ClassSchema, Split, Tile
 from landseg.contracts.documents import Model
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.names import TileId
@@ -48,11 +48,11 @@ class Fit(Model):
         models: names, in the order of the sum.
         weights: one per model, summing to 1.
         temperatures: one per model; 1 where they were not fitted.
-        fitted_on: the tiles they were fitted to, which are left out of all scores.
-        reported_on: how many tiles the scores here are of.
+        fitted_on: the labelled tiles they were fitted to, which are left out of all scores.
+        reported_on: how many labelled tiles the scores here are of.
         miou_equal: mIoU of equal weights without temperatures, on those tiles.
         miou: mIoU as fitted, on those tiles.
-        gain_interval: of `miou - miou_equal`; None for fewer than two tiles.
+        gain_interval: of `miou - miou_equal`; None for fewer than two tiles (or scenes).
     """
 
     models: tuple[str, ...]
@@ -79,43 +79,76 @@ def fit_weights(
     grid of weights that sum to 1, and in finer steps around the best.
 
     Raises:
-        ConfigError: there are no labelled validation tiles to fit to.
+        ConfigError: there are too few labelled validation tiles to fit to and to report on.
     """
     info = dataset.manifest.splits.get(SPLIT)
     if SPLIT not in members[0].reader.manifest.splits or info is None or not info.labelled:
         raise ConfigError("--weights auto", "expected probabilities of a labelled val split, found none", "export val")
     tiles = dataset.index(SPLIT)
-    deciding, reporting = halves(tiles)
+    deciding, reporting = halves(tiles, dataset.schema)
     if not reporting:
-        raise ConfigError("--weights auto", "expected at least two val tiles (or scenes), found one")
+        found = "one" if deciding else "none"
+        raise _nothing_to_fit(f"expected at least two val tiles (or scenes) with labelled pixels, found {found}")
     samples = _Samples(members, dataset, tiles, scratch, num_threads)
     temperatures = _search_temperatures(samples, deciding) if temperature else (1.0,) * len(members)
     weights = _search_weights(samples, deciding, temperatures)
     equal = Average(samples.dtypes, (1.0,) * len(members), (1.0,) * len(members))
     fitted = Average(samples.dtypes, weights, temperatures)
     areas = np.concatenate(samples.map("reporting on the other half", reporting, _areas_of([equal, fitted]), list))
+    is_scored = areas[:, 0, 1].any(axis=-1)
+    if not is_scored.any():
+        raise _nothing_to_fit("expected labelled pixels in the half of val that reports, found none in the sample")
     miou = area_scores(areas.sum(axis=0).astype(np.float64), ())["mIoU"]
-    drawn = resample(areas)
+    ids = np.array(samples.ids(reporting))[is_scored]
+    drawn = resample(_sum_by_unit(areas[is_scored], [_unit(tiles.find(tile_id)) for tile_id in ids.tolist()]))
     draws = None if drawn is None else area_scores(drawn, ())["mIoU"]
     return Fit(
         models=tuple(member.name for member in members),
         weights=weights,
         temperatures=temperatures,
         fitted_on=tuple(sorted(deciding)),
-        reported_on=len(reporting),
+        reported_on=int(is_scored.sum()),
         miou_equal=float(miou[0]),
         miou=float(miou[1]),
         gain_interval=None if draws is None else interval(draws[:, 1] - draws[:, 0]),
     )
 
 
-def halves(tiles: Iterable[Tile]) -> tuple[set[str], set[str]]:
-    """Ids of the tiles to fit to and of those to score: every other scene, or tile that is not part of one."""
+def _nothing_to_fit(problem: str) -> ConfigError:
+    return ConfigError("--weights auto", problem, "label more of val, or give --weights equal")
+
+
+def halves(tiles: Iterable[Tile], schema: ClassSchema) -> tuple[set[str], set[str]]:
+    """Ids of the tiles to fit to and of those to score: every other scene, or tile that is not part of one.
+
+    Tiles without a labelled pixel are in neither: they can decide nothing, and there is nothing to score.
+    """
     groups: dict[str, set[str]] = {}
     for tile in tiles:
-        groups.setdefault(f"scene {tile.scene.id}" if tile.scene else f"tile {tile.id}", set()).add(tile.id)
+        if has_labelled_pixels(tile, schema):
+            groups.setdefault(_unit(tile), set()).add(tile.id)
     ordered = [groups[name] for name in sorted(groups)]
     return set().union(*ordered[::2]), set().union(*ordered[1::2])
+
+
+def has_labelled_pixels(tile: Tile, schema: ClassSchema) -> bool:
+    """Whether any pixel of a tile is labelled, that is, not ignored; True where the index has no counts."""
+    ignored = schema.ignore_index if schema.stored_ignore is None else schema.stored_ignore
+    counts = tile.label_counts
+    return tile.label is not None and (not counts or any(value != ignored for value, _ in counts))
+
+
+def _unit(tile: Tile) -> str:
+    """What is drawn together: tiles cut from one scene overlap and resemble each other."""
+    return f"scene {tile.scene.id}" if tile.scene else f"tile {tile.id}"
+
+
+def _sum_by_unit(areas: NDArray[np.int64], units: Sequence[str]) -> NDArray[np.int64]:
+    """(T, K, 3, C) areas of tiles as (U, K, 3, C) of scenes, or tiles that are not part of one."""
+    names, positions = np.unique(units, return_inverse=True)
+    summed = np.zeros((len(names), *areas.shape[1:]), np.int64)
+    np.add.at(summed, positions, areas)
+    return summed
 
 
 @dataclass(frozen=True)
@@ -131,6 +164,10 @@ class _Samples:
     @property
     def dtypes(self) -> tuple[Dtype, ...]:
         return make_average(self.members).dtypes
+
+    def ids(self, wanted: set[str]) -> list[str]:
+        """The wanted tiles in the order of :meth:`map`."""
+        return [tile.id for tile in self.members[0].reader.manifest.tiles(SPLIT) if tile.id in wanted]
 
     def map(
         self,
@@ -172,7 +209,7 @@ def _sum(results: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _search_temperatures(samples: _Samples, tiles: set[str]) -> tuple[float, ...]:
-    """The temperature of each model that makes the truth most likely."""
+    """The temperature of each model that makes the truth most likely; of equally likely ones, that nearest to 1."""
     candidates = [
         Average(samples.dtypes, (1.0,) * len(samples.members), (t,) * len(samples.members)) for t in _TEMPERATURES
     ]
@@ -180,15 +217,20 @@ def _search_temperatures(samples: _Samples, tiles: set[str]) -> tuple[float, ...
     def surprise(stored: list[Stored], truth: Labels, ignore_index: int) -> NDArray[np.float64]:
         rows, columns = np.nonzero(truth != ignore_index)
         at = (truth[rows, columns].astype(np.intp), rows, columns)
-        losses = np.zeros((len(candidates), len(stored)))
+        losses = np.zeros((len(candidates) + 1, len(stored)))
+        losses[-1] = len(rows)
         for i, average in enumerate(candidates):
             for j, (prepared, dtype) in enumerate(zip(average.prepare(stored), average.dtypes, strict=True)):
                 probs = prepared[at] if average.temperatures[j] != 1 else dequantize(prepared[at], dtype)
                 losses[i, j] = -np.log(np.maximum(probs, _LEAST_PROB)).sum(dtype=np.float64)
         return losses
 
-    losses = _sum(samples.map("fitting temperatures", tiles, surprise, _sum))
-    return tuple(_TEMPERATURES[int(i)] for i in losses.argmin(axis=0))
+    *losses, num_pixels = _sum(samples.map("fitting temperatures", tiles, surprise, _sum))
+    if not num_pixels.any():
+        raise _nothing_to_fit("expected labelled pixels in the half of val that decides, found none in the sample")
+    by_model = np.transpose(losses).tolist()
+    ranked = [zip(own, map(abs, map(math.log, _TEMPERATURES)), _TEMPERATURES, strict=True) for own in by_model]
+    return tuple(min(own)[-1] for own in ranked)
 
 
 def _search_weights(samples: _Samples, tiles: set[str], temperatures: tuple[float, ...]) -> tuple[float, ...]:
@@ -202,6 +244,8 @@ def _search_weights(samples: _Samples, tiles: set[str], temperatures: tuple[floa
         new = [weights for weights in candidates if weights not in known]
         averages = [Average(samples.dtypes, weights, temperatures) for weights in new]
         areas = _sum(samples.map(label, tiles, _areas_of(averages), _sum))
+        if not areas[0, 1].any():
+            raise _nothing_to_fit("expected labelled pixels in the half of val that decides, found none in the sample")
         known |= zip(new, area_scores(areas.astype(np.float64), ())["mIoU"].tolist(), strict=True)
         best = max(known, key=lambda weights: (known[weights], -max(weights), weights))
         step /= 2

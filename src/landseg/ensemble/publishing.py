@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from landseg.contracts.dataset import Split
 from landseg.contracts.labels import LabelsManifest, MapArchive
 from landseg.ensemble.maps import write_tar
 from landseg.ensemble.scene_maps import write_scenes
-from landseg.ensemble.shard_results import LABELS, Ensemble
+from landseg.ensemble.shard_results import LABELS, Ensemble, ShardResult
 from landseg.ensemble.split_results import SplitResult, combine
 from landseg.ensemble.split_scores import Scoring, score
 from landseg.ensemble.summary import ranking, summarise
@@ -53,13 +54,19 @@ def publish(ensemble: Ensemble, report: Callable[[Outcome], str]) -> storage.Loa
     def archives(kind: str) -> dict[Split, MapArchive]:
         return {split: _archive(ensemble, split, shards, kind) for split, shards in by_split.items()}
 
+    def read(split: Split, number: int) -> ShardResult:
+        return ensemble.result(by_split[split][number])
+
     names = [member.name for member in ensemble.members]
+    scenes = write_scenes(ensemble)
     results = tuple(
-        combine(split, len(shards), lambda number, shards=shards: ensemble.result(shards[number]))  # type: ignore[misc]
+        combine(split, len(shards), functools.partial(read, split), scenes.get(split, ()))
         for split, shards in by_split.items()
     )
     scorings = tuple(
-        scoring for result in results if (scoring := score(result, names, ensemble.dataset.schema.classes))
+        scoring
+        for result in results
+        if (scoring := score(result, names, ensemble.dataset.schema.classes, ensemble.seen_by(result.split)))
     )
     summary = json.dumps(summarise(ensemble, results, scorings), indent=1, allow_nan=False) + "\n"
     html = report(Outcome(ensemble, results, scorings))
@@ -70,7 +77,7 @@ def publish(ensemble: Ensemble, report: Callable[[Outcome], str]) -> storage.Loa
         members=tuple(member.describe() for member in ensemble.members),
         splits=archives(LABELS),
         layers={layer: archives(layer) for layer in ensemble.layers},
-        scenes=write_scenes(ensemble),
+        scenes={split: tuple(result.labels for result in found) for split, found in scenes.items()},
         summary=storage.put_once(ensemble.folder, "summary.json", summary.encode()),
         ranking=storage.put_once(ensemble.folder, "ranking.csv", ranking(results, names)),
         report=storage.put_once(ensemble.folder, "report.html", html.encode()),

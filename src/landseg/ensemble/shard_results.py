@@ -31,6 +31,7 @@ from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fitted_weights import Fit
 from landseg.ensemble.maps import encode_grey, encode_png, tar_member
 from landseg.ensemble.members import Member, make_average, open_shards
+from landseg.ensemble.trained_models import seen_by
 from landseg.probabilities.codec import Stored
 from landseg.scoring.confusion import class_areas, confusion_matrix
 from landseg.storage.records import read_record, write_record
@@ -49,6 +50,7 @@ class TileResult(Model):
 
     Attributes:
         id: the tile.
+        scene: the scene that it was cut from, which is scored in its place.
         spans: (offset, length) of its block in each of the result's archives.
         pixels: per class, pixels of the ensemble's label map.
         disagreement: mean over the tile (:func:`landseg.ensemble.averaging.disagreement`); 0 for a single model.
@@ -62,6 +64,7 @@ class TileResult(Model):
     """
 
     id: TileId
+    scene: TileId | None = None
     spans: dict[str, tuple[Count, Count]]
     pixels: tuple[Count, ...]
     disagreement: Annotated[float, Field(ge=0, le=1)]
@@ -77,8 +80,8 @@ class ShardResult(Model):
     Attributes:
         archives: the label maps (:data:`LABELS`) and the layers.
         tiles: in the shard's order.
-        confusions: the (C, C) matrices of each model, then of the ensemble, summed over the tiles; None where the split
-            has no labels.
+        confusions: the (C, C) matrices of each model, then of the ensemble, summed over the tiles that were not cut
+            from scenes; None where the split has no labels.
     """
 
     archives: dict[str, Blob]
@@ -121,6 +124,14 @@ class Ensemble:
     @functools.cached_property
     def _fitted_on(self) -> frozenset[tuple[Split, str]]:
         return frozenset((FITTED_SPLIT, tile_id) for tile_id in (self.fit.fitted_on if self.fit else ()))
+
+    def is_fitted_on(self, split: Split, tile: Tile) -> bool:
+        """Whether weights were fitted to a tile, which leaves it out of all scores: it would flatter them."""
+        return (split, tile.id) in self._fitted_on
+
+    def seen_by(self, split: Split) -> tuple[str, ...]:
+        """The models that were trained on a split, so that scores on it say nothing about them."""
+        return seen_by(self.members, self.dataset.manifest.dataset_id, split)
 
     @property
     def shards(self) -> list[tuple[Split, int]]:
@@ -170,11 +181,12 @@ class Ensemble:
                 for kind, block in blocks.items():
                     data[kind] += block
                 if matrices is not None:
+                    matrices = np.zeros_like(matrices) if tile.scene else matrices
                     confusions = matrices if confusions is None else confusions + matrices
         result = ShardResult(
             archives={kind: self._put(f"parts/{kind}-{split}-{index:06d}.tar", data[kind]) for kind in data},
             tiles=tuple(tile_results),
-            confusions=None if confusions is None else _nested(confusions),
+            confusions=None if confusions is None else nested(confusions),
         )
         write_record(storage.join(self.folder, _record(shard)), result)
         return result
@@ -198,19 +210,21 @@ class Ensemble:
         view_areas: dict[Tta, tuple[NestedCounts, ...]] = {}
         if tile.label is not None:
             truth = self.dataset.read_label(split, tile)
-            if (split, tile.id) in self._fitted_on:
-                truth = np.full_like(truth, schema.ignore_index)  # it would flatter the weights it helped to choose
+            if self.is_fitted_on(split, tile):
+                truth = np.full_like(truth, schema.ignore_index)
             count = functools.partial(
                 confusion_matrix, truth, num_classes=schema.num_classes, ignore_index=schema.ignore_index
             )
             found = [count(one) for one in labels]
-            areas = tuple(_nested(class_areas(matrix)) for matrix in found)
+            areas = tuple(nested(class_areas(matrix)) for matrix in found)
             for fewer in self.fewer_views:
-                view_areas[fewer.tta] = tuple(_nested(class_areas(count(one))) for one in fewer.labels(views))
+                own = fewer.labels(fewer.prepare(views))
+                view_areas[fewer.tta] = tuple(nested(class_areas(count(one))) for one in own)
             by_subset = dict(zip(wanted, found, strict=True))
             matrices = np.stack([*(by_subset[(model,)] for model in range(len(prepared))), found[-1]])
         result = TileResult(
             id=tile.id,
+            scene=tile.scene.id if tile.scene else None,
             spans={},
             pixels=tuple(int(np.count_nonzero(labels[-1] == i)) for i in range(schema.num_classes)),
             disagreement=float(disagreement(sampled).mean(dtype=np.float64)),
@@ -233,8 +247,9 @@ def differing_share(labels: Sequence[Labels]) -> float:
     return float(1 - same.mean(dtype=np.float64))
 
 
-def _nested(array: NDArray[np.int64]) -> Any:
-    return tuple(map(_nested, array)) if array.ndim > 1 else tuple(array.tolist())
+def nested(array: NDArray[np.int64]) -> Any:
+    """An array as nested tuples, as records hold it."""
+    return tuple(map(nested, array)) if array.ndim > 1 else tuple(array.tolist())
 
 
 def _record(shard: tuple[Split, int]) -> str:

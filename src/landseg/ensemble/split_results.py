@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from landseg import storage
 from landseg.contracts.dataset import Split
 from landseg.contracts.probabilities import Tta
 from landseg.ensemble.averaging import Subset, subsets
+from landseg.ensemble.scene_maps import SceneResult
 from landseg.ensemble.shard_results import ShardResult
 from landseg.scoring.intervals import Resampling, area_scores
 
@@ -31,12 +32,15 @@ def variants(num_models: int, ttas: Iterable[Tta]) -> dict[Variant, int]:
 
 @dataclass(frozen=True, eq=False)
 class Areas:
-    """The areas to score a split by, summed over its tiles, for E :func:`variants`.
+    """The areas to score a split by, summed over its scenes and the tiles that are not part of one, for E variants.
 
     Attributes:
-        positions: of the variants.
+        positions: of the :func:`variants`.
         total: (E, 3, C) int64, by class: pixels that are right, of the truth, of the prediction.
-        drawn: (B, E, 3, C), the same of resampled tiles; None where too few tiles are scored.
+        drawn: (B, E, 3, C), the same of resampled scenes and tiles; None where too few are scored.
+        holding: (C,) int64: how many of them hold each class in the truth.
+        num_tiles: tiles with a scored pixel, those of scenes included.
+        num_scenes: scenes with a scored pixel.
         confusions: (N + 1, C, C) int64: each model's, then the ensemble's.
         tile_miou: (T, N + 1) the mIoU of each tile alone, by model and for the ensemble; NaN where no pixel is scored.
     """
@@ -44,6 +48,9 @@ class Areas:
     positions: dict[Variant, int]
     total: NDArray[np.int64]
     drawn: NDArray[np.float64] | None
+    holding: NDArray[np.int64]
+    num_tiles: int
+    num_scenes: int
     confusions: NDArray[np.int64]
     tile_miou: NDArray[np.float64]
 
@@ -55,7 +62,7 @@ class SplitResult:
     Attributes:
         split: its name.
         tile_ids: T ids, sorted.
-        pixels: (C,) pixels of each class in the ensemble's label maps.
+        pixels: (C,) pixels of each class in the ensemble's label maps: those of scenes, and of tiles not part of one.
         disagreement, entropy, differing: (T,) as in :class:`~landseg.ensemble.shard_results.TileResult`.
         areas: of a labelled split.
     """
@@ -69,43 +76,62 @@ class SplitResult:
     areas: Areas | None
 
 
-def combine(split: Split, num_shards: int, read: Callable[[int], ShardResult]) -> SplitResult:
+def combine(
+    split: Split, num_shards: int, read: Callable[[int], ShardResult], scenes: Sequence[SceneResult] = ()
+) -> SplitResult:
     """Combine the results of a split's shards, in whatever order they arrive, keeping some 150 bytes per tile.
 
     Those of a labelled split are read twice: how often a tile is drawn depends on how many there are to draw from.
+    Scenes take the place of the tiles that were cut from them: each pixel counts once, as in the map that is delivered,
+    and what is resampled is the scene, because its tiles resemble each other.
 
     Args:
         split: its name.
         num_shards: how many shards the split has.
         read: returns the result of a shard.
+        scenes: the results of the split's scenes.
     """
     ids: list[list[str]] = [[] for _ in range(num_shards)]
     found: list[NDArray[np.float64]] = [np.empty((0, 0))] * num_shards
     scored = [0] * num_shards
-    pixels: Any = 0
+    num_tiles = 0
+    pixels: Any = sum(np.array(scene.pixels, np.int64) for scene in scenes)
     total: Any = 0
+    holding: Any = 0
     confusions: Any = 0
     positions: dict[Variant, int] = {}
     for number, result in _each(num_shards, read):
         ids[number] = [tile.id for tile in result.tiles]
-        pixels += np.array([tile.pixels for tile in result.tiles], np.int64).sum(axis=0)
+        plain = np.array([tile.scene is None for tile in result.tiles])
+        pixels = pixels + np.array([tile.pixels for tile in result.tiles], np.int64)[plain].sum(axis=0)
         rows = np.array([(tile.disagreement, tile.entropy, tile.differing) for tile in result.tiles])
         if result.confusions is not None:
             confusions += np.array(result.confusions, np.int64)
             positions = variants(len(result.confusions) - 1, result.tiles[0].view_areas)
             areas = _areas(result)
-            total += areas.sum(axis=0)
-            scored[number] = int(_is_scored(areas).sum())
+            is_scored = _is_scored(areas)
+            num_tiles += int(is_scored.sum())
+            total += areas[plain].sum(axis=0)
+            holding += (areas[plain, 0, 1] > 0).sum(axis=0)
+            scored[number] = int(is_scored[plain].sum())
             whole = max(position for (tta, _), position in positions.items() if tta is None)
             own = areas[:, [*range(len(result.confusions) - 1), whole]].astype(np.float64)
             rows = np.concatenate([rows, area_scores(own, ())["mIoU"]], axis=1)
         found[number] = rows
     drawn = None
+    num_scenes = 0
     if positions:
-        resampling = Resampling(scored)
+        of_scenes = _areas_of_scenes(scenes, total.shape)
+        num_scenes = len(of_scenes)
+        total = total + of_scenes.sum(axis=0)
+        holding = holding + (of_scenes[:, 0, 1] > 0).sum(axis=0)
+        confusions = sum((np.array(scene.confusions, np.int64) for scene in scenes if scene.confusions), confusions)
+        resampling = Resampling([*scored, num_scenes])
+        resampling.add(num_shards, of_scenes)
         for number, result in _each(num_shards, read):
             areas = _areas(result)
-            resampling.add(number, areas[_is_scored(areas)])  # a tile without a scored pixel is not one to draw
+            plain = np.array([tile.scene is None for tile in result.tiles])
+            resampling.add(number, areas[plain & _is_scored(areas)])  # without a scored pixel there is nothing to draw
         drawn = resampling.sums
     flat = list(itertools.chain.from_iterable(ids))
     order = sorted(range(len(flat)), key=flat.__getitem__)
@@ -117,7 +143,9 @@ def combine(split: Split, num_shards: int, read: Callable[[int], ShardResult]) -
         disagreement=rows[:, 0],
         entropy=rows[:, 1],
         differing=rows[:, 2],
-        areas=Areas(positions, total, drawn, confusions, rows[:, 3:]) if positions else None,
+        areas=Areas(positions, total, drawn, holding, num_tiles, num_scenes, confusions, rows[:, 3:])
+        if positions
+        else None,
     )
 
 
@@ -129,6 +157,17 @@ def _areas(result: ShardResult) -> NDArray[np.int64]:
     """(T, E, 3, C) of a shard's tiles."""
     each = [[*(tile.areas or ()), *itertools.chain.from_iterable(tile.view_areas.values())] for tile in result.tiles]
     return np.array(each, np.int64)
+
+
+def _areas_of_scenes(scenes: Sequence[SceneResult], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """(S, E, 3, C) of the scenes that have a scored pixel; `shape` is (E, 3, C)."""
+    each = [
+        [*scene.areas, *itertools.chain.from_iterable(scene.view_areas.values())]
+        for scene in scenes
+        if scene.areas is not None
+    ]
+    areas = np.array(each, np.int64).reshape(-1, *shape)
+    return areas[_is_scored(areas)]
 
 
 def _is_scored(areas: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -12,8 +12,8 @@ from landseg.contracts.probabilities import Tta
 from landseg.ensemble.averaging import Subset
 from landseg.ensemble.split_results import SplitResult
 from landseg.scoring.confusion import ConfusionMatrix
-from landseg.scoring.intervals import Interval, area_scores, interval
-from landseg.scoring.scores import scores
+from landseg.scoring.intervals import MIN_UNITS, Interval, area_scores, interval
+from landseg.scoring.scores import METRICS, scores
 
 Gain = tuple[float, Interval | None]
 """A difference of two mIoU, and its interval."""
@@ -57,17 +57,25 @@ class Scoring:
         split: its name.
         ensembles: by position of their models, the whole ensemble last.
         gains: by model: the ensemble's mIoU minus that of the ensemble without it (for two models, that of the other
-            one), with its interval.
-        best: position of the best single model.
-        gain: the ensemble's mIoU minus the best single model's, with its interval; None for a single model.
+            one), with its interval; empty where any model has seen the split.
+        best: position of the best single model; None where any model has seen the split.
+        gain: the ensemble's mIoU minus the best single model's, with its interval; None for a single model, and where
+            any model has seen the split.
+        seen_by: the models that were trained on the split: scores of them, and of ensembles with them, say nothing
+            about other tiles, and do not compare.
+        num_tiles: tiles with a scored pixel.
+        num_scenes: scenes with a scored pixel, which are scored in place of their tiles.
         views: by smaller `--tta`: each model with only those views, then the ensemble.
     """
 
     split: Split
     ensembles: dict[Subset, Scored]
     gains: dict[str, Gain]
-    best: int
+    best: int | None
     gain: Gain | None
+    seen_by: tuple[str, ...]
+    num_tiles: int
+    num_scenes: int
     views: dict[Tta, tuple[FewerViewsScored, ...]]
 
     @property
@@ -76,8 +84,17 @@ class Scoring:
         return list(self.ensembles.values())[-1]
 
 
-def score(result: SplitResult, names: Sequence[str], classes: Sequence[str]) -> Scoring | None:
-    """Score every ensemble of a labelled split; None where no pixel is scored."""
+def score(
+    result: SplitResult, names: Sequence[str], classes: Sequence[str], seen_by: Sequence[str] = ()
+) -> Scoring | None:
+    """Score every ensemble of a labelled split; None where no pixel is scored.
+
+    Args:
+        result: the split's results.
+        names: the models' names.
+        classes: the class names.
+        seen_by: the models that were trained on the split.
+    """
     areas = result.areas
     if areas is None or not areas.total[0, 1].any():
         return None
@@ -85,12 +102,14 @@ def score(result: SplitResult, names: Sequence[str], classes: Sequence[str]) -> 
     alone: list[Subset] = [*((model,) for model in everyone), everyone]
     ttas: list[Tta] = list(dict.fromkeys(tta for tta, _ in areas.positions if tta is not None))
     draws = None if areas.drawn is None else area_scores(areas.drawn, classes)
+    # A class that a single tile or scene holds has the same pixels in every resample: nothing is known of others.
+    certain = {*METRICS, *(f"IoU.{name}" for name, n in zip(classes, areas.holding, strict=True) if n >= MIN_UNITS)}
     sums = area_scores(areas.total.astype(np.float64), classes)
 
     def scored(tta: Tta | None, subset: Subset) -> Scored:
         place = areas.positions[tta, subset]
         own = {key: float(values[place]) for key, values in sums.items() if not np.isnan(values[place])}
-        intervals = {key: interval(draws[key][:, place]) for key in own} if draws else {}
+        intervals = {key: interval(draws[key][:, place]) for key in own if key in certain} if draws else {}
         confusion = None
         if tta is None and subset in alone:
             confusion = areas.confusions[-1 if subset == everyone else subset[0]]
@@ -105,14 +124,17 @@ def score(result: SplitResult, names: Sequence[str], classes: Sequence[str]) -> 
         ends = interval(draws["mIoU"][:, a] - draws["mIoU"][:, b]) if draws else None
         return found[None, subset].scores["mIoU"] - found[tta, over].scores["mIoU"], ends
 
-    best = max(everyone, key=lambda model: found[None, (model,)].scores["mIoU"])
-    several = len(names) > 1
+    best = None if seen_by else max(everyone, key=lambda model: found[None, (model,)].scores["mIoU"])
+    compared = len(names) > 1 and not seen_by
     return Scoring(
         split=result.split,
         ensembles={subset: one for (tta, subset), one in found.items() if tta is None},
-        gains={names[i]: gain(everyone, None, tuple(j for j in everyone if j != i)) for i in everyone if several},
+        gains={names[i]: gain(everyone, None, tuple(j for j in everyone if j != i)) for i in everyone if compared},
         best=best,
-        gain=gain(everyone, None, (best,)) if several else None,
+        gain=gain(everyone, None, (best,)) if compared and best is not None else None,
+        seen_by=tuple(seen_by),
+        num_tiles=areas.num_tiles,
+        num_scenes=areas.num_scenes,
         views={
             tta: tuple(FewerViewsScored(found[tta, subset], gain(subset, tta, subset)) for subset in alone)
             for tta in ttas

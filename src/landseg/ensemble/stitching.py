@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,10 +93,55 @@ def _ramp(start: int, size: int, whole: int, spans: Sequence[tuple[int, int]]) -
     return weights
 
 
-def stitch(scene: Scene, probs: Callable[[Tile], NDArray[np.float32]]) -> Iterator[NDArray[np.uint8]]:
-    """Blend the probabilities of a scene's tiles and take the argmax, from top to bottom.
+def blend(scene: Scene, values: Callable[[Tile], NDArray[Any]]) -> Iterator[NDArray[np.float32]]:
+    """Blend values of a scene's tiles, from top to bottom.
 
     Memory holds one row of tiles, whatever the scene's height.
+
+    Args:
+        scene: the scene.
+        values: returns a tile's values, (N, H, W); called once per tile, row by row.
+
+    Yields:
+        (N, rows, scene width) float32: the sums of the tiles' values times their weights, which are the values
+        themselves where one tile lies alone; together, all the rows of the scene.
+
+    Raises:
+        ContractError: the tiles do not cover the scene, or values are not of a tile's size.
+    """
+    total: NDArray[np.float32] | None = None  # (N, rows, W), rows from `top` on
+    weight = np.zeros((0, scene.width), np.float32)
+    top = 0
+    for y, placed in _rows(scene):
+        if total is not None and y > top:
+            yield _covered(scene, total[:, : y - top], weight[: y - top])
+            total, weight = total[:, y - top :], weight[y - top :]
+        top = y
+        for tile in placed:
+            assert tile.scene is not None
+            own = values(tile)
+            if own.shape[1:] != (tile.height, tile.width):
+                raise ContractError(
+                    f"tile {tile.id}",
+                    f"expected probabilities of {tile.height}x{tile.width} px, found {own.shape[1:]}",
+                )
+            missing = max(0, tile.height - weight.shape[0])
+            if total is None:
+                total = np.zeros((own.shape[0], 0, scene.width), np.float32)
+            if missing:
+                total = np.pad(total, ((0, 0), (0, missing), (0, 0)))
+                weight = np.pad(weight, ((0, missing), (0, 0)))
+            tile_weight = blend_weights(scene, tile)
+            columns = slice(tile.scene.x, tile.scene.x + tile.width)
+            total[:, : tile.height, columns] += tile_weight * own
+            weight[: tile.height, columns] += tile_weight
+    if total is None or top + total.shape[1] != scene.height:
+        raise ContractError(f"scene {scene.id}", "its tiles do not cover it", "export all tiles of the split")
+    yield _covered(scene, total, weight)
+
+
+def stitch(scene: Scene, probs: Callable[[Tile], NDArray[np.float32]]) -> Iterator[NDArray[np.uint8]]:
+    """Blend the probabilities of a scene's tiles and take the argmax, from top to bottom.
 
     Args:
         scene: the scene.
@@ -105,42 +151,44 @@ def stitch(scene: Scene, probs: Callable[[Tile], NDArray[np.float32]]) -> Iterat
         (rows, scene width) uint8 class ids; together, all the rows of the scene.
 
     Raises:
-        ContractError: the tiles do not cover the scene, or probabilities are not of a tile's size.
+        ContractError: as :func:`blend`.
     """
-    total: NDArray[np.float32] | None = None  # (C, rows, W), rows from `top` on
-    weight = np.zeros((0, scene.width), np.float32)
+    for rows in blend(scene, probs):
+        yield np.asarray(np.argmax(rows, axis=0), np.uint8)
+
+
+def join(scene: Scene, labels: Callable[[Tile], NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Join labels that were cut from a scene again; tiles that overlap hold the same.
+
+    Args:
+        scene: the scene; its tiles cover it.
+        labels: returns a tile's labels, (H, W) uint8.
+
+    Yields:
+        (rows, scene width) uint8: the same rows at a time as :func:`blend`.
+    """
+    joined = np.zeros((0, scene.width), np.uint8)  # rows from `top` on
     top = 0
-    for y, group in groupby(scene.tiles, key=lambda tile: tile.scene.y if tile.scene else 0):
-        placed = list(group)
-        if total is not None and y > top:
-            yield _argmax(scene, total[:, : y - top], weight[: y - top])
-            total, weight = total[:, y - top :], weight[y - top :]
+    for y, placed in _rows(scene):
+        if y > top:
+            yield joined[: y - top]
+            joined = joined[y - top :]
         top = y
         for tile in placed:
             assert tile.scene is not None
-            values = probs(tile)
-            if values.shape[1:] != (tile.height, tile.width):
-                raise ContractError(
-                    f"tile {tile.id}",
-                    f"expected probabilities of {tile.height}x{tile.width} px, found {values.shape[1:]}",
-                )
-            missing = max(0, tile.height - weight.shape[0])
-            if total is None:
-                total = np.zeros((values.shape[0], 0, scene.width), np.float32)
-            if missing:
-                total = np.pad(total, ((0, 0), (0, missing), (0, 0)))
-                weight = np.pad(weight, ((0, missing), (0, 0)))
-            tile_weight = blend_weights(scene, tile)
-            columns = slice(tile.scene.x, tile.scene.x + tile.width)
-            total[:, : tile.height, columns] += tile_weight * values
-            weight[: tile.height, columns] += tile_weight
-    if total is None or top + total.shape[1] != scene.height:
-        raise ContractError(f"scene {scene.id}", "its tiles do not cover it", "export all tiles of the split")
-    yield _argmax(scene, total, weight)
+            joined = np.pad(joined, ((0, max(0, tile.height - joined.shape[0])), (0, 0)))
+            joined[: tile.height, tile.scene.x : tile.scene.x + tile.width] = labels(tile)
+    yield joined
 
 
-def _argmax(scene: Scene, total: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _rows(scene: Scene) -> Iterator[tuple[int, list[Tile]]]:
+    """The rows of tiles: the first row of pixels, and the tiles from left to right."""
+    for y, group in groupby(scene.tiles, key=lambda tile: tile.scene.y if tile.scene else 0):
+        yield y, list(group)
+
+
+def _covered(scene: Scene, total: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     if not weight.all():
         raise ContractError(f"scene {scene.id}", "its tiles do not cover it", "export all tiles of the split")
     # Dividing by the weight would not change which class is the largest.
-    return np.asarray(np.argmax(total, axis=0), np.uint8)
+    return total

@@ -41,10 +41,13 @@ def _describe(scoring: Scoring) -> dict[str, Any]:
             {"models": scored.models, "scores": scored.scores, "intervals": scored.intervals}
             for scored in scoring.ensembles.values()
         ],
+        "num_scored_tiles": scoring.num_tiles,
+        "num_scored_scenes": scoring.num_scenes,
+        "trained_on_it": list(scoring.seen_by),
     }
     if scoring.views:
         described["views"] = {tta: _describe_views(found) for tta, found in scoring.views.items()}
-    if scoring.gain is not None:
+    if scoring.gain is not None and scoring.best is not None:
         best = scoring.ensembles[(scoring.best,)].models[0]
         described["gain"] = {"over": best, "mIoU": scoring.gain[0], "interval": scoring.gain[1]}
         described["gain_of"] = {

@@ -215,13 +215,20 @@ class ProbsReader:
                 shard, self.spec, uri, blob.size_bytes, lambda offset, length: os.pread(file.fileno(), length, offset)
             )
 
-    def read_tile(self, split: Split, tile_id: str) -> Stored:
-        """One tile, by ranged reads: as :meth:`ShardReader.read`, but only damage to its own bytes is noticed."""
+    def read_tile(self, split: Split, tile_id: str, view: int | None = None) -> Stored:
+        """One tile, by ranged reads: as :meth:`ShardReader.read`, but only damage to its own bytes is noticed.
+
+        Args:
+            split: the split.
+            tile_id: the tile.
+            view: number of the view in `spec.views`; None for the mean over views.
+        """
         if (split, tile_id) not in self._places:
             raise DataError(f"tile {tile_id}", f"is not in the probabilities of {self.spec.model} for split {split}")
         shard, position = self._places[split, tile_id]
-        uri = self._uri(shard)
-        return ShardReader(shard, self.spec, uri, shard.size_bytes, functools.partial(_fetch_range, uri)).read(position)
+        blob = shard if view is None else shard.views[view]
+        uri = self._uri(blob)
+        return ShardReader(shard, self.spec, uri, blob.size_bytes, functools.partial(_fetch_range, uri)).read(position)
 
     @functools.cached_property
     def _places(self) -> dict[tuple[Split, str], tuple[ProbsShard, int]]:

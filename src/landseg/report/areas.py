@@ -23,7 +23,6 @@ class ClassAreas:
         true_px: labelled pixels of each class; None where no labels exist.
         pixel_area_m2: ground area of one pixel, if the tiles' transforms are known and agree.
         disagreement_share: share of the split's pixels, 0-1, where not all models agree; None for a single model.
-        overlapping: whether tiles were cut from scenes with an overlap, so that some ground is counted more than once.
     """
 
     split: str
@@ -31,7 +30,6 @@ class ClassAreas:
     true_px: tuple[int, ...] | None = None
     pixel_area_m2: float | None = None
     disagreement_share: float | None = None
-    overlapping: bool = False
 
 
 @dataclass(frozen=True)

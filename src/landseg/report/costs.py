@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from landseg import storage
 from landseg.contracts.cost import COSTS, Cost
 from landseg.contracts.documents import Model
-from landseg.contracts.errors import LandsegError
-from landseg.contracts.model import ModelManifest
-from landseg.contracts.references import ARGUMENTS, Arguments
 from landseg.ensemble.shard_results import Ensemble
+from landseg.ensemble.trained_models import model_of
 from landseg.storage.records import settle_record
 
 
@@ -29,16 +27,6 @@ class StageCost:
     seconds: float | None
     gpu_seconds: float | None = None
     size_bytes: int | None = None
-
-
-def model_of(probs_folder: str, sha256: str) -> ModelManifest | None:
-    """The manifest of the model that made the probabilities, if it is still where the export read it."""
-    try:
-        arguments = storage.read_document(Arguments, storage.join(probs_folder, ARGUMENTS)).document
-        loaded = storage.read_document(ModelManifest, str(arguments.values["model_uri"]))
-    except (LandsegError, KeyError):  # a bare checkpoint, or a model that was moved or pruned
-        return None
-    return loaded.document if loaded.sha256 == sha256 else None
 
 
 class _Counted(Model):
@@ -72,8 +60,8 @@ def _count(ensemble: Ensemble, seconds: float) -> list[StageCost]:
     found = [_stage("stage-data", _recorded(dataset), sum(shard.size_bytes for shard in shards))]
     exports = []
     for member in ensemble.members:
-        folder, spec = storage.parent(member.reader.uri), member.reader.spec
-        if model := model_of(folder, spec.model_sha256):
+        folder = storage.parent(member.reader.uri)
+        if model := model_of(member):
             num_gpus = model.parameters.get("processes", 0) if model.parameters.get("device") == "gpu" else 0
             cost = Cost(seconds=model.seconds, num_gpus=num_gpus)
             found.append(_stage(f"train-{member.name}", [cost], model.checkpoint.size_bytes))

@@ -53,6 +53,9 @@ class EnsembleReport:
         models: one entry per model, in the order of the average; at least one.
         ensemble: the ensemble.
         num_tiles: tiles by split, as in `summary.json`.
+        num_scored_tiles: tiles of the scored split with a scored pixel.
+        num_scored_scenes: scenes of the scored split with a scored pixel, which are scored in place of their tiles.
+        seen_by: the models that were trained on the scored split: then no scores are compared.
         scored_split: the split that the scores are of; None if there are no labels.
         confidence: the level of all intervals, e.g. 0.95.
         gain_interval: confidence interval of the gain: ensemble mIoU minus the best single model's.
@@ -78,6 +81,9 @@ class EnsembleReport:
     ensemble: Prediction
     num_tiles: Mapping[str, int]
     scored_split: str | None = None
+    num_scored_tiles: int = 0
+    num_scored_scenes: int = 0
+    seen_by: tuple[str, ...] = ()
     confidence: float = 0.95
     gain_interval: Interval | None = None
     adds: Mapping[str, tuple[float, Interval | None]] = field(default_factory=dict)
@@ -110,7 +116,8 @@ def render(report: EnsembleReport) -> str:
     shown = galleries(lists, names, report.classes, report.palette, PICTURE_BYTES)
     confusion = report.ensemble.confusion
     scored = bool(report.ensemble.scores)
-    shares = [] if confusion is None else list(confusion.sum(axis=1) / max(1, confusion.sum()))
+    true_px = [] if confusion is None else confusion.sum(axis=1).tolist()
+    shares = [pixels / max(1, sum(true_px)) for pixels in true_px]
     sections = [
         ("result", "Result", True),
         ("views", "Flip views", bool(report.views)),
@@ -128,7 +135,7 @@ def render(report: EnsembleReport) -> str:
     subsets = [Entry(subset, SUBSET, f"subsets.{subset.name}") for subset in report.subsets]
     headline = [*entries[:-1], *subsets, entries[-1]]
     axis = score_axis(headline, ["mIoU"], headline)
-    rows, ruler = class_rows(report.classes, entries, shares)
+    rows, ruler = class_rows(report.classes, entries, shares, compared=not report.seen_by)
     return render_page(
         "ensemble.html",
         kind="ensemble report",
@@ -138,12 +145,14 @@ def render(report: EnsembleReport) -> str:
         palette_css=palette_css(report.palette),
         report=report,
         entries=entries,
+        notes={entry.name: entry.prediction.note for entry in entries},
         keys=METRICS,
         verdict=_verdict(report),
         gain=_gain(report),
         headline=[(entry, figures.dots(entry.mark("mIoU"), axis, percent), _adds(report, entry)) for entry in headline],
         headline_ruler=figures.ruler(axis, lambda value: percent(value, 0)),
         class_rows=rows if scored else [],
+        absent=[name for name, pixels in zip(report.classes, true_px, strict=False) if not pixels],
         class_ruler=ruler,
         matrices=matrices(report.classes, entries),
         confusions=[] if confusion is None else largest_confusions(confusion),
@@ -162,8 +171,8 @@ def _best_model(report: EnsembleReport) -> Prediction:
 
 
 def _gain(report: EnsembleReport) -> float | None:
-    """Ensemble mIoU minus the best single model's."""
-    if len(report.models) == 1 or not report.ensemble.scores:
+    """Ensemble mIoU minus the best single model's; None where there is none, or they do not compare."""
+    if len(report.models) == 1 or not report.ensemble.scores or report.seen_by:
         return None
     return report.ensemble.scores["mIoU"] - _best_model(report).scores["mIoU"]
 
@@ -183,28 +192,53 @@ def _verdict(report: EnsembleReport) -> Markup:
     """The result in one or two sentences."""
     if not report.ensemble.scores:
         return escape(
-            "No tile of this run has labels, so nothing is scored: see where the models disagree, and the areas."
+            "No pixel of this run is labelled, so nothing is scored: see where the models disagree, and the areas."
         )
-    where = (
-        f"{count(report.num_tiles[report.scored_split])} {report.scored_split} tiles"
-        if report.scored_split
-        else "all labelled tiles"
-    )
+    where = _where(report)
     if len(report.models) == 1:
         only = report.models[0]
-        return Markup(
-            "<b>{}</b> reaches a mean IoU of <b>{} %</b> on {}; there is no second model to average with."
-        ).format(only.name, percent(only.scores["mIoU"], 2), where)
+        ending = (
+            f", but it was trained on {report.scored_split}: the score says nothing about other tiles."
+            if report.seen_by
+            else "; there is no second model to average with."
+        )
+        return Markup("<b>{}</b> reaches a mean IoU of <b>{} %</b> on {}{}").format(
+            only.name, percent(only.scores["mIoU"], 2), where, ending
+        )
     gain = _gain(report)
-    assert gain is not None
+    if gain is None:
+        return Markup(
+            "The ensemble reaches a mean IoU of <b>{} %</b> on {}, but {} trained on {}: the score says nothing about "
+            "other tiles, and it is not known whether averaging gains anything."
+        ).format(
+            percent(report.ensemble.scores["mIoU"], 2),
+            where,
+            sentence(report.seen_by) + (" was" if len(report.seen_by) == 1 else " were"),
+            report.scored_split,
+        )
     best = _best_model(report)
     rank = "better" if len(report.models) == 2 else "best"
     relation = "above" if gain > 0 else "below" if gain < 0 else "from"
     text = Markup(
-        "The ensemble reaches a mean IoU of <b>{} %</b> on {}, <b>{} points</b> {} the {} single model, {}."
+        "The ensemble reaches a mean IoU of <b>{} %</b> on {}, <b>{} points</b> {} the {} single model, {}"
+        " (chosen on the same tiles)."
     ).format(percent(report.ensemble.scores["mIoU"], 2), where, percent(abs(gain), 2), relation, rank, best.name)
     if report.gain_interval is not None and report.gain_interval[0] <= 0 <= report.gain_interval[1]:
         text += Markup(
             " The {} % interval of the difference includes zero ({} to {}): the difference may be due to chance."
         ).format(percent(report.confidence, 0), *(signed(end, 2) for end in report.gain_interval))
     return text
+
+
+def _where(report: EnsembleReport) -> str:
+    """What the scores are of, e.g. `12 val tiles`."""
+    if report.scored_split is None:
+        return "all labelled tiles"
+    tiles = f"{count(report.num_scored_tiles)} {report.scored_split} {_plural('tile', report.num_scored_tiles)}"
+    if not report.num_scored_scenes:
+        return tiles
+    return f"{tiles} ({count(report.num_scored_scenes)} stitched {_plural('scene', report.num_scored_scenes)})"
+
+
+def _plural(noun: str, number: int) -> str:
+    return noun if number == 1 else f"{noun}s"

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from landseg import __version__, storage
-from landseg.ensemble.fitted_weights import Fit
+from landseg.ensemble.averaging import Subset
 from landseg.ensemble.gallery import GalleryTile, Place, most_disagreeing, read_tile, worst_and_best
 from landseg.ensemble.publishing import Outcome
 from landseg.ensemble.shard_results import Ensemble
 from landseg.ensemble.split_results import SplitResult
-from landseg.ensemble.split_scores import Scored, Scoring, scored_split
+from landseg.ensemble.split_scores import Scoring, scored_split
+from landseg.ensemble.trained_models import model_of
 from landseg.report.areas import ClassAreas
-from landseg.report.costs import model_of, stage_costs
+from landseg.report.costs import stage_costs
 from landseg.report.ensemble import EnsembleReport, FewerViewsRow
 from landseg.report.ground import pixel_area_m2
+from landseg.report.page import sentence
 from landseg.report.pictures import shrink
 from landseg.report.scores import Prediction
 from landseg.report.tile_pictures import TilePicture
@@ -52,19 +54,21 @@ def ensemble_report(outcome: Outcome, run_id: str, seconds: float, num_threads: 
         classes=schema.classes,
         palette=schema.palette,
         models=tuple(
-            _prediction(member.name, scoring.ensembles[(i,)] if scoring else None, member.weight)
-            for i, member in enumerate(ensemble.members)
+            _prediction(member.name, scoring, (i,), member.weight) for i, member in enumerate(ensemble.members)
         ),
-        ensemble=_prediction("ensemble", scoring.whole if scoring else None, None),
+        ensemble=_prediction("ensemble", scoring, tuple(range(len(ensemble.members))), None),
         num_tiles={split: info.num_tiles for split, info in ensemble.dataset.manifest.splits.items()},
         scored_split=scoring.split if scoring else None,
+        num_scored_tiles=scoring.num_tiles if scoring else 0,
+        num_scored_scenes=scoring.num_scenes if scoring else 0,
+        seen_by=scoring.seen_by if scoring else (),
         confidence=CONFIDENCE,
         gain_interval=scoring.gain[1] if scoring and scoring.gain else None,
         adds=scoring.gains if scoring else {},
         subsets=tuple(
-            _prediction("+".join(scored.models), scored, None)
-            for scored in (scoring.ensembles.values() if scoring else ())
-            if 1 < len(scored.models) < len(ensemble.members)
+            _prediction("+".join(scored.models), scoring, subset, None)
+            for subset, scored in (scoring.ensembles.items() if scoring else ())
+            if 1 < len(subset) < len(ensemble.members)
         ),
         views=tuple(_views(scoring)) if scoring else (),
         areas=tuple(_class_areas(ensemble, result, several) for result in outcome.results),
@@ -73,14 +77,16 @@ def ensemble_report(outcome: Outcome, run_id: str, seconds: float, num_threads: 
         best=gallery(best),
         costs=tuple(stage_costs(ensemble, seconds)),
         provenance=_provenance(ensemble),
-        warnings=_warnings(ensemble.fit),
+        warnings=_warnings(ensemble, scoring),
     )
 
 
-def _prediction(name: str, scored: Scored | None, weight: float | None) -> Prediction:
-    if scored is None:
+def _prediction(name: str, scoring: Scoring | None, subset: Subset, weight: float | None) -> Prediction:
+    if scoring is None:
         return Prediction(name, weight=weight)
-    return Prediction(name, scored.scores, scored.confusion, scored.intervals, weight)
+    scored = scoring.ensembles[subset]
+    note = f"trained on {scoring.split}" if set(scored.models) & set(scoring.seen_by) else ""
+    return Prediction(name, scored.scores, scored.confusion, scored.intervals, weight, note)
 
 
 def _views(scoring: Scoring) -> Iterator[FewerViewsRow]:
@@ -108,27 +114,36 @@ def _picture(tile: GalleryTile, several: bool) -> TilePicture:
 
 def _class_areas(ensemble: Ensemble, result: SplitResult, several: bool) -> ClassAreas:
     tiles = ensemble.tiles[result.split]
-    truth = None if result.areas is None else tuple(result.areas.total[0, 1].tolist())
+    areas = result.areas
+    truth = None if areas is None or not areas.num_tiles else tuple(areas.total[0, 1].tolist())
     return ClassAreas(
         split=result.split,
         predicted_px=tuple(result.pixels.tolist()),
         true_px=truth,
         pixel_area_m2=pixel_area_m2((tile.geo for tile in tiles), ensemble.dataset.manifest.crs),
-        overlapping=any(tile.scene is not None for tile in tiles),
         disagreement_share=float(result.differing.mean()) if several else None,
     )
 
 
-def _warnings(fitted: Fit | None) -> tuple[str, ...]:
-    if fitted is None:
-        return ()
-    text = (
-        f"The weights were fitted to {len(fitted.fitted_on)} val tiles; val scores are of the other "
-        f"{fitted.reported_on}, where fitting changed the mIoU by {100 * (fitted.miou - fitted.miou_equal):+.2f} points"
-    )
-    if fitted.gain_interval is not None:
-        text += " ({:+.2f} to {:+.2f})".format(*(100 * end for end in fitted.gain_interval))
-    return (f"{text} against equal weights.",)
+def _warnings(ensemble: Ensemble, scoring: Scoring | None) -> tuple[str, ...]:
+    warnings = []
+    if scoring is not None and scoring.seen_by:
+        names = sentence(scoring.seen_by)
+        warnings.append(
+            f"{names} {'was' if len(scoring.seen_by) == 1 else 'were'} trained on {scoring.split}: scores on it of "
+            f"{names}, and of averages with {names}, say nothing about other tiles, and models are not compared."
+        )
+    fitted = ensemble.fit
+    if fitted is not None:
+        text = (
+            f"The weights were fitted to {len(fitted.fitted_on)} val tiles; val scores are of the other "
+            f"{fitted.reported_on}, where fitting changed the mIoU by "
+            f"{100 * (fitted.miou - fitted.miou_equal):+.2f} points"
+        )
+        if fitted.gain_interval is not None:
+            text += " ({:+.2f} to {:+.2f})".format(*(100 * end for end in fitted.gain_interval))
+        warnings.append(f"{text} against equal weights.")
+    return tuple(warnings)
 
 
 def _provenance(ensemble: Ensemble) -> dict[str, dict[str, object]]:
@@ -148,7 +163,7 @@ def _provenance(ensemble: Ensemble) -> dict[str, dict[str, object]]:
             "views": spec.tta,
             "precision": spec.precision,
         }
-        if model := model_of(storage.parent(member.reader.uri), spec.model_sha256):
+        if model := model_of(member):
             sections[f"Training of {member.name}"] = {
                 **{key: fact for key, fact in model.parameters.items() if key != "dataset_sha256"},
                 **{f"{package} version": version for package, version in model.versions.items()},

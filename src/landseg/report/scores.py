@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from landseg.report import figures, pictures
@@ -27,11 +27,12 @@ class Prediction:
 
     Attributes:
         name: the model's name in the run, e.g. `swin`; `ensemble` for the ensemble.
-        scores: `mIoU`, `mAcc`, `aAcc` and `IoU.<class>` as fractions 0-1, without classes that are absent from both
-            truth and prediction; empty if there are no labels.
+        scores: `mIoU`, `mAcc`, `aAcc` and `IoU.<class>` as fractions 0-1, without classes that are absent from the
+            truth; empty if there are no labels.
         confusion: (C, C) int64, rows truth, columns prediction; None if there are no labels.
         intervals: by the same keys as `scores`: low and high end of the confidence interval, if known.
         weight: the model's weight in the average; None for the ensemble.
+        note: what has to be known of all its scores, e.g. `trained on val`; empty if nothing.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Prediction:
     confusion: NDArray[np.int64] | None = None
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     weight: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Entry:
     def name(self) -> str:
         """The prediction's name."""
         return self.prediction.name
+
+    @property
+    def label(self) -> Markup:
+        """The name, with what has to be known of all its scores."""
+        note = self.prediction.note
+        return Markup('{} <span class="note">({})</span>').format(self.name, note) if note else escape(self.name)
 
     def get(self, key: str) -> float | None:
         """A score, or None if there is none."""
@@ -91,6 +99,7 @@ class ClassRow:
         cells: one score per entry.
         best: position of the best entry; None where they tie or have no score.
         gain: last entry's score minus the best of the others; None where one is missing.
+        precision, recall, f1: of the last entry; None where not known, or where the class does not occur in the truth.
     """
 
     class_id: int
@@ -99,6 +108,9 @@ class ClassRow:
     cells: tuple[Markup, ...]
     best: int | None
     gain: float | None
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
 
 
 def score_axis(entries: Sequence[Entry], keys: Sequence[str], with_interval: Sequence[Entry]) -> Axis:
@@ -112,7 +124,7 @@ def score_axis(entries: Sequence[Entry], keys: Sequence[str], with_interval: Seq
 
 
 def class_rows(
-    classes: Sequence[str], entries: Sequence[Entry], shares: Sequence[float]
+    classes: Sequence[str], entries: Sequence[Entry], shares: Sequence[float], *, compared: bool = True
 ) -> tuple[list[ClassRow], Markup]:
     """Per-class IoU in falling order of the last entry's, classes without one at the end.
 
@@ -120,6 +132,7 @@ def class_rows(
         classes: class names in class-id order.
         entries: the ensemble last.
         shares: share of the scored pixels per class; empty if not known.
+        compared: whether the entries' scores compare.
 
     Returns:
         The rows, and the ruler of their chart.
@@ -132,20 +145,31 @@ def class_rows(
         known = [value for value in values if value is not None]
         marks = [mark for entry in entries for mark in entry.mark(key, with_interval=entry is entries[-1])]
         top = max(known, default=0.0)
-        complete = len(entries) > 1 and len(known) == len(values)
+        complete = compared and len(entries) > 1 and len(known) == len(values)
         rows.append(
             ClassRow(
                 class_id=class_id,
                 share=shares[class_id] if len(shares) else None,
                 dots=figures.dots(marks, axis, percent),
                 cells=tuple(entry.cell(key) for entry in entries),
-                best=values.index(top) if len(known) > 1 and known.count(top) == 1 else None,
+                best=values.index(top) if compared and len(known) > 1 and known.count(top) == 1 else None,
                 gain=known[-1] - max(known[:-1]) if complete else None,
+                **_rates(entries[-1].prediction.confusion, class_id),
             )
         )
     last = entries[-1]
     rows.sort(key=lambda row: -last.prediction.scores.get(f"IoU.{classes[row.class_id]}", -1.0))
     return rows, figures.ruler(axis, lambda value: percent(value, 0))
+
+
+def _rates(confusion: NDArray[np.int64] | None, class_id: int) -> dict[str, float | None]:
+    """Precision, recall and F1 of a class that occurs in the truth; precision is not known where none is predicted."""
+    if confusion is None or not confusion[class_id].sum():
+        return {}
+    right = int(confusion[class_id, class_id])
+    truth, predicted = int(confusion[class_id].sum()), int(confusion[:, class_id].sum())
+    precision = right / predicted if predicted else None
+    return {"precision": precision, "recall": right / truth, "f1": 2 * right / (truth + predicted)}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from markupsafe import Markup
@@ -47,7 +47,8 @@ class TrainingReport:
         iterations: the iterations that were logged, rising; the x axis of `losses` and `lr`.
         losses: by name (`loss`, `decode.loss_ce`, `aux.loss_ce`): one value per logged iteration; `loss` is the sum.
         lr: learning rate per logged iteration.
-        evaluations: in the order in which they were made; the last one is the model's.
+        evaluations: in the order in which they were made; the last one is the model's. Their scores are empty where no
+            pixel of val is labelled.
         train_pixels: labelled pixels per class in the training data; empty if not known.
         num_parameters: the number of the model's weights.
         images_per_s: mean training speed over all processes.
@@ -98,6 +99,9 @@ def render(report: TrainingReport) -> str:
     Returns:
         HTML, at most 5 MB.
     """
+    nothing_labelled = bool(report.evaluations) and not any(one.scores for one in report.evaluations)
+    if nothing_labelled:
+        report = replace(report, evaluations=())
     last = report.evaluations[-1].scores if report.evaluations else {}
     entry = Entry(Prediction(report.name, last), 0, report.name)
     total = sum(report.train_pixels)
@@ -123,7 +127,7 @@ def render(report: TrainingReport) -> str:
         report=report,
         entry=entry,
         keys=METRICS,
-        verdict=_verdict(report),
+        verdict=_verdict(report, nothing_labelled),
         charts=charts,
         class_rows=rows,
         class_ruler=ruler,
@@ -133,10 +137,11 @@ def render(report: TrainingReport) -> str:
     )
 
 
-def _verdict(report: TrainingReport) -> Markup:
+def _verdict(report: TrainingReport, nothing_labelled: bool) -> Markup:
     """The result in one or two sentences."""
     if not report.evaluations:
-        return Markup("<b>{}</b> was not scored: no labelled split was held out from training.").format(report.name)
+        why = "no pixel of val is labelled" if nothing_labelled else "no labelled split was held out from training"
+        return Markup("<b>{}</b> was not scored: {}.").format(report.name, why)
     best = max(report.evaluations, key=lambda evaluation: evaluation.scores["mIoU"])
     last = report.evaluations[-1]
     text = Markup("<b>{}</b> reaches a mean IoU of <b>{} %</b> on val after {} {}.").format(

@@ -1,8 +1,9 @@
-"""How certain scores are: bootstrap intervals over tiles.
+"""How certain scores are: bootstrap intervals over tiles, or over the scenes that tiles were cut from.
 
-Pixels of one tile resemble each other, so tiles are resampled, not pixels: B times, as many tiles as there are, with
-replacement, and each resample is scored. All ensembles are scored on the same resamples, so their differences have
-intervals of their own, far narrower than those of the scores.
+Pixels of one tile resemble each other, and so do tiles of one scene. So neither is resampled but units, which are
+scenes and tiles that were not cut from one: B times, as many units as there are, with replacement, and each resample is
+scored. All ensembles are scored on the same resamples, so their differences have intervals of their own, far narrower
+than those of the scores.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ Interval = tuple[float, float]
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 _SEED = 0
-_MIN_TILES = 2
-_BLOCK_TILES = 256
+MIN_UNITS = 2
+"""Of fewer scenes or tiles, nothing can be inferred about others."""
+_BLOCK_UNITS = 256
 
 
 class Resampling:
-    """Sums of areas over drawn tiles, added up block by block, so that the tiles are never all in memory.
+    """Sums of areas over drawn units, added up block by block, so that the units are never all in memory.
 
-    First it is drawn how many of a resample's tiles fall into each block; then, with the block's own seed, which of the
-    block's tiles they are. So blocks may come in any order.
+    First it is drawn how many of a resample's units fall into each block; then, with the block's own seed, which of the
+    block's units they are. So blocks may come in any order.
 
     Args:
-        sizes: the number of tiles in each block.
+        sizes: the number of units in each block.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -38,14 +40,14 @@ class Resampling:
         shares = np.array(sizes, np.float64) / max(total, 1)
         self._drawn = np.random.default_rng(_SEED).multinomial(total, shares, RESAMPLES)
         self._sums: Any = 0
-        self._is_enough = total >= _MIN_TILES
+        self._is_enough = total >= MIN_UNITS
 
     def add(self, block: int, areas: NDArray[np.integer[Any]]) -> None:
         """Add a block.
 
         Args:
             block: its position in `sizes`.
-            areas: (T, ..., 3, C) per tile, by class: pixels that are right, of the truth, of the prediction.
+            areas: (U, ..., 3, C) per unit, by class: pixels that are right, of the truth, of the prediction.
         """
         if not self._is_enough or not len(areas):
             return
@@ -57,13 +59,13 @@ class Resampling:
 
     @property
     def sums(self) -> NDArray[np.float64] | None:
-        """(B, ..., 3, C) whole numbers; None for fewer than two tiles, from which nothing can be inferred."""
+        """(B, ..., 3, C) whole numbers; None for fewer than two units, from which nothing can be inferred."""
         return self._sums if self._is_enough else None
 
 
 def resample(areas: NDArray[np.integer[Any]]) -> NDArray[np.float64] | None:
-    """:class:`Resampling` of (T, ..., 3, C) areas that are in memory."""
-    blocks = [areas[start : start + _BLOCK_TILES] for start in range(0, len(areas), _BLOCK_TILES)]
+    """:class:`Resampling` of (U, ..., 3, C) areas that are in memory."""
+    blocks = [areas[start : start + _BLOCK_UNITS] for start in range(0, len(areas), _BLOCK_UNITS)]
     resampling = Resampling([len(block) for block in blocks])
     for number, block in enumerate(blocks):
         resampling.add(number, block)
@@ -82,7 +84,8 @@ def area_scores(areas: NDArray[np.float64], classes: Sequence[str]) -> dict[str,
     """
     right, truth, pred = areas[..., 0, :], areas[..., 1, :], areas[..., 2, :]
     with np.errstate(invalid="ignore"):
-        iou, acc = right / (truth + pred - right), right / truth
+        iou = np.where(truth > 0, right / (truth + pred - right), np.nan)
+        acc = right / truth
         all_acc = right.sum(axis=-1) / truth.sum(axis=-1)
     return {
         "mIoU": _mean(iou),

@@ -1,4 +1,4 @@
-"""The scores made from confusion matrices, with mmsegmentation's meaning of each."""
+"""The scores made from confusion matrices: mmsegmentation's, over the classes that occur in the truth."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ METRICS = ("mIoU", "mAcc", "aAcc")
 def scores(confusion: ConfusionMatrix, classes: Sequence[str]) -> dict[str, float]:
     """The scores of a confusion matrix, as fractions from 0 to 1.
 
-    As in mmsegmentation, a class that is in neither truth nor prediction has no IoU and is left out of mIoU, and a
-    class that is not in the truth is left out of mAcc. Without a scored pixel there are no scores.
+    A class that does not occur in the truth has no score and is left out of the means, whatever was predicted: so all
+    predictions of the same tiles are scored over the same classes. (mmsegmentation counts such a class with an IoU of 0
+    as soon as one pixel is predicted as it.) Pixels that were wrongly predicted as it still lower the scores of the
+    classes that they belong to. Without a scored pixel there are no scores.
 
     Args:
         confusion: (C, C) int64.
         classes: the C class names.
 
     Returns:
-        `mIoU`, `mAcc`, `aAcc`, and `IoU.<class>` of every class that has one; empty where nothing was scored.
+        `mIoU`, `mAcc`, `aAcc`, and `IoU.<class>` of every class in the truth; empty where nothing was scored.
     """
     if not confusion.sum():
         return {}
     hits, truth, pred = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     union = truth + pred - hits
-    iou = {name: float(hits[i] / union[i]) for i, name in enumerate(classes) if union[i]}
+    iou = {name: float(hits[i] / union[i]) for i, name in enumerate(classes) if truth[i]}
     acc = [float(hits[i] / truth[i]) for i in range(len(classes)) if truth[i]]
     return {
         "mIoU": sum(iou.values()) / len(iou),

@@ -15,11 +15,13 @@ from landseg.contracts.errors import ConfigError
 from landseg.contracts.labels import LabelsManifest, LayerName
 from landseg.contracts.parameters import add_parameter
 from landseg.dataset.reader import StagedDataset
+from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fitted_weights import Fit, fit_weights
 from landseg.ensemble.maps import extract_pngs, list_maps, remove_maps
 from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.publishing import Outcome, publish
 from landseg.ensemble.shard_results import LAYERS, Ensemble
+from landseg.ensemble.trained_models import seen_by
 from landseg.raw.processes import num_cpus
 from landseg.report.ensemble import render
 from landseg.report.ensemble_facts import ensemble_report
@@ -39,7 +41,7 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     group = parser.add_argument_group("what to average")
-    for name in ("dataset_uri", "probs_uris", "weights", "temperature"):
+    for name in ("dataset_uri", "probs_uris", "weights", "temperature", "seen_val"):
         add_parameter(group, name)
     group = parser.add_argument_group("what to write")
     add_parameter(group, "layers")
@@ -75,14 +77,18 @@ def run(args: argparse.Namespace) -> None:
             "layers": layers,
         }
         _note_views(members)
+        temperature = args.temperature
+        if _note_seen(members, dataset) and weights == "auto" and args.seen_val == "equal":
+            _log.warning("--weights auto: refused, weights stay equal; --seen-val fit fits them to val all the same")
+            weights, temperature = "equal", "none"
         if weights == "auto":
-            identity |= {"weights": weights, "temperature": args.temperature}
+            identity |= {"weights": weights, "temperature": temperature}
         folder = context.folder("", identity)
-        asked = {"temperature": args.temperature, "layers": ",".join(layers)}
+        asked = {"temperature": temperature, "layers": ",".join(layers)}
         record_arguments(folder, {"dataset_uri": dataset.uri, **asked, **_arguments(members, weights)})
         fitted = None
         if weights == "auto":
-            fitted = _fit(folder, members, dataset, context.scratch, args.temperature == "auto", num_threads)
+            fitted = _fit(folder, members, dataset, context.scratch, temperature == "auto", num_threads)
             members = fitted.apply(members)
         splits = members[0].reader.manifest.splits
         ensemble = Ensemble(
@@ -118,6 +124,16 @@ def run(args: argparse.Namespace) -> None:
         if args.png_dir is not None:
             _write_pngs(labels, dataset, args.png_dir, context.scratch)
         print(labels.uri)
+
+
+def _note_seen(members: list[Member], dataset: StagedDataset) -> tuple[str, ...]:
+    """Warn of scores on splits that models were trained on; returns the models that were trained on val."""
+    labelled = [split for split in members[0].reader.manifest.splits if dataset.manifest.splits[split].labelled]
+    by_split = {split: seen_by(members, dataset.manifest.dataset_id, split) for split in labelled}
+    for split, names in by_split.items():
+        for name in names:
+            _log.warning("%s was trained on %s: its scores there say nothing about other tiles", name, split)
+    return by_split.get(FITTED_SPLIT, ())
 
 
 def _note_views(members: list[Member]) -> None:
@@ -186,7 +202,10 @@ def _write_outputs(context: StageContext, labels: storage.Loaded[LabelsManifest]
     columns = {**summary["models"], "ensemble": summary["ensemble"]}
     metrics = {f"{name}.{key}": scores[key] for name, scores in columns.items() for key in METRICS if key in scores}
     tiles = {f"num_tiles.{split}": archive.num_tiles for split, archive in manifest.splits.items()}
-    context.publish("labels", labels, {"models": ",".join(summary["models"]), **tiles, **metrics})
+    scored = summary["scored_split"]
+    names = ",".join(summary["splits"][scored]["trained_on_it"]) if scored else ""
+    seen = {f"trained_on_{scored}": names} if names else {}
+    context.publish("labels", labels, {"models": ",".join(summary["models"]), **seen, **tiles, **metrics})
     context.outputs.write("metrics", json.dumps(metrics, indent=1), ".json")
     context.outputs.metadata("metrics", metrics)
     confusion = {

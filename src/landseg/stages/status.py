@@ -193,6 +193,10 @@ def _scores(summary: dict[str, Any]) -> list[str]:
     """The newest ensemble's scores: one line per model and one for the ensemble."""
     rows = {**summary["models"], "ensemble": summary["ensemble"]}
     lines = ["", " " * 16 + "".join(f"{name:>10}" for name in METRICS)]
+    split = summary["scored_split"]
+    seen = summary["splits"].get(split, {}).get("trained_on_it", [])
     for model, scores in rows.items():
-        lines.append(f"{model:16}" + "".join(f"{scores[name]:10.4f}" for name in METRICS if name in scores))
+        numbers = "".join(f"{scores[name]:10.4f}" for name in METRICS if name in scores)
+        has_seen = model in seen or (model == "ensemble" and seen)
+        lines.append(f"{model:16}{numbers}" + (f"  trained on {split}" if has_seen else ""))
     return lines

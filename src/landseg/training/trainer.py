@@ -197,8 +197,10 @@ class Trainer:
         else:
             self.log.evaluated(done, scores)
             if self.team.leads:
-                miou = scores.get("mIoU", float("nan"))
-                _log.info("after %d iterations: mIoU %.4f on %s", done, miou, split)
+                found = (
+                    f"mIoU {scores['mIoU']:.4f} on {split}" if scores else f"no score: no pixel of {split} is labelled"
+                )
+                _log.info("after %d iterations: %s", done, found)
 
     def _stop(self) -> None:
         if self.team.leads:
