@@ -11,9 +11,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 STORAGE   ?=
 ENDPOINT  ?= $(KF_PIPELINES_ENDPOINT)
 NAMESPACE ?= kubeflow
-CLUSTER    = --endpoint "$(ENDPOINT)" $(foreach param,$(PARAMS),--param '$(param)') $(if $(WAIT),--wait) \
-             --registry "$(REGISTRY)" --tag "$(TAG)" --queue "$(QUEUE)" --service-account "$(SERVICE_ACCOUNT)" \
-             $(if $(filter-out kubeflow,$(NAMESPACE)),--namespace "$(NAMESPACE)")
+
+# What the user gives reaches the shell through the environment: there it is a value, in a recipe it would be code.
+export BASE_IMAGE CUDA_ARCHS ENDPOINT FLAVOR MAX_JOBS NAMESPACE OVERLAY PARAMS PIP_INDEX_URL PLATFORM QUEUE REGISTRY RUN \
+       SERVICE_ACCOUNT SOURCE STEP STORAGE TAG WAIT
+CLUSTER = set -f; for param in $$PARAMS; do set -- "$$@" --param "$$param"; done; \
+          set -- "$$@" --endpoint "$$ENDPOINT" --registry "$$REGISTRY" --tag "$$TAG" --queue "$$QUEUE" \
+            --service-account "$$SERVICE_ACCOUNT" $${WAIT:+--wait}; \
+          test "$$NAMESPACE" = kubeflow || set -- "$$@" --namespace "$$NAMESPACE"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check lint format compile submit rerun status \
@@ -62,21 +67,23 @@ format: $(STAMP) ## format the code, fix what the linter can
 	$(BIN)/ruff format .
 
 compile: $(STAMP) ## compile to the committed YAML, or for one cluster to build/compiled (REGISTRY=… TAG=… QUEUE=…)
-	$(BIN)/python -m pipelines compile --registry "$(REGISTRY)" --tag "$(TAG)" --queue "$(QUEUE)" \
+	$(BIN)/python -m pipelines compile --registry "$$REGISTRY" --tag "$$TAG" --queue "$$QUEUE" \
 	  $(if $(REGISTRY)$(TAG)$(QUEUE),--output-dir build/compiled)
 
 submit: $(STAMP) ## start a run on a cluster (ENDPOINT=… STORAGE=s3://… SOURCE=s3://… [RUN=…] [PARAMS="a=1 b=2"])
-	@$(BIN)/python -m pipelines submit --storage-uri "$(STORAGE)" --source "$(SOURCE)" $(if $(RUN),--run-id "$(RUN)") $(CLUSTER)
+	@set -- --storage-uri "$$STORAGE" --source "$$SOURCE" $(if $(RUN),--run-id "$$RUN"); $(CLUSTER); \
+	$(BIN)/python -m pipelines submit "$$@"
 
 rerun: $(STAMP) ## run one step of a run again (STEP=… RUN=… STORAGE=… [PARAMS=…] [ENDPOINT=…: else on this machine])
-	@$(BIN)/python -m pipelines rerun "$(STEP)" --storage-uri "$(STORAGE)" --run-id "$(RUN)" $(CLUSTER)
+	@set -- "$$STEP" --storage-uri "$$STORAGE" --run-id "$$RUN"; $(CLUSTER); \
+	$(BIN)/python -m pipelines rerun "$$@"
 
 status: $(STAMP) ## a run's progress, from object storage alone (RUN=… STORAGE=…)
-	@$(BIN)/python -m pipelines status --storage-uri "$(STORAGE)" --run-id "$(RUN)"
+	@$(BIN)/python -m pipelines status --storage-uri "$$STORAGE" --run-id "$$RUN"
 
 IMAGES   := stage-data train-swin train-resnest export-probs average-probs
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-IMAGE     = $(if $(REGISTRY),$(REGISTRY:/=)/)landseg-$(1):$(or $(TAG),$(VERSION))
+IMAGE     = "$${REGISTRY:+$${REGISTRY%/}/}landseg-$(1):$${TAG:-$(VERSION)}"
 
 # Build arguments; those that are empty here have their defaults in docker/Dockerfile.
 BASE_IMAGE    ?=
@@ -86,22 +93,25 @@ MAX_JOBS      ?=
 PIP_INDEX_URL ?=
 PLATFORM      ?=
 
-GIT        := git -c safe.directory='$(CURDIR)'
-SOURCE_URL ?= $(shell $(GIT) config --get remote.origin.url | sed -n 's|^\(https://\)\([^@/]*@\)\{0,1\}|\1|p')
-# The commit and its time, so that a rebuild gets the same labels. Empty ones are left out.
-LABELS      = version=$(VERSION) source=$(SOURCE_URL) \
-              revision=$(shell $(GIT) describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null) \
-              created=$(shell $(GIT) log -1 --format=%cI 2>/dev/null) \
-              base.name=$(or $(BASE_IMAGE),$(shell sed -n 's/^ARG BASE_IMAGE=//p' docker/Dockerfile))
-BUILD       = DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile $(if $(PLATFORM),--platform $(PLATFORM)) \
-              $(foreach name,BASE_IMAGE FLAVOR CUDA_ARCHS PIP_INDEX_URL MAX_JOBS,$(if $($(name)),--build-arg "$(name)=$($(name))")) \
-              $(foreach label,$(filter-out %=,$(LABELS)),--label "org.opencontainers.image.$(label)")
+GIT        := git -c safe.directory='$(subst ','\'',$(CURDIR))'
+# Labels: the commit and its time, so that a rebuild gets the same ones. Empty ones are left out.
+BUILD       = set --; \
+              for name in BASE_IMAGE FLAVOR CUDA_ARCHS PIP_INDEX_URL MAX_JOBS; do \
+                eval "value=\$$$$name"; test -z "$$value" || set -- "$$@" --build-arg "$$name=$$value"; done; \
+              test -z "$$PLATFORM" || set -- "$$@" --platform "$$PLATFORM"; \
+              source=$$($(GIT) config --get remote.origin.url | sed -n 's|^\(https://\)\([^@/]*@\)\{0,1\}|\1|p'); \
+              revision=$$($(GIT) describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null); \
+              created=$$($(GIT) log -1 --format=%cI 2>/dev/null); \
+              base=$${BASE_IMAGE:-$$(sed -n 's/^ARG BASE_IMAGE=//p' docker/Dockerfile)}; \
+              for label in "version=$(VERSION)" "source=$$source" "revision=$$revision" "created=$$created" "base.name=$$base"; do \
+                case $$label in *=) ;; *) set -- "$$@" --label "org.opencontainers.image.$$label";; esac; done
 build-images: ## build the five images ([REGISTRY=…] [TAG=…] [FLAVOR=cuda|cpu] [CUDA_ARCHS=…] [BASE_IMAGE=…] [PLATFORM=…] [PIP_INDEX_URL=…])
-	$(foreach image,$(IMAGES),$(BUILD) --target $(image) --tag $(call IMAGE,$(image)) . &&) true
+	@$(BUILD); for image in $(IMAGES); do \
+	  DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile "$$@" --target "$$image" --tag $(call IMAGE,$$image) . || exit; done
 
 push-images: ## push them to REGISTRY
-	@test -n "$(REGISTRY)" || { echo "REGISTRY: expected a registry the cluster can pull from, found none" >&2; exit 2; }
-	$(foreach image,$(IMAGES),docker push $(call IMAGE,$(image)) &&) true
+	@test -n "$$REGISTRY" || { echo "REGISTRY: expected a registry the cluster can pull from, found none" >&2; exit 2; }
+	for image in $(IMAGES); do docker push $(call IMAGE,$$image) || exit; done
 
 sbom: $(STAMP) ## list what is in each image, as CycloneDX in build/sbom
 	$(BIN)/python docker/sbom.py $(foreach image,$(IMAGES),$(call IMAGE,$(image)))
@@ -112,7 +122,7 @@ test-images: $(STAMP) ## build the images with FLAVOR=cpu and test them; does no
 	else echo "no Docker engine answers here: the images are not tested"; fi
 
 deploy: $(STAMP) ## prepare a namespace of the cluster (OVERLAY=in-cluster-storage|external-s3|kueue|single-node [NAMESPACE=…])
-	@$(BIN)/python -m pipelines deploy "$(OVERLAY)" --namespace "$(NAMESPACE)"
+	@$(BIN)/python -m pipelines deploy "$$OVERLAY" --namespace "$$NAMESPACE"
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --build-constraints requirements/build.txt --generate-hashes
 lock: ## lock the requirements again after a change in pyproject.toml (needs uv)

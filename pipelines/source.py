@@ -20,6 +20,9 @@ import requests
 from pipelines.object_storage import s3_client
 from pipelines.timeouts import TIMEOUT_S
 
+_MAX_CONFIG_BYTES = 1 << 20
+_MAX_CONFIGS = 100
+
 
 def fingerprint(source: str) -> str:
     """Digest of the names, sizes and entity tags (times, for a folder) below a source.
@@ -50,31 +53,47 @@ def _pinned(config: str) -> str:
         return config  # pinned already, or the name of a bundled config, which the image's tag identifies
     digest = hashlib.sha256()
     try:
-        for text in _config_texts(config):
+        for text in _config_texts(config, set()):
             digest.update(text + b"\0")
-    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError, OSError, SyntaxError, ValueError):
+    except (
+        *(botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError, OSError),
+        *(SyntaxError, ValueError, TypeError, RecursionError, MemoryError),
+    ):
         return config  # the stage will report what is wrong with it
     return f"{config}#{digest.hexdigest()[:16]}"
 
 
-def _config_texts(config: str) -> Iterator[bytes]:
-    """A config file and its bases, which it gives as paths relative to its own."""
+def _config_texts(config: str, seen: set[str]) -> Iterator[bytes]:
+    """A config file and its bases, which it gives as paths relative to its own.
+
+    Raises:
+        ValueError: a file is larger than a config can be, is no file, or there are too many; one is its own base.
+    """
+    if config in seen or len(seen) == _MAX_CONFIGS:
+        raise ValueError(f"{config}: its bases lead back to it, or are more than {_MAX_CONFIGS}")
+    seen.add(config)
     if config.startswith("s3://"):
         bucket, _, key = config.removeprefix("s3://").partition("/")
-        text = s3_client().get_object(Bucket=bucket, Key=key)["Body"].read()
+        text = s3_client().get_object(Bucket=bucket, Key=key)["Body"].read(_MAX_CONFIG_BYTES + 1)
     elif "://" in config:
-        answer = requests.get(config, timeout=TIMEOUT_S)
-        answer.raise_for_status()  # a kind of OSError
-        text = answer.content
+        with requests.get(config, timeout=TIMEOUT_S, stream=True) as answer:
+            answer.raise_for_status()  # a kind of OSError
+            text = next(answer.iter_content(_MAX_CONFIG_BYTES + 1), b"")
     else:
-        text = Path(config).read_bytes()
+        if not Path(config).is_file():  # reading a pipe would wait forever
+            raise ValueError(f"{config} is no file")
+        with Path(config).open("rb") as reader:
+            text = reader.read(_MAX_CONFIG_BYTES + 1)
+    if len(text) > _MAX_CONFIG_BYTES:
+        raise ValueError(f"{config} is larger than {_MAX_CONFIG_BYTES} bytes")
     yield text
     for node in ast.parse(text).body if config.endswith(".py") else ():
         if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "_base_" for target in node.targets):
             named = ast.literal_eval(node.value)
             scheme, separator, place = config.rpartition("://")
             for base in [named] if isinstance(named, str) else named:
-                yield from _config_texts(f"{scheme}{separator}{posixpath.normpath(posixpath.join(place, '..', base))}")
+                path = posixpath.normpath(posixpath.join(place, "..", base))
+                yield from _config_texts(f"{scheme}{separator}{path}", seen)
 
 
 def _objects(source: str) -> Iterator[str]:

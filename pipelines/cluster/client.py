@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kfp
 import kfp_server_api
@@ -29,7 +30,7 @@ import requests
 import urllib3
 from kfp.client import ServiceAccountTokenVolumeCredentials
 
-from pipelines.cluster.login import log_in
+from pipelines.cluster.login import ca_certificate, log_in
 from pipelines.errors import UserError
 from pipelines.timeouts import TIMEOUT_S
 
@@ -53,7 +54,17 @@ def normalise(endpoint: str) -> str:
     endpoint = endpoint.strip().rstrip("/")
     if not endpoint:
         raise UserError("no endpoint: give --endpoint or set KF_PIPELINES_ENDPOINT")
-    return endpoint if "://" in endpoint else f"https://{endpoint}"
+    endpoint = endpoint if "://" in endpoint else f"https://{endpoint}"
+    parts = urlsplit(endpoint)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        # Not repeated here; as the endpoint it would stand in every line, and in links.
+        raise UserError(
+            "--endpoint: expected an address alone, found a password or a query in it: "
+            "credentials come from KFP_TOKEN, KFP_COOKIES, or KFP_USERNAME and KFP_PASSWORD"
+        )
+    if parts.scheme not in {"http", "https"}:
+        raise UserError(f"--endpoint: expected http(s)://, found {parts.scheme}://")
+    return endpoint
 
 
 def credentials(endpoint: str) -> dict[str, Any]:
@@ -89,7 +100,7 @@ def check_server(endpoint: str, login: dict[str, Any]) -> Server:
     url = f"{endpoint}/apis/v2beta1/healthz"
     with _network_errors(endpoint):
         answer = requests.get(
-            url, headers=headers, timeout=TIMEOUT_S, allow_redirects=False, verify=os.environ.get("KFP_CA_CERT", True)
+            url, headers=headers, timeout=TIMEOUT_S, allow_redirects=False, verify=ca_certificate() or True
         )
     refuse_status(answer.status_code, answer.text, endpoint)
     try:
@@ -112,9 +123,7 @@ def too_old(server: Server) -> bool:
 def connect(endpoint: str, login: dict[str, Any], namespace: str) -> kfp.Client:
     """KFP's client, quiet and with time limits."""
     with quiet():
-        client = kfp.Client(
-            host=endpoint, namespace=namespace or "kubeflow", ssl_ca_cert=os.environ.get("KFP_CA_CERT"), **login
-        )
+        client = kfp.Client(host=endpoint, namespace=namespace or "kubeflow", ssl_ca_cert=ca_certificate(), **login)
     rest = client._run_api.api_client.rest_client  # one for all of the client's services
     stock = rest.request
 

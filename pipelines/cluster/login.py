@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import requests
@@ -22,23 +24,51 @@ def log_in(endpoint: str, username: str, password: str, timeout_s: tuple[float, 
         requests.RequestException: the endpoint is out of reach.
     """
     session = requests.Session()
-    session.verify = os.environ.get("KFP_CA_CERT", True)
-    page = session.get(endpoint, timeout=timeout_s)
+    # With each request: requests lets REQUESTS_CA_BUNDLE take the place of a session's own.
+    options: dict[str, Any] = {"timeout": timeout_s, "verify": ca_certificate() or True}
+    page = session.get(endpoint, **options)
     if page.status_code == 403:  # the sign-in page of oauth2-proxy, whose button leads on
         where = urlsplit(page.url)
         start = where._replace(path="/oauth2/start", query=urlencode({"rd": where.path}))
-        page = session.get(start.geturl(), timeout=timeout_s)
+        page = session.get(start.geturl(), **options)
     if not page.history:
         return _cookies(session)
     where = urlsplit(page.url)
     if where.path.endswith("/auth"):  # Dex lets choose how to log in: by its own database
-        page = session.get(where._replace(path=f"{where.path}/local").geturl(), timeout=timeout_s)
-    answer = session.post(page.url, data={"login": username, "password": password}, timeout=timeout_s)
+        page = session.get(where._replace(path=f"{where.path}/local").geturl(), **options)
+    _refuse_elsewhere(endpoint, page.url)
+    answer = session.post(page.url, data={"login": username, "password": password}, **options)
     if not answer.history:  # Dex shows its form again
         raise UserError(f"{endpoint} does not accept KFP_USERNAME and KFP_PASSWORD")
     if re.search(r"/approval$", urlsplit(answer.url).path):
-        session.post(answer.url, data={"approval": "approve"}, timeout=timeout_s)
+        session.post(answer.url, data={"approval": "approve"}, **options)
     return _cookies(session)
+
+
+def ca_certificate() -> str | None:
+    """The file that `KFP_CA_CERT` gives; None where it is unset or empty, and the usual authorities are trusted.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = os.environ.get("KFP_CA_CERT") or None
+    if path is not None and not Path(path).is_file():
+        raise UserError(f"KFP_CA_CERT: expected the file of a certificate authority, found none at {path}")
+    return path
+
+
+def _refuse_elsewhere(endpoint: str, page: str) -> None:
+    """A password is posted to the endpoint's own host only, and never over http where the endpoint has https.
+
+    Raises:
+        UserError: the login page is somewhere else.
+    """
+    asked, found = urlsplit(endpoint), urlsplit(page)
+    if found.hostname != asked.hostname or (asked.scheme, found.scheme) == ("https", "http"):
+        raise UserError(
+            f"{endpoint} leads to a login page at {found.scheme}://{found.hostname}, where no password is sent: "
+            "log in with a browser and set KFP_COOKIES, or set KFP_TOKEN"
+        )
 
 
 def _cookies(session: requests.Session) -> str:

@@ -49,7 +49,7 @@ def test_commands_are_understood(block: Block) -> None:
         if program == "make":
             for word in arguments:
                 name, is_variable, _ = word.partition("=")
-                known = rf"\$\({name}\)|^{name} *\??=" if is_variable else rf"^{name}:"
+                known = rf"\$\({name}\)|\$\${{?{name}\b|^{name} *\??=" if is_variable else rf"^{name}:"
                 assert re.search(known, makefile, re.M), f"{word}: the Makefile does not know it"
 
 

@@ -1,5 +1,7 @@
 """`make build-images` makes, and `make push-images` pushes, the very images that the compiled YAML names."""
 
+import itertools
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -13,11 +15,26 @@ from pipelines.dags.compile import PIPELINES, compile_text, package
 STAGES = {"stage-data", "train-swin", "train-resnest", "export-probs", "average-probs"}
 
 
-def make(target: str, **variables: str) -> str:
+@pytest.fixture
+def docker_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for the docker client that notes its arguments, one per line, calls with an empty line between."""
+    client = tmp_path / "docker"
+    client.write_text(f'#!/bin/sh\n{{ printf "%s\\n" "$@"; echo; }} >> "{tmp_path}/calls"\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path / "calls"
+
+
+def make(calls: Path, target: str, **variables: str) -> list[list[str]]:
+    """The calls of the docker client that a target makes."""
+    calls.unlink(missing_ok=True)
     given = [f"{name}={value}" for name, value in variables.items()]
-    return subprocess.run(
-        ["make", "--dry-run", target, *given], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    subprocess.run(["make", "--silent", target, *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [call.splitlines() for call in calls.read_text().strip().split("\n\n")]
+
+
+def after(flag: str, call: list[str]) -> list[str]:
+    return [value for name, value in itertools.pairwise(call) if name == flag]
 
 
 def named(text: str) -> set[str]:
@@ -28,11 +45,13 @@ def named(text: str) -> set[str]:
 @pytest.mark.parametrize(
     ("registry", "tag"), [("", ""), ("registry.example.org:5000/team/", ""), ("", "2026.1"), ("r.example.org", "v1-rc")]
 )
-def test_a_registry_and_a_tag_are_followed_into_the_yaml(registry: str, tag: str) -> None:
+def test_a_registry_and_a_tag_are_followed_into_the_yaml(registry: str, tag: str, docker_calls: Path) -> None:
     prefix = f"{registry.rstrip('/')}/" if registry else ""
     expected = {f"{prefix}landseg-{stage}:{tag or version()}" for stage in STAGES}
-    assert set(re.findall(r"--tag (\S+)", make("build-images", REGISTRY=registry, TAG=tag))) == expected
-    assert set(re.findall(r"docker push (\S+)", make("push-images", REGISTRY=registry or "r", TAG=tag))) == {
+    built = make(docker_calls, "build-images", REGISTRY=registry, TAG=tag)
+    assert {image for call in built for image in after("--tag", call)} == expected
+    pushed = make(docker_calls, "push-images", REGISTRY=registry or "r", TAG=tag)
+    assert {image for call in pushed for image in after("push", call)} == {
         image if registry else f"r/{image}" for image in expected
     }
     assert named(compile_text(PIPELINES["train-and-ensemble"], registry, tag)) == expected
@@ -44,7 +63,7 @@ def test_no_committed_yaml_says_latest() -> None:
         assert all(image.endswith(f":{version()}") for image in named(package(name).read_text()))
 
 
-def test_arguments_reach_the_build() -> None:
+def test_arguments_reach_the_build(docker_calls: Path) -> None:
     given = {
         "BASE_IMAGE": "mirror.example.org/python:3.11-slim-bookworm",
         "FLAVOR": "cpu",
@@ -52,13 +71,27 @@ def test_arguments_reach_the_build() -> None:
         "PIP_INDEX_URL": "https://pypi.example.org/simple",
         "MAX_JOBS": "3",
     }
-    text = make("build-images", PLATFORM="linux/amd64", **given)
+    calls = make(docker_calls, "build-images", PLATFORM="linux/amd64", **given)
     declared = set(re.findall(r"^ARG (\w+)", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE))
     assert declared == set(given)
-    for name, value in given.items():
-        assert text.count(f'--build-arg "{name}={value}"') == len(STAGES)
-    assert text.count("--platform linux/amd64") == len(STAGES)
-    assert f"base.name={given['BASE_IMAGE']}" in text
+    assert len(calls) == len(STAGES)
+    for call in calls:
+        assert set(after("--build-arg", call)) == {f"{name}={value}" for name, value in given.items()}
+        assert after("--platform", call) == ["linux/amd64"]
+        assert f"org.opencontainers.image.base.name={given['BASE_IMAGE']}" in after("--label", call)
+
+
+@pytest.mark.parametrize("value", ['x"; touch M; "', "x`touch M`", "$$(touch M)", "'; touch M; '"])
+def test_what_is_given_is_never_executed(value: str, docker_calls: Path) -> None:
+    make(docker_calls, "build-images", REGISTRY=value, TAG=value, FLAVOR=value)
+    make(docker_calls, "push-images", REGISTRY=value)
+    for target in ("submit", "rerun", "status", "deploy", "compile"):
+        given = [
+            f"{name}={value}" for name in ("ENDPOINT", "STORAGE", "SOURCE", "RUN", "STEP", "PARAMS", "NAMESPACE", "TAG")
+        ]
+        command = ["make", "--silent", "--old-file=.venv/.installed", target, "BIN=/nonexistent", *given]
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert not (ROOT / "M").exists()
 
 
 def test_nothing_untracked_is_needed_to_build() -> None:
