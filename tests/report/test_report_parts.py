@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from landseg.report import figures, page, pictures, scores
+from landseg.report import data, figures, page, pictures, scores
 from landseg.report.tile_pictures import encode_within_budget
 from landseg.sample.tiles import PALETTE
 
@@ -136,8 +136,8 @@ def test_codes_name_what_prevails():
     labels[::2, :10] = 3
     labels[50:, 50:] = 255
     rows = pictures.codes(labels, 11)
-    assert rows == ["\u00a000aaa"] * 5 + ["\u00a000aa\u00a0"]
-    assert pictures.codes(labels, 37) == []
+    assert rows == [["", *"00aaa"]] * 5 + [["", *"00aa", ""]]
+    assert pictures.codes(labels, 37)[0] == ["", "00", "00", "10", "10", "10"]
     assert [len(row) for row in pictures.codes(np.zeros((10, 30), np.uint8), 2)] == [6, 6]
 
 
@@ -218,3 +218,19 @@ def test_pictures_shrink_before_any_is_left_out():
     assert min(sizes) == 160
     assert encode_within_budget(range(10), encode, 200) == [0, 1, 2]
     assert encode_within_budget([], encode, 0) == []
+
+
+@pytest.mark.parametrize("num_classes", [2, 16, 17, 36, 37, 60, 150, 255])
+def test_every_class_has_a_code_of_its_own_and_shared_colours_are_admitted(num_classes):
+    codes = [page.class_code(i, num_classes) for i in range(num_classes)]
+    assert len(set(codes)) == num_classes
+    assert {len(code) for code in codes} == {1 if num_classes <= 36 else 2}
+    classes = tuple(f"class{i}" for i in range(num_classes))
+    palette = tuple((i, 255 - i, 7) for i in range(num_classes))
+    assert len(set(page.safe_palette(palette))) == page.num_safe_colours(num_classes) == min(16, num_classes)
+    labels = np.repeat(np.arange(num_classes, dtype=np.uint8), 8)[None].repeat(8, 0)
+    tile = data.SampleTile("t", "train", np.zeros((*labels.shape, 3), np.uint8), labels)
+    split = data.SplitStats("train", 1, True, 1, 1, (1,) * num_classes, 0, (0.0,), (1.0,))
+    html = data.render(data.DataReport("many", "d", classes, palette, (1,), 1, "uint8", (split,), samples=(tile,)))
+    assert ("classes share a colour" in html) == (num_classes > 16)
+    assert all(f'<span class="code">{code}</span>' in html for code in codes)

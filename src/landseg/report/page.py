@@ -40,8 +40,7 @@ MAX_FACTS_CHARS = 500_000
 """All facts of a page together; they stand in it twice, once as JSON to copy."""
 
 NO_VALUE = "–"
-CODES = "0123456789abcdefghijklmnopqrstuvwxyz"
-"""One character per class id, written on maps so that classes are not told apart by colour alone."""
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 # Farthest points in CIELAB under normal vision and simulated protanopia, deuteranopia and tritanopia: the first 9 are
 # at least 32 apart in the worst of the four, all 16 at least 19 (Okabe and Ito's and Tol's schemes: 16 at 9 colours).
@@ -156,9 +155,20 @@ def palette_css(palette: Sequence[RGB]) -> Markup:
     return Markup(f":root{{{own}}}:root:has(#palette-safe:checked){{{safe}}}")
 
 
-def class_code(class_id: int) -> str:
-    """The class's code on the maps: its id, one character; empty for ids that have none."""
-    return CODES[class_id] if class_id < len(CODES) else ""
+def class_code(class_id: int, num_classes: int) -> str:
+    """The class's code on the maps, so that classes are not told apart by colour alone.
+
+    Up to 36 classes: the id as one character, letters from 10 on. Beyond: two characters, the tens of the id (letters
+    from 10 on) and its last digit.
+    """
+    if num_classes <= len(_DIGITS):
+        return _DIGITS[class_id]
+    return _DIGITS[class_id // 10] + _DIGITS[class_id % 10]
+
+
+def num_safe_colours(num_classes: int) -> int:
+    """How many different colours the colour-blind-safe palette has for a number of classes."""
+    return min(num_classes, len(_SAFE_COLOURS))
 
 
 def facts_json(facts: Facts) -> str:
@@ -229,10 +239,11 @@ _ENVIRONMENT.filters.update(
     millions=millions,
     duration=duration,
     fact=fact_text,
-    code=class_code,
     sentence=sentence,
 )
 _ENVIRONMENT.globals.update(
+    class_code=class_code,
+    num_safe_colours=num_safe_colours,
     metric=metric,
     facts_json=facts_json,
     script=Markup(_SCRIPT),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from landseg.report.page import CODES, RGB
+from landseg.report.page import RGB, class_code
 
 S = TypeVar("S", bound=np.generic)
 
@@ -103,29 +103,28 @@ def heat(values: NDArray[np.floating], side: int) -> str:
     return _data_uri(Image.fromarray(np.rint(table).astype(np.uint8)[level]), lossless=True, quality=25, method=2)
 
 
-def codes(labels: NDArray[np.uint8], num_classes: int) -> list[str]:
-    """Class codes to write over a map: one text per row of a coarse grid, no-break spaces where no class dominates.
+def codes(labels: NDArray[np.uint8], num_classes: int) -> list[list[str]]:
+    """Class codes to write over a map: one per cell of a coarse grid, row by row; empty where no class dominates.
 
     Args:
         labels: (H, W) uint8 class ids.
         num_classes: number of classes.
 
     Returns:
-        Rows of equal length; empty where there are more classes than codes.
+        Rows of equal length.
     """
-    if num_classes > len(CODES):
-        return []
     height, width = labels.shape
     cell = max(1.0, max(height, width) / _CODE_CELLS)
     rows, columns = max(1, round(height / cell)), max(1, round(width / cell))
     texts = []
     for band in np.array_split(labels, rows, axis=0):
-        text = ""
+        cells = []
         for block in np.array_split(band, columns, axis=1):
             counts = np.bincount(block.ravel(), minlength=256)
             top = int(counts.argmax())
-            text += CODES[top] if top < num_classes and counts[top] >= _CODE_SHARE * block.size else "\u00a0"
-        texts.append(text)
+            dominates = top < num_classes and counts[top] >= _CODE_SHARE * block.size
+            cells.append(class_code(top, num_classes) if dominates else "")
+        texts.append(cells)
     return texts
 
 

@@ -27,7 +27,7 @@ class Picture:
         width: in pixels.
         height: in pixels.
         safe: a label map's data URI in colours that stay distinct under colour blindness; empty for other kinds.
-        codes: class codes to write over a label map, one text per row of a coarse grid.
+        codes: class codes to write over a label map, row by row of a coarse grid; empty where no class dominates.
     """
 
     kind: str
@@ -36,12 +36,18 @@ class Picture:
     width: int
     height: int
     safe: str = ""
-    codes: list[str] = field(default_factory=list)
+    codes: list[list[str]] = field(default_factory=list)
 
     @property
     def num_bytes(self) -> int:
         """Roughly what it adds to the page."""
-        return 2 * len(self.alt) + len(self.own) + len(self.safe) + 80 * len(self.codes) + 400
+        return (
+            2 * len(self.alt)
+            + len(self.own)
+            + len(self.safe)
+            + 40 * sum(bool(code) for row in self.codes for code in row)
+            + 400
+        )
 
 
 @dataclass(frozen=True)
