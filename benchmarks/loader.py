@@ -1,6 +1,6 @@
-"""The training loader against mmseg's: images per second of one worker, on the same 512-px tiles and transforms.
+"""The training loader against mmseg's: images per second of one process, on the same 512-px tiles and transforms.
 
-Both run in a DataLoader with one worker process and batches of 8, in turns; the medians of the turns are compared.
+Both run in a DataLoader with one process and batches of 8, in turns; the medians of the turns are compared.
 mmseg reads files (`CustomDataset` with its own pipeline classes), landseg reads shards. Uncompressed TIFFs make the
 figure, as decoding is libraries' work; what each compression costs, and the figure with it, is recorded as well.
 """
@@ -53,7 +53,7 @@ def run(repeats: int = 7) -> dict[str, Any]:
     files = {name: _tiles(name, options) for name, options in COMPRESSIONS.items()}
     compared = {name: _compare(name, repeats) for name in WHOLE}
     return {
-        "what": f"training tiles of 512 px, uncompressed TIFF, from one worker, batches of {BATCH}; peer: mmseg",
+        "what": f"training tiles of 512 px, uncompressed TIFF, one loader process, batches of {BATCH}; peer: mmseg",
         "unit": "images/s",
         **compared["none"],
         "target": 2.0,
@@ -102,7 +102,7 @@ def _compare(name: str, repeats: int) -> dict[str, float]:
 
 
 def _children_cpu_s() -> float:
-    """CPU seconds of the worker processes that have ended: other load on the machine does not count."""
+    """CPU seconds of the loader processes that have ended: other load on the machine does not count."""
     times = os.times()
     return times.children_user + times.children_system
 
@@ -129,7 +129,7 @@ def _median_ms(work: Callable[[bytes], object], contents: list[bytes]) -> float:
 
 
 def _speed(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    """Images per second behind the first batches, which include the worker's start and what it read ahead."""
+    """Images per second behind the first batches, which include the process's start and what it read ahead."""
     count, start = 0, 0.0
     for number, (images, labels) in enumerate(batches):
         assert images.dtype == torch.float32
@@ -183,5 +183,5 @@ def _peer(root: Path) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         yield batch["img"].data[0], batch["gt_semantic_seg"].data[0]
 
 
-def _one_thread(worker: int) -> None:
+def _one_thread(number: int) -> None:
     cv2.setNumThreads(0)

@@ -1,7 +1,7 @@
 """What an interruption costs: seconds from process start to the first iteration, resuming and from nothing.
 
 `landseg train` of the full-size models is started, killed by SIGKILL once its first checkpoint is complete, and started
-again. Tiles are small, since only starting is measured: imports, dataset, model, checkpoint, workers, first batch.
+again. Tiles are small, since only starting is measured: imports, dataset, model, checkpoint, loaders, first batch.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def _full_config(model: str) -> Path:
 
 
 def _compare(model: str, repeats: int) -> dict[str, Any]:
-    shutil.rmtree(FOLDER / model / "ours", ignore_errors=True)  # or it would go on from its checkpoint
+    shutil.rmtree(FOLDER / model / "ours", ignore_errors=True)  # or it would resume from its checkpoint
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
     cpu_seconds: dict[str, list[float]] = {"ours": [], "peer": []}
     losses: dict[str, list[float]] = {"ours": [], "peer": []}

@@ -43,7 +43,7 @@ def test_importing_is_silent() -> None:
 
 
 def test_the_stand_in_gives_way_to_real_ops(tmp_path: Path) -> None:
-    # A package beside mmcv's own files stands for mmcv-full: its _ext is found on mmcv's path.
+    # A folder on mmcv's path stands for mmcv-full, whose _ext is found there.
     (tmp_path / "_ext.py").write_text(
         "def __getattr__(name):\n"
         "    if name.startswith('__'): raise AttributeError(name)\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -160,7 +159,7 @@ def test_the_reference_says_what_is_there(place: Place) -> None:
     assert ProbsReader.open(str(path)).spec.classes == tuple(CLASSES)
 
 
-def test_workers_write_the_same_bytes_as_one(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shares_write_the_same_bytes_as_one(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     for share in ("2/3", "3/3", "1/3"):
         assert main(place.arguments("three", "--worker", share)) == 0
     assert "shards of other shares are still missing" in capsys.readouterr().err
@@ -188,13 +187,19 @@ def test_unfinished_shards_alone_are_written_again(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on(place: Place) -> None:
+def test_killed_at_any_moment_it_resumes(place: Place) -> None:
     command = [sys.executable, "-m", "landseg", *place.arguments("killed", "--batch-size", "4")]
-    for delay in np.random.default_rng(1).uniform(4, 12, 5):
+    exported = place.store / "runs" / "killed" / "export-probs" / "swin"
+    statuses = []
+    for pause in sorted(np.random.default_rng(1).uniform(0, 0.05, 3)):
+        before = len(list(exported.glob("*/records/*")))
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        while process.poll() is None and len(list(exported.glob("*/records/*"))) == before:
+            time.sleep(0.001)
+        time.sleep(pause)
+        process.kill()
+        statuses.append(process.wait())
+    assert statuses[0] == -signal.SIGKILL  # before it had finished
     assert main(place.arguments("killed")) == 0
     assert place.files("killed") == place.files("one")
 

@@ -20,7 +20,7 @@ WAIT_S = 60
 
 
 class Meetings:
-    """Pairs of things that each wait for the other to begin: nobody gets through who does not run beside the other."""
+    """Pairs of tasks that each wait for the other to begin: they pass only if they run at the same time."""
 
     def __init__(self) -> None:
         self._begun: dict[tuple[str, int], threading.Event] = {}
@@ -33,7 +33,7 @@ class Meetings:
     def begin(self, what: str, number: int, *others: tuple[str, int]) -> None:
         self._event(what, number).set()
         for other in others:
-            assert self._event(*other).wait(WAIT_S), f"{what} {number} did not run beside {other[0]} {other[1]}"
+            assert self._event(*other).wait(WAIT_S), f"{what} {number} ran without {other[0]} {other[1]}"
 
 
 class Work:

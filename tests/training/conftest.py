@@ -1,4 +1,4 @@
-"""One thread per test process: tests run side by side, where waiting for threads costs more than it gains."""
+"""One thread per test process: test processes share the cores, and waiting for threads costs more than it gains."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,6 @@ def test_sigterm_publishes_the_last_iteration_and_exits_at_once(processes: int, 
     for line in process.stderr:
         if line.startswith("training swin"):
             break
-    sent = time.time()
     process.send_signal(signal.SIGTERM)
     rest = process.stderr.read()
     assert process.wait(60) == 128 + signal.SIGTERM, rest
@@ -133,5 +131,4 @@ def test_sigterm_publishes_the_last_iteration_and_exits_at_once(processes: int, 
     assert "death signal" not in rest  # torchrun's own words
     content = CheckpointStore(f"{job.folder}/checkpoints", tmp_path, 2, print).newest()
     assert content is not None
-    assert content["resume"]["iteration"] > 0
-    assert max(path.stat().st_mtime for path in Path(job.folder, "checkpoints").iterdir()) < sent + 20
+    assert 0 < content["resume"]["iteration"] < 500 * 6  # of the epochs asked for

@@ -188,7 +188,7 @@ def _check(config: mmcv.Config, where: object) -> None:
 
 @contextlib.contextmanager
 def _local_file(ref: str) -> Iterator[Path]:
-    """The config as a local file, its bases beside it."""
+    """The config as a local file, with its bases where it refers to them."""
     if is_http(ref) or storage.is_s3(ref):
         with tempfile.TemporaryDirectory(prefix="landseg-config-") as folder:
             yield _mirror(ref, Path(folder))

@@ -38,7 +38,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> StagedDataset:
     ids=["own size", "padded", "each batch of another size"],
 )
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
-def test_workers_change_nothing(
+def test_loader_processes_change_nothing(
     steps: tuple[dict[str, Any], ...], batch_size: int, num_workers: int, staged: StagedDataset
 ) -> None:
     dataset = TileBatches(staged, ("train",), build_pipeline(steps, IMAGENET_MEAN, IMAGENET_STD), seed=5)
