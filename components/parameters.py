@@ -36,6 +36,8 @@ class Parameter:
     per_model: bool = False
     pipeline_name: str = ""
     defaults_in: Mapping[str, Any] | None = None
+    kfp_type: str = ""
+    minimum: float | None = None
 
     @property
     def option(self) -> str:
@@ -58,6 +60,8 @@ class Parameter:
         if pipeline in self.required_in:
             return REQUIRED
         default = (self.defaults_in or {}).get(pipeline, self.default)
+        if self.kfp_type == "str" and default is not REQUIRED:
+            return str(default)
         return default.replace("{model}", model) if isinstance(default, str) else default
 
     def in_pipeline(self, model: str = "") -> str:
@@ -68,7 +72,7 @@ class Parameter:
     def declared(self, name: str, default: Any) -> inspect.Parameter:
         """As a parameter of a function, which is where KFP reads it from."""
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Parameter(name, kind, default=default, annotation=_TYPES[self.type])
+        return inspect.Parameter(name, kind, default=default, annotation=_TYPES[self.kfp_type or self.type])
 
 
 @functools.cache

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from components.models import MODELS
+from components.parameters import Parameter, parameters
 from pipelines.errors import UserError
 
 _USER_INFO = re.compile(r"://[^/\s:@]*:(?!\d+/)[^\s@]*@|://[^/\s:@]+@")
@@ -31,7 +33,8 @@ def parse_parameters(package: Path, given: list[str]) -> dict[str, Any]:
         given: `NAME=VALUE` each.
 
     Raises:
-        UserError: the YAML cannot be read; a parameter is unknown, missing, or not of its type.
+        UserError: the YAML cannot be read; a parameter is unknown, missing, not of its type, or not what the table of
+            parameters allows.
     """
     try:
         spec = next(yaml.safe_load_all(package.read_text()))
@@ -50,10 +53,34 @@ def parse_parameters(package: Path, given: list[str]) -> dict[str, Any]:
         if _USER_INFO.search(text):  # not repeated here; a run's parameters are stored and shown by KFP
             raise UserError(f"--param {name}: found a name and password in an address; they belong in the secret")
         values[name] = _value(name, text, declared[name]["parameterType"])
+        _check(name, values[name])
     missing = [name for name, spec in declared.items() if not spec.get("isOptional") and name not in values]
     if missing:
         raise UserError(f"{package.stem} needs --param {' --param '.join(f'{name}=…' for name in missing)}")
     return values
+
+
+def _check(name: str, value: Any) -> None:
+    """Refuse what the stage would refuse, hours later."""
+    known = _by_own_name().get(name)
+    if known is None:
+        return
+    if known.choices and value not in known.choices:
+        raise UserError(f"--param {name}: expected one of {', '.join(known.choices)}, found {value!r}")
+    if known.kfp_type and known.type == "int":
+        if not re.fullmatch(r"[0-9]+", str(value)):
+            raise UserError(f"--param {name}: expected {_KINDS['NUMBER_INTEGER']}, found {value!r}")
+        value = int(value)
+    if known.minimum is not None and value < known.minimum:
+        raise UserError(f"--param {name}: expected at least {known.minimum:g}, found {value}")
+
+
+def _by_own_name() -> dict[str, Parameter]:
+    """The table of parameters, by the names that components and pipelines give them."""
+    own = dict(parameters())
+    for one in parameters().values():
+        own |= {one.in_pipeline(model): one for model in ("", *MODELS)}
+    return own
 
 
 def _value(name: str, text: str, kind: str) -> Any:

@@ -31,7 +31,7 @@ def component_arguments(stage: str, values: dict[str, Any]) -> dict[str, Any]:
         values: of the pipeline's parameters, by their names in the table. What the pipeline does not have is passed as
             its default, e.g. the URIs that artifacts stand in for.
     """
-    return {one.name: values.get(one.name, one.default) for one in of_component(stage)}
+    return {one.name: values.get(one.name, one.default_for()) for one in of_component(stage)}
 
 
 def make_branch(name: str, pipeline: str, train: Any = None) -> Any:
@@ -55,7 +55,7 @@ def make_branch(name: str, pipeline: str, train: Any = None) -> Any:
         trained = {}
         if train is not None:
             training = train(dataset=dataset, **component_arguments("train", values))
-            schedule(training, TRAIN, f"train-{name}", **where)
+            schedule(training, TRAIN, f"train-{name}", gpus=values["gpus"], **where)
             trained["model"] = training.outputs["model"]
         plan = plan_export(dataset=dataset, **component_arguments("plan-export", values))
         schedule(plan, PLAN_EXPORT, f"plan-export-{name}")

@@ -25,11 +25,11 @@ class Resources:
 
     Attributes:
         cpu, memory: requests; memory is also the limit, while CPU may burst to `cpu_limit`.
-        gpus: NVIDIA GPUs, all on one node.
+        gpus: NVIDIA GPUs, all on one node; a task may have a parameter in their place.
         shm: size of /dev/shm, through which DataLoader workers pass batches; it counts against `memory`.
         scratch: size of the local volume at /tmp, the images' $TMPDIR.
         timeout_s: the pod is stopped after this long.
-        retries: how often a failed pod is restarted; every stage resumes from what it wrote.
+        retries: how often a pod that ended without a result is started again; every stage resumes from what it wrote.
     """
 
     cpu: str
@@ -41,8 +41,20 @@ class Resources:
     shm: str = ""
     retries: int = 2
 
+    @property
+    def backoff_max_s(self) -> int:
+        """How long after a step's first attempt began Argo may still start or run another.
+
+        Argo counts this from the first attempt's start, ends a retry that is running when it is over, and takes an hour
+        where nothing is given: so it holds every attempt at its longest, and a week of waiting for a node.
+        """
+        return (self.retries + 1) * self.timeout_s + QUEUEING_S
+
 
 HOUR = 3600
+QUEUEING_S = 7 * 24 * HOUR
+"""How long the attempts of a step may wait for a node, all of them together."""
+
 STAGE_DATA = Resources(cpu="4", cpu_limit="8", memory="8Gi", scratch="20Gi", timeout_s=12 * HOUR)
 TRAIN = Resources(
     cpu="16", cpu_limit="32", memory="64Gi", scratch="200Gi", timeout_s=72 * HOUR, gpus=2, shm="16Gi", retries=4
@@ -54,13 +66,16 @@ EXPORT_PROBS = Resources(
 AVERAGE_PROBS = Resources(cpu="8", cpu_limit="16", memory="16Gi", scratch="100Gi", timeout_s=12 * HOUR)
 
 
-def schedule(task: Any, resources: Resources, name: str, node_selector: Any = None, tolerations: Any = None) -> Any:
+def schedule(
+    task: Any, resources: Resources, name: str, gpus: Any = None, node_selector: Any = None, tolerations: Any = None
+) -> Any:
     """Apply resources and the display name to a task.
 
     Args:
         task: a task of a container component.
         resources: what it requests.
         name: shown in the DAG view.
+        gpus: pipeline parameter (text: KFP resolves no other type here) in place of `resources.gpus`.
         node_selector: pipeline parameter (dict) for steps with GPUs.
         tolerations: pipeline parameter (list) for steps with GPUs.
 
@@ -70,9 +85,11 @@ def schedule(task: Any, resources: Resources, name: str, node_selector: Any = No
     task.set_display_name(name)
     task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu_limit)
     task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
-    task.set_retry(resources.retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="1800s")
+    task.set_retry(
+        resources.retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration=f"{resources.backoff_max_s}s"
+    )
     if resources.gpus:
-        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(resources.gpus)
+        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(resources.gpus if gpus is None else gpus)
         kubernetes.add_node_selector_json(task, node_selector)
         kubernetes.add_toleration_json(task, tolerations)
     if resources.shm:
@@ -80,6 +97,8 @@ def schedule(task: Any, resources: Resources, name: str, node_selector: Any = No
     kubernetes.empty_dir_mount(task, "scratch", "/tmp", size_limit=resources.scratch)
     kubernetes.use_secret_as_env(task, STORAGE_SECRET, {name: name for name in STORAGE_ENV})
     kubernetes.set_timeout(task, resources.timeout_s)
+    # The user is the image's own, 10001. OpenShift assigns one, so none is asked for here.
+    kubernetes.set_security_context(task, run_as_non_root=True)
     for key, value in POD_LABELS.items():
         kubernetes.add_pod_label(task, key, value)
     return task

@@ -34,7 +34,7 @@ def step(stage: str, component: Any, resources: Resources, model: str = "") -> A
     def pipeline(*arguments: Any) -> None:
         values = bound(pipeline, arguments)
         where = {one.name: values.pop(one.name) for one in placed}
-        schedule(component(**values), resources, name, **where).set_caching_options(False)
+        schedule(component(**values), resources, name, gpus=values.get("gpus"), **where).set_caching_options(False)
 
     summary = f"The step {name} on its own."
     declare(

@@ -84,7 +84,7 @@ def _parameters(root: Path) -> dict[str, Any]:
         "resnest_config": "resnest_tiny",
         "swin_pretrained": "none",
         "resnest_pretrained": "none",
-        "gpus": 0,
+        "gpus": "0",
     }
 
 

@@ -37,6 +37,13 @@ def test_values_take_the_types_the_pipeline_declares() -> None:
         (["epochs=true"], "expected a whole number"),
         (["swin_lr=NaN"], "expected a number"),
         (["tolerations={}"], "expected a JSON list"),
+        (["precision=fp8"], "--param precision: expected one of auto, fp32, fp16, bf16, found 'fp8'"),
+        (["tta=vh"], "--param tta: expected one of none, h, hv, found 'vh'"),
+        (["on_bad_tile=skipp"], "expected one of fail, skip, found 'skipp'"),
+        (["swin_export_workers=0"], "--param swin_export_workers: expected at least 1, found 0"),
+        (["epochs=-1"], "--param epochs: expected at least 0, found -1"),
+        (["gpus=two"], "--param gpus: expected a whole number, found 'two'"),
+        (["gpus=-1"], "--param gpus: expected a whole number, found '-1'"),
     ],
 )
 def test_wrong_parameters(given: list[str], said: str) -> None:

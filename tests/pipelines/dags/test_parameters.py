@@ -57,6 +57,10 @@ def flag(name: str) -> str:
     return f"--{TABLE[name].get('flag', name).replace('_', '-')}"
 
 
+def kfp_type(name: str) -> str:
+    return str(TABLE[name].get("kfp_type", TABLE[name]["type"]))
+
+
 def described(entry: dict[str, Any]) -> str:
     choices = entry.get("choices", [])
     explained = all(f"{choice}: " in entry["help"] for choice in choices)
@@ -115,9 +119,11 @@ def declared_in(path: Path) -> dict[str, Any]:
 
 def check_declared(found: dict[str, Any], name: str, default: Any) -> None:
     """Compare one parameter in compiled YAML; a falsy default is a default too."""
-    assert found["parameterType"] == KFP_TYPES[TABLE[name]["type"]]
+    assert found["parameterType"] == KFP_TYPES[kfp_type(name)]
     assert found["description"] == f"{described(TABLE[name])}."
-    assert found.get("defaultValue", MISSING) == default
+    assert found.get("defaultValue", MISSING) == (
+        str(default) if kfp_type(name) == "str" and default is not MISSING else default
+    )
     assert found.get("isOptional", False) == (default is not MISSING)
 
 
@@ -179,7 +185,7 @@ def test_the_table_in_the_readme_of_a_component(folder: str) -> None:
         shown = "empty" if default == "" else f"`{default}`".replace("{model}", model)
         kind, documented, text = rows[name]
         assert (kind, documented, plain(text)) == (
-            WORDS[entry["type"]],
+            WORDS[kfp_type(name)],
             shown.replace("`required`", "required"),
             described(entry),
         )
