@@ -21,6 +21,11 @@ OVERLAYS = ROOT / "manifests" / "overlays"
 _NAMESPACE = "kubeflow"
 """The namespace that the manifests are written for."""
 
+_LAUNCHER = "kfp-launcher"
+"""KFP's ConfigMap with the place of its artifacts; its name cannot be chosen."""
+
+_PART_OF = "app.kubernetes.io/part-of"
+
 _API_PORT = 6443
 """The Kubernetes API's port in the network policy, used where its addresses are not known."""
 
@@ -44,8 +49,57 @@ def run(overlay: str, namespace: str, *, dry_run: bool = False) -> None:
         _check_secret(namespace)
     objects = list(yaml.safe_load_all(_kubectl("kustomize", str(OVERLAYS / overlay))))
     objects = adapt_to_cluster(objects, namespace, _control_plane())
+    if dry_run:
+        print(yaml.safe_dump_all(objects, sort_keys=False), end="")
+        return
+    objects = leave_foreign_launcher(objects, _existing(namespace, "configmap", _LAUNCHER))
+    objects = keep_volumes(objects, _existing(namespace, "statefulset", "landseg-storage"))
+    # The secret is in it, so it exists; its labels, such as those of Pod Security, are its administrator's.
+    objects = [item for item in objects if item["kind"] != "Namespace"]
     text = yaml.safe_dump_all(objects, sort_keys=False)
-    print(text if dry_run else _kubectl("apply", "--server-side", "--filename", "-", text=text), end="")
+    apply = ("apply", "--server-side", "--field-manager=landseg", "--filename", "-")
+    try:
+        _kubectl(*apply, "--dry-run=server", text=text)
+    except UserError as err:
+        raise UserError(f"{err} (nothing was changed)") from err
+    print(_kubectl(*apply, text=text), end="")
+
+
+def leave_foreign_launcher(objects: list[Any], existing: dict[str, Any] | None) -> list[Any]:
+    """Leave out KFP's settings where they are somebody else's: they hold for every run in the namespace.
+
+    Args:
+        objects: of an overlay.
+        existing: the ConfigMap in the cluster.
+    """
+    if existing is None or existing["metadata"].get("labels", {}).get(_PART_OF) == "landseg":
+        return objects
+    print(
+        f"note: the ConfigMap {_LAUNCHER} is not landseg's and stays as it is: KFP keeps reports and references where"
+        " it says; for landseg's bucket, merge into it what --dry-run prints",
+        file=sys.stderr,
+    )
+    return [item for item in objects if (item["kind"], item["metadata"]["name"]) != ("ConfigMap", _LAUNCHER)]
+
+
+def keep_volumes(objects: list[Any], existing: dict[str, Any] | None) -> list[Any]:
+    """Leave the volumes of storage that is there as they are: Kubernetes changes no claim template, and data stays.
+
+    Args:
+        objects: of an overlay; changed in place.
+        existing: the StatefulSet in the cluster.
+    """
+    for item in objects:
+        if existing and item["kind"] == "StatefulSet":
+            templates, kept = (one["spec"]["volumeClaimTemplates"] for one in (item, existing))
+            sizes = [[one["spec"]["resources"]["requests"]["storage"] for one in some] for some in (templates, kept)]
+            if sizes[0] != sizes[1]:
+                print(f"note: storage keeps its volume of {sizes[1][0]}, not {sizes[0][0]}", file=sys.stderr)
+            # As Kubernetes returns it, with its defaults: whatever else differs could not be changed either.
+            item["spec"]["volumeClaimTemplates"] = [
+                {"metadata": {"name": one["metadata"]["name"]}, "spec": one["spec"]} for one in kept
+            ]
+    return objects
 
 
 def adapt_to_cluster(objects: list[Any], namespace: str, control_plane: list[tuple[str, int]]) -> list[Any]:
@@ -63,7 +117,7 @@ def adapt_to_cluster(objects: list[Any], namespace: str, control_plane: list[tup
             item["metadata"]["name"] = namespace
         for subject in item.get("subjects", []):
             subject["namespace"] = namespace
-        if item["metadata"]["name"] == "kfp-launcher":
+        if item["metadata"]["name"] == _LAUNCHER:
             providers = item["data"]["providers"]
             item["data"]["providers"] = providers.replace(f".{_NAMESPACE}.svc", f".{namespace}.svc")
         if item["kind"] == "NetworkPolicy" and control_plane:
@@ -91,6 +145,12 @@ def _check_secret(namespace: str) -> None:
         ) from err
 
 
+def _existing(namespace: str, kind: str, name: str) -> dict[str, Any] | None:
+    """An object of the cluster; none where it does not exist."""
+    text = _kubectl("get", kind, name, "--namespace", namespace, "--ignore-not-found", "--output", "json")
+    return dict(json.loads(text)) if text.strip() else None
+
+
 def _control_plane() -> list[tuple[str, int]]:
     """Addresses and ports behind the service `kubernetes`; none where they may not be read."""
     try:
@@ -114,5 +174,5 @@ def _kubectl(*arguments: str, text: str | None = None) -> str:
     found = shutil.which("kubectl") or str(Path(sysconfig.get_path("scripts")) / "kubectl")
     done = subprocess.run([found, *arguments], input=text, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"kubectl {arguments[0]}: {' '.join(done.stderr.split())[:300]}")
+        raise UserError(f"kubectl {arguments[0]}: {' '.join(done.stderr.split())}")
     return done.stdout

@@ -200,6 +200,12 @@ if sys.argv[1] == "kustomize":
     os.execv("{real}", ["kubectl", *sys.argv[1:]])
 if "secret" in sys.argv and "{secret}" == "":
     sys.exit('Error from server (NotFound): secrets "landseg-storage" not found')
+if "apply" in sys.argv and "{refuses}" and "--dry-run=server" in sys.argv:
+    sys.exit("{refuses}")
+if "kfp-launcher" in sys.argv:
+    print(json.dumps({launcher}) if {launcher} else "")
+if "statefulset" in sys.argv:
+    print(json.dumps({storage}) if {storage} else "")
 if "endpointslices" in sys.argv:
     print(json.dumps({slices}))
 """
@@ -208,7 +214,7 @@ if "endpointslices" in sys.argv:
 class Cluster:
     """A kubectl that builds as the real one does, answers for a cluster, and keeps what it is asked."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, secret: str = "there") -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, secret: str = "there", **answers: Any) -> None:
         self.log = folder / "log"
         slices = {
             "items": [
@@ -217,14 +223,24 @@ class Cluster:
         }
         program = folder / "kubectl"
         program.write_text(
-            KUBECTL_STAND_IN.format(python=sys.executable, log=self.log, real=KUBECTL, secret=secret, slices=slices)
+            KUBECTL_STAND_IN.format(
+                python=sys.executable,
+                log=self.log,
+                real=KUBECTL,
+                secret=secret,
+                slices=slices,
+                **{"refuses": "", "launcher": None, "storage": None, **answers},
+            )
         )
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
     def applied(self) -> list[Any]:
         calls = [json.loads(line) for line in self.log.read_text().splitlines()]
-        (text,) = [text for arguments, text in calls if arguments[0] == "apply"]
+        (tried, text), (done, same) = [(arguments, text) for arguments, text in calls if arguments[0] == "apply"]
+        assert tried == [*done, "--dry-run=server"]
+        assert "--field-manager=landseg" in done
+        assert text == same
         return list(yaml.safe_load_all(text))
 
 
@@ -235,14 +251,14 @@ def test_deploying_fits_an_overlay_to_the_namespace_and_the_control_plane(
     cluster = Cluster(tmp_path, monkeypatch)
     deploy.run(overlay, "team")
     applied = {(item["kind"], item["metadata"]["name"]): item for item in cluster.applied()}
-    assert len(applied) == len(BUILT[overlay])
+    assert len(applied) == len(BUILT[overlay]) - 1
     for item in applied.values():
         assert item["metadata"].get("namespace", "team") == "team"
         if item["kind"] in KUEUE:
             jsonschema.validate(item, KUEUE[item["kind"]])
         else:
             kubernetes_validate.validate(item, "1.30.0", strict=True)
-    assert ("Namespace", "team") in applied
+    assert ("Namespace", "team") not in applied  # its labels are its administrator's
     assert applied["RoleBinding", "landseg"]["subjects"][0]["namespace"] == "team"
     assert ".kubeflow.svc" not in applied["ConfigMap", "kfp-launcher"]["data"]["providers"]
     egress = applied["NetworkPolicy", "landseg-stages"]["spec"]["egress"]
@@ -252,6 +268,44 @@ def test_deploying_fits_an_overlay_to_the_namespace_and_the_control_plane(
     assert [rule["to"][0]["ipBlock"]["cidr"] for rule in blocks] == ["10.1.0.1/32", "10.1.0.2/32"]
     assert "6443" not in str(egress)
     assert "kubeflow" in str(egress)  # where KFP is, wherever the pods are
+
+
+def test_what_the_cluster_refuses_is_shown_whole_and_nothing_is_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = "Error from server (Forbidden): " + "namespaces is forbidden " * 40 + "at the end"
+    cluster = Cluster(tmp_path, monkeypatch, refuses=refusal)
+    with pytest.raises(UserError, match=r"at the end \(nothing was changed\)"):
+        deploy.run("external-s3", "team")
+    calls = [json.loads(line)[0] for line in cluster.log.read_text().splitlines()]
+    assert [call[-1] for call in calls if call[0] == "apply"] == ["--dry-run=server"]
+
+
+def test_settings_of_kfp_that_are_not_landsegs_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = Cluster(tmp_path, monkeypatch, launcher={"metadata": {"name": "kfp-launcher"}, "data": {}})
+    deploy.run("external-s3", "team")
+    assert "kfp-launcher" not in {item["metadata"]["name"] for item in cluster.applied()}
+    assert "the ConfigMap kfp-launcher is not landseg's and stays as it is" in capsys.readouterr().err
+
+
+def test_settings_of_kfp_that_are_landsegs_follow_the_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = {"app.kubernetes.io/part-of": "landseg"}
+    cluster = Cluster(tmp_path, monkeypatch, launcher={"metadata": {"name": "kfp-launcher", "labels": labels}})
+    deploy.run("external-s3", "team")
+    assert "kfp-launcher" in {item["metadata"]["name"] for item in cluster.applied()}
+
+
+def test_storage_keeps_its_volume_under_another_overlay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    existing = find("in-cluster-storage", "StatefulSet", "landseg-storage")
+    cluster = Cluster(tmp_path, monkeypatch, storage=existing)
+    deploy.run("single-node", "team")
+    (storage,) = [item for item in cluster.applied() if item["kind"] == "StatefulSet"]
+    assert storage["spec"]["volumeClaimTemplates"] == existing["spec"]["volumeClaimTemplates"]
+    assert "storage keeps its volume of 500Gi, not 100Gi" in capsys.readouterr().err
 
 
 def test_deploying_needs_the_secret_and_a_known_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
