@@ -89,6 +89,7 @@ def make_job(
         num_workers=0,
         keep=2,
         checkpoint_interval=0,
+        checkpoint_minutes=0.0,
         deterministic=False,
     )
     return dataclasses.replace(job, **changes)

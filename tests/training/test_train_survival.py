@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import math
 import multiprocessing
 import os
 import re
@@ -13,7 +16,8 @@ import pytest
 import torch
 from training_data import make_job, stage
 
-from landseg.contracts.errors import ConfigError, DataError, LandsegError
+from landseg import storage
+from landseg.contracts.errors import ConfigError, DataError, LandsegError, StorageError
 from landseg.dataset.reader import StagedDataset
 from landseg.training.checkpoint.store import CheckpointStore, write_local
 from landseg.training.distributed import Team
@@ -207,3 +211,70 @@ def test_a_failure_in_the_background_surfaces(tmp_path: Path) -> None:
     store.publish({}, 1, 0)
     with pytest.raises(LandsegError):
         store.flush()
+
+
+@HOOKS.register_module()
+class Overflow(Hook):  # type: ignore[misc]
+    """Makes the loss of some iterations infinite."""
+
+    def __init__(self, iterations: list[int]) -> None:
+        self.iterations = iterations
+
+    def before_train_iter(self, runner: Any) -> None:
+        factor = float("inf") if runner.iter in self.iterations else 1.0
+        runner.model.decode_head.loss_decode.loss_weight = factor
+
+
+def test_fp16_skips_steps_that_overflow_and_trains_on(
+    dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("landseg"), "propagate", True)  # off where a verb has run before
+    options = {"custom_hooks": [{"type": "Overflow", "iterations": [2, 3]}]}
+    job = make_job(tmp_path, "swin", dataset, iterations=6, precision="fp16", options=options)
+    with caplog.at_level("WARNING", logger="landseg"):
+        train(job, Team())
+    skipped = [record.getMessage() for record in caplog.records if "overflowed" in record.getMessage()]
+    assert {line.partition(":")[0] for line in skipped} == {"iteration 3", "iteration 4"}
+    curve = json.loads((job.scratch / job.result).read_text())["curve"]
+    assert all(math.isfinite(value) for value in curve["loss"])
+
+
+def test_fp16_that_overflows_on_and_on_ends(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("landseg.training.trainer._MOST_SKIPPED", 3)
+    options = {"custom_hooks": [{"type": "Overflow", "iterations": list(range(20))}]}
+    job = make_job(tmp_path, "swin", dataset, iterations=20, precision="fp16", options=options)
+    with pytest.raises(LandsegError, match="the gradients overflowed in 3 steps in a row"):
+        train(job, Team())
+
+
+def test_checkpoints_by_time(dataset: str, tmp_path: Path) -> None:
+    job = make_job(tmp_path, "swin", dataset, iterations=4, checkpoint_minutes=1e-9, keep=10)
+    train(job, Team())
+    found = sorted(path.name for path in (Path(job.folder) / "checkpoints").glob("*.json"))
+    assert found == [f"iter_{number:08d}.json" for number in range(1, 5)]
+
+
+def test_a_checkpoint_that_storage_refuses_is_tried_again_at_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    store = CheckpointStore(str(tmp_path / "checkpoints"), tmp_path, 2, said.append)
+    put = storage.put_file
+    down = True
+
+    def refuse(uri: str, source: Path) -> None:
+        if down:
+            raise StorageError(uri, "storage is away")
+        put(uri, source)
+
+    monkeypatch.setattr(storage, "put_file", refuse)
+    content = {"meta": {}, "state_dict": {"w": torch.ones(2)}}
+    store.publish(content, 1, 0)
+    with pytest.raises(StorageError, match="storage is away"):
+        store.flush()  # as when asked to stop: the last one must arrive
+    down = False
+    store.publish(content, 2, 0)
+    store.flush()
+    assert any("the next checkpoint tries again" in line for line in said)
+    newest = store.newest()
+    assert newest is not None

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import torch
+
 from landseg.contracts.dataset import Split, Tile
+from landseg.contracts.errors import ConfigError
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 from landseg.models.test_pipeline import Planes
@@ -99,9 +102,12 @@ def export(
                         uploads.popleft().result()
             for upload in uploads:
                 upload.result()
-        except BaseException:
+        except BaseException as err:
             for pool in (decoders, encoders, uploaders):
                 pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(err, torch.OutOfMemoryError):
+                text = str(err).splitlines()[0]
+                raise ConfigError("--batch-size", f"out of GPU memory: {text}", "use a smaller batch") from err
             raise
 
 

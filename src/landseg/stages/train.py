@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 from typing import TYPE_CHECKING, Any, cast
 
 from landseg import storage
@@ -70,6 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also publish a checkpoint every N iterations (default: after each epoch only)",
     )
     group.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=10.0,
+        metavar="X",
+        help="also publish a checkpoint every X minutes; 0: not by time",
+    )
+    group.add_argument(
         "--keep",
         type=int,
         default=0,
@@ -83,6 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train, or find the finished model; publish its reference, metrics and report."""
     _check(args)
+    if args.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts, in each process
     with stage_context("train", args) as context:
         from landseg.models import pretrained
         from landseg.training import distributed, trainer
@@ -107,7 +117,13 @@ def run(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     check_model_name("--name", args.name)
     check_minimums("train", args)
-    for flag, least in (("cpu_processes", 1), ("checkpoint_interval", 0), ("keep", 0), ("num_workers", 0)):
+    for flag, least in (
+        ("cpu_processes", 1),
+        ("checkpoint_interval", 0),
+        ("checkpoint_minutes", 0),
+        ("keep", 0),
+        ("num_workers", 0),
+    ):
         value = getattr(args, flag)
         if value is not None and value < least:
             raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least {least}, found {value}")
@@ -167,6 +183,7 @@ def _plan(
         num_workers=loaders,
         keep=args.keep or job.checkpoints_to_keep(config),
         checkpoint_interval=args.checkpoint_interval,
+        checkpoint_minutes=args.checkpoint_minutes,
         deterministic=args.deterministic,
     )
     return plan, identity, source

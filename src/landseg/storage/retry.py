@@ -22,6 +22,9 @@ FIRST_CONTACT_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
 _ANNOUNCED_ATTEMPT = 7  # about three seconds in: the first hiccups are not worth a line
 
+_jitter = random.Random()
+"""A generator of its own: retries must not advance the one whose state a training stores."""
+
 _log = logging.getLogger("landseg.storage")
 
 
@@ -60,7 +63,7 @@ def retrying(attempt: Callable[[], R], reached: Callable[[], bool]) -> R:
             now = time.monotonic()
             failing_since = now if failing_since is None else failing_since
             budget = budget_s() if reached() else min(FIRST_CONTACT_S, budget_s())
-            pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(number, 10)) * random.uniform(0.5, 1.0)
+            pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(number, 10)) * _jitter.uniform(0.5, 1.0)
             if now + pause - failing_since > budget:
                 raise StorageError(
                     err.final.where, f"{err.final.problem}; gave up after {number} attempts", err.final.hint

@@ -34,6 +34,7 @@ class TrainingJob:
         num_workers: loader processes per training process.
         keep: number of checkpoints to keep.
         checkpoint_interval: iterations between checkpoints, in addition to those at the end of epochs; 0 for none.
+        checkpoint_minutes: minutes between checkpoints, in addition to those at the end of epochs; 0 for none.
         deterministic: whether to ask GPUs for deterministic kernels.
     """
 
@@ -53,6 +54,7 @@ class TrainingJob:
     num_workers: int
     keep: int
     checkpoint_interval: int
+    checkpoint_minutes: float
     deterministic: bool
 
 

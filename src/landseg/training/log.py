@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from pathlib import Path
@@ -105,19 +106,21 @@ class TrainingLog:
         self._busy_s += now - self._last
         self._last = now
         self._since_start += 1
-        self._count += 1
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+        if all(map(math.isfinite, values.values())):  # not where a step of fp16 is skipped
+            self._count += 1
+            for name, value in values.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
         if self._progress is not None:
             epoch = (iteration - 1) // self._iters_per_epoch + 1
             data_ms, memory_gib = self._data_s / self._since_start * 1e3, memory_bytes(self._device) / 2**30
             where = "GPU" if self._device.type == "cuda" else "RAM"
-            loss = self._sums["loss"] / self._count  # mean since the last point of the curves
+            # The mean since the last point of the curves.
+            loss = self._sums["loss"] / self._count if self._count else math.nan
             self._progress.advance(
                 note=f"epoch {epoch}, loss {loss:.4f}, lr {lr:.3g}, {self.images_per_s:.1f} images/s, "
                 f"data {data_ms:.0f} ms, {where} {memory_gib:.2f} GiB"
             )
-        if iteration % self._interval == 0 or iteration == self._max_iters:
+        if self._count and (iteration % self._interval == 0 or iteration == self._max_iters):
             self._point(iteration, lr)
 
     def evaluated(self, iteration: int, scores: dict[str, float]) -> None:

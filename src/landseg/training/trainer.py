@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 
 import torch
 
@@ -21,6 +22,9 @@ from landseg.training.stop_requests import StopRequests, stop_requests
 from landseg.training.update import update_from_config
 
 _log = logging.getLogger(__name__)
+
+_MOST_SKIPPED = 50
+"""Steps skipped in a row that end a training: with a scale that fits, hardly two are."""
 
 
 def train(job: TrainingJob, team: Team) -> None:
@@ -58,8 +62,8 @@ class Trainer:
         self.job, self.team, self.stops = job, team, stops
         self.session = session = Session.build(job, team)
         self.runner, self.length = session.runner, session.length
-        update = update_from_config(session.config, session.scaler, session.fixed_scale, self._reduce)
-        self.runner.register(session.config, update)
+        self.update = update_from_config(session.config, session.scaler, session.fixed_scale, self._reduce)
+        self.runner.register(session.config, self.update)
         log_interval = max(1, int((session.config.get("log_config") or {}).get("interval", 50)))
         self.log = TrainingLog(
             f"training {job.name}",
@@ -75,7 +79,9 @@ class Trainer:
         self._eval_tiles = [] if job.eval_split is None else session.dataset.tiles(job.eval_split)
         self._batches = training_batches(session.tiles, session.order, 0, 0, num_workers=0, pin_memory=False)
         self._values: dict[str, torch.Tensor] = {}
-        self._stopping = False
+        self._stopping = self._due_by_time = False
+        self._skipped_in_a_row = 0
+        self._checkpointed_at = time.monotonic()
 
     def run(self) -> None:
         """Train to the end, evaluate, and publish the model."""
@@ -143,20 +149,52 @@ class Trainer:
     def _reduce(self) -> None:
         """Between the backward pass and the step: average the losses over the team, and share what ends the run.
 
+        In fp16 a loss that is not finite is no error: the gradients are not finite either, and the step is skipped.
+
         Raises:
-            LandsegError: a process's loss is not finite.
+            LandsegError: a process's loss is not finite, or too many steps in a row were skipped.
         """
         names = list(self._values)
         loss = self._values["loss"].detach()
-        flags = torch.stack([(~torch.isfinite(loss)).float(), torch.full_like(loss, float(bool(self.stops))).float()])
+        flags = torch.stack(
+            [
+                (~torch.isfinite(loss)).float(),
+                torch.full_like(loss, float(bool(self.stops))).float(),
+                torch.full_like(loss, float(self._is_checkpoint_due())).float(),
+                torch.zeros_like(loss).float() if self.update.skipped is None else self.update.skipped.to(loss.device),
+            ]
+        )
         packed = torch.cat([torch.stack([self._values[name].detach().float() for name in names]), flags])
-        *values, not_finite, stopping = self.team.sum(packed).tolist()
-        if not_finite:
+        *values, not_finite, stopping, due, skipped = self.team.sum(packed).tolist()
+        if not_finite and self.job.precision != "fp16":
             self._refuse_update(not bool(torch.isfinite(loss)))
-        self._stopping = stopping > 0
+        self.update.skipped = None
+        self._count_skipped(bool(skipped))
+        self._stopping, self._due_by_time = stopping > 0, due > 0
         logged = dict(zip(names, (value / self.team.size for value in values), strict=True))
         self.runner.outputs["log_vars"] = logged
         self.runner.log_buffer.update(logged, self.runner.outputs["num_samples"])
+
+    def _is_checkpoint_due(self) -> bool:
+        """Whether the leader's clock asks for a checkpoint."""
+        minutes = self.job.checkpoint_minutes
+        return self.team.leads and bool(minutes) and time.monotonic() - self._checkpointed_at >= 60 * minutes
+
+    def _count_skipped(self, skipped: bool) -> None:
+        """Count the steps that were skipped in a row, up to the one before this iteration's."""
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if self._skipped_in_a_row == _MOST_SKIPPED:
+            raise LandsegError(
+                f"training {self.job.name}",
+                f"the gradients overflowed in {_MOST_SKIPPED} steps in a row, up to iteration {self.runner.iter}",
+                "lower --lr, set fp16.loss_scale to 'dynamic', or train with --precision bf16 or fp32",
+            )
+        if skipped and self.team.leads:
+            _log.warning(
+                "iteration %d: the gradients overflowed in fp16, the step was skipped (%d in a row)",
+                self.runner.iter,
+                self._skipped_in_a_row,
+            )
 
     def _refuse_update(self, here: bool) -> None:
         tiles = [meta["filename"] for meta in self.runner.data_batch["img_metas"]] if here else []
@@ -173,8 +211,9 @@ class Trainer:
         last = done == self.length.max_iters
         every = self.job.checkpoint_interval
         due = done % self.length.checkpoint_interval == 0 or bool(every and done % every == 0)
-        if due or last or self._stopping:
+        if due or last or self._stopping or self._due_by_time:
             self.publisher.checkpoint(done)
+            self._checkpointed_at = time.monotonic()
         if self._stopping:
             self._stop()
         self._evaluate_if_due(done)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mmcv
+import torch
 from mmcv.runner import Hook
 from torch.nn.utils import clip_grad_norm_
 
@@ -42,6 +43,8 @@ class Update(Hook):  # type: ignore[misc]
     ) -> None:
         self.scaler, self.fixed_scale, self.grad_clip = scaler, fixed_scale, grad_clip
         self.accumulate, self.check = accumulate, check
+        self.skipped: torch.Tensor | None = None
+        """Above 0 where fp16 gradients overflowed and the last step was skipped; on the GPU, so read it late."""
 
     def after_train_iter(self, runner: HookRunner) -> None:
         """Update the weights, or accumulate gradients."""
@@ -61,6 +64,9 @@ class Update(Hook):  # type: ignore[misc]
             norm = clip_grad_norm_(with_gradient, **self.grad_clip)
             runner.log_buffer.update({"grad_norm": float(norm)}, runner.outputs["num_samples"])
         self.scaler.step(runner.optimizer)
+        if self.scaler.is_enabled():
+            found = self.scaler._per_optimizer_states[id(runner.optimizer)]["found_inf_per_device"].values()
+            self.skipped = torch.stack([one.float().reshape(()) for one in found]).sum()
         self.scaler.update(self.fixed_scale)
 
 

@@ -36,6 +36,7 @@ NOT_IN_THE_TABLE = {
         "compile",
         "num_workers",
         "checkpoint_interval",
+        "checkpoint_minutes",
         "keep",
         "deterministic",
     },

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,3 +143,17 @@ def test_unpadded_tiles_of_one_batch_must_agree() -> None:
 def test_pipelines_that_cannot_be_followed_are_refused(steps: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_pipeline(steps, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_a_sample_repeats_whatever_generator_a_transform_draws_from() -> None:
+    def draw() -> tuple[float, float, float]:
+        with seeded(1, 2, 3):
+            return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+    before = random.getstate(), torch.get_rng_state()
+    first = draw()
+    assert draw() == first
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    with seeded(1, 2, 4):
+        assert random.random() != first[0]

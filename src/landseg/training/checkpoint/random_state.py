@@ -10,7 +10,12 @@ import torch
 
 
 def seed_everything(seed: int, deterministic: bool, cudnn_benchmark: bool) -> None:
-    """Seed as mmseg's `set_random_seed` does; `deterministic` asks GPUs for kernels that repeat their results."""
+    """Seed as mmseg's `set_random_seed` does; `deterministic` asks GPUs for kernels that repeat their results.
+
+    Matrix products of float32 stay float32: cuDNN would round their inputs to TF32.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     torch.manual_seed(seed)

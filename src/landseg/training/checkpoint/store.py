@@ -19,7 +19,7 @@ import torch
 
 from landseg import storage
 from landseg.contracts.documents import Blob
-from landseg.contracts.errors import ContractError, DamagedObjectError, LandsegError, ObjectNotFoundError
+from landseg.contracts.errors import ContractError, DamagedObjectError, LandsegError, ObjectNotFoundError, StorageError
 from landseg.contracts.model import CheckpointInfo
 
 
@@ -45,7 +45,8 @@ def write_local(content: dict[str, Any], path: Path) -> None:
 class CheckpointStore:
     """The checkpoints of one training run, in `folder`.
 
-    Publishing runs in a thread of its own while training continues; a failure there is raised by the next call.
+    Publishing runs in a thread of its own while training continues; a failure there is raised by the next call. Where
+    storage fails, a warning is given and the next checkpoint tries again: only the last one has to arrive.
 
     Args:
         folder: URI.
@@ -61,6 +62,8 @@ class CheckpointStore:
     _jobs: queue.Queue[Callable[[], None] | None] = field(default_factory=lambda: queue.Queue(2))
     _failure: list[BaseException] = field(default_factory=list)
     _thread: threading.Thread | None = None
+    _late: StorageError | None = None
+    """Why the newest checkpoint could not be published; None where it was."""
 
     def publish(self, content: dict[str, Any], iteration: int, epoch: int) -> None:
         """Publish a checkpoint in the background; waits while two earlier ones are still being written.
@@ -70,7 +73,16 @@ class CheckpointStore:
             iteration: number of finished iterations.
             epoch: number of finished epochs.
         """
-        self.submit(lambda: self._publish(content, iteration, epoch))
+
+        def publish() -> None:
+            try:
+                self._publish(content, iteration, epoch)
+                self._late = None
+            except StorageError as err:
+                self._late = err
+                raise
+
+        self.submit(publish)
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run a job in the background, after everything submitted before it.
@@ -88,13 +100,15 @@ class CheckpointStore:
         """Wait until everything is done.
 
         Raises:
-            LandsegError: a job failed.
+            LandsegError: a job failed, or the last checkpoint could not be published.
         """
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
             self._thread = None
         self._check()
+        if self._late is not None:
+            raise self._late
 
     def newest(self) -> dict[str, Any] | None:
         """The newest complete checkpoint, read and verified; a damaged one is reported and skipped."""
@@ -125,6 +139,8 @@ class CheckpointStore:
                 continue
             try:
                 job()
+            except StorageError as err:
+                self.warn(f"not published, the next checkpoint tries again: {err}")
             except BaseException as err:  # handed to the training thread
                 self._failure.append(err)
 

@@ -23,7 +23,7 @@ from landseg.training.input.batches import Batch, BatchOrder, Key, TileBatches
 
 SHARED_MEMORY = Path("/dev/shm")
 _PREFETCH = 2
-_END_S = 1.0
+_END_S = 0.8
 """A loader process that needs longer to stop is killed."""
 
 

@@ -10,6 +10,7 @@ so neither the number of loader processes nor a restart changes what a sample lo
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 Image = npt.NDArray[np.uint8]
 """(H, W, B) uint8, bands in the order of the class schema."""
@@ -28,13 +30,20 @@ _VALUES = np.arange(256)
 
 @contextlib.contextmanager
 def seeded(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Seed `numpy.random`, the source of every draw, for one sample; restore it afterwards."""
-    before = np.random.get_state(legacy=False)
+    """Seed Python's, numpy's and torch's generators for one sample; restore them afterwards.
+
+    mmseg's own transforms draw from numpy; those that a config brings along may draw from any.
+    """
+    before = random.getstate(), np.random.get_state(legacy=False), torch.default_generator.get_state()
     np.random.seed([seed & 0xFFFFFFFF, epoch, index])
+    random.seed(np.random.default_rng([seed & 0xFFFFFFFF, epoch, index]).bytes(16))
+    torch.default_generator.manual_seed(int.from_bytes(random.randbytes(7), "little"))
     try:
         yield
     finally:
-        np.random.set_state(before)
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.default_generator.set_state(before[2])
 
 
 def _affine(alpha: float = 1.0, beta: float = 0.0) -> Image:
