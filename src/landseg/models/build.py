@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import mmcv
-import numpy as np
 import torch
 from mmseg.models import build_segmentor
 
 from landseg.contracts.dataset import ClassSchema
-from landseg.contracts.errors import ConfigError, ContractError
-from landseg.models.configs import FOLLOWS, import_modules, load_config, parse_config, parse_options
+from landseg.contracts.errors import ConfigError, ContractError, LandsegError
+from landseg.models.checkpoint import read_checkpoint, without_averages
+from landseg.models.configs import FOLLOWS, load_config, parse_config, parse_options
+from landseg.models.foreign import BoundedTensors, closed_to_files_and_addresses, reduce_for_prediction
 
 __all__ = ["build_model", "fit_config", "load_config", "load_model", "load_state", "parse_config", "parse_options"]
 
-_PACKAGES = ("landseg", "mmcls", "mmcv", "mmseg")
-"""The packages a trained model's config may import modules from: a checkpoint may come from anywhere."""
 _OTHER_CLASSES = {"STDCHead"}
 """Heads whose classes are not the dataset's: STDC's detail head tells edges from the rest."""
-
-# Stock training hooks store scores in a checkpoint as numpy scalars, which torch's safe unpickler must be told about.
-_SAFE_GLOBALS: list[Any] = [
-    np.dtype,
-    np.float64(0).__reduce__()[0],  # the scalar's constructor, whose module differs between numpy versions
-    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")),
-]
 
 
 def fit_config(config: mmcv.Config, schema: ClassSchema) -> mmcv.Config:
@@ -39,10 +31,18 @@ def fit_config(config: mmcv.Config, schema: ClassSchema) -> mmcv.Config:
     that a trained model has, is refused where it differs.
 
     Raises:
-        ConfigError: the config's number of classes or input bands is not the dataset's.
+        ConfigError: the config's number of classes or input bands is not the dataset's, or its class weights are text,
+            which mmseg would take for the path or address of a file.
     """
     fitted = copy.deepcopy(config)
     follows = fitted.pop(FOLLOWS, [])
+    for loss in losses(fitted.model):
+        if isinstance(loss, dict) and isinstance(weights := loss.get("class_weight"), str):  # mmseg would load it
+            raise ConfigError(
+                "loss_decode.class_weight",
+                f"expected a list of numbers, found the text {weights!r}",
+                "write the numbers into the config, or let --class-weights compute them",
+            )
     if "num_classes" in follows and "num_classes" in fitted:
         fitted.num_classes = schema.num_classes
     for path, part in _class_layers(fitted.model):
@@ -88,49 +88,44 @@ def build_model(config: mmcv.Config, schema: ClassSchema) -> torch.nn.Module:
             model: Any = build_segmentor(
                 fitted.model, train_cfg=fitted.get("train_cfg"), test_cfg=fitted.get("test_cfg")
             )
-    except (KeyError, TypeError, ValueError, AssertionError, AttributeError, ImportError) as err:
-        raise ConfigError("model", f"mmseg cannot build it: {type(err).__name__}: {err}") from err
+    except LandsegError:
+        raise
+    except Exception as err:  # constructors of many kinds, which a config gives any arguments
+        raise ConfigError("model", f"mmseg cannot build it: {type(err).__name__}: {_short(err)}") from err
     model.CLASSES = list(schema.classes)
     model.PALETTE = [list(colour) for colour in schema.palette]
     return cast(torch.nn.Module, model)
 
 
-def load_model(config: mmcv.Config, schema: ClassSchema, checkpoint: Path) -> torch.nn.Module:
-    """A trained model, in evaluation mode, on the CPU.
+def load_model(
+    config: mmcv.Config, schema: ClassSchema, checkpoint: Path, trusted: Sequence[str] = ()
+) -> torch.nn.Module:
+    """A trained model, in evaluation mode, on the CPU; config and checkpoint may come from anywhere.
+
+    Args:
+        config: parsed, not run.
+        schema: the dataset's.
+        checkpoint: a local file.
+        trusted: modules besides OpenMMLab's that may be imported for the types they register.
 
     Raises:
+        ConfigError: the config names types that are not allowed, or mmseg cannot build it.
         ContractError: the checkpoint's weights are not those of the config's model.
     """
-    import_modules(config, _PACKAGES)
-    model = build_model(config, schema)
-    load_state(model, read_checkpoint(checkpoint)["state_dict"], checkpoint)
-    return model.eval()
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's `meta` and `state_dict` without running anything that is in it.
-
-    A file that holds only weights counts as a checkpoint without `meta`.
-
-    Raises:
-        ContractError: it is not a checkpoint, or holds Python objects other than tensors and plain values.
-    """
+    reduced = reduce_for_prediction(config, trusted)
+    state = without_averages(read_checkpoint(checkpoint)["state_dict"])
     try:
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as err:  # the unpickler and the zip reader raise many kinds
-        raise ContractError(
-            path,
-            f"expected a checkpoint of tensors and plain values, found something else: {_line(err)}",
-        ) from err
-    if not isinstance(content, dict):
-        raise ContractError(path, f"expected a checkpoint with a `state_dict`, found a {type(content).__name__}")
-    state = content.get("state_dict", content.get("model", content))  # "model": official Swin's and others'
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ContractError(path, f"expected a checkpoint with a `state_dict`, found {sorted(map(str, content))[:5]}")
-    # Weights of a DistributedDataParallel that was saved without unwrapping have this prefix.
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    return {"meta": content.get("meta") or {}, "state_dict": state}
+        with closed_to_files_and_addresses(), BoundedTensors(state):
+            model = build_model(reduced, schema)
+    except LandsegError:
+        raise
+    except Exception as err:  # parts of types that fitting to the dataset does not expect
+        raise ConfigError("model", f"mmseg cannot build it: {type(err).__name__}: {_short(err)}") from err
+    expected = model.state_dict()
+    # Losses may have buffers; they are not built.
+    state = {key: value for key, value in state.items() if key in expected or ".loss_" not in key}
+    load_state(model, state, checkpoint)
+    return model.eval()
 
 
 def load_state(model: torch.nn.Module, state: dict[str, torch.Tensor], where: object) -> None:
@@ -155,8 +150,8 @@ def load_state(model: torch.nn.Module, state: dict[str, torch.Tensor], where: ob
     model.load_state_dict(state)
 
 
-def _line(err: Exception) -> str:
-    return str(err).partition("\n")[0] or type(err).__name__
+def _short(err: Exception) -> str:
+    return str(err).partition("\n")[0][:300]
 
 
 def _set_classes(part: Any, number: int) -> None:

@@ -16,7 +16,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -113,24 +113,15 @@ def parse_config(text: str, where: object) -> mmcv.Config:
     return config
 
 
-def import_modules(config: mmcv.Config, packages: Container[str] | None = None) -> None:
-    """Import a config's `custom_imports`, which register backbones, hooks and the like; parsing imports nothing.
-
-    Args:
-        config: as parsed.
-        packages: the only packages that may be imported, where the text comes from elsewhere; None for any.
+def import_modules(config: mmcv.Config) -> None:
+    """Import the `custom_imports` of a config that the caller trusts; parsing imports nothing.
 
     Raises:
-        ConfigError: a module cannot, or may not, be imported.
+        ConfigError: a module cannot be imported.
     """
     custom = dict(config.get("custom_imports") or {})
     names = custom.get("imports") or []
     for name in [names] if isinstance(names, str) else names:
-        if packages is not None and name.partition(".")[0] not in packages:
-            raise ConfigError(
-                f"custom_imports {name}",
-                "expected a module of an OpenMMLab package: others are not imported because a checkpoint says so",
-            )
         try:
             importlib.import_module(name)
         except ImportError as err:

@@ -14,7 +14,7 @@ from mmseg.models.backbones import VisionTransformer
 from mmseg.models.builder import BACKBONES
 
 from landseg.contracts.errors import ContractError
-from landseg.models.build import read_checkpoint
+from landseg.models.checkpoint import read_checkpoint, without_averages, without_common_prefix
 from landseg.models.conversion import (
     State,
     convert_mmcls_resnet,
@@ -66,8 +66,10 @@ def load_pretrained(model: torch.nn.Module, path: Path) -> LoadReport:
         ContractError: the file is not a checkpoint, or belongs to another architecture; missing and unexpected weights
             are listed. The model is unchanged.
     """
-    state = read_checkpoint(path)["state_dict"]
     expected = model.state_dict()
+    state = without_averages(read_checkpoint(path)["state_dict"])
+    names = {key.removeprefix("backbone.") for key in expected if key.startswith("backbone.")}
+    state = without_common_prefix(state, names | expected.keys())
     heads = {key: value for key, value in state.items() if key.startswith(("decode_head.", "auxiliary_head.", "neck."))}
     backbone = {key: value for key, value in state.items() if key not in heads}
     if any(key.startswith("backbone.") for key in backbone):

@@ -18,6 +18,7 @@ Planes = npt.NDArray[np.float32]
 """(B, H, W) float32, normalised."""
 
 _VALUES = np.arange(256)
+_MAX_SIDE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,20 @@ def tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
     """The scales of a config's test pipeline.
 
     Raises:
-        ConfigError: the pipeline has a transform that landseg lacks.
+        ConfigError: the pipeline has a transform that landseg lacks, or is malformed.
     """
+    try:
+        scales = _tile_scales(config)
+        sides = [side for scale in scales for side in (scale.size or (1, 1))]
+        sane = all(1 <= side <= _MAX_SIDE for side in sides) and all(0 < scale.ratio <= 16 for scale in scales)
+        if not sane or not all(1 <= (scale.divisor or 1) <= _MAX_SIDE for scale in scales):
+            raise ConfigError("test_pipeline", f"expected scales of 1 to {_MAX_SIDE} px, found {scales[0]}")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as err:
+        raise ConfigError("test_pipeline", f"expected mmseg's MultiScaleFlipAug, found a malformed one: {err}") from err
+    return scales
+
+
+def _tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
     pipeline = _test_pipeline(config)
     views: Any = next((step for step in pipeline if step["type"] == "MultiScaleFlipAug"), None)
     if views is None:
@@ -103,9 +116,15 @@ def find_normalize(config: mmcv.Config, where: object) -> tuple[tuple[float, ...
     Raises:
         ConfigError: there is none.
     """
-    for step in _steps(config):
-        if step["type"] == "Normalize":
-            return tuple(map(float, step["mean"])), tuple(map(float, step["std"]))
+    try:
+        for step in _steps(config):
+            if step["type"] == "Normalize":
+                mean, std = tuple(map(float, step["mean"])), tuple(map(float, step["std"]))
+                if len(mean) != len(std) or not np.isfinite((*mean, *std)).all() or min(std) <= 0:
+                    raise ConfigError(where, f"expected a mean and a positive std per band, found {mean} and {std}")
+                return mean, std
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
+        raise ConfigError(where, f"expected a test pipeline with Normalize, found a malformed one: {err}") from err
     raise ConfigError(where, "expected a test pipeline with Normalize, found none")
 
 

@@ -11,6 +11,8 @@ from landseg import storage
 from landseg.contracts.errors import ContractError
 from landseg.contracts.model import ModelManifest
 
+_CHECKPOINTS = (".pth", ".pt", ".pth.tar", ".ckpt")
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -41,7 +43,7 @@ class TrainedModel:
 
 
 def open_model(ref: str, folder: Path) -> TrainedModel:
-    """Open a model by its manifest, or by a checkpoint (`*.pth`) that mmsegmentation wrote.
+    """Open a model by its manifest, or by a checkpoint (`*.pth`, `*.pt`, `*.ckpt`) that mmsegmentation wrote.
 
     Args:
         ref: URI or path.
@@ -51,7 +53,7 @@ def open_model(ref: str, folder: Path) -> TrainedModel:
         StorageError: it cannot be read.
         ContractError: it is neither.
     """
-    if ref.endswith(".pth"):
+    if ref.endswith(_CHECKPOINTS):
         return _from_checkpoint(ref, folder)
     loaded = storage.read_document(ModelManifest, ref)
     manifest = loaded.document
@@ -71,25 +73,37 @@ def open_model(ref: str, folder: Path) -> TrainedModel:
 
 
 def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
-    from landseg.models.build import parse_config, read_checkpoint
+    from landseg.models.checkpoint import is_mmseg_1, read_checkpoint
+    from landseg.models.configs import parse_config
     from landseg.models.test_pipeline import find_normalize
 
     path = folder / "model.pth"
     storage.get_file(ref, path)
-    meta: dict[str, Any] = read_checkpoint(path)["meta"]
+    meta: dict[str, Any] = read_checkpoint(path, ref)["meta"]
     classes, text = meta.get("CLASSES"), meta.get("config")
+    if is_mmseg_1(meta):
+        raise ContractError(
+            ref,
+            "expected a checkpoint of mmsegmentation 0.x, found one of mmsegmentation 1.x",
+            "train from its weights with --pretrained",
+        )
     if not isinstance(text, str) or not isinstance(classes, list | tuple):
         raise ContractError(
             ref,
             "expected a checkpoint of mmsegmentation 0.x, whose `meta` holds `config` and `CLASSES`, found only "
-            f"{', '.join(sorted(map(str, meta))) or 'weights'}",
+            f"{', '.join(sorted(str(key)[:40] for key in meta)[:10]) or 'weights'}",
             "give the manifest of a model that landseg trained, or a checkpoint that mmsegmentation's training wrote",
         )
     config = parse_config(text, ref)
     mean, std = find_normalize(config, ref)
     sha256 = storage.file_sha256(path)
     # A checkpoint's file name gives the epoch, not the model; the backbone does: swin, resnest, resnetv1c.
-    name = str(config.model.get("backbone", {}).get("type", "model")).lower().removesuffix("transformer")
+    backbone = config.model.get("backbone")
+    name = (
+        str(backbone.get("type", "model") if isinstance(backbone, dict) else "model")
+        .lower()
+        .removesuffix("transformer")
+    )
     return TrainedModel(
         uri=ref,
         name=re.sub(r"[^a-z0-9]+", "-", name)[:63].strip("-") or "model",

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from landseg.contracts.choices import Precision
 from landseg.contracts.dataset import ClassSchema
-from landseg.contracts.errors import ConfigError
+from landseg.contracts.errors import ConfigError, LandsegError
 from landseg.contracts.probabilities import VIEWS, Tta, View
 from landseg.models.build import load_model
 from landseg.models.configs import parse_config
@@ -116,7 +116,7 @@ class Predictor:
         Returns:
             (N, C, H, W) float32: the mean over views, at the tiles' own size; sums to 1 over C.
         """
-        return self._predict(batch, size, keep=False)[0]
+        return self._checked(batch, size, keep=False)[0]
 
     def with_views(self, batch: Sequence[list[Planes]], size: tuple[int, int]) -> tuple[Planes, Planes]:
         """Predict tiles of one size, and keep the views.
@@ -124,9 +124,24 @@ class Predictor:
         Returns:
             As :meth:`__call__`; and (N, V, C, H, W) float32, each view separately, flipped back.
         """
-        mean, views = self._predict(batch, size, keep=True)
+        mean, views = self._checked(batch, size, keep=True)
         assert views is not None
         return mean, views
+
+    def _checked(
+        self, batch: Sequence[list[Planes]], size: tuple[int, int], keep: bool
+    ) -> tuple[Planes, Planes | None]:
+        try:
+            return self._predict(batch, size, keep)
+        except LandsegError:
+            raise
+        except torch.OutOfMemoryError as err:
+            raise ConfigError("--batch-size", f"out of GPU memory: {_line(err)}", "use a smaller batch") from err
+        except Exception as err:  # networks of many kinds, some of which take only certain sizes
+            raise ConfigError(
+                "model",
+                f"it cannot predict tiles of {size[0]}x{size[1]} px: {type(err).__name__}: {_line(err)}",
+            ) from err
 
     def _predict(
         self, batch: Sequence[list[Planes]], size: tuple[int, int], keep: bool
@@ -176,8 +191,18 @@ class Predictor:
         return interpolate(logits, size=size, mode="bilinear", align_corners=self._model.align_corners)
 
 
+def _line(err: Exception) -> str:
+    return str(err).partition("\n")[0][:300]
+
+
 def load_predictor(
-    trained: TrainedModel, schema: ClassSchema, checkpoint: Path, *, tta: Tta, precision: Precision
+    trained: TrainedModel,
+    schema: ClassSchema,
+    checkpoint: Path,
+    *,
+    tta: Tta,
+    precision: Precision,
+    trusted: Sequence[str] = (),
 ) -> Predictor:
     """A trained model, ready to predict on this machine's device.
 
@@ -187,9 +212,10 @@ def load_predictor(
         checkpoint: the checkpoint as a local file.
         tta: the views to average.
         precision: fp32, bf16 or fp16.
+        trusted: modules besides OpenMMLab's that may be imported for the types they register.
     """
     config = parse_config(trained.config, f"config of {trained.uri}")
-    model = load_model(config, schema, checkpoint)
+    model = load_model(config, schema, checkpoint, trusted)
     return final_predictor(model, config, trained.mean, trained.std, tta=tta, precision=precision)
 
 

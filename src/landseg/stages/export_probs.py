@@ -56,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="threads that decode, and as many that encode (default: the CPUs, %(default)s)",
     )
     add_parameter(group, "worker")
+    group.add_argument(
+        "--trust-modules",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="import these Python modules for the types they register; a model's own custom_imports are not followed",
+    )
     add_common_arguments(parser)
 
 
@@ -157,7 +164,9 @@ def _export(
     checkpoint = context.scratch / "model.pth"
     storage.get_file(model.checkpoint_uri, checkpoint, sha256=model.checkpoint_sha256)
     spec = writer.spec
-    predict = load_predictor(model, dataset.schema, checkpoint, tta=spec.tta, precision=spec.precision)
+    predict = load_predictor(
+        model, dataset.schema, checkpoint, tta=spec.tta, precision=spec.precision, trusted=args.trust_modules
+    )
     total, left = (sum(len(plan.tiles) for plan in plans) for plans in (writer.plan[share - 1 :: num_shares], pending))
     with Progress(f"exporting {spec.model}", total, "tiles", done=total - left) as progress:
         export(

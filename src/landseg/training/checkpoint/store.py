@@ -1,8 +1,8 @@
 """Checkpoints in object storage: published, found again, verified and pruned.
 
 A checkpoint is an ordinary mmseg checkpoint (`meta`, `state_dict`, `optimizer`) with one more entry, `resume`: all that
-training needs to continue as if it had never stopped. It holds tensors and plain values only, so it loads with
-`weights_only`. A small document with its checksum is written last: a checkpoint without one is not complete.
+training needs to continue as if it had never stopped. It holds tensors and plain values only. A small document with its
+checksum is written last: a checkpoint without one is not complete.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from landseg import storage
 from landseg.contracts.documents import Blob
 from landseg.contracts.errors import ContractError, DamagedObjectError, LandsegError, ObjectNotFoundError, StorageError
 from landseg.contracts.model import CheckpointInfo
+from landseg.models.torch_file import TorchFile
 
 
 def write_local(content: dict[str, Any], path: Path) -> None:
@@ -124,7 +125,8 @@ class CheckpointStore:
         source, local = storage.join(self.folder, file.path), self.scratch / "resume.pth"
         try:
             storage.get_file(source, local, sha256=file.sha256)
-            content: dict[str, Any] = torch.load(local, map_location="cpu", weights_only=True)
+            with TorchFile(local, source) as opened:
+                content: dict[str, Any] = opened.tensors(opened.content)
             return content
         finally:
             local.unlink(missing_ok=True)
