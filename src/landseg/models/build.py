@@ -208,7 +208,8 @@ def _with_num_classes(path: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 def _on_gpu_group() -> bool:
     distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "nccl"
+    # The backend of a group may be a list: "cpu:gloo,cuda:nccl".
+    return distributed.is_available() and distributed.is_initialized() and "nccl" in distributed.get_backend()
 
 
 def _replace_sync_bn(node: Any) -> None:
