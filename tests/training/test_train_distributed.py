@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,20 +100,22 @@ def family(pid: int) -> set[int]:
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "to_group"),
+    ("number", "status", "senders"),
     [
-        pytest.param(signal.SIGTERM, 143, False, id="SIGTERM"),
-        pytest.param(signal.SIGTERM, 143, True, id="SIGTERM-to-all", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 130, False, id="SIGINT", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 130, True, id="SIGINT-as-a-terminal-sends-it"),
+        pytest.param(signal.SIGTERM, 143, [os.kill], id="SIGTERM"),
+        pytest.param(signal.SIGTERM, 143, [os.killpg], id="SIGTERM-to-all", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, [os.kill], id="SIGINT", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, [os.killpg, os.kill], id="SIGINT-from-a-terminal-and-a-parent"),
     ],
 )
 def test_asked_to_stop_it_ends_when_the_leader_has_published(
-    number: int, status: int, to_group: bool, tmp_path: Path
+    number: int, status: int, senders: list[Callable[[int, int], None]], tmp_path: Path
 ) -> None:
     process = start_team("publish_slowly_when_stopped", tmp_path)
     members = family(process.pid)
-    (os.killpg if to_group else os.kill)(process.pid, number)
+    for send in senders:
+        send(process.pid, number)
+        time.sleep(0.3)
     assert process.wait(timeout=60) == status
     assert (tmp_path / "published").exists()
     assert process.stderr is not None

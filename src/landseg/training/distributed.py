@@ -30,6 +30,7 @@ from landseg import storage
 from landseg.cli import console
 from landseg.contracts.errors import ConfigError, LandsegError
 from landseg.raw.processes import end_with_parent, num_cpus
+from landseg.training.stop_requests import StopRequests
 
 J = TypeVar("J")
 
@@ -87,6 +88,10 @@ class Team:
         dist.broadcast_object_list(values, src=0, group=self.objects)
         return values[0]
 
+    def barrier(self) -> None:
+        """Wait until every process is here, for hours if need be: the leader may be waiting for storage."""
+        self.gather(None)
+
     def share_buffers(self, model: torch.nn.Module) -> None:
         """Give every process the leader's buffers (BatchNorm's running statistics)."""
         if self.size > 1:
@@ -123,8 +128,8 @@ def run_processes(function: Callable[[J, Team], None], job: J, processes: int, o
     A single process is this one. Several are started here and meet through a file in `scratch`, which is this user's
     alone: no port of theirs is open to other machines, or to anything but the loopback interface.
 
-    SIGTERM and SIGINT are passed on, and this function waits until the processes have published what they have. A
-    second SIGINT kills them.
+    SIGTERM and SIGINT are passed on, and this function waits until the processes have published what they have.
+    Pressing Ctrl-C again kills them.
 
     Raises:
         LandsegError: the error that a process raised, unchanged; or a process was killed.
@@ -145,14 +150,15 @@ def run_processes(function: Callable[[J, Team], None], job: J, processes: int, o
             for rank in ranks:
                 rank.start()
             _wait(ranks, received)
+            killed = {number: rank.exitcode for number, rank in enumerate(ranks) if (rank.exitcode or 0) < 0}
         finally:
             for rank in ranks:
                 if rank.is_alive():
                     rank.kill()
                     rank.join()
-    _raise_first(meeting)
+    _raise_first(meeting, next((_failed(number, status) for number, status in killed.items() if status), None))
     if received:
-        raise SystemExit(128 + received[0])
+        raise SystemExit(received.exit_status)
     statuses = [rank.exitcode or 0 for rank in ranks]
     if TERMINATED_STATUS in statuses:
         raise SystemExit(TERMINATED_STATUS)
@@ -172,35 +178,35 @@ class _Start:
     storage_answered: bool
 
 
-def _wait(ranks: Sequence[BaseProcess], received: Sequence[int]) -> None:
-    """Wait until all have ended. Once one has failed, the others get a moment to end by themselves, and are killed."""
+def _wait(ranks: Sequence[BaseProcess], received: StopRequests) -> None:
+    """Wait until all have ended. Once one has failed, the others get a moment to end on their own."""
     deadline = None
     while alive := [rank for rank in ranks if rank.is_alive()]:
         wait([rank.sentinel for rank in alive], timeout=_POLL_S)
         failed = any(rank.exitcode not in (None, 0) for rank in ranks)
         if failed and deadline is None:
-            # After a request to stop each process ends by itself, the leader last; otherwise the others wait for the
-            # one that failed, and would for as long as their collectives may take.
+            # After a request to stop each process ends on its own, the leader last; otherwise the others wait for the
+            # one that failed, for as long as their collectives may take.
             deadline = time.monotonic() + (_STOP_LIMIT_S if received else _FAILURE_LIMIT_S)
-        if len(received) > 1 and received[-1] == signal.SIGINT:
+        if received.insistent:
             raise KeyboardInterrupt
         if deadline is not None and time.monotonic() > deadline:
             return
 
 
 @contextlib.contextmanager
-def _passing_on_signals(ranks: Sequence[BaseProcess]) -> Iterator[list[int]]:
+def _passing_on_signals(ranks: Sequence[BaseProcess]) -> Iterator[StopRequests]:
     """Pass SIGTERM and SIGINT on to the processes, as SIGTERM, and collect them.
 
     A terminal sends SIGINT to the processes themselves as well; as SIGTERM the second one interrupts nothing.
     """
-    received: list[int] = []
+    received = StopRequests()
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        received.append(number)
+        received.add(number)
         for rank in ranks:
             if rank.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -243,7 +249,7 @@ def _groups(start: _Start, rank: int, device: torch.device) -> Iterator[dist.Pro
     """Join the team; yields the group that passes Python objects."""
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         init_method=f"file://{start.meeting / 'store'}",
         rank=rank,
         world_size=start.size,
@@ -263,8 +269,11 @@ def _device(on_gpu: bool, index: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _raise_first(meeting: Path) -> None:
-    """Raise the error that the first failing process left; the others may have failed because of it."""
+def _raise_first(meeting: Path, killed: Exception | None) -> None:
+    """Raise the error that the first failing process left; the others may have failed because of it.
+
+    So they may where a process was killed and left nothing: their connections to it broke.
+    """
     left = sorted(
         (path for path in meeting.iterdir() if path.suffix in {".pickle", ".txt"}),
         key=lambda path: path.stat().st_mtime_ns,
@@ -272,6 +281,8 @@ def _raise_first(meeting: Path) -> None:
     if left and left[0].suffix == ".pickle":
         error: LandsegError = pickle.loads(left[0].read_bytes())
         raise error
+    if killed is not None:
+        raise killed
     if left:
         raise RuntimeError(f"training process {left[0].stem} failed:\n{left[0].read_text()}")
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
+
+_SAME_REQUEST_S = 2.0
+"""A terminal sends Ctrl-C to every process in the foreground, and a parent among them may pass its own on."""
 
 
 class StopRequests:
@@ -13,6 +17,9 @@ class StopRequests:
 
     def __init__(self) -> None:
         self._received: list[int] = []
+        self._first_interrupt: float | None = None
+        self.insistent = False
+        """Whether Ctrl-C was pressed again, some time after the first."""
 
     def __bool__(self) -> bool:
         return bool(self._received)
@@ -25,17 +32,25 @@ class StopRequests:
     def add(self, number: int) -> None:
         """Record a signal."""
         self._received.append(number)
+        if number == signal.SIGINT:
+            now = time.monotonic()
+            if self._first_interrupt is None:
+                self._first_interrupt = now
+            self.insistent |= now - self._first_interrupt > _SAME_REQUEST_S
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-    """Collect SIGTERM and SIGINT instead of being killed by them; a second SIGINT interrupts as usual."""
+    """Collect SIGTERM and SIGINT instead of being killed by them; pressing Ctrl-C again interrupts as usual.
+
+    Where it arrives twice at a time, that is one request.
+    """
     requests = StopRequests()
 
     def note(number: int, frame: FrameType | None) -> None:
         requests.add(number)
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if requests.insistent:
+            signal.default_int_handler(number, frame)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

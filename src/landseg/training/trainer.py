@@ -245,5 +245,5 @@ class Trainer:
         if self.team.leads:
             self.publisher.flush()
             _log.warning("asked to stop; a checkpoint is published, and the same command resumes from it")
-        self.team.gather(None)  # the end of one process ends all, and the leader may still be publishing
+        self.team.barrier()  # the end of one process ends all, and the leader may still be publishing
         raise SystemExit(self.stops.exit_status)

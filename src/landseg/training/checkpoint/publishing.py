@@ -85,8 +85,12 @@ class Publisher:
             )
         self._published = done
         random_states = session.team.gather(random_state(session.team.device))
-        if not session.team.leads:
-            return
+        if session.team.leads:
+            self._publish(done, random_states)
+        session.team.barrier()  # the leader may wait for storage longer than others may wait for its gradients
+
+    def _publish(self, done: int, random_states: list[dict[str, Any]]) -> None:
+        session = self.session
         content = self._model_content(done)
         content["optimizer"] = to_cpu(session.runner.optimizer.state_dict())
         content["resume"] = {
@@ -104,7 +108,7 @@ class Publisher:
         """Publish the model, and leave in `scratch` what the manifest and the report need."""
         session, job, team = self.session, self.session.job, self.session.team
         if not team.leads:
-            team.gather(None)
+            team.barrier()
             return
         local = job.scratch / MODEL
         write_local(self._model_content(session.length.max_iters), local)
@@ -127,7 +131,7 @@ class Publisher:
             "std": session.tiles.pipeline.std,
         }
         (job.scratch / job.result).write_text(json.dumps(result))
-        team.gather(None)
+        team.barrier()
 
     def flush(self) -> None:
         """Wait until everything submitted has arrived.

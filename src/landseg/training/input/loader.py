@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from landseg import storage
 from landseg.contracts.errors import ConfigError, LandsegError
+from landseg.raw.processes import end_with_parent
 from landseg.training.input.batches import Batch, BatchOrder, Key, TileBatches
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -72,7 +73,9 @@ def _as_is(batch: Any) -> Any:
 def _start_loader_process(storage_answered: bool, number: int) -> None:
     storage.expect_answers(storage_answered)
     cv2.setNumThreads(0)  # one core per process
-    # Both may be sent to the whole process group. The training process decides when to stop; its loaders end with it.
+    # Both may be sent to the whole process group. The training process decides when to stop; its loaders end with it,
+    # also where it is killed.
+    end_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
