@@ -66,6 +66,7 @@ CHANGES: list[tuple[str, str, set[str]]] = [
     ("dtype", "uint8", AFTER_TRAINING),
     ("weights", "0.3,0.7", {"average-probs"}),
     ("temperature", "auto", {"average-probs"}),
+    ("seen_val", "fit", {"average-probs"}),
     ("layers", "entropy", {"average-probs"}),
     ("node_selector", '{"pool": "gpu"}', set()),
     ("tolerations", '[{"operator": "Exists"}]', set()),
