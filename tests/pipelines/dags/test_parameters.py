@@ -40,7 +40,7 @@ NOT_IN_THE_TABLE = {
         "keep",
         "deterministic",
     },
-    "export-probs": {"name", "precision", "batch_size", "num_workers"},
+    "export-probs": {"name", "precision", "batch_size", "num_workers", "trust_modules"},
     "average-probs": {"png_dir", "num_workers"},
 }
 COMMON = {"output_dir", "scratch", "executor_input", "help", "verbosity"}
