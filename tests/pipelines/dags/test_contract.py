@@ -125,6 +125,8 @@ def test_input_artifacts_stand_in_for_uris(tmp_path: Path) -> None:
         assert context.reference("dataset", "/given") == "/given"
         assert context.references("probs", [""]) == ["/kfp/1", "/kfp/2"]
         assert context.references("probs", ["a,b", "c"]) == ["a", "b", "c"]
+        uris = [f"s3://test/runs/{name}/manifest.json" for name in "ab"]
+        assert context.references("probs", [",".join(uris)]) == uris
 
 
 def worker_left(path: Path, uri: str, content: str = "") -> dict[str, Any]:

@@ -118,9 +118,18 @@ class StageContext:
 
 
 def _items(value: str) -> list[str]:
-    if "," in value and (Path(value).exists() if not storage.is_s3(value) else storage.stat(value) is not None):
+    if "," in value and ",s3://" not in value and _exists(value):  # with ",s3://" it is a list, and no key either
         return [value]
     return [item for item in value.split(",") if item]
+
+
+def _exists(value: str) -> bool:
+    if storage.is_s3(value):
+        return storage.stat(value) is not None
+    try:
+        return Path(value).exists()
+    except OSError:  # longer than any path: a list
+        return False
 
 
 def record_arguments(folder: str, values: dict[str, Any]) -> None:
