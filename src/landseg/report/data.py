@@ -110,13 +110,13 @@ class DataReport:
     provenance: Facts = field(default_factory=dict)
 
     @property
-    def problems(self) -> list[Finding]:
+    def about_files(self) -> list[Finding]:
         """The findings about single files and tiles, in the order in which they were made."""
         return [finding for finding in self.findings if finding.where]
 
     @property
     def warnings(self) -> list[str]:
-        """The findings about the dataset as a whole, one sentence each."""
+        """What every page shows under this name: here, the findings about the dataset as a whole, a sentence each."""
         return [finding.problem for finding in self.findings if not finding.where]
 
 
@@ -149,11 +149,11 @@ def render(report: DataReport) -> str:
     samples = encode_within_budget(
         report.samples, lambda tile, side: _sample(tile, Studio(report.classes, report.palette, side)), PICTURE_BYTES
     )
-    problems = sorted(report.problems, key=lambda problem: problem.severity)
-    num_errors = sum(problem.severity == "error" for problem in problems)
+    about_files = sorted(report.about_files, key=lambda finding: finding.severity)
+    num_errors = sum(finding.severity == "error" for finding in about_files)
     sections = [
         ("result", "Result", True),
-        ("problems", "Problems", bool(problems)),
+        ("problems", "Problems", bool(about_files)),
         ("classes", "Classes", bool(rows)),
         ("bands", "Bands", True),
         ("files", "Files", True),
@@ -174,8 +174,8 @@ def render(report: DataReport) -> str:
         report=report,
         verdict=_verdict(report, num_errors),
         num_errors=num_errors,
-        num_warnings=len(problems) - num_errors,
-        shown_problems=problems[:MAX_TABLE_ROWS],
+        num_warnings=len(about_files) - num_errors,
+        shown_findings=about_files[:MAX_TABLE_ROWS],
         labelled=labelled,
         has_tiles=any(split.class_tiles for split in labelled),
         markers=[figures.marker(number) for number in range(len(labelled))],

@@ -113,7 +113,7 @@ def as_json(report: DataReport) -> bytes:
         },
         "problems": [
             {"where": item.where, "problem": item.problem, "action": item.action, "severity": item.severity}
-            for item in report.problems
+            for item in report.about_files
         ],
         "warnings": list(report.warnings),
         "needs": [{"stage": need.stage, "what": need.what, "amount": need.amount} for need in report.needs],

@@ -111,11 +111,11 @@ def _print_summary(report: DataReport, result: StagingResult) -> None:
     """Print the report in a few lines. Bad files go to stdout: stderr is for the one line that ends the stage."""
     for warning in report.warnings:
         _log.warning("%s", warning)
-    for problem in report.problems[:_LISTED]:
-        action = f" ({problem.action})" if problem.action else ""
-        print(printable(f"{problem.severity}: {problem.where}: {problem.problem}{action}"))
-    if len(report.problems) > _LISTED:
-        print(f"... and {len(report.problems) - _LISTED} more")
+    for finding in report.about_files[:_LISTED]:
+        action = f" ({finding.action})" if finding.action else ""
+        print(printable(f"{finding.severity}: {finding.where}: {finding.problem}{action}"))
+    if len(report.about_files) > _LISTED:
+        print(f"... and {len(report.about_files) - _LISTED} more")
     if result.loaded is None or is_quiet():
         return
     print(f"dataset {report.name} ({report.dataset_id})")
