@@ -1,4 +1,4 @@
-"""The tile index on local disk."""
+"""The tile index on local disk: tiles read one at a time; an index that does not fit its manifest is refused."""
 
 import pytest
 from raw_tiles import write_raw

@@ -30,7 +30,7 @@ def test_duplicates_and_leakage(tmp_path, stage):
     shutil.copy(raw / "train/images/t0002.tif", raw / "val/images/t0001.tif")
     run = stage(raw)
     text = warnings_of(run)
-    assert "1 image of train with the bytes of another in it (t0000 = t0001)" in text
+    assert "1 image of train identical to another one in it (t0000 = t0001)" in text
     assert "1 image both in train and in val (t0002 = t0001): scores on val" in text
     assert any("train/t0002" in item["problem"] and item["where"] == "val/t0001" for item in run.checks["problems"])
     assert all(item["severity"] == "warning" for item in run.checks["problems"])

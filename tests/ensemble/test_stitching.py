@@ -1,3 +1,5 @@
+"""Tiles of a scene become one label map again: blending where they overlap, and the GeoTIFF that holds it."""
+
 from __future__ import annotations
 
 import io

@@ -153,6 +153,6 @@ def test_killed_at_any_request(s3: S3, proxy: FaultProxy, tmp_path: Path, kills:
 
 
 def uploads_left(s3: S3) -> int:
-    time.sleep(0.05)
+    """Uploads in parts that were neither finished nor cleaned up."""
     bucket = s3.uri.split("/")[2]
     return len(s3_requests.ask(s3.uri, "list_multipart_uploads", Bucket=bucket).get("Uploads", []))

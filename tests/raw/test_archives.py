@@ -117,7 +117,7 @@ UNSAFE = {
     "symbolic link": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.SYMTYPE, "/etc")), "a link or a device"),
     "hard link": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.LNKTYPE, "b")), "a link or a device"),
     "device": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.CHRTYPE)), "a link or a device"),
-    "name twice": (lambda p: tar_of(p / "a.tar", tar_member("a"), tar_member("./a")), "of the same name"),
+    "name twice": (lambda p: tar_of(p / "a.tar", tar_member("a"), tar_member("./a")), "with the same name"),
     "empty": (lambda p: tar_of(p / "a.tar"), "the archive is empty"),
     "no archive": (lambda p: p / "a.zip", "no such archive"),
     "not a zip": (lambda p: (p / "a.zip").write_bytes(b"hello") and p / "a.zip", "expected a zip archive"),

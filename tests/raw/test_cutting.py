@@ -183,7 +183,7 @@ def test_a_scene_leaves_room_for_the_names_of_its_tiles(raw, stage):
     run = stage(raw)
     assert run.status == 2
     assert [item["problem"] for item in run.checks["problems"]] == [
-        "expected a scene's file name of at most 184 bytes without its ending, found 185"
+        "expected a scene's file name of at most 184 bytes without its extension, found 185"
     ]
 
 
@@ -191,7 +191,7 @@ def test_a_tile_named_like_a_cut_one(raw, stage):
     write_scene(raw, "b_y000000_x000000", 9, 20, 20)
     run = stage(raw)
     assert run.status == 2
-    assert "has the name of another" in run.error
+    assert "has the same name as another" in run.error
 
 
 @pytest.mark.parametrize(

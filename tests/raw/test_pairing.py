@@ -40,7 +40,7 @@ def test_a_name_that_is_too_long_for_what_is_made_of_it(raw, stage):
     write_tile(raw, "train", name)
     run = stage(raw)
     assert run.status == 2
-    problem = "expected a file name of at most 200 bytes without its ending, found 202"
+    problem = "expected a file name of at most 200 bytes without its extension, found 202"
     assert {problem} == set(problems(run).values())
 
 

@@ -89,7 +89,8 @@ class SplitIndex:
             rows = sorted((json.loads(line)["id"], offset) for line, offset in zip(reader, offsets, strict=False))
             for a, b in itertools.pairwise(rows):
                 if a[0] == b[0]:
-                    raise DataError(f"tile {a[0]}", "a tile cut from a scene has the name of another", "rename it")
+                    problem = "a tile cut from a scene has the same name as another"
+                    raise DataError(f"tile {a[0]}", problem, "rename the scene")
             for _, offset in rows:
                 reader.seek(offset)
                 writer.write(reader.readline())

@@ -85,11 +85,11 @@ class Review:
         for (first, second), pairs in self._duplicates.items():
             shown = _examples([f"{a} = {b}" for a, b in pairs])
             if first == second:
-                yield f"{_count(pairs, 'image')} of {first} with the bytes of another in it ({shown})"
+                yield f"{_count(pairs, 'image')} of {first} identical to another one in it ({shown})"
             else:
                 yield (
                     f"{_count(pairs, 'image')} both in {first} and in {second} ({shown}): "
-                    f"scores on {second} would be better than the model is"
+                    f"scores on {second} would look better than the model is"
                 )
 
     def _about_values(self) -> Iterator[str]:

@@ -35,7 +35,7 @@ class ArchiveSource(Source):
 
     Attributes:
         path: the local file.
-        is_zip: or else a tar.
+        is_zip: whether it is a zip; otherwise it is a tar.
         prefix: the folder inside that holds the dataset, "" or ending with a slash.
 
     Raises:
@@ -70,7 +70,7 @@ class ArchiveSource(Source):
             raise DataError(self.uri, "the archive is empty", LAYOUT_HINT)
         names = {file.path for file in found}
         if len(names) != len(found):
-            raise DataError(self.uri, "the archive holds several members of the same name", "pack it again")
+            raise DataError(self.uri, "the archive holds several members with the same name", "pack it again")
         return found
 
     @functools.cached_property

@@ -201,7 +201,7 @@ def good_tile(
 
 
 def probe_kind(source: Source, tiles: Sequence[SourceTile], samples: int = 16) -> Kind | None:
-    """The most frequent kind of a few images, evenly spread, expected of all. None where all are damaged."""
+    """The kind to expect of all images: the most frequent among a few, evenly spread. None if all are damaged."""
     chosen = tiles[:: max(1, len(tiles) // samples)]
     # Over a network several at once, unless they are large: otherwise one file is held at a time.
     at_once = READS_AT_ONCE if source.is_remote and all(t.image.size_bytes <= _SMALL_BYTES for t in chosen) else 1
@@ -278,7 +278,7 @@ def label_errors(
                 where,
                 f"label and image differ in size: expected {image_size[0]}x{image_size[1]} px as in the image, "
                 f"found {label.size[0]}x{label.size[1]}",
-                "cut both alike",
+                "cut both to the same size",
             )
         )
     return [error for error in errors if error is not None]

@@ -91,7 +91,7 @@ def _decode_scene(
     where = source.where(tile.image.path)
     size, longest = len(tile.id.encode()), MAX_TILE_ID_BYTES - len(tile_id("", Window(0, 0, 0, 0)))
     if size > longest:  # its tiles' ids are longer than its own
-        problem = f"expected a scene's file name of at most {longest} bytes without its ending, found {size}"
+        problem = f"expected a scene's file name of at most {longest} bytes without its extension, found {size}"
         errors.append(DataError(where, problem, "rename it"))
     try:
         limit = min(MAX_SCENE_BYTES, max(MAX_DECODED_BYTES, _MAX_RATIO * len(image_bytes)))

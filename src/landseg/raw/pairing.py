@@ -108,7 +108,7 @@ def _file_problem(file: SourceFile, stem: str, other: SourceFile | None) -> tupl
     if not file.path.isprintable() or "\\" in stem:
         return "the file name holds characters that are not allowed", "rename it"
     if (size := len(stem.encode())) > MAX_TILE_ID_BYTES:
-        problem = f"expected a file name of at most {MAX_TILE_ID_BYTES} bytes without its ending, found {size}"
+        problem = f"expected a file name of at most {MAX_TILE_ID_BYTES} bytes without its extension, found {size}"
         return problem, "rename it"
     if file.size_bytes > MAX_FILE_BYTES:
         return f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB", "cut it"

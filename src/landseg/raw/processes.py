@@ -89,7 +89,7 @@ class ProcessPool:
                 yield pending.popleft().result()
         except BrokenProcessPool as err:
             raise LandsegError(
-                "checking tiles", "a process was killed, most likely because memory ran out", "use fewer --num-workers"
+                "checking tiles", "a process was killed, probably out of memory", "use fewer --num-workers"
             ) from err
         finally:
             for future in pending:

@@ -39,7 +39,7 @@ class Source(ABC):
     uri: str
 
     is_remote = False
-    """Whether reads take long enough that several at once pay."""
+    """Whether reads take long enough for several at once to pay off."""
 
     def where(self, path: str) -> str:
         """The full path or URI of a file, as it appears in error lines."""
@@ -183,7 +183,7 @@ def _files_below(folder: str, prefix: str, root: str = "") -> Iterator[tuple[str
     """Paths and status of the files below a folder, one by one: there may be very many.
 
     A dataset is two folders deep. A folder further down is listed as if it were a file, so that its content is not
-    ignored silently; so are links that lead nowhere, which fail when they are read.
+    ignored silently; so are dangling links, which fail when they are read.
 
     Raises:
         DataError: a folder cannot be read, or a link leaves the dataset.

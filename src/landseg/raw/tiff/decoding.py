@@ -229,7 +229,8 @@ def decode_label(data: bytes | memoryview, where: object, *, limit: int = MAX_DE
     if is_tiff(data):
         with _opened(data, where) as page:
             if page.samplesperpixel != 1:
-                raise DataError(where, f"expected a label with 1 band, found {page.samplesperpixel}", "store classes")
+                problem = f"expected a label with 1 band, found {page.samplesperpixel}"
+                raise DataError(where, problem, "store one class value per pixel")
             return _decode(page, data, where, limit, is_label=True)[:, :, 0]
     if bytes(data[:8]) != PNG_MAGIC:
         raise DataError(where, f"expected a PNG or TIFF label, found {_describe_start(data)}")
