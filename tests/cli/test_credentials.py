@@ -15,7 +15,7 @@ from components.images import ROOT
 from landseg import storage
 from landseg.cli import console
 from landseg.cli.main import main
-from landseg.contracts.errors import LandsegError, StorageError, without_credentials
+from landseg.contracts.errors import LandsegError, StorageError, masked, without_credentials
 from pipelines.arguments import parse_parameters
 from pipelines.dags.compile import package
 from pipelines.errors import UserError
@@ -32,19 +32,37 @@ SECRET = "sEcr3t"
         ("https://sEcr3t@host/x", "https://***@host/x"),
         (
             "https://h/w.pth?versionId=3&X-Amz-Credential=sEcr3t%2F2026&X-Amz-Signature=sEcr3t",
-            "https://h/w.pth?versionId=3&X-Amz-Credential=***&X-Amz-Signature=***",
+            "https://h/w.pth?versionId=***&X-Amz-Credential=***&X-Amz-Signature=***",
         ),
-        ("https://h/w?sv=2020&sig=sEcr3t%3D (403)", "https://h/w?sv=2020&sig=*** (403)"),
+        ("https://h/w?sv=2020&sig=sEcr3t%3D (403)", "https://h/w?sv=***&sig=*** (403)"),
         ("https://h/w?AWSAccessKeyId=sEcr3t&Expires=1&Signature=sEcr3t#sha256=00",
          "https://h/w?AWSAccessKeyId=***&Expires=***&Signature=***#sha256=00"),
         ("https://h/w?access_token=sEcr3t", "https://h/w?access_token=***"),
         ("s3://bucket/a@b/2026-01-01T10:00@x.tif", "s3://bucket/a@b/2026-01-01T10:00@x.tif"),
-        ("http://host:8080/a@b?id=7", "http://host:8080/a@b?id=7"),
+        ("http://host:8080/a@b?id=7", "http://host:8080/a@b?id=***"),
+        ("s3://bucket/a#b?c=7/tile.tif", "s3://bucket/a#b?c=7/tile.tif"),
+        ("s3://bucket/a?X-Amz-Signature=sEcr3t", "s3://bucket/a?X-Amz-Signature=***"),
+        ("(see https://h/w?pw=sEcr3t).", "(see https://h/w?pw=***)."),
+        ("https://h/w?sEcr3t", "https://h/w?***"),
+        ("https://h/w#sEcr3t, then", "https://h/w#***, then"),
+        ("https://h/w#sha256=0a&jwt=sEcr3t", "https://h/w#sha256=0a&jwt=***"),
+        ("https://kfp/#/runs/details/7", "https://kfp/#/runs/details/7"),
+        ("https://kfp/#/login?t=sEcr3t", "https://kfp/#/login?t=***"),
+        ("pretrained = 'HTTPS://h/w.pth?k=sEcr3t'\nlr = 1", "pretrained = 'HTTPS://h/w.pth?k=***'\nlr = 1"),
+        ('{"a": "https://h/w?k=sEcr3t&amp;l=sEcr3t"}', '{"a": "https://h/w?k=***&amp;l=***"}'),
     ],
 )  # fmt: skip
 def test_credentials_are_taken_out_of_addresses(text, expected):
     assert without_credentials(text) == expected
+    assert without_credentials(expected) == expected
     assert SECRET not in str(LandsegError(text, text))
+
+
+def test_credentials_are_taken_out_of_every_text_of_a_document():
+    address = f"https://h/x?k={SECRET}"
+    assert masked({"a": [address, 1, None, {address: (address,)}]}) == {
+        "a": ["https://h/x?k=***", 1, None, {"https://h/x?k=***": ["https://h/x?k=***"]}]
+    }
 
 
 def test_log_lines_are_cleaned(capsys):

@@ -314,7 +314,7 @@ def test_signatures_of_presigned_addresses_are_kept_nowhere(server: str, tmp_pat
     (tmp_path / "www" / "w.pth").write_bytes(DATA)
     store = tmp_path / "store"
     first = fetch(f"{server}/w.pth?versionId=3&X-Amz-Signature=sEcr3t1", str(store), tmp_path / "a")
-    assert first.uri == f"{server}/w.pth?versionId=3&X-Amz-Signature=***"
+    assert first.uri == f"{server}/w.pth?versionId=***&X-Amz-Signature=***"
     fetch(f"{server}/w.pth?versionId=3&X-Amz-Signature=sEcr3t2", str(store), tmp_path / "b")
     assert CountingHandler.requests == 1, "signed anew, it is the same file"
     fetch(f"{server}/w.pth?versionId=4&X-Amz-Signature=sEcr3t2", str(store), tmp_path / "c")

@@ -239,6 +239,35 @@ def test_many_classes_are_drawn_as_a_picture(num_classes):
     assert len(text.encode()) < page.MAX_BYTES
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"list": list(range(1_000_000))},
+        {"text": '"\N{SNOWMAN}' * 1_000_000},
+        {f"fact {number}": "&" * 1000 for number in range(10_000)},
+        {str(number): {"a": [number]} for number in range(50_000)},
+        {"k" * 3_000_000: 1},
+        {"nested": [[[[[[[[[[0] * 20] * 10] * 10] * 10]]]]]]},
+    ],
+    ids=["list", "text", "many texts", "many structures", "name", "nested"],
+)
+def test_facts_of_any_size_leave_a_page_within_five_megabytes(facts, monkeypatch):
+    report = dataclasses.replace(ensemble_example(num_tiles=1), provenance={"First": {"a": 1}, "Model": facts})
+    text = ensemble.render(report)
+    assert len(text.encode()) < page.MAX_BYTES / 2
+    assert ("are not shown" in text) != ("more than fit into this page" in text)
+    monkeypatch.setattr(page, "MAX_BYTES", len(text.encode()) - 1)
+    assert len(ensemble.render(report).encode()) < len(text.encode()), "pictures and tables need the room"
+
+
+def test_facts_show_no_credentials():
+    facts = {"Model": {"pretrained": "https://h/w.pth?key=sEcr3t", "list": [{"a": "https://me:sEcr3t@h/x#sEcr3t"}]}}
+    text = ensemble.render(dataclasses.replace(ensemble_example(num_tiles=1), provenance=facts))
+    assert "https://h/w.pth?key=***" in text
+    assert "https://***@h/x#***" in text
+    assert "sEcr3t" not in text
+
+
 @pytest.mark.slow
 def test_sixty_tiles_of_512_px_and_20_classes_stay_within_five_megabytes():
     rng = np.random.default_rng(0)

@@ -7,6 +7,8 @@ prints it as one line on stderr and exits with status 2. Anything else is a bug:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 _USER_INFO = re.compile(r"://[^/\s:@]*:(?!\d+/)[^\s@]*@|://[^/\s:@]+@")
 _SIGNATURE = re.compile(
@@ -15,9 +17,57 @@ _SIGNATURE = re.compile(
 )
 
 
+# Keys in object storage and paths have no query and no fragment: `?` and `#` are characters like others there.
+_URL = re.compile(r"(?<![a-z0-9+.-])(?!s3:|file:)[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+_KEPT_PAIR = re.compile(r"sha256=[0-9a-f]*", re.IGNORECASE)
+
+
 def without_credentials(text: str) -> str:
-    """The text without the user names and passwords in its URIs and without the signatures of presigned ones."""
+    """The text without what its URLs may keep secret: user information, and the values of queries and fragments.
+
+    Which parameter of a query is a signature, a token or a password depends on the server, so the values of all of them
+    become `***`; their names stay, and so do `#sha256=...` and the fragment of a page's own router (`#/runs/...`).
+    """
+    return _SIGNATURE.sub(r"\1***", _URL.sub(_mask_url, _USER_INFO.sub("://***@", text)))
+
+
+def without_signatures(text: str) -> str:
+    """The text without user information and without the parameters that change each time an address is signed.
+
+    It tells one file from another (`?versionId=3`) and may therefore hold a secret under an unknown name: take its
+    digest, and show :func:`without_credentials`.
+    """
     return _SIGNATURE.sub(r"\1***", _USER_INFO.sub("://***@", text))
+
+
+def masked(value: Any) -> Any:
+    """A value as JSON knows them, with :func:`without_credentials` of every text in it, keys included."""
+    if isinstance(value, str):
+        return without_credentials(value)
+    if isinstance(value, Mapping):
+        return {masked(key): masked(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(item) for item in value]
+    return value
+
+
+def _mask_url(match: re.Match[str]) -> str:
+    url = match[0].rstrip(").,;:!]}")  # the sentence's, not the URL's
+    end = match[0][len(url) :]
+    head, hash_sign, fragment = url.partition("#")
+    path, question_mark, query = head.partition("?")
+    if not (fragment.startswith("/") and "=" not in fragment):
+        fragment = _mask_pairs(fragment)
+    return f"{path}{question_mark}{_mask_pairs(query)}{hash_sign}{fragment}{end}"
+
+
+def _mask_pairs(text: str) -> str:
+    return "&".join(pair if not pair or _KEPT_PAIR.fullmatch(pair) else _mask_pair(pair) for pair in text.split("&"))
+
+
+def _mask_pair(pair: str) -> str:
+    name, equals, _ = pair.partition("=")
+    return f"{name}=***" if equals else "***"
 
 
 def printable(text: str) -> str:

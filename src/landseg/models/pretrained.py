@@ -22,6 +22,7 @@ from landseg.contracts.errors import (
     ObjectNotFoundError,
     StorageError,
     without_credentials,
+    without_signatures,
 )
 from landseg.models.download import download, is_http
 
@@ -161,8 +162,8 @@ def _resolve_zoo(uri: str) -> str:
 
 
 def _fetch_cached(uri: str, expected: str | None, cache: str, path: Path) -> str:
-    public = without_credentials(uri)  # an address with a new signature is the same file
-    place = storage.join(cache, f"{sha256_hex(public.encode())[:12]}-{path.name}")
+    same_file = without_signatures(uri)  # an address with a new signature is the same file
+    place = storage.join(cache, f"{sha256_hex(same_file.encode())[:12]}-{path.name}")
     try:
         record = storage.read_document(CacheRecord, f"{place}.json").document
         if expected in {None, record.sha256}:
@@ -174,7 +175,7 @@ def _fetch_cached(uri: str, expected: str | None, cache: str, path: Path) -> str
     sha256 = storage.file_sha256(path)
     _check_sum(uri, sha256, expected)
     storage.put_file(place, path)
-    record = CacheRecord(uri=public, sha256=sha256, size_bytes=path.stat().st_size)
+    record = CacheRecord(uri=without_credentials(uri), sha256=sha256, size_bytes=path.stat().st_size)
     storage.write_document(f"{place}.json", record)
     return sha256
 

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from landseg import __version__
 from landseg.cli.progress import duration
+from landseg.contracts.errors import masked, without_credentials
 
 Facts = Mapping[str, Mapping[str, object]]
 """Provenance: section title -> name -> value."""
@@ -36,8 +37,9 @@ MAX_TABLE_ROWS = 200
 
 MAX_FACT_CHARS = 100_000
 """The longest single fact (a resolved config); the page says how much it leaves out."""
-MAX_FACTS_CHARS = 500_000
-"""All facts of a page together; they stand in it twice, once as JSON to copy."""
+
+MAX_FACTS_BYTES = 500_000
+"""All facts of a page together, as HTML; they stand in it twice, once as JSON to copy."""
 
 NO_VALUE = "–"
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -184,25 +186,28 @@ def fact_text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, Mapping | list | tuple):
         return _cut(json.dumps(value, ensure_ascii=False, default=str), MAX_FACT_CHARS)
-    return _cut(str(value), MAX_FACT_CHARS)
+    return _cut(without_credentials(str(value)), MAX_FACT_CHARS)
 
 
-def bounded_facts(facts: Facts) -> Facts:
-    """Provenance that fits into a page: long facts are cut, and what comes after too many of them is left out.
+def shown_facts(facts: Facts, room: int = MAX_FACTS_BYTES) -> Facts:
+    """Provenance as a page may show it: without credentials, long facts cut, and those beyond `room` left out.
 
     Manifests come from elsewhere: their facts may be of any number and size.
+
+    Args:
+        facts: provenance.
+        room: bytes of HTML that all facts together may take where they stand as JSON.
     """
-    room = MAX_FACTS_CHARS
     kept: dict[str, dict[str, object]] = {}
     for section, values in facts.items():
-        for key, value in values.items():
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            size = min(len(text), MAX_FACT_CHARS) + len(key) + len(section)
-            if size > room:
+        for key, value in masked(values).items():
+            if len(fact_text(value)) > MAX_FACT_CHARS:
+                value = fact_text(value)
+            room -= len(escape(json.dumps({section: {key: value}}, indent=2, ensure_ascii=False, default=str)).encode())
+            if room < 0:
                 kept.setdefault("Left out", {})["facts"] = "more than fit into this page"
                 return kept
-            room -= size
-            kept.setdefault(section, {})[key] = value if len(text) <= MAX_FACT_CHARS else _cut(text, MAX_FACT_CHARS)
+            kept.setdefault(masked(section), {})[key] = value
     return kept
 
 
@@ -261,9 +266,13 @@ def render_page(template: str, **context: Any) -> str:
         context: what it shows; the provenance of its `report` is brought to a size that fits.
 
     Returns:
-        The whole page.
+        The whole page, at most `MAX_BYTES`: pictures and tables have limits of their own, and facts make room for them.
     """
-    if "report" in context:
-        report = context["report"]
-        context["report"] = replace(report, provenance=bounded_facts(report.provenance))
-    return _ENVIRONMENT.get_template(template).render(**context)
+    page = _ENVIRONMENT.get_template(template)
+    if "report" not in context:
+        return page.render(**context)
+    report = context.pop("report")
+    text = page.render(report=replace(report, provenance=shown_facts(report.provenance)), **context)
+    if len(text.encode()) > MAX_BYTES:
+        text = page.render(report=replace(report, provenance=shown_facts(report.provenance, 0)), **context)
+    return text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from landseg import storage
 from landseg.contracts.dataset import SPLITS, Split
 from landseg.contracts.documents import Blob, parse_json
-from landseg.contracts.errors import ConfigError, ContractError, without_credentials
+from landseg.contracts.errors import ConfigError, ContractError, masked, without_signatures
 from landseg.contracts.model import ModelManifest
 from landseg.contracts.names import check_model_name
 from landseg.contracts.parameters import add_parameter, check_minimums, of_verb
@@ -155,7 +155,7 @@ def _plan(
         "name": args.name,
         "dataset_sha256": dataset.sha256,
         "config": config.pretty_text,
-        "pretrained": source and without_credentials(source),
+        "pretrained": source and without_signatures(source),
         "train_splits": list(splits),
         "seed": args.seed,
         "processes": processes,
@@ -214,7 +214,7 @@ def _publish(job: TrainingJob, dataset: StagedDataset, identity: dict[str, Any])
         mean=tuple(result["mean"]),
         std=tuple(result["std"]),
         metrics=scores,
-        parameters={key: value for key, value in identity.items() if key != "config"} | result["speed"],
+        parameters=masked({key: value for key, value in identity.items() if key != "config"}) | result["speed"],
         versions=versions(),
         dataset_id=dataset.manifest.dataset_id,
         dataset_sha256=dataset.sha256,
@@ -255,5 +255,5 @@ def _write_outputs(
     context.outputs.metadata("metrics", dict(document.metrics))
     context.outputs.write("metrics", json.dumps(document.metrics, indent=1), ".json")
     result = json.loads(storage.get_bytes(storage.join(storage.parent(model.uri), RESULT)))
-    report = training_report(args.config, args.run_id, dataset.uri, dataset.manifest, document, result)
+    report = training_report(masked(args.config), args.run_id, dataset.uri, dataset.manifest, document, result)
     context.outputs.write("report", render(report), ".html")

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from landseg import __version__, storage
 from landseg.contracts.documents import Document, blobs, digest
-from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundError, without_credentials
+from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundError, masked
 from landseg.contracts.executor import ExecutorInput, Outputs, artifact_path
 from landseg.contracts.names import check_run_id
 from landseg.contracts.references import ARGUMENTS, Arguments, Reference
@@ -81,8 +81,7 @@ class StageContext:
         folder = storage.join(self.storage_uri, "runs", self.run_id, *parts)
         _log.debug("works in %s", folder)
         if storage.stat(storage.join(folder, IDENTITY)) is None:
-            shown = {key: without_credentials(v) if isinstance(v, str) else v for key, v in identity.items()}
-            text = json.dumps(shown, indent=1, ensure_ascii=False)
+            text = json.dumps(masked(identity), indent=1, ensure_ascii=False)
             storage.put_bytes(storage.join(folder, IDENTITY), f"{text}\n".encode())
         return folder
 
@@ -141,11 +140,7 @@ def record_arguments(folder: str, values: dict[str, Any]) -> None:
     """
     uri = storage.join(folder, ARGUMENTS)
     if storage.stat(uri) is None:
-        given = {
-            name: without_credentials(value) if isinstance(value, str) else value
-            for name, value in sorted(values.items())
-            if value is not None
-        }
+        given = {name: masked(value) for name, value in sorted(values.items()) if value is not None}
         storage.write_document(uri, Arguments(values=given))
 
 
