@@ -64,11 +64,19 @@ def test_what_losses_name_is_not_read(checkpoint: Path, tmp_path: Path, requests
     (tmp_path / "w.yaml").write_text(f"!!python/object/apply:builtins.open ['{marker}', 'w']\n")
     for source in (tmp_path / "w.pkl", tmp_path / "w.yaml", "/nowhere.npy", f"{address}/w.pkl"):
         config = load_config("swin_tiny", {"model.decode_head.loss_decode.class_weight": str(source)})
-        assert isinstance(load_model(config, SCHEMA, checkpoint), torch.nn.Module)
-        with pytest.raises(ConfigError, match=r"class_weight: expected a list of numbers, found the text"):
-            build_model(config, SCHEMA)
+        for build in (lambda: load_model(config, SCHEMA, checkpoint), lambda: build_model(config, SCHEMA)):  # noqa: B023
+            with pytest.raises(ConfigError, match=r"class_weight: expected a list of numbers, found the text"):
+                build()
     assert not marker.exists()
     assert not asked
+
+
+@pytest.mark.parametrize("imports", [5, [5], {"imports": [5]}, {"imports": 5}, {"imports": [""]}])
+def test_malformed_imports_are_refused(checkpoint: Path, imports: Any) -> None:
+    config = load_config("swin_tiny")
+    config.custom_imports = imports
+    with pytest.raises(ConfigError, match="custom_imports: expected dict"):
+        load_model(config, SCHEMA, checkpoint)
 
 
 def test_training_parts_are_taken_out() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
 import re
 import threading
 from collections.abc import Iterator
@@ -296,7 +297,9 @@ def server(tmp_path: Path) -> Iterator[str]:
     httpd.shutdown()
 
 
-DATA = b"weights" * 1000
+_SAVED = io.BytesIO()
+torch.save({"state_dict": {"a": torch.arange(1000)}}, _SAVED)
+DATA = _SAVED.getvalue()
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
@@ -336,6 +339,13 @@ def test_a_damaged_cache_is_fetched_anew(server: str, tmp_path: Path) -> None:
     assert fetch(f"{server}/w.pth", str(store), tmp_path / "b").path.read_bytes() == DATA
     assert cached.read_bytes() == DATA
     assert CountingHandler.requests == 2
+
+
+def test_what_is_not_a_checkpoint_is_not_kept(server: str, tmp_path: Path) -> None:
+    (tmp_path / "www" / "role").write_text('{"SecretAccessKey": "METASECRET"}')
+    with pytest.raises(ContractError, match="expected a checkpoint"):
+        fetch(f"{server}/role", str(tmp_path / "store"), tmp_path / "a")
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_file_that_was_not_meant_is_refused(server: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ class ModelManifest(Document):
     Attributes:
         name: the model's name in the run, e.g. `swin`.
         checkpoint: an ordinary mmseg checkpoint (`meta`, `state_dict`).
-        config: the resolved mmseg config as text, as `mmcv.Config.pretty_text` prints it.
+        config: the resolved mmseg config as text: Python assignments of plain values.
         mean, std: normalisation per band, in the order of `class_schema.bands`, on the scale a model sees.
         metrics: `mIoU`, `mAcc`, `aAcc` (0-1) and `IoU.<class>` on val; empty where val was trained on or absent.
         parameters: what decided the result, besides the inputs.

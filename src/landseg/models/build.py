@@ -20,6 +20,8 @@ from landseg.models.foreign import BoundedTensors, closed_to_files_and_addresses
 
 __all__ = ["build_model", "fit_config", "load_config", "load_model", "load_state", "parse_config", "parse_options"]
 
+IGNORED = 255
+"""The label of pixels that are neither trained on nor scored, in every staged dataset."""
 _OTHER_CLASSES = {"STDCHead"}
 """Heads whose classes are not the dataset's: STDC's detail head tells edges from the rest."""
 
@@ -36,13 +38,9 @@ def fit_config(config: mmcv.Config, schema: ClassSchema) -> mmcv.Config:
     """
     fitted = copy.deepcopy(config)
     follows = fitted.pop(FOLLOWS, [])
-    for loss in losses(fitted.model):
-        if isinstance(loss, dict) and isinstance(weights := loss.get("class_weight"), str):  # mmseg would load it
-            raise ConfigError(
-                "loss_decode.class_weight",
-                f"expected a list of numbers, found the text {weights!r}",
-                "write the numbers into the config, or let --class-weights compute them",
-            )
+    _refuse_files(fitted)
+    for part in _parts_with(fitted.model, "ignore_index"):
+        part["ignore_index"] = IGNORED
     if "num_classes" in follows and "num_classes" in fitted:
         fitted.num_classes = schema.num_classes
     for path, part in _class_layers(fitted.model):
@@ -112,6 +110,7 @@ def load_model(
         ConfigError: the config names types that are not allowed, or mmseg cannot build it.
         ContractError: the checkpoint's weights are not those of the config's model.
     """
+    _refuse_files(config)
     reduced = reduce_for_prediction(config, trusted)
     state = without_averages(read_checkpoint(checkpoint)["state_dict"])
     try:
@@ -150,6 +149,17 @@ def load_state(model: torch.nn.Module, state: dict[str, torch.Tensor], where: ob
     model.load_state_dict(state)
 
 
+def _refuse_files(config: mmcv.Config) -> None:
+    """Refuse class weights that are text: mmseg would take it for the path or address of a file, and load that."""
+    for loss in losses(config.model):
+        if isinstance(loss, dict) and isinstance(weights := loss.get("class_weight"), str):
+            raise ConfigError(
+                "loss_decode.class_weight",
+                f"expected a list of numbers, found the text {weights!r}",
+                "write the numbers into the config, or let --class-weights compute them",
+            )
+
+
 def _short(err: Exception) -> str:
     return str(err).partition("\n")[0][:300]
 
@@ -160,7 +170,23 @@ def _set_classes(part: Any, number: int) -> None:
         weights = loss.get("class_weight")
         if isinstance(weights, list | tuple) and len(weights) == part.num_classes != number:
             loss.pop("class_weight")
+    if part.get("out_channels") not in (None, 1):  # 1 is a head with a sigmoid; otherwise one channel per class
+        part.out_channels = number
     part.num_classes = number
+
+
+def ignored_indices(config: mmcv.Config) -> set[Any]:
+    """Values of `ignore_index` in a model's heads and losses that differ from the dataset's."""
+    return {str(part["ignore_index"]) for part in _parts_with(config.model, "ignore_index")} - {str(IGNORED)}
+
+
+def _parts_with(node: Any, key: str) -> Iterator[Any]:
+    """The parts of a config that have an entry."""
+    if isinstance(node, dict) and key in node:
+        yield node
+    if isinstance(node, dict | list | tuple):
+        for item in node.values() if isinstance(node, dict) else node:
+            yield from _parts_with(item, key)
 
 
 def losses(node: Any) -> Iterator[Any]:

@@ -12,6 +12,7 @@ import ast
 import contextlib
 import difflib
 import importlib
+import os
 import re
 import sys
 import tempfile
@@ -25,14 +26,29 @@ import mmcv
 import mmseg
 
 from landseg import storage
-from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundError
+from landseg.contracts.errors import ConfigError, ObjectNotFoundError
+from landseg.models.config_text import MAX_TEXT_BYTES, check_version, parse_config
 from landseg.models.download import download, is_http
+
+__all__ = [
+    "BUNDLED",
+    "FOLLOWS",
+    "STOCK",
+    "bundled_names",
+    "import_modules",
+    "load_config",
+    "modules_to_import",
+    "parse_config",
+    "parse_options",
+]
 
 BUNDLED = Path(__file__).parents[1] / "configs"
 STOCK = Path(mmseg.__file__).parent / ".mim" / "configs"
 FOLLOWS = "from_dataset"
 """Entry of a config that comes from a file: which of its numbers are only examples, to be replaced by the dataset's."""
 _EXAMPLES = {"num_classes": r".*num_classes", "in_channels": r"model\.backbone\..*in_channels"}
+_MAX_FILES = 64
+_MAX_SECONDS = 60.0
 _SUFFIXES = (".py", ".json", ".yaml", ".yml")
 
 
@@ -69,7 +85,7 @@ def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Conf
         except Exception as err:  # a config is code, which may raise anything
             _drop_frames(err)
             raise ConfigError(ref, f"the config does not load: {type(err).__name__}: {err}") from err
-    _check(config, ref)
+    check_version(config, ref)
     config[FOLLOWS] = [
         name for name, key in _EXAMPLES.items() if not any(re.fullmatch(key, asked) for asked in options)
     ]
@@ -94,63 +110,32 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def parse_config(text: str, where: object) -> mmcv.Config:
-    """Parse what `mmcv.Config.pretty_text` printed; nothing in it is executed.
-
-    Raises:
-        ContractError: the text is more than assignments of plain values.
-    """
-    try:
-        values = {}
-        for node in ast.parse(text).body:
-            if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
-                raise ValueError(f"line {node.lineno} is not an assignment")
-            values[node.targets[0].id] = _plain(node.value)
-        config = mmcv.Config(values)
-    except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as err:
-        raise ContractError(where, f"expected the text of an mmseg config, found something else: {err}") from err
-    _check(config, where)
-    return config
-
-
 def import_modules(config: mmcv.Config) -> None:
     """Import the `custom_imports` of a config that the caller trusts; parsing imports nothing.
 
     Raises:
         ConfigError: a module cannot be imported.
     """
-    custom = dict(config.get("custom_imports") or {})
-    names = custom.get("imports") or []
-    for name in [names] if isinstance(names, str) else names:
+    for name in modules_to_import(config):
         try:
             importlib.import_module(name)
-        except ImportError as err:
-            if not custom.get("allow_failed_imports"):
+        except Exception as err:  # a module is code, which may raise anything
+            if not (isinstance(err, ImportError) and config.custom_imports.get("allow_failed_imports")):
                 raise ConfigError(f"custom_imports {name}", f"cannot be imported: {err}") from err
 
 
-def _plain(node: ast.expr) -> Any:
-    """The value of a literal; `dict(...)` counts as one, because that is how mmcv prints dictionaries."""
-    match node:
-        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
-            if any(keyword.arg is None for keyword in keywords):
-                raise ValueError(f"line {node.lineno} is not a plain value")
-            return {str(keyword.arg): _plain(keyword.value) for keyword in keywords}
-        case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as mapping], keywords=[]):
-            return _plain(mapping)  # with keys that are not Python names
-        case ast.Dict(keys=keys, values=values):
-            if any(key is None for key in keys):
-                raise ValueError(f"line {node.lineno} is not a plain value")
-            return {_plain(key): _plain(value) for key, value in zip(keys, values, strict=True) if key is not None}
-        case ast.List(elts=items):
-            return [_plain(item) for item in items]
-        case ast.Tuple(elts=items):
-            return tuple(_plain(item) for item in items)
-        case ast.Name(id="inf" | "nan" as name):  # as Python prints these floats
-            return float(name)
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id="inf")):
-            return -float("inf")
-    return ast.literal_eval(node)
+def modules_to_import(config: mmcv.Config) -> list[str]:
+    """The modules that a config's `custom_imports` lists.
+
+    Raises:
+        ConfigError: the entry is malformed.
+    """
+    custom = config.get("custom_imports") or {}
+    names = custom.get("imports") or [] if isinstance(custom, dict) else custom
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError("custom_imports", f"expected dict(imports=[names of modules]), found {str(custom)[:80]}")
+    return list(names)
 
 
 def _drop_frames(err: Exception) -> None:
@@ -165,18 +150,6 @@ def _drop_frames(err: Exception) -> None:
         sys.unraisablehook = hook
 
 
-def _check(config: mmcv.Config, where: object) -> None:
-    model = config.get("model")
-    if "data_preprocessor" in (model or {}) or "train_dataloader" in config or "default_scope" in config:
-        raise ConfigError(
-            where,
-            "expected a config of mmsegmentation 0.x, found one of 1.x",
-            "take the config of the same name from mmsegmentation's 0.x branch",
-        )
-    if not isinstance(model, dict) or "type" not in model:
-        raise ConfigError(where, "expected a config of mmsegmentation 0.x with a `model`, found none")
-
-
 @contextlib.contextmanager
 def _local_file(ref: str) -> Iterator[Path]:
     """The config as a local file, with its bases where it refers to them."""
@@ -186,6 +159,8 @@ def _local_file(ref: str) -> Iterator[Path]:
     elif Path(ref).suffix in _SUFFIXES or "/" in ref:
         if not Path(ref).is_file():
             raise ConfigError(ref, "there is no such config file")
+        if (size := Path(ref).stat().st_size) > MAX_TEXT_BYTES:
+            raise ConfigError(ref, f"expected a config of at most {MAX_TEXT_BYTES >> 20} MiB, found {size >> 10} KiB")
         yield Path(ref)
     elif path := (known := _by_name()).get(ref):
         yield path
@@ -198,18 +173,32 @@ def _local_file(ref: str) -> Iterator[Path]:
 
 def _mirror(uri: str, folder: Path) -> Path:
     """Copy a remote config and, because bases are relative paths, its bases in the same arrangement."""
-    address = urlsplit(uri)
-    target = folder / address.netloc / address.path.lstrip("/")
+    try:
+        address = urlsplit(uri)
+    except ValueError as err:
+        raise ConfigError(uri, f"expected the address of a config: {err}") from err
+    target = Path(os.path.normpath(folder / address.netloc / address.path.lstrip("/")))
+    if not target.is_relative_to(folder / address.netloc) or target == folder or address.netloc in {"", ".", ".."}:
+        raise ConfigError(uri, "expected the address of a config file")
     if target.is_file():
         return target
+    if sum(path.is_file() for path in folder.rglob("*")) >= _MAX_FILES:
+        raise ConfigError(uri, f"expected at most {_MAX_FILES} configs that build on each other")
     try:
-        download(uri, target)
+        download(uri, target, max_bytes=MAX_TEXT_BYTES, max_seconds=_MAX_SECONDS)
     except ObjectNotFoundError as err:
         raise ConfigError(uri, "there is no such config file") from err
     for base in _bases(target):
         # urljoin resolves `..` for the schemes it knows, and s3 is not one of them
-        absolute = urljoin(f"http://{address.netloc}{address.path}", base).removeprefix("http://")
-        _mirror(f"{address.scheme}://{absolute}", folder)
+        try:
+            absolute = urlsplit(urljoin(f"http://{address.netloc}{address.path}", base))
+        except ValueError as err:
+            raise ConfigError(uri, f"expected a path for _base_, found {base[:80]!r}") from err
+        if (absolute.scheme, absolute.netloc) != ("http", address.netloc):
+            raise ConfigError(
+                uri, f"expected bases beside the config, found {base[:80]!r}", "use relative paths in _base_"
+            )
+        _mirror(f"{address.scheme}://{absolute.netloc}{absolute.path}", folder)
     return target
 
 
@@ -220,7 +209,11 @@ def _bases(path: Path) -> list[str]:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_base_" for t in node.targets):
                 value = ast.literal_eval(node.value)
-                return [value] if isinstance(value, str) else list(value)
-    except (SyntaxError, ValueError, UnicodeDecodeError) as err:
-        raise ConfigError(path.name, f"the config does not load: {err}") from err
+                bases = [value] if isinstance(value, str) else value
+                if not isinstance(bases, list | tuple) or not all(isinstance(base, str) for base in bases):
+                    raise ValueError("expected a path or a list of paths for _base_")
+                return list(bases)
+    except Exception as err:  # Python's parser has limits of its own: RecursionError, MemoryError
+        reason = str(err) if isinstance(err, ValueError | SyntaxError) else "it is nested too deeply"
+        raise ConfigError(path.name, f"the config does not load: {reason}") from err
     return []

@@ -27,6 +27,7 @@ from mmseg.models.builder import ATTENTION, MODELS
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from landseg.contracts.errors import ConfigError
+from landseg.models.configs import modules_to_import
 
 TRUSTED_PACKAGES = ("landseg", "mmcls", "mmcv", "mmseg", "torch")
 """Whose types a config from elsewhere may name."""
@@ -61,21 +62,21 @@ def reduce_for_prediction(config: mmcv.Config, trusted: Sequence[str] = ()) -> m
         trusted: modules that the caller trusts, besides those of OpenMMLab; they are imported, and no others.
 
     Raises:
-        ConfigError: the model names a type that is not allowed, or `test_cfg` is malformed.
+        ConfigError: the model names a type that is not allowed, or `test_cfg` or `custom_imports` is malformed.
     """
     for name in trusted:
         try:
             importlib.import_module(name)
         except Exception as err:  # a module is code, which may raise anything
             raise ConfigError(f"--trust-modules {name}", f"cannot be imported: {type(err).__name__}: {err}") from err
-    imports = (config.get("custom_imports") or {}) if isinstance(config.get("custom_imports") or {}, dict) else {}
+    imports = modules_to_import(config)
     reduced = {
         key: copy.deepcopy(config.get(key)) for key in ("model", "test_cfg", "data", "test_pipeline") if key in config
     }
     data = reduced.get("data")
     reduced["data"] = {"test": data.get("test")} if isinstance(data, dict) else {}
     reduced["model"] = _without_training(reduced["model"])
-    _check_types("model", reduced["model"], (*TRUSTED_PACKAGES, *trusted), imports.get("imports"))
+    _check_types("model", reduced["model"], (*TRUSTED_PACKAGES, *trusted), imports)
     for where in (reduced, reduced["model"]):
         _check_test_cfg(where.get("test_cfg"))
     return mmcv.Config(reduced)
@@ -89,7 +90,7 @@ def _without_training(node: Any) -> Any:
     return {key: _without_training(value) for key, value in node.items() if not _TRAINING_KEY.fullmatch(str(key))}
 
 
-def _check_types(path: str, node: Any, packages: Sequence[str], imports: Any) -> None:
+def _check_types(path: str, node: Any, packages: Sequence[str], imports: Sequence[str]) -> None:
     if isinstance(node, list | tuple):
         for index, item in enumerate(node):
             _check_types(f"{path}.{index}", item, packages, imports)
@@ -99,9 +100,8 @@ def _check_types(path: str, node: Any, packages: Sequence[str], imports: Any) ->
                 f"{path}.type",
                 f"expected a type that {', '.join(TRUSTED_PACKAGES[:-1])} or torch registers for models, found "
                 f"{str(node['type'])[:80]!r}",
-                f"if you trust its code, name its module with --trust-modules (the config imports {imports})"[:200]
-                if imports
-                else "if you trust its code, name its module with --trust-modules",
+                "if you trust its code, name its module with --trust-modules"
+                + (f" (the config imports {', '.join(imports)[:80]})" if imports else ""),
             )
         for key, value in node.items():
             _check_types(f"{path}.{key}", value, packages, imports)

@@ -24,7 +24,8 @@ from landseg.contracts.errors import (
     without_credentials,
     without_signatures,
 )
-from landseg.models.download import download, is_http
+from landseg.models.checkpoint import read_checkpoint
+from landseg.models.download import download, fetch_object, is_http
 
 
 class CacheRecord(Document):
@@ -90,6 +91,7 @@ def without_pretrained(config: mmcv.Config) -> mmcv.Config:
     _strip(stripped.model)
     if stripped.get("load_from"):
         stripped["load_from"] = None
+    stripped.pop("pretrained", None)  # the manifest records it among the parameters
     return stripped
 
 
@@ -122,6 +124,7 @@ def fetch(source: str, storage_uri: str, folder: Path) -> Fetched:
     Raises:
         ConfigError: the checksum is malformed, or mmcv knows no model of that name.
         StorageError: out of reach, or not the expected file.
+        ContractError: what an http(s) address gave is not a checkpoint; it is not kept.
     """
     uri, expected = _split_checksum(source)
     uri = _resolve_zoo(uri)
@@ -129,7 +132,7 @@ def fetch(source: str, storage_uri: str, folder: Path) -> Fetched:
     if is_http(uri):
         sha256 = _fetch_cached(uri, expected, storage.join(storage_uri, "pretrained"), path)
     else:
-        storage.get_file(uri, path)
+        fetch_object(uri, path)
         sha256 = storage.file_sha256(path)
         _check_sum(uri, sha256, expected)
     return Fetched(without_credentials(uri), sha256, path)
@@ -174,6 +177,7 @@ def _fetch_cached(uri: str, expected: str | None, cache: str, path: Path) -> str
     download(uri, path)
     sha256 = storage.file_sha256(path)
     _check_sum(uri, sha256, expected)
+    read_checkpoint(path, uri)  # what is not a checkpoint is not kept
     storage.put_file(place, path)
     record = CacheRecord(uri=without_credentials(uri), sha256=sha256, size_bytes=path.stat().st_size)
     storage.write_document(f"{place}.json", record)

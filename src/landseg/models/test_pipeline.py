@@ -128,6 +128,28 @@ def find_normalize(config: mmcv.Config, where: object) -> tuple[tuple[float, ...
     raise ConfigError(where, "expected a test pipeline with Normalize, found none")
 
 
+def set_normalisation(config: mmcv.Config, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Write what is used into each Normalize of the config's pipelines that is for another number of bands.
+
+    The checkpoint's own config then says all that predicting needs.
+    """
+    for key, value in config._cfg_dict.items():
+        if key != "model":
+            _set_normalize(value, list(mean), list(std))
+
+
+def _set_normalize(node: Any, mean: list[float], std: list[float]) -> None:
+    if isinstance(node, list | tuple):
+        for item in node:
+            _set_normalize(item, mean, std)
+    elif isinstance(node, dict):
+        old = node.get("mean")
+        if node.get("type") == "Normalize" and not (isinstance(old, list | tuple) and len(old) == len(mean)):
+            node["mean"], node["std"] = mean, std
+        for value in node.values():
+            _set_normalize(value, mean, std)
+
+
 def _test_pipeline(config: mmcv.Config) -> list[Any]:
     test = (config.get("data") or {}).get("test") or {}
     return list(test.get("pipeline") or config.get("test_pipeline") or [])

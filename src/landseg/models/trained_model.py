@@ -75,10 +75,11 @@ def open_model(ref: str, folder: Path) -> TrainedModel:
 def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
     from landseg.models.checkpoint import is_mmseg_1, read_checkpoint
     from landseg.models.configs import parse_config
+    from landseg.models.download import fetch_object
     from landseg.models.test_pipeline import find_normalize
 
     path = folder / "model.pth"
-    storage.get_file(ref, path)
+    fetch_object(ref, path)
     meta: dict[str, Any] = read_checkpoint(path, ref)["meta"]
     classes, text = meta.get("CLASSES"), meta.get("config")
     if is_mmseg_1(meta):

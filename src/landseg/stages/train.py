@@ -50,7 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_parameter(group, "dataset_uri")
     add_parameter(group, "config")
     group.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config, as in mmseg"
+        "--cfg-options",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="overrides of the config, as in mmseg",
     )
     group = parser.add_argument_group("the recipe")
     for name in ("epochs", "batch_per_gpu", "lr", "seed", "train_splits", "pretrained", "class_weights"):
@@ -135,8 +140,11 @@ def _plan(
     """The job, what decides its result, and where its pretrained weights come from."""
     from landseg.models import precision, pretrained
     from landseg.models.build import fit_config, load_config, parse_options
+    from landseg.models.config_text import config_text, masked_config
+    from landseg.models.test_pipeline import set_normalisation
     from landseg.training import job
     from landseg.training.class_weights import set_class_weights
+    from landseg.training.input.pipeline import normalisation
     from landseg.training.unused_settings import unused_settings
 
     manifest = dataset.manifest
@@ -149,12 +157,13 @@ def _plan(
     config = fitted
     job.set_parameters(config, epochs=args.epochs, batch_per_gpu=args.batch_per_gpu, lr=args.lr)
     set_class_weights(config, args.class_weights, manifest, splits)
+    set_normalisation(config, *normalisation(config, manifest, splits))
     val = manifest.splits.get("val")
     scored = val is not None and val.labelled and "val" not in splits
     identity = {
         "name": args.name,
         "dataset_sha256": dataset.sha256,
-        "config": config.pretty_text,
+        "config": config_text(masked_config(config)),
         "pretrained": source and without_signatures(source),
         "train_splits": list(splits),
         "seed": args.seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmcv
 
 from landseg.contracts.dataset import ClassSchema
-from landseg.models.build import losses, num_classes
+from landseg.models.build import IGNORED, ignored_indices, losses, num_classes
 from landseg.training.input.pipeline import train_dataset
 
 
@@ -29,6 +29,10 @@ def unused_settings(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchem
         "class_weight" in loss for loss in losses(fitted.model)
     ):
         sentences.append("class_weight is not used: it is for other classes (--class-weights computes this dataset's)")
+    if indices := ignored_indices(config):
+        sentences.append(
+            f"ignore_index {', '.join(sorted(indices))} is not used: the dataset's ignored label is {IGNORED}"
+        )
     evaluation = config.get("evaluation") or {}
     if evaluation.get("save_best"):
         sentences.append("evaluation.save_best is not used: the model is the last iteration's")

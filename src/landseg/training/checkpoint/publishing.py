@@ -10,6 +10,7 @@ from typing import Any
 
 from landseg import storage
 from landseg.contracts.errors import LandsegError
+from landseg.models.checkpoint import without_averages
 from landseg.training.checkpoint.content import mmseg_checkpoint, pending_gradients, restore_gradients, to_cpu
 from landseg.training.checkpoint.random_state import random_state, restore_random_state
 from landseg.training.checkpoint.store import CheckpointStore, write_local
@@ -111,7 +112,11 @@ class Publisher:
             team.barrier()
             return
         local = job.scratch / MODEL
-        write_local(self._model_content(session.length.max_iters), local)
+        content = self._model_content(session.length.max_iters)
+        content["state_dict"] = without_averages(
+            content["state_dict"]
+        )  # after an epoch they are the weights themselves
+        write_local(content, local)
         file = storage.put_once(job.folder, MODEL, local)
         local.unlink()
         self.log.close()
@@ -143,9 +148,7 @@ class Publisher:
 
     def _model_content(self, done: int) -> dict[str, Any]:
         session = self.session
-        return mmseg_checkpoint(
-            session.model, session.config.pretty_text, session.job, done, session.order.iters_per_epoch
-        )
+        return mmseg_checkpoint(session.model, session.job.config, session.job, done, session.order.iters_per_epoch)
 
     def _accumulating(self, done: int) -> bool:
         every = int((self.session.config.get("optimizer_config") or {}).get("cumulative_iters", 1))
