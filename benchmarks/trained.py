@@ -49,7 +49,7 @@ def export(model: str, dataset: StagedDataset, *flags: str) -> ProbsReader:
     out = FOLDER / model
     inputs = ["--dataset", dataset.uri, "--model", str(out / "model.json"), "--splits", "val", "--run-id", "bench"]
     _landseg("export-probs", *inputs, *flags, *_where(out))
-    return ProbsReader.open(str(out / "probs.json"))
+    return ProbsReader.open(str(out / "probs.json"), out)
 
 
 def _stage(name: str, size_px: int, **counts: int) -> StagedDataset:

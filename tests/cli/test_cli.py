@@ -1,3 +1,5 @@
+"""The command line as a whole: every verb, its help, exit codes and error lines."""
+
 from __future__ import annotations
 
 import argparse

@@ -1,3 +1,5 @@
+"""Progress on a terminal and in a log."""
+
 import io
 
 from landseg.cli.progress import Progress, duration

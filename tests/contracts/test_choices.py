@@ -1,3 +1,5 @@
+"""The choices of options, written once."""
+
 from __future__ import annotations
 
 from typing import get_args

@@ -1,3 +1,5 @@
+"""The executor protocol: what KFP passes and what it reads back."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,3 +1,5 @@
+"""Documents made of arbitrary and mutated bytes end in one line, never in a traceback."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The patterns of names, and paths that cannot climb."""
+
 from __future__ import annotations
 
 from pathlib import Path

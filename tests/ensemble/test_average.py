@@ -1,3 +1,5 @@
+"""average-probs: maps, scores, report and resumption on made-up probabilities."""
+
 import csv
 import io
 import json
@@ -604,7 +606,7 @@ def test_tiles_of_all_sizes(staged, dataset, tmp_path):
     ensemble = Ensemble(
         str(tmp_path / "ensemble"),
         dataset,
-        (Member(ProbsReader.open(ref), 1.0),),
+        (Member(ProbsReader.open(ref, tmp_path), 1.0),),
         {"test": write_index(tmp_path / "tiles.jsonl", dataset.manifest.splits["test"], tiles("test"))},
         tmp_path,
     )
@@ -618,7 +620,7 @@ def test_tiles_of_all_sizes(staged, dataset, tmp_path):
 
 
 def test_threads_are_bounded_by_memory(staged, exported, dataset, tmp_path):
-    members = open_members(list(exported.values()), None, dataset)
+    members = open_members(list(exported.values()), None, dataset, tmp_path)
     assert affordable_threads(members, 8) == 8
     large = export(
         tmp_path / "large",
@@ -628,7 +630,7 @@ def test_threads_are_bounded_by_memory(staged, exported, dataset, tmp_path):
         tiles=lambda split: [dataset.tiles(split)[0].model_copy(update={"height": 1500, "width": 1400, "label": None})],
         probs=lambda dataset, split, tile, model: np.full((9, tile.height, tile.width), 1 / 9, np.float32),
     )
-    assert affordable_threads([replace(members[0], reader=ProbsReader.open(large))], 8) == 3
+    assert affordable_threads([replace(members[0], reader=ProbsReader.open(large, tmp_path))], 8) == 3
 
 
 def refused(capsys, status):
@@ -735,7 +737,7 @@ def test_flipped_bits_anywhere_are_errors_or_change_nothing(staged, dataset, tmp
     refs = []
     for name in ("swin", "resnest"):
         uri = export(tmp_path / name, dataset, name, splits=("test",))
-        reader = ProbsReader.open(uri)
+        reader = ProbsReader.open(uri, tmp_path)
         reference = Reference(uri=uri, sha256=reader.sha256, manifest_kind="landseg.probs")
         refs.append(str(tmp_path / f"{name}.json"))
         Path(refs[-1]).write_bytes(reference.to_bytes())

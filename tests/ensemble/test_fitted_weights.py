@@ -1,3 +1,5 @@
+"""Weights and temperatures fitted to half of val."""
+
 import csv
 import json
 import re
@@ -50,21 +52,21 @@ def average(staged, refs, root, *flags):
 
 def test_the_better_model_gets_the_larger_weight(staged, exported, tmp_path):
     dataset = open_dataset(staged, tmp_path)
-    members = open_members(list(exported.values()), None, dataset)
-    found = fit_weights(members, dataset, tmp_path, temperature=False, num_threads=2)
+    members = open_members(list(exported.values()), None, dataset, tmp_path)
+    found = fit_weights(members, dataset, temperature=False, num_threads=2)
     assert found.models == ("good", "poor")
     assert found.weights[0] > 0.6
     assert sum(found.weights) == pytest.approx(1)
     assert found.miou > found.miou_equal
     assert found.gain_interval[0] > 0
     assert len(found.fitted_on) == found.reported_on == 8
-    assert fit_weights(members, dataset, tmp_path, temperature=False, num_threads=1) == found
+    assert fit_weights(members, dataset, temperature=False, num_threads=1) == found
 
 
 def test_temperature_undoes_overconfidence(staged, tmp_path):
     dataset = open_dataset(staged, tmp_path)
     refs = [export(tmp_path / "sure", dataset, "good", splits=("val",), probs=too_sure, dtype="float32")]
-    found = fit_weights(open_members(refs, None, dataset), dataset, tmp_path, temperature=True, num_threads=2)
+    found = fit_weights(open_members(refs, None, dataset, tmp_path), dataset, temperature=True, num_threads=2)
     # These probabilities were raised to the power 4; before, they were less sure than they might have been.
     assert 2 <= found.temperatures[0] <= 4
     assert found.weights == (1.0,)
@@ -169,8 +171,8 @@ def test_models_that_are_sure_and_right_keep_their_temperature(staged, tmp_path)
         return np.eye(dataset.schema.num_classes, dtype=np.float32)[dataset.read_label(split, tile)].transpose(2, 0, 1)
 
     ref = export(tmp_path / "right", dataset, "right", splits=("val",), probs=right)
-    members = open_members([ref], None, dataset)
-    assert fit_weights(members, dataset, tmp_path, temperature=True, num_threads=1).temperatures == (1.0,)
+    members = open_members([ref], None, dataset, tmp_path)
+    assert fit_weights(members, dataset, temperature=True, num_threads=1).temperatures == (1.0,)
 
 
 def model_trained_on(folder, dataset, name, splits):

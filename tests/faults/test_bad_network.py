@@ -1,3 +1,5 @@
+"""Storage over a network that delays, cuts and corrupts."""
+
 from __future__ import annotations
 
 import hashlib

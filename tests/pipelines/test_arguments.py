@@ -1,3 +1,5 @@
+"""The pipelines command's arguments."""
+
 from __future__ import annotations
 
 from pathlib import Path

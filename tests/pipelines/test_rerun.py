@@ -1,3 +1,5 @@
+"""Single steps of a finished run, run again."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Fingerprints of source data and configs, by which a changed one is read again."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -111,7 +111,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 def test_probabilities_are_the_predictors(place: Place) -> None:
     assert main(place.arguments("float", "--dtype", "float32", "--output-dir", str(place.store / "float"))) == 0
-    reader = ProbsReader.open(str(place.store / "float" / "probs.json"))
+    reader = ProbsReader.open(str(place.store / "float" / "probs.json"), place.store)
     staged = StagedDataset.open(place.dataset, place.store)
     manifest = storage.read_document(ModelManifest, place.model).document
     config = parse_config(manifest.config, "")
@@ -135,12 +135,12 @@ def test_views_are_stored_beside_the_same_mean(place: Place) -> None:
     for tta in ("none", "h"):
         flags = ["--tta", tta, "--output-dir", str(place.store / tta)]
         assert main(place.arguments(tta, *flags)) == 0
-        alone[tta] = ProbsReader.open(str(place.store / tta / "probs.json"))
-    reader, dtype = ProbsReader.open(str(place.store / "views" / "probs.json")), DTYPES["companded"]
+        alone[tta] = ProbsReader.open(str(place.store / tta / "probs.json"), place.store)
+    reader, dtype = ProbsReader.open(str(place.store / "views" / "probs.json"), place.store), DTYPES["companded"]
     assert reader.spec.views == ("original", "horizontal", "vertical")
     for index, shard in enumerate(reader.manifest.splits["val"]):
         with contextlib.ExitStack() as stack:
-            views = [stack.enter_context(reader.shard("val", index, place.store, view)) for view in range(3)]
+            views = [stack.enter_context(reader.shard("val", index, view)) for view in range(3)]
             for position, tile in enumerate(shard.tiles):
                 original, horizontal, vertical = (dequantize(view.read(position), dtype) for view in views)
                 found = {"none": original, "h": (original + horizontal) / 2}
@@ -156,7 +156,7 @@ def test_the_reference_says_what_is_there(place: Place) -> None:
     reference = Reference.parse(path.read_bytes(), path)
     facts = reference.facts
     assert (facts["model"], facts["splits"], facts["tiles"], facts["tta"]) == ("swin", "test,val", 8, "hv")
-    assert ProbsReader.open(str(path)).spec.classes == tuple(CLASSES)
+    assert ProbsReader.open(str(path), path.parent).spec.classes == tuple(CLASSES)
 
 
 def test_shares_write_the_same_bytes_as_one(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,9 +290,9 @@ def test_a_checkpoint_of_mmsegmentation_predicts_too(place: Place, tmp_path: Pat
     for name in ("", "mine"):
         flags = ["--model", checkpoint, "--name", name, "--splits", "val", "--output-dir", str(tmp_path / name)]
         assert main([*place.arguments(f"stock{name}"), *flags]) == 0
-    spec = ProbsReader.open(str(tmp_path / "probs.json")).spec
+    spec = ProbsReader.open(str(tmp_path / "probs.json"), tmp_path).spec
     assert (spec.model, spec.checkpoint_sha256) == ("resnest", storage.file_sha256(Path(checkpoint)))
-    assert ProbsReader.open(str(tmp_path / "mine" / "probs.json")).spec.model == "mine"
+    assert ProbsReader.open(str(tmp_path / "mine" / "probs.json"), tmp_path).spec.model == "mine"
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""The probability codec: round trips, limits and damaged bytes."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""Probability shards as they are written, published and read back."""
+
 import json
 import subprocess
 import sys
@@ -85,13 +87,13 @@ def test_what_is_written_is_read(tmp_path, dtype):
     writer = ProbsWriter(str(tmp_path / "probs"), make_spec(dtype), {"val": tiles, "test": tiles[:3]})
     write(writer, writer.pending())
     loaded = writer.publish()
-    reader = ProbsReader.open(loaded.uri)
+    reader = ProbsReader.open(loaded.uri, tmp_path)
     assert (reader.sha256, reader.manifest) == (loaded.sha256, loaded.document)
     by_id = {tile.id: tile for tile in tiles}
     for split, expected in (("val", tiles), ("test", tiles[:3])):
         seen = []
         for index, shard in enumerate(reader.manifest.splits[split]):
-            with reader.shard(split, index, tmp_path) as opened:
+            with reader.shard(split, index) as opened:
                 for position, tile in enumerate(shard.tiles):
                     stored = quantize(probs_of(by_id[tile.id]), DTYPES[dtype])
                     np.testing.assert_array_equal(opened.read(position), stored)
@@ -165,14 +167,14 @@ def test_views_are_kept_beside_their_mean(tmp_path):
     tiles = make_tiles(9, MIXED)
     writer = ProbsWriter(str(tmp_path / "views"), with_views(), {"val": tiles})
     write(writer, writer.pending())
-    reader = ProbsReader.open(writer.publish().uri)
+    reader = ProbsReader.open(writer.publish().uri, tmp_path)
     write(plain := ProbsWriter(str(tmp_path / "plain"), make_spec(), {"val": tiles}), plain.pending())
     plain.publish()
     by_id = {tile.id: tile for tile in tiles}
     for index, shard in enumerate(reader.manifest.splits["val"]):
         assert (tmp_path / "views" / shard.path).read_bytes() == (tmp_path / "plain" / shard.path).read_bytes()
         for view in range(3):
-            with reader.shard("val", index, tmp_path, view) as opened:
+            with reader.shard("val", index, view) as opened:
                 for position, tile in enumerate(shard.tiles):
                     expected = views_of(by_id[tile.id], reader.spec)[view]
                     np.testing.assert_array_equal(opened.read(position), quantize(expected, DTYPES["companded"]))
@@ -190,12 +192,12 @@ def test_a_shard_without_one_of_its_views_is_written_again(tmp_path):
     assert writer.publish() is None
     assert writer.pending() == [plans[3]]
     write(writer, writer.pending())
-    reader = ProbsReader.open(writer.publish().uri)
+    reader = ProbsReader.open(writer.publish().uri, tmp_path)
     path = tmp_path / reader.manifest.splits["val"][3].views[1].path
     path.write_bytes(path.read_bytes()[::-1])
-    with reader.shard("val", 3, tmp_path), reader.shard("val", 3, tmp_path, 0):
+    with reader.shard("val", 3), reader.shard("val", 3, 0):
         pass
-    with pytest.raises(DamagedObjectError, match="views/c/1/3"), reader.shard("val", 3, tmp_path, 1):
+    with pytest.raises(DamagedObjectError, match="views/c/1/3"), reader.shard("val", 3, 1):
         pass
 
 
@@ -295,21 +297,21 @@ def test_an_incomplete_shard_is_not_written(tmp_path):
 def test_every_damaged_byte_is_found(tmp_path, dtype):
     writer = ProbsWriter(str(tmp_path), make_spec(dtype), {"val": make_tiles(1, ((6, 6),))})
     write(writer, writer.pending())
-    reader = ProbsReader.open(writer.publish().uri)
+    reader = ProbsReader.open(writer.publish().uri, tmp_path)
     path = tmp_path / reader.manifest.splits["val"][0].path
     good = path.read_bytes()
     for position in range(len(good)):
         damaged = bytearray(good)
         damaged[position] ^= 0x40
         path.write_bytes(damaged)
-        with pytest.raises(DamagedObjectError), reader.shard("val", 0, tmp_path):
+        with pytest.raises(DamagedObjectError), reader.shard("val", 0):
             pass
     for wrong in (good[:-1], good + b"\0", b""):
         path.write_bytes(wrong)
-        with pytest.raises(DamagedObjectError), reader.shard("val", 0, tmp_path):
+        with pytest.raises(DamagedObjectError), reader.shard("val", 0):
             pass
     path.unlink()
-    with pytest.raises(StorageError), reader.shard("val", 0, tmp_path):
+    with pytest.raises(StorageError), reader.shard("val", 0):
         pass
 
 
@@ -319,7 +321,7 @@ def test_manifest_of_an_unknown_version_is_refused(tmp_path):
     data = writer.publish().document.to_bytes()
     (tmp_path / "manifest.json").write_bytes(data.replace(b'"version": 1', b'"version": 2'))
     with pytest.raises(ContractError, match="version 2"):
-        ProbsReader.open(str(tmp_path / "manifest.json"))
+        ProbsReader.open(str(tmp_path / "manifest.json"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -365,8 +367,8 @@ def test_works_on_s3(s3, tmp_path):
     tiles = make_tiles(5)
     writer = ProbsWriter(folder, make_spec(), {"val": tiles})
     write(writer, writer.pending())
-    reader = ProbsReader.open(writer.publish().uri)
-    with reader.shard("val", 0, tmp_path) as opened:
+    reader = ProbsReader.open(writer.publish().uri, tmp_path)
+    with reader.shard("val", 0) as opened:
         np.testing.assert_array_equal(opened.read(0), quantize(probs_of(tiles[0]), DTYPES["companded"]))
     assert list(tmp_path.iterdir()) == []
     np.testing.assert_array_equal(reader.read_tile("val", "t0004"), quantize(probs_of(tiles[4]), DTYPES["companded"]))

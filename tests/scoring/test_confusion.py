@@ -1,3 +1,5 @@
+"""Confusion matrices: their rows, ignored pixels, and inputs that are refused."""
+
 import numpy as np
 import pytest
 

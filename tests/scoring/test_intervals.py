@@ -1,3 +1,5 @@
+"""Bootstrap intervals."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Scores against mmsegmentation's."""
+
 import numpy as np
 import pytest
 from hypothesis import given

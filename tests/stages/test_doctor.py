@@ -1,3 +1,5 @@
+"""doctor: what it checks and how it fails."""
+
 import http.client
 import json
 import threading

@@ -1,3 +1,5 @@
+"""prune: which runs and datasets go."""
+
 from __future__ import annotations
 
 import datetime

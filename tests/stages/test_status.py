@@ -1,3 +1,5 @@
+"""status: what a storage holds, as text and JSON."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""verify: damage in any object is found and named."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Every refusal of an S3 endpoint is one line that says what to do."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Object storage: folders and a real S3 endpoint behave alike."""
+
 from __future__ import annotations
 
 import hashlib

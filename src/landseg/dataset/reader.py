@@ -198,5 +198,7 @@ def _local(uri: str, size_bytes: int) -> Path:
     except OSError as err:
         raise StorageError(uri, f"the shard cannot be read: {os.strerror(err.errno or 0)}") from err
     if found != size_bytes:
-        raise StorageError(uri, f"expected {size_bytes} bytes, found {found}", "the shard is damaged")
+        raise StorageError(
+            uri, f"expected {size_bytes} bytes, found {found}", "stage the data again: what is damaged is then replaced"
+        )
     return path

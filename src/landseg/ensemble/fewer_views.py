@@ -6,7 +6,6 @@ import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from landseg.contracts.dataset import Split
 from landseg.contracts.probabilities import VIEWS, Tta
@@ -75,12 +74,12 @@ class FewerViewsAverage:
 
 @contextlib.contextmanager
 def open_views(
-    members: Sequence[Member], wanted: Sequence[Tta], split: Split, index: int, scratch: Path
+    members: Sequence[Member], wanted: Sequence[Tta], split: Split, index: int
 ) -> Iterator[list[list[ShardReader]]]:
     """By member, the same shard of every view that any of `wanted` has; see :meth:`ProbsReader.shard`."""
     num_views = max((len(VIEWS[tta]) for tta in wanted), default=0)
     with contextlib.ExitStack() as stack:
         yield [
-            [stack.enter_context(member.reader.shard(split, index, scratch, view)) for view in range(num_views)]
+            [stack.enter_context(member.reader.shard(split, index, view)) for view in range(num_views)]
             for member in members
         ]

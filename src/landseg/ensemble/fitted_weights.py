@@ -10,7 +10,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,9 +69,7 @@ class Fit(Model):
         return [replace(member, weight=weight, temperature=t) for member, weight, t in fitted]
 
 
-def fit_weights(
-    members: Sequence[Member], dataset: StagedDataset, scratch: Path, *, temperature: bool, num_threads: int
-) -> Fit:
+def fit_weights(members: Sequence[Member], dataset: StagedDataset, *, temperature: bool, num_threads: int) -> Fit:
     """Fit weights, and temperatures if asked to, to half of the labelled validation tiles.
 
     First the temperatures, each by the likelihood of its model alone; then the weights, by the ensemble's mIoU: over a
@@ -89,7 +86,7 @@ def fit_weights(
     if not reporting:
         found = "one" if deciding else "none"
         raise _nothing_to_fit(f"expected at least two val tiles (or scenes) with labelled pixels, found {found}")
-    samples = _Samples(members, dataset, tiles, scratch, num_threads)
+    samples = _Samples(members, dataset, tiles, num_threads)
     temperatures = _search_temperatures(samples, deciding) if temperature else (1.0,) * len(members)
     weights = _search_weights(samples, deciding, temperatures)
     equal = Average(samples.dtypes, (1.0,) * len(members), (1.0,) * len(members))
@@ -158,7 +155,6 @@ class _Samples:
     members: Sequence[Member]
     dataset: StagedDataset
     tiles: TileIndex
-    scratch: Path
     num_threads: int
 
     @property
@@ -187,7 +183,7 @@ class _Samples:
 
         def process(index: int) -> tuple[int, int, Any]:
             results = []
-            with open_shards(self.members, SPLIT, index, self.scratch) as readers:
+            with open_shards(self.members, SPLIT, index) as readers:
                 for position, tile in enumerate(readers[0].shard.tiles):
                     if tile.id in wanted:
                         every = max(1, min(tile.height, tile.width) // _SAMPLES)

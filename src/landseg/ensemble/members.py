@@ -71,27 +71,30 @@ def affordable_threads(members: Sequence[Member], wanted: int) -> int:
 
 
 @contextlib.contextmanager
-def open_shards(members: Sequence[Member], split: Split, index: int, scratch: Path) -> Iterator[list[ShardReader]]:
+def open_shards(members: Sequence[Member], split: Split, index: int) -> Iterator[list[ShardReader]]:
     """The same shard of all members, verified; see :meth:`ProbsReader.shard`.
 
     Raises:
         ContractError: the members' shards hold different tiles.
     """
     with contextlib.ExitStack() as stack:
-        readers = [stack.enter_context(member.reader.shard(split, index, scratch)) for member in members]
+        readers = [stack.enter_context(member.reader.shard(split, index)) for member in members]
         for reader in readers[1:]:
             if reader.shard.tiles != readers[0].shard.tiles:
                 raise ContractError(reader.uri, f"expected the same tiles as in {readers[0].uri}, found others")
         yield readers
 
 
-def open_members(refs: Sequence[str], weights: Sequence[float] | None, dataset: StagedDataset) -> list[Member]:
+def open_members(
+    refs: Sequence[str], weights: Sequence[float] | None, dataset: StagedDataset, scratch: Path
+) -> list[Member]:
     """Open models' probabilities and check that they may be averaged.
 
     Args:
         refs: manifests or references, in any order.
         weights: one per ref, in the same order; None for equal weights.
         dataset: the dataset that they have to be of.
+        scratch: local folder for their shards while they are read.
 
     Returns:
         The members, sorted by name: floating-point sums depend on the order, and results must not.
@@ -106,7 +109,7 @@ def open_members(refs: Sequence[str], weights: Sequence[float] | None, dataset: 
         raise ConfigError("--weights", f"expected {len(refs)} weights, one per model, found {len(weights)}")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) <= 0:
         raise ConfigError("--weights", f"expected weights of at least 0 and not all 0, found {list(weights)}")
-    members = [Member(ProbsReader.open(ref), weight) for ref, weight in zip(refs, weights, strict=True)]
+    members = [Member(ProbsReader.open(ref, scratch), weight) for ref, weight in zip(refs, weights, strict=True)]
     members.sort(key=lambda member: (member.name, member.reader.sha256))
     _check_distinct(members)
     for member in members:

@@ -168,8 +168,8 @@ class Ensemble:
         confusions: NDArray[np.int64] | None = None
         wanted = [fewer.tta for fewer in self.fewer_views if self.dataset.manifest.splits[split].labelled]
         with (
-            open_shards(self.members, split, index, self.scratch) as readers,
-            open_views(self.members, wanted, split, index, self.scratch) as view_readers,
+            open_shards(self.members, split, index) as readers,
+            open_views(self.members, wanted, split, index) as view_readers,
         ):
             for position, stored in enumerate(readers[0].shard.tiles):
                 tile = self.tiles[split].find(stored.id)

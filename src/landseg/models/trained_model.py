@@ -76,7 +76,7 @@ def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
     from landseg.models.checkpoint import is_mmseg_1, read_checkpoint
     from landseg.models.configs import parse_config
     from landseg.models.download import fetch_object
-    from landseg.models.test_pipeline import find_normalize
+    from landseg.models.preprocessing import find_normalize
 
     path = folder / "model.pth"
     fetch_object(ref, path)

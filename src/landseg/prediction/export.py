@@ -14,7 +14,7 @@ from landseg.contracts.dataset import Split, Tile
 from landseg.contracts.errors import ConfigError
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
-from landseg.models.test_pipeline import Planes
+from landseg.models.preprocessing import Planes
 from landseg.prediction.predictor import Predictor
 from landseg.probabilities.layout import ShardPlan
 from landseg.probabilities.store import ProbsWriter, ShardBuilder

@@ -20,7 +20,7 @@ from landseg.models.build import load_model
 from landseg.models.configs import parse_config
 from landseg.models.late_fusion import fuse_late
 from landseg.models.precision import TORCH_DTYPES, autocast, cpu_has_bf16
-from landseg.models.test_pipeline import Image, Planes, expects_rgb, normalisation_table, tile_scales
+from landseg.models.preprocessing import Image, Planes, expects_rgb, normalisation_table, tile_scales
 from landseg.models.trained_model import TrainedModel
 
 _FLIPPED_AXES: dict[View, tuple[int, ...]] = {"original": (), "horizontal": (3,), "vertical": (2,)}

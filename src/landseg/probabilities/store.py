@@ -163,22 +163,28 @@ class ProbsReader:
         manifest: their manifest.
         uri: where it was read from.
         sha256: its checksum.
+        scratch: local folder for shards while they are open.
     """
 
     manifest: ProbsManifest
     uri: str
     sha256: str
+    scratch: Path
 
     @classmethod
-    def open(cls, ref: str) -> ProbsReader:
+    def open(cls, ref: str, scratch: Path) -> ProbsReader:
         """Open the manifest at a URI or path, or the one that a reference file points to.
+
+        Args:
+            ref: the manifest or reference.
+            scratch: see :attr:`scratch`.
 
         Raises:
             StorageError: it cannot be read.
             ContractError: it is not a manifest of probabilities, or its version is unknown.
         """
         loaded = storage.read_document(ProbsManifest, ref)
-        return cls(loaded.document, loaded.uri, loaded.sha256)
+        return cls(loaded.document, loaded.uri, loaded.sha256, scratch)
 
     @property
     def spec(self) -> ProbsSpec:
@@ -186,13 +192,12 @@ class ProbsReader:
         return self.manifest.spec
 
     @contextlib.contextmanager
-    def shard(self, split: Split, index: int, scratch: Path, view: int | None = None) -> Iterator[ShardReader]:
-        """A shard, verified against its checksum; downloaded to `scratch` for as long as it is open.
+    def shard(self, split: Split, index: int, view: int | None = None) -> Iterator[ShardReader]:
+        """A shard, verified against its checksum; one in object storage lies in :attr:`scratch` while it is open.
 
         Args:
             split: the split.
             index: number of the shard in the split.
-            scratch: local folder.
             view: number of the view in `spec.views`; None for the mean over views.
 
         Raises:
@@ -204,7 +209,7 @@ class ProbsReader:
         uri = self._uri(blob)
         with contextlib.ExitStack() as stack:
             if storage.is_s3(uri):
-                path = scratch / f"{self.sha256[:16]}-{split}-{index}-{'mean' if view is None else view}"
+                path = self.scratch / f"{self.sha256[:16]}-{split}-{index}-{'mean' if view is None else view}"
                 stack.callback(path.unlink, missing_ok=True)
                 storage.get_file(uri, path, sha256=blob.sha256)
             else:

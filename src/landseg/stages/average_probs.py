@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     with stage_context("average-probs", args) as context:
         dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         refs = context.references("probs", args.probs)
-        members = open_members(refs, None if isinstance(weights, str) else weights, dataset)
+        members = open_members(refs, None if isinstance(weights, str) else weights, dataset, context.scratch)
         num_threads = affordable_threads(members, args.num_workers)
         identity: dict[str, Any] = {
             "dataset_sha256": dataset.sha256,
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         record_arguments(folder, {"dataset_uri": dataset.uri, **asked, **_arguments(members, weights)})
         fitted = None
         if weights == "auto":
-            fitted = _fit(folder, members, dataset, context.scratch, temperature == "auto", num_threads)
+            fitted = _fit(folder, members, dataset, temperature == "auto", num_threads)
             members = fitted.apply(members)
         splits = members[0].reader.manifest.splits
         ensemble = Ensemble(
@@ -169,14 +169,12 @@ def _parse_layers(text: str) -> tuple[LayerName, ...]:
     return tuple(layer for layer in LAYERS if layer in wanted)
 
 
-def _fit(
-    folder: str, members: list[Member], dataset: StagedDataset, scratch: Path, temperature: bool, num_threads: int
-) -> Fit:
+def _fit(folder: str, members: list[Member], dataset: StagedDataset, temperature: bool, num_threads: int) -> Fit:
     """Fit weights, or find those fitted before."""
     uri = storage.join(folder, "weights.json")
     if found := read_record(Fit, uri):
         return found
-    fitted = fit_weights(members, dataset, scratch, temperature=temperature, num_threads=num_threads)
+    fitted = fit_weights(members, dataset, temperature=temperature, num_threads=num_threads)
     write_record(uri, fitted)
     return fitted
 

@@ -25,8 +25,8 @@ def run(args: argparse.Namespace) -> None:
     """Print the shares `1/N` to `N/N`, with no more workers than there are shards: none starts without work."""
     check_minimums("plan-export", args)
     with stage_context("plan-export", args) as context:
-        staged = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
-        shards = plan_splits(split_tiles(args.splits, staged), staged.schema.num_classes)
+        dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
+        shards = plan_splits(split_tiles(args.splits, dataset), dataset.schema.num_classes)
         num_shares = max(1, min(args.workers, len(shards)))
         shares = [f"{share}/{num_shares}" for share in range(1, num_shares + 1)]
         context.outputs.parameter("shares", shares)

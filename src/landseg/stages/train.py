@@ -141,7 +141,7 @@ def _plan(
     from landseg.models import precision, pretrained
     from landseg.models.build import fit_config, load_config, parse_options
     from landseg.models.config_text import config_text, masked_config
-    from landseg.models.test_pipeline import set_normalisation
+    from landseg.models.preprocessing import set_normalisation
     from landseg.training import job
     from landseg.training.class_weights import set_class_weights
     from landseg.training.input.pipeline import normalisation

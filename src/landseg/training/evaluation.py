@@ -11,7 +11,7 @@ import torch
 
 from landseg.contracts.dataset import Split, Tile
 from landseg.dataset.reader import StagedDataset
-from landseg.models.test_pipeline import Planes
+from landseg.models.preprocessing import Planes
 from landseg.prediction.predictor import Predictor
 from landseg.scoring.confusion import confusion_matrix
 from landseg.scoring.scores import scores

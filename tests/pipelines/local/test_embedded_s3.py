@@ -1,3 +1,5 @@
+"""The S3 endpoint that the demo starts and stops."""
+
 from __future__ import annotations
 
 import signal

@@ -1,3 +1,5 @@
+"""Training transforms: reproducible, and equal to stock mmsegmentation where it has them."""
+
 from __future__ import annotations
 
 import random

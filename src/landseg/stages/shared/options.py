@@ -70,12 +70,12 @@ def storage_root(given: str) -> str:
     return storage.folder(given)
 
 
-def split_tiles(text: str, staged: StagedDataset) -> dict[Split, TileIndex]:
+def split_tiles(text: str, dataset: StagedDataset) -> dict[Split, TileIndex]:
     """The tiles of `--splits A,B`, by split in alphabetical order."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names or len(set(names)) != len(names):
         raise ConfigError("--splits", f"expected different splits with commas between, found {text!r}")
-    return {cast(Split, name): staged.index(name) for name in sorted(names)}
+    return {cast(Split, name): dataset.index(name) for name in sorted(names)}
 
 
 def parse_share(text: str) -> tuple[int, int]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Split
 from landseg.contracts.errors import ConfigError, DataError
-from landseg.models.test_pipeline import normalisation_table
+from landseg.models.preprocessing import normalisation_table
 from landseg.training.input.augment import PIPELINES
 from landseg.training.input.transforms import Flip, Image, Label, PhotoMetricDistortion, as_uint8
 
