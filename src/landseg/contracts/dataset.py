@@ -98,8 +98,11 @@ class Tile(Model):
     """One row of a split's tile index: where the tile's bytes are and what they hold.
 
     `image` and `label` are (byte offset, length) inside the shard's tar file, pointing at the member's content: the
-    unchanged bytes of the source file (or of the tile cut from a scene). `label` is None in an unlabelled split, `geo`
-    in a file without georeference, `scene` in a tile that was not cut from a larger image.
+    unchanged bytes of the source file, the same values transcoded, or a tile cut from a scene. `label` is None in an
+    unlabelled split, `geo` in a file without georeference, `scene` in a tile that was not cut from a larger image.
+
+    `image_sha256` and `label_sha256` are of the member's content; `source_image_sha256` and `source_label_sha256` are
+    those of the source's file where it was transcoded.
 
     `band_sums` and `band_squares` are the exact sums of the stored values and of their squares, per band in the file's
     order; `label_counts` is (stored label value, pixels) by value.
@@ -113,6 +116,8 @@ class Tile(Model):
     width: Annotated[int, Field(ge=1)]
     image_sha256: Sha256
     label_sha256: Sha256 | None
+    source_image_sha256: Sha256 | None = None
+    source_label_sha256: Sha256 | None = None
     geo: Geo | None = None
     scene: SceneWindow | None = None
     band_sums: tuple[Count, ...] = ()

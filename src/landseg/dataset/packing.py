@@ -136,6 +136,8 @@ def tile_row(
         width=facts.width,
         image_sha256=facts.image_sha256,
         label_sha256=facts.label_sha256,
+        source_image_sha256=facts.source_image_sha256,
+        source_label_sha256=facts.source_label_sha256,
         geo=geo,
         scene=facts.scene,
         band_sums=facts.band_sums,

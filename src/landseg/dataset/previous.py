@@ -51,9 +51,14 @@ class KeptSplit:
     adopted: set[str] = field(default_factory=set)
 
     def find(self, tile_id: str, checksums: Checksums) -> Tile | None:
-        """The row of a tile with these bytes."""
+        """The row of a tile that was staged with these bytes."""
         tile = self.tiles.get(tile_id)
         return tile if tile is not None and (tile.image_sha256, tile.label_sha256) == checksums else None
+
+    def find_source(self, tile_id: str, checksums: Checksums) -> Tile | None:
+        """The row of a tile that was staged from files with these bytes."""
+        tile = self.tiles.get(tile_id)
+        return tile if tile is not None and source_checksums(tile) == checksums else None
 
 
 @dataclass
@@ -93,7 +98,7 @@ class Previous:
         for tile in self.tiles[split]:
             size = tile.image[1] + (tile.label[1] if tile.label else 0)
             whole[tile.shard] += size
-            if tile.scene.id in wanted if tile.scene else wanted.get(tile.id) == checksums_of(tile):
+            if tile.scene.id in wanted if tile.scene else wanted.get(tile.id) == source_checksums(tile):
                 live[tile.shard] += size
         keep = [index for index in range(len(whole)) if live[index] >= _LIVE_SHARE * whole[index] > 0]
         small = [index for index in keep if info.shards[index].size_bytes < shard_bytes * 5 // 8]
@@ -128,9 +133,9 @@ def _label_rules(schema: ClassSchema) -> tuple[int, int, int, int | None]:
     return schema.num_classes, schema.label_offset, schema.ignore_index, schema.stored_ignore
 
 
-def checksums_of(tile: Tile) -> Checksums:
-    """Checksums of a tile's image and label."""
-    return tile.image_sha256, tile.label_sha256
+def source_checksums(tile: Tile) -> Checksums:
+    """Checksums of the files that a tile's image and label were staged from."""
+    return tile.source_image_sha256 or tile.image_sha256, tile.source_label_sha256 or tile.label_sha256
 
 
 def manifest_uri(storage_uri: str, dataset_id: str) -> str:

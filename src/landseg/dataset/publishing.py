@@ -97,15 +97,16 @@ class SplitIndex:
         unsorted.unlink()
 
     def contents(self) -> Iterable[tuple[str, Checksums]]:
-        """Id and checksums of each tile, in order."""
+        """Id and checksums of each tile's files in the source, in order; of a tile cut from a scene, its own."""
         with self.path.open("rb") as file:
             for line in file:
                 row = json.loads(line)
-                yield row["id"], (row["image_sha256"], row["label_sha256"])
+                image = row.get("source_image_sha256", row["image_sha256"])
+                yield row["id"], (image, row.get("source_label_sha256", row["label_sha256"]))
 
 
 def dataset_id(config: DatasetConfig, splits: Mapping[str, Iterable[tuple[str, Checksums]]]) -> str:
-    """The id of a dataset's content: `dataset.yaml`, and id and bytes of every tile, in order; not of its shards."""
+    """The id of a dataset's content: `dataset.yaml`, and id and files of every tile, in order; not of its shards."""
     content = {}
     for name, tiles in splits.items():
         lines = hashlib.sha256()

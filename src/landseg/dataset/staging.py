@@ -192,7 +192,7 @@ class _Staging:
         index.shards = kept.shards
         if self.kind is not None and previous.passed_same_checks(self.config, self.kind):
             for source_tile in self.tiles[split]:
-                tile = kept.find(source_tile.id, checksums[source_tile.id])
+                tile = kept.find_source(source_tile.id, checksums[source_tile.id])
                 # Tiles above the limit would be cut today.
                 if tile is not None and max(tile.height, tile.width) <= self.config.scenes.max_px:
                     index.add(tile)

@@ -52,7 +52,8 @@ class TileFacts:
     Attributes:
         height, width: in pixels.
         kind: bands and type.
-        image_sha256, label_sha256: of the files' bytes.
+        image_sha256, label_sha256: of the bytes to stage.
+        source_image_sha256, source_label_sha256: of the source's file where the bytes to stage are others: transcoded.
         band_sums, band_squares: exact sums over pixels of the values and their squares, per band in file order.
         label_counts: (stored label value, pixels) by value; empty where unlabelled.
         transform, crs: the georeference.
@@ -70,6 +71,8 @@ class TileFacts:
     transform: Transform | None
     crs: GeoKeys | None
     scene: SceneWindow | None = None
+    source_image_sha256: str | None = None
+    source_label_sha256: str | None = None
 
 
 class DecodedLabel(NamedTuple):
