@@ -125,10 +125,12 @@ deploy: $(STAMP) ## prepare a namespace of the cluster (OVERLAY=in-cluster-stora
 	@$(BIN)/python -m pipelines deploy "$$OVERLAY" --namespace "$$NAMESPACE"
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --build-constraints requirements/build.txt --generate-hashes
+# GDAL reads what people bring; the images with torch only read what was staged.
+STAGING_ONLY := $(foreach package,rasterio affine attrs certifi click click-plugins cligj,--no-emit-package $(package))
 lock: ## lock the requirements again after a change in pyproject.toml (needs uv)
 	$(COMPILE) --all-extras pyproject.toml -o requirements/dev.txt
 	$(COMPILE) --no-annotate pyproject.toml -o requirements/data.txt
-	$(COMPILE) --no-annotate --extra train --no-emit-package mmcv pyproject.toml -o requirements/train.txt
+	$(COMPILE) --no-annotate --extra train --no-emit-package mmcv $(STAGING_ONLY) pyproject.toml -o requirements/train.txt
 	$(COMPILE) --no-annotate requirements/nvcc.in -o requirements/nvcc.txt
 	$(COMPILE) --no-annotate --no-deps requirements/mmcv-full.in -o requirements/mmcv-full.txt
 
