@@ -1,0 +1,28 @@
+"""File name suffixes: which files are images, which are labels, and which merely look like one or lie next to one."""
+
+from __future__ import annotations
+
+IMAGE_SUFFIXES = (".tif", ".tiff")
+"""Of files that can be read as images."""
+LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+"""Of files that can be read as labels."""
+SUFFIXES = {"images": IMAGE_SUFFIXES, "labels": LABEL_SUFFIXES}
+"""By role."""
+
+SIDECAR_SUFFIXES = (".xml", ".ovr", ".tfw", ".wld", ".tifw", ".pgw", ".pngw", ".txt", ".md", ".json")
+"""Of files that GIS programs and people put next to images; they are not tiles."""
+
+RASTER_SUFFIXES = frozenset(
+    (*IMAGE_SUFFIXES, *LABEL_SUFFIXES)
+    + (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".jpx", ".jxl", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".pnm")
+    + (".gtiff", ".geotiff", ".cog", ".vrt", ".img", ".ecw", ".sid", ".bil", ".bip", ".bsq", ".hdf", ".h5", ".hdf5")
+    + (".nc", ".nc4", ".grib", ".grib2", ".asc", ".dem", ".hgt", ".ntf", ".nitf", ".pix", ".rst", ".zarr")
+    + (".npy", ".npz", ".mat", ".tfrecord")
+)
+"""Of files that hold pixels, read or not: none of them is left out without a word."""
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """The stem of a file name, and its suffix in lower case with the dot ("" where there is none)."""
+    stem, dot, suffix = name.rpartition(".")
+    return (stem, dot + suffix.lower()) if stem else (name, "")
