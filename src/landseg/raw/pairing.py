@@ -13,14 +13,12 @@ from landseg.contracts.names import MAX_TILE_ID_BYTES
 from landseg.raw.dataset_yaml import FILE_NAME
 from landseg.raw.findings import Finding
 from landseg.raw.sources import LAYOUT_HINT, Source, SourceFile
+from landseg.raw.suffixes import SIDECAR_SUFFIXES, SUFFIXES
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 
-_SUFFIXES = {"images": (".tif", ".tiff"), "labels": (".png", ".tif", ".tiff")}
 LABELLED_SPLITS = ("train", "val")
 _JOB_BYTES = 4 << 20
 _JOB_TILES = 32
-_SIDECARS = (".xml", ".ovr", ".tfw", ".wld", ".tifw", ".pgw", ".pngw", ".txt", ".md", ".json")
-"""Files that GIS programs and people put next to images; they are not tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def pair(source: Source, files: Sequence[SourceFile]) -> Pairing:
         role = parts[1] if split and len(parts) == 3 else ""
         stem, dot, suffix = parts[-1].rpartition(".")
         stem = unicodedata.normalize("NFC", stem)  # macOS writes "é" as two characters
-        if (dot + suffix).lower() not in _SUFFIXES.get(role, ()):
+        if (dot + suffix).lower() not in SUFFIXES.get(role, ()):
             if file.path != FILE_NAME:
                 unused.append(_readable(file.path))
             continue
@@ -90,7 +88,7 @@ def pair(source: Source, files: Sequence[SourceFile]) -> Pairing:
     for split in SPLITS:
         if split in present:
             result.tiles[split] = _pair_split(source, split, found[split, "images"], found[split, "labels"], result)
-    if worth_telling := [path for path in unused if not path.lower().endswith(_SIDECARS)]:
+    if worth_telling := [path for path in unused if not path.lower().endswith(SIDECAR_SUFFIXES)]:
         one = len(worth_telling) == 1
         what = "1 other file is not used:" if one else f"{len(worth_telling)} other files are not used, the first is"
         result.findings.append(Finding.note(f"{what} {worth_telling[0]}"))

@@ -12,13 +12,11 @@ SUFFIXES = {"images": IMAGE_SUFFIXES, "labels": LABEL_SUFFIXES}
 SIDECAR_SUFFIXES = (".xml", ".ovr", ".tfw", ".wld", ".tifw", ".pgw", ".pngw", ".txt", ".md", ".json")
 """Of files that GIS programs and people put next to images; they are not tiles."""
 
-RASTER_SUFFIXES = frozenset(
-    (*IMAGE_SUFFIXES, *LABEL_SUFFIXES)
-    + (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".jpx", ".jxl", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".pnm")
-    + (".gtiff", ".geotiff", ".cog", ".vrt", ".img", ".ecw", ".sid", ".bil", ".bip", ".bsq", ".hdf", ".h5", ".hdf5")
-    + (".nc", ".nc4", ".grib", ".grib2", ".asc", ".dem", ".hgt", ".ntf", ".nitf", ".pix", ".rst", ".zarr")
-    + (".npy", ".npz", ".mat", ".tfrecord")
+_OTHER_RASTERS = (
+    ".jpg .jpeg .jpe .jfif .jp2 .j2k .jpx .jxl .webp .gif .bmp .ppm .pgm .pnm .gtiff .geotiff .cog .vrt .img .ecw .sid "
+    ".bil .bip .bsq .hdf .hdf5 .h5 .nc .nc4 .grib .grib2 .asc .dem .hgt .ntf .nitf .pix .rst .npy .npz .mat .tfrecord"
 )
+RASTER_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *LABEL_SUFFIXES, *_OTHER_RASTERS.split()))
 """Of files that hold pixels, read or not: none of them is left out without a word."""
 
 

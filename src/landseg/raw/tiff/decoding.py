@@ -26,6 +26,7 @@ from PIL import Image
 
 from landseg.contracts.dataset import GeoKeys
 from landseg.contracts.errors import DataError
+from landseg.raw.file_start import PNG_MAGIC, read_start
 from landseg.raw.georeference import Transform, read_geo_keys, read_transform
 from landseg.raw.tiff.checks import (
     JPEG,
@@ -45,20 +46,8 @@ Image.MAX_IMAGE_PIXELS = None
 # What tifffile logs about a damaged file is reported here, in one line that names the file.
 tifffile.logger().setLevel(logging.CRITICAL)
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 _LZW = 5
-_MAGIC_NUMBERS = {
-    PNG_MAGIC: "a PNG",
-    b"\xff\xd8\xff": "a JPEG",
-    b"GIF8": "a GIF",
-    b"\0\0\0\x0cjP  ": "a JPEG 2000",
-    b"BM": "a BMP",
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "a gzip file",
-    b"%PDF": "a PDF",
-    b"version https://git-lfs": "a Git LFS pointer in place of the file (git lfs pull fetches it)",
-}
 
 
 class DecodedTiff(NamedTuple):
@@ -174,7 +163,8 @@ class _View(io.RawIOBase):
 def _opened(data: bytes | memoryview, where: object) -> Iterator[tifffile.TiffPage]:
     """The page that holds the image."""
     if not is_tiff(data):
-        raise DataError(where, f"expected a TIFF, found {_describe_start(data)}", "write the image as GeoTIFF or TIFF")
+        found, action = read_start(data)
+        raise DataError(where, f"expected a TIFF, found {found}", action or "write the image as GeoTIFF or TIFF")
     try:
         with warnings.catch_warnings(), tifffile.TiffFile(cast(BinaryIO, _View(data))) as tiff:
             warnings.simplefilter("ignore")
@@ -233,7 +223,8 @@ def decode_label(data: bytes | memoryview, where: object, *, limit: int = MAX_DE
                 raise DataError(where, problem, "store one class value per pixel")
             return _decode(page, data, where, limit, is_label=True)[:, :, 0]
     if bytes(data[:8]) != PNG_MAGIC:
-        raise DataError(where, f"expected a PNG or TIFF label, found {_describe_start(data)}")
+        found, action = read_start(data)
+        raise DataError(where, f"expected a PNG or TIFF label, found {found}", action or "write it as PNG")
     return _decode_png(data, where, limit)
 
 
@@ -293,20 +284,3 @@ def _decode_planar_jpeg(page: tifffile.TiffPage, info: ImageInfo, data: bytes | 
 def _damaged(kind: str, where: object, err: Exception) -> DataError:
     reason = f"{type(err).__name__}: {err}"
     return DataError(where, f"the {kind} is truncated or damaged: {reason[:120]}", "copy or write the file again")
-
-
-def _describe_start(data: bytes | memoryview) -> str:
-    """What a file seems to be; its bytes are not shown, as a file that is no image may be anybody's."""
-    start = bytes(data[:512])
-    if not start:
-        return "an empty file"
-    if not start.strip(b"\0"):
-        return "a file that begins with zeros, as one that was not copied whole"
-    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
-        return "a WebP"
-    for magic, name in _MAGIC_NUMBERS.items():
-        if start.startswith(magic):
-            return name
-    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "an HTML page, as a download that failed leaves it"
-    return "a file of another kind"
