@@ -15,7 +15,7 @@ from landseg.contracts.dataset import Geo, SceneWindow, Tile
 from landseg.contracts.errors import ContractError
 from landseg.ensemble.geotiff_maps import write_labels
 from landseg.ensemble.stitching import Scene, blend_weights, join, scenes_of, stitch
-from landseg.raw.georeference import read_geo_keys, read_transform
+from landseg.raw.georeference import Georeference, read_georeference
 from landseg.raw.scenes import cut, shifted, tile_id
 
 
@@ -120,8 +120,8 @@ def test_label_geotiffs(tmp_path, shape, transform):
         assert page.is_tiled
         assert page.compression == 8
         assert page.colormap[:, :3].tolist() == [[65535, 0, 0], [0, 65535, 0], [0, 0, 65535]]
-        assert read_transform(page) == pytest.approx(transform)
-        assert read_geo_keys(page) == UTM
+        assert read_georeference(page).transform == pytest.approx(transform)
+        assert read_georeference(page).crs == UTM
     assert read_back_is_deterministic(path, parts, shape, transform)
 
 
@@ -136,5 +136,4 @@ def test_no_georeference():
     tifffile.imwrite(buffer, np.zeros((4, 4), np.uint8), metadata=None)
     buffer.seek(0)
     with tifffile.TiffFile(buffer) as tiff:
-        assert read_transform(tiff.pages.first) is None
-        assert read_geo_keys(tiff.pages.first) is None
+        assert read_georeference(tiff.pages.first) == Georeference()

@@ -50,7 +50,7 @@ TRANSFORMS = {  # a, b, c, d, e, f as landseg names them
     "geo-degrees": (0.001, 0.0, 12.5, 0.0, -0.001, 48.25),
     "geo-rotated": (8.0, 6.0, 500000.0, 6.0, -8.0, 5000000.0),
     "geo-south-up": (10.0, 0.0, 500000.0, 0.0, 10.0, 5000000.0),
-    "geo-point": (10.0, 0.0, 500005.0, 0.0, -10.0, 4999995.0),  # the tags speak of a pixel's centre
+    "geo-point": (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0),  # the tags give the centre of a pixel
 }
 
 

@@ -13,7 +13,7 @@ from raw_tiles import UTM, random_image, random_label, write_config, write_image
 from landseg.contracts.dataset import Geo
 from landseg.ensemble.geotiff_maps import write_labels
 from landseg.ensemble.stitching import scenes_of, stitch
-from landseg.raw.georeference import geo_tags, read_geo_keys, read_transform
+from landseg.raw.georeference import geo_tags, read_georeference
 from landseg.raw.tiff.decoding import decode_tiff
 
 TRANSFORM = (0.5, 0.0, 600000.0, 0.0, -0.5, 5400000.0)
@@ -117,8 +117,8 @@ def test_georeference_is_kept_and_moved(raw, stage):
         path = run.folder / "tile.tif"
         path.write_bytes(file.read(tile.image[1]))
     with tifffile.TiffFile(path) as tiff:
-        assert read_transform(tiff.pages.first) == tile.geo.transform
-        assert read_geo_keys(tiff.pages.first) == UTM
+        assert read_georeference(tiff.pages.first).transform == tile.geo.transform
+        assert read_georeference(tiff.pages.first).crs == UTM
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -132,8 +132,8 @@ def test_georeferences_of_gdal_come_back_in_label_maps(name, tmp_path):
     geo = Geo(crs=0, transform=image.transform)
     write_labels(tmp_path / "labels.tif", rows, (height, width), ((1, 2, 3),), geo, (image.crs,))
     with tifffile.TiffFile(tmp_path / "labels.tif") as tiff:
-        assert read_transform(tiff.pages.first) == image.transform
-        assert read_geo_keys(tiff.pages.first) == image.crs
+        assert read_georeference(tiff.pages.first).transform == image.transform
+        assert read_georeference(tiff.pages.first).crs == image.crs
 
 
 def test_cutting_is_deterministic_and_cut_tiles_are_not_uploaded_again(raw, stage, tmp_path):

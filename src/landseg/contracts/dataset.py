@@ -77,7 +77,7 @@ class Geo(Model):
 
     Attributes:
         crs: position in the manifest's `crs`; None if the file states none.
-        transform: (a, b, c, d, e, f): x = a·column + b·row + c, y = d·column + e·row + f, as the file's tags state.
+        transform: (a, b, c, d, e, f): x = a·column + b·row + c, y = d·column + e·row + f; of the corners of pixels.
     """
 
     crs: Count | None

@@ -14,12 +14,13 @@ from landseg import storage
 from landseg.contracts.dataset import GeoKeys, SceneWindow
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
+from landseg.raw.alignment import alignment_error
 from landseg.raw.dataset_yaml import DatasetConfig
-from landseg.raw.georeference import Transform
+from landseg.raw.georeference import Georeference, Transform
 from landseg.raw.labels import label_error
 from landseg.raw.pairing import SourceTile
 from landseg.raw.sources import Source
-from landseg.raw.tiff.decoding import DecodedTiff, decode_label, decode_tiff, image_info
+from landseg.raw.tiff.decoding import DecodedTiff, decode_label, decode_tiff, image_info, label_georeference
 
 READS_AT_ONCE = 16
 _SMALL_BYTES = 16 << 20
@@ -169,11 +170,26 @@ def _check_tile(
         try:
             labelled = look_at_label(decode_label(label, where))
             errors += label_errors(labelled, decoded and decoded.values.shape[:2], where, expected)
+            if decoded is not None and labelled.size == decoded.values.shape[:2]:
+                image_georeference = Georeference(decoded.transform, decoded.crs)
+                errors += place_errors(source, expected, tile, label, labelled.size, image_georeference)
         except DataError as err:
             errors.append(without_traceback(err))
     if errors or decoded is None:
         return CheckedTile(tile, errors=tuple(errors)), None
     return good_tile(tile, image, label, decoded, labelled.counts if labelled else ())
+
+
+def place_errors(
+    source: Source, expected: Expected, tile: SourceTile, label: bytes, size: tuple[int, int], image: Georeference
+) -> list[DataError]:
+    """What is wrong with where a label lies; `size` is its (height, width)."""
+    assert tile.label is not None, "labelled tiles only"
+    where = source.where(tile.label.path)
+    own = label_georeference(label, where)
+    image_where = source.where(tile.image.path)
+    error = alignment_error(own, image, size, where, image_where, expected.config.ignore_index)
+    return [] if error is None else [error]
 
 
 def good_tile(

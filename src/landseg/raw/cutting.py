@@ -25,11 +25,12 @@ from landseg.raw.checks import (
     image_errors,
     label_errors,
     look_at_label,
+    place_errors,
     read_tiles,
     value_counts,
     without_traceback,
 )
-from landseg.raw.georeference import Transform, geo_tags
+from landseg.raw.georeference import Georeference, Transform, geo_tags
 from landseg.raw.pairing import SourceTile
 from landseg.raw.processes import ProcessPool
 from landseg.raw.scenes import Window, cut, shifted, tile_id
@@ -104,6 +105,10 @@ def _decode_scene(
         try:
             classes = decode_label(label_bytes, where, limit=MAX_SCENE_LABEL_BYTES)
             errors += label_errors(look_at_label(classes), decoded and decoded.values.shape[:2], where, expected)
+            if decoded is not None and classes.shape == decoded.values.shape[:2]:
+                image_georeference = Georeference(decoded.transform, decoded.crs)
+                label_size = (classes.shape[0], classes.shape[1])
+                errors += place_errors(source, expected, tile, label_bytes, label_size, image_georeference)
             np.save(label, classes.astype(np.uint8, copy=False))
         except DataError as err:
             errors.append(without_traceback(err))

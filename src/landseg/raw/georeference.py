@@ -1,9 +1,9 @@
-"""GeoTIFF tags: read from images, and made for the TIFFs that landseg writes."""
+"""GeoTIFF tags: read from images as GDAL reads them, and made for the TIFFs that landseg writes."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import tifffile
 from pydantic import ValidationError
@@ -15,18 +15,59 @@ Transform = tuple[float, float, float, float, float, float]
 _PIXEL_SCALE, _TIEPOINT, _MATRIX = 33550, 33922, 34264
 _KEY_DIRECTORY, _DOUBLE_PARAMS, _ASCII_PARAMS = 34735, 34736, 34737
 _SHORT, _DOUBLE, _ASCII = 3, 12, 2
+_RASTER_TYPE_KEY, _PIXEL_IS_AREA, _PIXEL_IS_POINT = 1025, 1, 2
+_MAX_ASCII_BYTES = 16384
+_PIXEL_COORDINATES = ((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+"""What programs write, without a CRS, for images that lie nowhere."""
+
+
+class Georeference(NamedTuple):
+    """Where an image lies.
+
+    Attributes:
+        transform: (a, b, c, d, e, f), which gives the corners of pixels: x = a·column + b·row + c,
+            y = d·column + e·row + f; None where there is none, or only control points.
+        crs: the coordinate reference system; None where none is given.
+    """
+
+    transform: Transform | None = None
+    crs: GeoKeys | None = None
+
+
+def read_georeference(page: tifffile.TiffPage) -> Georeference:
+    """The georeference that the tags give, as GDAL reads them.
+
+    A pixel scale counts before a matrix, its first tie point before others, and its sign does not matter: images are
+    north up. Tie points that speak of the centres of pixels (PixelIsPoint) are moved to their corners. A transform that
+    does nothing is none.
+    """
+    transform, crs = read_transform(page), read_geo_keys(page)
+    if transform in _PIXEL_COORDINATES and crs is None:
+        transform = None
+    directory = () if crs is None else crs.directory
+    keys = [directory[start : start + 4] for start in range(0, len(directory), 4)]
+    if crs is not None and (_RASTER_TYPE_KEY, 0, 1, _PIXEL_IS_POINT) in keys:
+        if transform is not None:
+            a, b, c, d, e, f = transform
+            transform = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
+        area = (_RASTER_TYPE_KEY, 0, 1, _PIXEL_IS_AREA)
+        changed = [area if key[0] == _RASTER_TYPE_KEY else key for key in keys]
+        crs = crs.model_copy(update={"directory": tuple(value for key in changed for value in key)})
+    return Georeference(transform, crs)
 
 
 def read_transform(page: tifffile.TiffPage) -> Transform | None:
-    """The affine transform that the tags give; None without one, or with control points that are no affine."""
-    matrix = _floats(page, _MATRIX)
+    """The affine transform; None without one, or where it says no more than the size of pixels."""
+    scale, tie, matrix = _floats(page, _PIXEL_SCALE), _floats(page, _TIEPOINT), _floats(page, _MATRIX)
+    if len(scale) >= 2 and scale[0] and scale[1]:
+        if len(tie) < 6:  # GDAL takes it to lie at (0, 0), where all such images would overlap
+            return None
+        column, row, _, x, y, _ = tie[:6]
+        a, e = scale[0], -abs(scale[1])
+        return _finite((a, 0.0, x - column * a, 0.0, e, y - row * e))
     if len(matrix) == 16:
         return _finite((matrix[0], matrix[1], matrix[3], matrix[4], matrix[5], matrix[7]))
-    scale, tie = _floats(page, _PIXEL_SCALE), _floats(page, _TIEPOINT)
-    if len(scale) != 3 or len(tie) != 6:
-        return None
-    column, row, _, x, y, _ = tie
-    return _finite((scale[0], 0.0, x - column * scale[0], 0.0, -scale[1], y + row * scale[1]))
+    return None
 
 
 def read_geo_keys(page: tifffile.TiffPage) -> GeoKeys | None:
@@ -34,14 +75,38 @@ def read_geo_keys(page: tifffile.TiffPage) -> GeoKeys | None:
     directory = page.tags.valueof(_KEY_DIRECTORY)
     if not isinstance(directory, tuple):
         return None
+    text = _ascii_bytes(page)
     try:
-        return GeoKeys(
-            directory=directory,
-            doubles=_floats(page, _DOUBLE_PARAMS),
-            ascii=str(page.tags.valueof(_ASCII_PARAMS, "")),
-        )
+        ascii_params = text.decode()
+    except UnicodeDecodeError:
+        directory, ascii_params = _recoded(directory, text)
+    try:
+        return GeoKeys(directory=directory, doubles=_floats(page, _DOUBLE_PARAMS), ascii=ascii_params)
     except ValidationError:
         return None
+
+
+def _ascii_bytes(page: tifffile.TiffPage) -> bytes:
+    """The texts of the keys; positions in them count bytes, so they are not decoded as tifffile would."""
+    tag = page.tags.get(_ASCII_PARAMS)
+    if tag is None or not 0 < tag.count <= _MAX_ASCII_BYTES:
+        return b""
+    file = page.parent.filehandle
+    file.seek(tag.valueoffset)
+    return bytes(file.read(tag.count)).rstrip(b"\0")
+
+
+def _recoded(directory: tuple[int, ...], text: bytes) -> tuple[tuple[int, ...], str]:
+    """Texts in Latin-1 as UTF-8, which takes more bytes: the keys' lengths and positions follow."""
+    changed = list(directory)
+    whole = ""
+    for start in range(4, len(directory) - 3, 4):
+        _, location, count, offset = directory[start : start + 4]
+        if location == _ASCII_PARAMS:
+            own = text[offset : offset + count].decode("latin-1")
+            changed[start + 2 : start + 4] = [len(own.encode()), len(whole.encode())]
+            whole += own
+    return tuple(changed), whole
 
 
 def geo_tags(geo: Geo | None, crs: tuple[GeoKeys, ...]) -> list[tuple[int, int, int, Any, bool]]:
@@ -64,7 +129,7 @@ def geo_tags(geo: Geo | None, crs: tuple[GeoKeys, ...]) -> list[tuple[int, int, 
         if keys.doubles:
             tags.append((_DOUBLE_PARAMS, _DOUBLE, len(keys.doubles), keys.doubles, True))
         if keys.ascii:
-            tags.append((_ASCII_PARAMS, _ASCII, 0, keys.ascii, True))
+            tags.append((_ASCII_PARAMS, _ASCII, 0, keys.ascii.encode(), True))
     return tags
 
 

@@ -27,7 +27,7 @@ from PIL import Image
 from landseg.contracts.dataset import GeoKeys
 from landseg.contracts.errors import DataError
 from landseg.raw.file_start import PNG_MAGIC, read_start
-from landseg.raw.georeference import Transform, read_geo_keys, read_transform
+from landseg.raw.georeference import Georeference, Transform, read_georeference
 from landseg.raw.tiff.checks import (
     JPEG,
     MAX_DECODED_BYTES,
@@ -110,7 +110,7 @@ def decode_tiff(data: bytes, where: object, *, max_px: int) -> DecodedTiff | Non
         if max(info.height, info.width) > max_px:
             return None
         values = np.ascontiguousarray(_decode(page, data, where, MAX_DECODED_BYTES))
-        return DecodedTiff(values, read_transform(page), read_geo_keys(page))
+        return DecodedTiff(values, *read_georeference(page))
 
 
 def spool_tiff(data: bytes, where: object, spool: Path, limit: int) -> DecodedTiff:
@@ -120,7 +120,7 @@ def spool_tiff(data: bytes, where: object, spool: Path, limit: int) -> DecodedTi
         DataError: as :func:`decode_image`, or decoded it would exceed `limit` bytes.
     """
     with _opened(data, where) as page:
-        return DecodedTiff(_decode(page, data, where, limit, spool), read_transform(page), read_geo_keys(page))
+        return DecodedTiff(_decode(page, data, where, limit, spool), *read_georeference(page))
 
 
 class _View(io.RawIOBase):
@@ -226,6 +226,18 @@ def decode_label(data: bytes | memoryview, where: object, *, limit: int = MAX_DE
         found, action = read_start(data)
         raise DataError(where, f"expected a PNG or TIFF label, found {found}", action or "write it as PNG")
     return _decode_png(data, where, limit)
+
+
+def label_georeference(data: bytes | memoryview, where: object) -> Georeference:
+    """Where a label lies, as its own tags say.
+
+    Raises:
+        DataError: damaged.
+    """
+    if not is_tiff(data):
+        return Georeference()
+    with _opened(data, where) as page:
+        return read_georeference(page)
 
 
 def _decode_png(data: bytes | memoryview, where: object, limit: int) -> NDArray[np.uint8]:
