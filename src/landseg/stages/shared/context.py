@@ -21,6 +21,7 @@ from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundE
 from landseg.contracts.executor import ExecutorInput, Outputs, artifact_path
 from landseg.contracts.names import check_run_id
 from landseg.contracts.references import ARGUMENTS, Arguments, Reference
+from landseg.stages.shared.code import code_digest
 from landseg.stages.shared.options import check_writable, storage_root
 
 D = TypeVar("D", bound=Document)
@@ -72,10 +73,10 @@ class StageContext:
 
         Args:
             name: the model's name, checked before; or "".
-            identity: everything that decides the result: parameters and the digests of inputs. A rerun with the same
-                identity finds what was written before; one with another identity gets a folder of its own.
+            identity: everything that decides the result besides the code: parameters and the digests of inputs. A rerun
+                with the same identity finds what was written before; one with another gets a folder of its own.
         """
-        identity = {"landseg": __version__, "stage": self.stage, **identity}
+        identity = {"landseg": __version__, "code": code_digest(self.stage), "stage": self.stage, **identity}
         key = digest(identity)[:12]
         parts = [part for part in (self.stage, name, key) if part]
         folder = storage.join(self.storage_uri, "runs", self.run_id, *parts)
