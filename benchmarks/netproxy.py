@@ -210,6 +210,8 @@ class FaultProxy:
             return False
         if request.start[0] == "HEAD" or answer.start[1] in {"204", "304"}:
             answer.length, answer.chunked = 0, False
+        with self._lock:
+            self.counts["bytes downloaded"] += max(0, answer.length)
         if stall < faults.stall_rate:
             self._count("stall")
             time.sleep(faults.stall_s)
