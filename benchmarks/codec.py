@@ -67,7 +67,7 @@ def exact_probs(dataset: StagedDataset) -> list[ProbsReader]:
 
 def read_probs(reader: ProbsReader) -> Iterator[tuple[str, Probs]]:
     """Every tile's id and (C, H, W) float32 probabilities."""
-    for index, shard in enumerate(reader.manifest.splits["val"]):
+    for index, shard in enumerate(reader.index("val")):
         with reader.shard("val", index) as opened:
             for position, tile in enumerate(shard.tiles):
                 yield tile.id, opened.read(position)

@@ -11,19 +11,18 @@ import pytest
 from fuzzing import JSON, broken_bytes, broken_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from manifest_examples import MANIFESTS, reference
+from manifest_examples import MANIFESTS, first_probs, reference
 from pydantic import ValidationError
 
 from landseg import storage
-from landseg.contracts.documents import Blob, Document, describe, parse_json, parse_yaml
+from landseg.contracts.documents import Blob, Document, blobs, describe, parse_json, parse_yaml
 from landseg.contracts.errors import ContractError, LandsegError, StorageError
 from landseg.contracts.executor import ExecutorInput
 from landseg.contracts.references import Reference
-from landseg.stages.verify import blobs
 from landseg.storage.uris import split
 
 FOLDER = "s3://bucket/datasets/one"
-KINDS = [*MANIFESTS, reference]
+KINDS = [*MANIFESTS, first_probs, reference]
 
 
 def parses_or_is_refused(kind: type[Document], data: bytes) -> None:

@@ -744,8 +744,8 @@ def test_flipped_bits_anywhere_are_errors_or_change_nothing(staged, dataset, tmp
     assert average(staged, refs, tmp_path, run_id="calm") == 0
     expected = objects(tmp_path, "calm")
     kept = sorted(path for name in ("swin", "resnest") for path in (tmp_path / name).rglob("*") if path.is_file())
-    needed = [path for path in kept if path.name == "manifest.json" or "/probs/c/" in str(path)]
-    assert len(needed) == 12  # of each model, the manifest and five shards
+    needed = [path for path in kept if path.name == "manifest.json" or re.search("/probs/c/|/index/", str(path))]
+    assert len(needed) == 14  # of each model, the manifest, its index and five shards
     for one in [seed] if seed == 0 else seed:
         rng = np.random.default_rng(one)
         for path in kept:

@@ -138,7 +138,7 @@ def test_views_are_stored_beside_the_same_mean(place: Place) -> None:
         alone[tta] = ProbsReader.open(str(place.store / tta / "probs.json"), place.store)
     reader, dtype = ProbsReader.open(str(place.store / "views" / "probs.json"), place.store), DTYPES["companded"]
     assert reader.spec.views == ("original", "horizontal", "vertical")
-    for index, shard in enumerate(reader.manifest.splits["val"]):
+    for index, shard in enumerate(reader.index("val")):
         with contextlib.ExitStack() as stack:
             views = [stack.enter_context(reader.shard("val", index, view)) for view in range(3)]
             for position, tile in enumerate(shard.tiles):

@@ -1,5 +1,6 @@
 """Probability shards as they are written, published and read back."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -15,10 +16,10 @@ from pydantic import ValidationError
 
 from landseg import storage
 from landseg.contracts.dataset import Tile
-from landseg.contracts.errors import ContractError, DamagedObjectError, DataError, StorageError
+from landseg.contracts.errors import ContractError, DamagedObjectError, DataError, ObjectNotFoundError, StorageError
 from landseg.contracts.probabilities import ProbsManifest, ProbsSpec, StoredTile
 from landseg.probabilities.codec import DTYPES, dequantize, quantize
-from landseg.probabilities.layout import plan_shards
+from landseg.probabilities.layout import plan_shards, share_cuts, table_of
 from landseg.probabilities.store import ProbsReader, ProbsWriter
 
 CLASSES = ("background", "field", "water")
@@ -74,6 +75,14 @@ def write(writer, plans):
         builder.close()
 
 
+def first_version(loaded, scratch):
+    """The manifest as version 1 has it: with the shards, and their tiles, in the manifest."""
+    document = json.loads(loaded.document.to_bytes())
+    reader = ProbsReader.open(loaded.uri, scratch)
+    splits = {split: [shard.model_dump(mode="json") for shard in reader.index(split)] for split in document["splits"]}
+    return {**document, "version": 1, "splits": splits}
+
+
 def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
@@ -92,7 +101,7 @@ def test_what_is_written_is_read(tmp_path, dtype):
     by_id = {tile.id: tile for tile in tiles}
     for split, expected in (("val", tiles), ("test", tiles[:3])):
         seen = []
-        for index, shard in enumerate(reader.manifest.splits[split]):
+        for index, shard in enumerate(reader.index(split)):
             with reader.shard(split, index) as opened:
                 for position, tile in enumerate(shard.tiles):
                     stored = quantize(probs_of(by_id[tile.id]), DTYPES[dtype])
@@ -171,7 +180,7 @@ def test_views_are_kept_beside_their_mean(tmp_path):
     write(plain := ProbsWriter(str(tmp_path / "plain"), make_spec(), {"val": tiles}), plain.pending())
     plain.publish()
     by_id = {tile.id: tile for tile in tiles}
-    for index, shard in enumerate(reader.manifest.splits["val"]):
+    for index, shard in enumerate(reader.index("val")):
         assert (tmp_path / "views" / shard.path).read_bytes() == (tmp_path / "plain" / shard.path).read_bytes()
         for view in range(3):
             with reader.shard("val", index, view) as opened:
@@ -193,7 +202,7 @@ def test_a_shard_without_one_of_its_views_is_written_again(tmp_path):
     assert writer.pending() == [plans[3]]
     write(writer, writer.pending())
     reader = ProbsReader.open(writer.publish().uri, tmp_path)
-    path = tmp_path / reader.manifest.splits["val"][3].views[1].path
+    path = tmp_path / reader.index("val")[3].views[1].path
     path.write_bytes(path.read_bytes()[::-1])
     with reader.shard("val", 3), reader.shard("val", 3, 0):
         pass
@@ -298,7 +307,7 @@ def test_every_damaged_byte_is_found(tmp_path, dtype):
     writer = ProbsWriter(str(tmp_path), make_spec(dtype), {"val": make_tiles(1, ((6, 6),))})
     write(writer, writer.pending())
     reader = ProbsReader.open(writer.publish().uri, tmp_path)
-    path = tmp_path / reader.manifest.splits["val"][0].path
+    path = tmp_path / reader.index("val")[0].path
     good = path.read_bytes()
     for position in range(len(good)):
         damaged = bytearray(good)
@@ -319,8 +328,8 @@ def test_manifest_of_an_unknown_version_is_refused(tmp_path):
     writer = ProbsWriter(str(tmp_path), make_spec(), {"val": make_tiles(1)})
     write(writer, writer.pending())
     data = writer.publish().document.to_bytes()
-    (tmp_path / "manifest.json").write_bytes(data.replace(b'"version": 1', b'"version": 2'))
-    with pytest.raises(ContractError, match="version 2"):
+    (tmp_path / "manifest.json").write_bytes(data.replace(b'"version": 2', b'"version": 3'))
+    with pytest.raises(ContractError, match="version 3"):
         ProbsReader.open(str(tmp_path / "manifest.json"), tmp_path)
 
 
@@ -338,27 +347,91 @@ def test_manifest_of_an_unknown_version_is_refused(tmp_path):
 def test_manifest_that_contradicts_itself_is_refused(tmp_path, change):
     writer = ProbsWriter(str(tmp_path), make_spec(), {"val": make_tiles(1, ((6, 6),))})
     write(writer, writer.pending())
-    document = json.loads(writer.publish().document.to_bytes())
+    document = first_version(writer.publish(), tmp_path)
+    ProbsManifest.parse(json.dumps(document).encode(), "manifest")
     change(document["splits"]["val"][0])
     with pytest.raises(ContractError):
         ProbsManifest.parse(json.dumps(document).encode(), "manifest")
 
 
+def test_a_manifest_of_version_1_is_read(tmp_path):
+    tiles = make_tiles(40, MIXED)
+    writer = ProbsWriter(str(tmp_path), with_views(), {"val": tiles, "test": tiles[:3]})
+    write(writer, writer.pending())
+    loaded = writer.publish()
+    now = ProbsReader.open(loaded.uri, tmp_path)
+    (tmp_path / "old.json").write_text(json.dumps(first_version(loaded, tmp_path)))
+    old = ProbsReader.open(str(tmp_path / "old.json"), tmp_path)
+    for split in ("val", "test"):
+        assert list(old.index(split)) == list(now.index(split))
+        assert old.index(split).tiles_sha256 == now.index(split).tiles_sha256
+        assert old.manifest.num_tiles(split) == now.manifest.num_tiles(split)
+        for tile in tiles[:3]:
+            np.testing.assert_array_equal(old.read_tile(split, tile.id, 1), now.read_tile(split, tile.id, 1))
+    assert (old.manifest.size_bytes(), old.manifest.largest_px()) == (now.manifest.size_bytes(), 32 * 150)
+    assert now.manifest.largest_px() == 32 * 150
+    mixed = {**first_version(loaded, tmp_path), "version": 2}
+    with pytest.raises(ContractError, match="not described as in version 2"):
+        ProbsManifest.parse(json.dumps(mixed).encode(), "manifest")
+
+
+def test_the_manifest_lists_parts_of_an_index_that_are_read_as_they_are_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr("landseg.probabilities.shard_index._PART_TILES", 4)
+    tiles = make_tiles(50, MIXED)
+    writer = ProbsWriter(str(tmp_path), make_spec(), {"val": tiles})
+    write(writer, writer.pending())
+    loaded = writer.publish()
+    parts = loaded.document.splits["val"].index
+    assert len(parts) > 8
+    assert writer.plan[0].tiles[0].id not in loaded.document.to_bytes().decode()
+    (tmp_path / parts[1].path).unlink()
+    broken = (tmp_path / parts[2].path).read_bytes()
+    (tmp_path / parts[2].path).write_bytes(broken.replace(b"probs", b"sborp"))
+    index = ProbsReader.open(loaded.uri, tmp_path).index("val")
+    starts = np.cumsum([0, *(part.num_shards for part in parts)]).tolist()
+    assert index[0].tiles == writer.plan[0].tiles
+    assert index[len(index) - 1].tiles == writer.plan[-1].tiles
+    with pytest.raises(ObjectNotFoundError, match=parts[1].path):
+        index[starts[1]]
+    with pytest.raises(DamagedObjectError, match=parts[2].path):
+        index[starts[2]]
+    assert writer.publish().document.splits["val"].num_tiles == 50
+
+
+def test_shares_are_neighbours_and_begin_where_a_shard_of_the_dataset_begins():
+    tiles = [tile.model_copy(update={"shard": number // 210}) for number, tile in enumerate(make_tiles(2000))]
+    plan = plan_shards("val", table_of(tiles), 3)
+    assert (len(plan), len(plan[0].tiles)) == (16, 125)
+    tiny = plan_shards("val", table_of([StoredTile(f"{i:05d}", 512, 512) for i in range(2000)]), 9)
+    for several, num_shares in ((plan, 4), (plan, 16), (plan, 40), (tiny, 7)):
+        cuts = share_cuts(several, num_shares)
+        assert (len(cuts), cuts[0], cuts[-1], cuts) == (num_shares + 1, 0, len(several), sorted(cuts))
+        sizes = [sum(shard.num_tiles for shard in several[a:b]) for a, b in itertools.pairwise(cuts)]
+        even = 2000 / num_shares
+        assert max(sizes) <= 1.25 * even + len(several[0].tiles)
+        assert num_shares > len(several) or min(sizes) > 0
+    aligned = plan_shards(
+        "val", table_of([one.model_copy(update={"shard": i // 260}) for i, one in enumerate(tiles)]), 300_000
+    )
+    cuts = share_cuts(aligned, 4)
+    assert [aligned[cut].tiles[0].id for cut in cuts[1:-1]] == ["t0520", "t1040", "t1560"]
+
+
 def test_plan_is_the_same_for_every_dtype_and_bounded_in_memory():
-    many = [StoredTile(f"{i}", 512, 512) for i in range(10_000)]
-    plan = plan_shards("test", many, 9)
+    many = [StoredTile(f"{i:05d}", 512, 512) for i in range(10_000)]
+    plan = plan_shards("test", table_of(many), 9)
     assert {len(shard.tiles) for shard in plan[:-1]} == {28}
     assert [tile for shard in plan for tile in shard.tiles] == many
-    few = plan_shards("val", many[:24], 9)
+    few = plan_shards("val", table_of(many[:24]), 9)
     assert len(few) == 12  # two tiles each: they can be shared
-    large = plan_shards("val", [StoredTile("a", 9000, 9000)], 9)
+    large = plan_shards("val", table_of([StoredTile("a", 9000, 9000)]), 9)
     assert [len(shard.tiles) for shard in large] == [1]
 
 
 def test_tiles_of_all_sizes_share_few_arrays():
     rng = np.random.default_rng(0)
     tiles = [StoredTile(f"{i:05d}", *map(int, rng.integers(400, 601, 2))) for i in range(2000)]
-    arrays = {(shard.array, shard.canvas) for shard in plan_shards("val", tiles, 9)}
+    arrays = {(shard.array, shard.canvas) for shard in plan_shards("val", table_of(tiles), 9)}
     assert len(arrays) <= 9
 
 

@@ -9,12 +9,22 @@ from landseg.contracts.dataset import ClassSchema, DatasetManifest, Shard, Split
 from landseg.contracts.documents import Blob, Document
 from landseg.contracts.labels import LabelsManifest, MapArchive, MemberRecord
 from landseg.contracts.model import ModelManifest
-from landseg.contracts.probabilities import ProbsManifest, ProbsShard, ProbsSpec, StoredTile
+from landseg.contracts.probabilities import (
+    IndexPart,
+    ProbsManifest,
+    ProbsShard,
+    ProbsSpec,
+    ProbsSplit,
+    StoredTile,
+    tiles_digest,
+)
 from landseg.contracts.references import Reference
 
 SCHEMA = ClassSchema(classes=("land", "water"), palette=((0, 0, 0), (0, 0, 255)), bands=(1, 2, 3))
 DIGEST = "ab" * 32
 BYTES = bytes(range(256)) * 8
+CONTENT: dict[str, bytes] = {}
+"""Of objects that hold something else than `BYTES`."""
 
 
 def blob(path: str, content: bytes = BYTES) -> Blob:
@@ -83,7 +93,18 @@ def probs() -> ProbsManifest:
         tiles=(StoredTile(id="a", height=4, width=4),),
         views=(blob("val/0/v/0"), blob("val/0/v/1")),
     )
-    return ProbsManifest(spec=spec, splits={"val": (shard,)})
+    CONTENT["index/val.jsonl"] = row = shard.model_dump_json().encode() + b"\n"
+    part = IndexPart(**blob("index/val.jsonl", row).model_dump(), num_shards=1, num_tiles=1)
+    digest = tiles_digest(shard.tiles)
+    split = ProbsSplit(size_bytes=3 * len(BYTES), largest=(4, 4), tiles_sha256=digest, index=(part,))
+    return ProbsManifest(spec=spec, splits={"val": split})
+
+
+def first_probs() -> ProbsManifest:
+    """As :func:`probs`, in version 1: the manifest holds what is in the index since."""
+    now = probs()
+    shard = ProbsShard.model_validate_json(CONTENT["index/val.jsonl"])
+    return ProbsManifest(version=1, spec=now.spec, splits={"val": (shard,)})
 
 
 def labels() -> LabelsManifest:
@@ -107,7 +128,7 @@ MANIFESTS = (dataset, model, probs, labels)
 PATHS = {
     "landseg.dataset": ["tiles-train.jsonl", "tiles-val.jsonl", "../shards/one.tar"],
     "landseg.model": ["model.pth"],
-    "landseg.probs": ["val/0/c/0", "val/0/v/0", "val/0/v/1"],
+    "landseg.probs": ["index/val.jsonl", "val/0/c/0", "val/0/v/0", "val/0/v/1"],
     "landseg.labels": ["val.tar", "summary.json", "ranking.csv", "report.html"],
 }
 
@@ -115,5 +136,5 @@ PATHS = {
 def write(document: Document, folder: str) -> storage.Loaded[Document]:
     """Store a manifest and all that it names."""
     for path in PATHS[document.kind]:
-        storage.put_bytes(storage.join(folder, path), BYTES)
+        storage.put_bytes(storage.join(folder, path), CONTENT.get(path, BYTES))
     return storage.write_document(storage.join(folder, "manifest.json"), document)

@@ -56,8 +56,26 @@ class Blob(Model):
     sha256: Sha256
 
 
+class BlobList(Blob):
+    """An object that lists further objects, too many for a document: JSON Lines, one `ROW` each."""
+
+    ROW: ClassVar[type[Model]]
+
+    def rows(self, data: bytes, where: object) -> Iterator[Model]:
+        """The rows in its bytes.
+
+        Args:
+            data: the whole object.
+            where: the object, for the error line.
+
+        Raises:
+            ContractError: a row breaks the contract.
+        """
+        return (validate(self.ROW, line, where) for line in data.splitlines())
+
+
 def blobs(value: object) -> Iterator[Blob]:
-    """All objects that a document lists, wherever they stand in it."""
+    """All objects that a document itself lists; :func:`landseg.storage.listed` follows its lists of objects."""
     if isinstance(value, Blob):
         yield value
     if isinstance(value, BaseModel):
@@ -72,9 +90,10 @@ def blobs(value: object) -> Iterator[Blob]:
 
 
 class Document(Model):
-    """A top-level document. Subclasses set `kind` (a Literal) and the current `VERSION`."""
+    """A top-level document. Subclasses set `kind` (a Literal), the current `VERSION`, and earlier ones still read."""
 
     VERSION: ClassVar[int] = 1
+    EARLIER: ClassVar[tuple[int, ...]] = ()
     kind: str
     version: int
 
@@ -94,7 +113,7 @@ class Document(Model):
         if not isinstance(obj, dict) or obj.get("kind") != expected:
             found = obj.get("kind") if isinstance(obj, dict) else type(obj).__name__
             raise ContractError(where, f"expected a document of kind {expected!r}, found {found!r}")
-        if obj.get("version") != cls.VERSION:
+        if obj.get("version") not in (cls.VERSION, *cls.EARLIER):
             raise ContractError(
                 where,
                 f"version {obj.get('version')!r} of {expected!r} is not known, expected version {cls.VERSION}",

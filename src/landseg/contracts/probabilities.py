@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, Self
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from landseg.contracts.choices import Precision
 from landseg.contracts.dataset import Split
-from landseg.contracts.documents import Blob, Document, Model, Sha256
+from landseg.contracts.documents import Blob, BlobList, Count, Document, Model, Sha256
 from landseg.contracts.names import ClassName, DatasetId, ModelName, TileId
 
 DtypeName = Literal["companded", "uint8", "uint12", "uint16", "float16", "float32"]
@@ -90,28 +92,99 @@ class ProbsSpec(Model):
         return self
 
 
+class IndexPart(BlobList):
+    """A part of a split's index of shards: JSON Lines, one :class:`ProbsShard` each, in the order of the shards."""
+
+    ROW: ClassVar[type[Model]] = ProbsShard
+    num_shards: Px
+    num_tiles: Px
+
+
+class ProbsSplit(Model):
+    """The probabilities of a split.
+
+    Attributes:
+        size_bytes: of all objects that hold probabilities, views included.
+        largest: height and width of the largest chunk.
+        tiles_sha256: see :func:`tiles_digest`; of all tiles, in stored order.
+        index: the parts of the index of shards.
+    """
+
+    size_bytes: Count
+    largest: tuple[Px, Px]
+    tiles_sha256: Sha256
+    index: Annotated[tuple[IndexPart, ...], Field(min_length=1)]
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
+        return sum(part.num_shards for part in self.index)
+
+    @property
+    def num_tiles(self) -> int:
+        """Number of tiles."""
+        return sum(part.num_tiles for part in self.index)
+
+
 class ProbsManifest(Document):
     """A model's probabilities. Written last: probabilities whose manifest exists are complete.
 
-    It holds neither times nor locations, so its bytes are the same into however many shares the work was divided, and
-    however often it was killed.
+    It lists neither tiles nor shards, of which there may be millions, but parts of an index. It holds neither times nor
+    locations, so its bytes are the same into however many shares the work was divided, and however often it was killed.
+    In version 1, which is no longer written, the shards of a split stand in the manifest itself.
     """
 
+    VERSION: ClassVar[int] = 2
+    EARLIER: ClassVar[tuple[int, ...]] = (1,)
+
     kind: Literal["landseg.probs"] = "landseg.probs"
-    version: int = 1
+    version: int = 2
     spec: ProbsSpec
-    splits: Annotated[dict[Split, Annotated[tuple[ProbsShard, ...], Field(min_length=1)]], Field(min_length=1)]
+    splits: Annotated[
+        dict[Split, ProbsSplit | Annotated[tuple[ProbsShard, ...], Field(min_length=1)]], Field(min_length=1)
+    ]
 
     @model_validator(mode="after")
-    def _unique_tiles(self) -> Self:
-        for split in self.splits:
-            ids = [tile.id for tile in self.tiles(split)]
+    def _as_its_version(self) -> Self:
+        for split, found in self.splits.items():
+            if isinstance(found, ProbsSplit) != (self.version == 2):
+                raise ValueError(f"split {split} is not described as in version {self.version}")
+            if isinstance(found, ProbsSplit):
+                continue
+            ids = [tile.id for shard in found for tile in shard.tiles]
             if len(set(ids)) != len(ids):
                 raise ValueError(f"a tile is stored twice in split {split}")
-            if any(len(shard.views) != len(self.spec.views) for shard in self.splits[split]):
+            if any(len(shard.views) != len(self.spec.views) for shard in found):
                 raise ValueError(f"a shard of split {split} has other views than {self.spec.views}")
         return self
 
-    def tiles(self, split: Split) -> list[StoredTile]:
-        """The tiles of a split, in stored order."""
-        return [tile for shard in self.splits[split] for tile in shard.tiles]
+    def num_tiles(self, split: Split) -> int:
+        """Number of tiles in a split."""
+        found = self.splits[split]
+        return found.num_tiles if isinstance(found, ProbsSplit) else sum(len(shard.tiles) for shard in found)
+
+    def largest_px(self) -> int:
+        """Pixels of the largest chunk."""
+        return max(
+            height * width
+            for found in self.splits.values()
+            for height, width in ([found.largest] if isinstance(found, ProbsSplit) else [one.canvas for one in found])
+        )
+
+    def size_bytes(self) -> int:
+        """Size of all objects that hold probabilities, views included."""
+        total = 0
+        for found in self.splits.values():
+            if isinstance(found, ProbsSplit):
+                total += found.size_bytes
+            else:
+                total += sum(blob.size_bytes for shard in found for blob in (shard, *shard.views))
+        return total
+
+
+def tiles_digest(tiles: Iterable[StoredTile]) -> str:
+    """SHA-256 over the ids and sizes of tiles, in order: equal where the tiles and their order are equal."""
+    found = hashlib.sha256()
+    for tile in tiles:
+        found.update(f"{tile.id}\n{tile.height}\n{tile.width}\n".encode(errors="surrogatepass"))
+    return found.hexdigest()

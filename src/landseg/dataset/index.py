@@ -10,10 +10,16 @@ from pathlib import Path
 from landseg.contracts.dataset import SplitInfo, Tile
 from landseg.contracts.documents import validate
 from landseg.contracts.errors import ConfigError, ContractError
+from landseg.dataset.table import TileTable
 
 
 class TileIndex:
-    """The tiles of a split, sorted by id. Takes eight bytes of memory per tile; several threads may read at once.
+    """The tiles of a split, sorted by id. Several threads may read at once.
+
+    Takes 28 bytes of memory per tile, and its id.
+
+    Attributes:
+        table: ids, sizes and shards, which need no reading.
 
     Args:
         path: the index: JSON Lines, one :class:`Tile` each.
@@ -28,6 +34,7 @@ class TileIndex:
         self._path, self._where = path, where
         self._next = 0
         self._starts = array("q", [0])
+        self.table = TileTable()
         before = ""
         in_order = True
         with path.open("rb") as file:
@@ -39,6 +46,7 @@ class TileIndex:
                 if any(offset + length > size for offset, length in (tile.image, tile.label or tile.image)):
                     raise ContractError(where, f"tile {tile.id} lies outside its shard")
                 self._starts.append(self._starts[-1] + len(line))
+                self.table.add(tile.id, tile.height, tile.width, tile.shard)
         if len(self) != info.num_tiles or not in_order:
             raise ContractError(
                 where, f"expected {info.num_tiles} tiles sorted by id, found {len(self)} or another order"
@@ -58,20 +66,14 @@ class TileIndex:
         Raises:
             ConfigError: there is none.
         """
-        with self._path.open("rb") as file:
-
-            def read(position: int) -> Tile:
-                start, end = self._starts[position : position + 2]
-                file.seek(start)
-                return validate(Tile, file.read(end - start), self._where)
-
-            # Tiles are mostly asked for in order. Another thread may change the guess, which only costs a search.
-            guess = self._next
-            tile = read(guess) if guess < len(self) else None
-            if tile is None or tile.id != tile_id:
-                guess = bisect_left(range(len(self)), tile_id, key=lambda i: read(i).id)
-                tile = read(guess) if guess < len(self) else None
-        if tile is None or tile.id != tile_id:
+        # Tiles are mostly asked for in order. Another thread may change the guess, which only costs a search.
+        position = self._next
+        if position >= len(self) or self.table.id(position) != tile_id:
+            position = bisect_left(range(len(self)), tile_id, key=self.table.id)
+        if position >= len(self) or self.table.id(position) != tile_id:
             raise ConfigError(f"tile {tile_id}", f"is not in {self._where}")
-        self._next = guess + 1
-        return tile
+        self._next = position + 1
+        start, end = self._starts[position : position + 2]
+        with self._path.open("rb") as file:
+            file.seek(start)
+            return validate(Tile, file.read(end - start), self._where)

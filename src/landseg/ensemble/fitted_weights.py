@@ -163,7 +163,7 @@ class _Samples:
 
     def ids(self, wanted: set[str]) -> list[str]:
         """The wanted tiles in the order of :meth:`map`."""
-        return [tile.id for tile in self.members[0].reader.manifest.tiles(SPLIT) if tile.id in wanted]
+        return [tile.id for tile in self.members[0].reader.index(SPLIT).tiles() if tile.id in wanted]
 
     def map(
         self,
@@ -177,7 +177,7 @@ class _Samples:
         `work` takes the (C, h, w) stored values of each model, the (h, w) truth and the value in it that is ignored.
         """
         schema = self.dataset.schema
-        shards = self.members[0].reader.manifest.splits[SPLIT]
+        shards = self.members[0].reader.index(SPLIT)
         chosen = [i for i, shard in enumerate(shards) if any(tile.id in wanted for tile in shard.tiles)]
         total = sum(tile.id in wanted for i in chosen for tile in shards[i].tiles)
 

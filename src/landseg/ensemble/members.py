@@ -12,10 +12,11 @@ from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError, ContractError
 from landseg.contracts.labels import MemberRecord
 from landseg.contracts.names import check_model_name
-from landseg.contracts.probabilities import StoredTile
+from landseg.contracts.probabilities import StoredTile, tiles_digest
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, subsets
 from landseg.probabilities.codec import DTYPES
+from landseg.probabilities.layout import plan_shards, tiles_in_order
 from landseg.probabilities.store import ProbsReader, ShardReader
 
 _MEMORY_BYTES = 768 << 20
@@ -61,7 +62,7 @@ def make_average(members: Sequence[Member]) -> Average:
 def affordable_threads(members: Sequence[Member], wanted: int) -> int:
     """How many threads may work at once: at most `wanted`, and few enough for their tiles to fit into 768 MiB."""
     manifest = members[0].reader.manifest
-    largest = max(shard.canvas[0] * shard.canvas[1] for shards in manifest.splits.values() for shard in shards)
+    largest = manifest.largest_px()
     # Each model's tile, its views where they are kept, and two temporary arrays, all counted as float32.
     planes = sum(1 + len(member.reader.spec.views) for member in members) + 2
     # For every ensemble that is scored, each pixel's largest sum and its class.
@@ -118,9 +119,11 @@ def open_members(
     for member in members[1:]:
         _check_same_splits(first, member.reader)
     for split in first.manifest.splits:
-        expected = [StoredTile(tile.id, tile.height, tile.width) for tile in dataset.index(split)]
+        plan = plan_shards(split, dataset.index(split).table, dataset.schema.num_classes)
+        expected = tiles_digest(tiles_in_order(plan))
         for member in members:
-            _check_tiles(member.reader, split, expected, dataset)
+            if member.reader.index(split).tiles_sha256 != expected:
+                _check_tiles(member.reader, split, list(tiles_in_order(plan)), dataset)
     return members
 
 
@@ -179,7 +182,8 @@ def _check_same_splits(first: ProbsReader, other: ProbsReader) -> None:
 
 
 def _check_tiles(reader: ProbsReader, split: Split, expected: Sequence[StoredTile], dataset: StagedDataset) -> None:
-    found = reader.manifest.tiles(split)
+    """Say how a model's tiles differ from the dataset's, if they do; in another order they are as good."""
+    found = list(reader.index(split).tiles())
     missing = sorted({tile.id for tile in expected} - {tile.id for tile in found})
     extra = sorted({tile.id for tile in found} - {tile.id for tile in expected})
     if missing or extra:

@@ -33,6 +33,7 @@ from landseg.ensemble.maps import encode_grey, encode_png, tar_member
 from landseg.ensemble.members import Member, make_average, open_shards
 from landseg.ensemble.trained_models import seen_by
 from landseg.probabilities.codec import Stored
+from landseg.probabilities.layout import plan_splits, share_cuts
 from landseg.scoring.confusion import class_areas, confusion_matrix
 from landseg.storage.records import read_record, write_record
 
@@ -136,8 +137,17 @@ class Ensemble:
     @property
     def shards(self) -> list[tuple[Split, int]]:
         """Every shard: split and number."""
-        manifest = self.members[0].reader.manifest
-        return [(split, index) for split, shards in manifest.splits.items() for index in range(len(shards))]
+        reader = self.members[0].reader
+        return [(split, number) for split in reader.manifest.splits for number in range(len(reader.index(split)))]
+
+    def share(self, share: int, num_shares: int) -> list[tuple[Split, int]]:
+        """The shards of a share (counted from 0, of `num_shares`): neighbours, whose labels lie in the same shards."""
+        shards = self.shards
+        plan = plan_splits({split: self.tiles[split] for split in self.tiles}, self.dataset.schema.num_classes)
+        cuts = share_cuts(plan, num_shares)
+        if len(plan) != len(shards):  # laid out by another release
+            cuts = [number * len(shards) // num_shares for number in range(num_shares + 1)]
+        return shards[cuts[share] : cuts[share + 1]]
 
     def finished(self, shard: tuple[Split, int]) -> ShardResult | None:
         """The result of a shard, or None where the shard has still to be averaged."""

@@ -1,6 +1,7 @@
 """Where a model's probabilities lie: which tile in which shard of which Zarr array, and the arrays' metadata.
 
     <folder>/manifest.json                     written last: present means complete
+    <folder>/index/<split>-<part>.jsonl        which tile in which shard, a line per shard; the manifest lists the parts
     <folder>/probs.zarr/<split>/<H>x<W>/       a Zarr v3 group of the tiles of about one size
         probs                                  (tile, class, y, x), one chunk per tile, shards of several tiles
         views                                  (view, tile, class, y, x), where views are kept: likewise
@@ -15,12 +16,17 @@ files. So tiles share an array if their sides are equal when rounded up to multi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from landseg.contracts.dataset import Split, Tile
 from landseg.contracts.probabilities import ProbsSpec, StoredTile
+from landseg.dataset.index import TileIndex
+from landseg.dataset.table import TileTable
 from landseg.probabilities.codec import BLOSC_BLOCK_BYTES, BLOSC_CLEVEL, BLOSC_CNAME, DTYPES
 
 ROOT = "probs.zarr"
@@ -43,7 +49,8 @@ class ShardPlan:
         split: the split of its tiles.
         array: the Zarr group's name, `<H>x<W>`.
         index: number of the shard in its array.
-        canvas, capacity, tiles: as in :class:`~landseg.contracts.probabilities.ProbsShard`.
+        canvas, capacity: as in :class:`~landseg.contracts.probabilities.ProbsShard`.
+        positions: of the tiles in the split.
     """
 
     split: Split
@@ -51,7 +58,29 @@ class ShardPlan:
     index: int
     canvas: tuple[int, int]
     capacity: int
-    tiles: tuple[StoredTile, ...]
+    positions: NDArray[np.int32] = field(compare=False)
+    _table: TileTable = field(compare=False, repr=False)
+
+    @property
+    def num_tiles(self) -> int:
+        """Number of tiles."""
+        return len(self.positions)
+
+    @property
+    def tiles(self) -> tuple[StoredTile, ...]:
+        """As in :class:`~landseg.contracts.probabilities.ProbsShard`; made when they are asked for."""
+        return tuple(self._table[position] for position in self.positions.tolist())
+
+    def begins_dataset_shard(self, before: ShardPlan) -> bool:
+        """Whether its first tile lies in another shard of the dataset than the first of the shard before it."""
+        own, other = self._table.shard(int(self.positions[0])), before._table.shard(int(before.positions[0]))
+        return (self.split, own) != (before.split, other)
+
+    @property
+    def sizes(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Heights and widths of the tiles."""
+        heights, widths = self._table.sizes
+        return heights[self.positions].astype(np.int32), widths[self.positions].astype(np.int32)
 
     @property
     def path(self) -> str:
@@ -68,7 +97,7 @@ class ShardPlan:
         return f"records/{self.split}-{self.array}-{self.index:06d}.json"
 
 
-def plan_shards(split: Split, tiles: Iterable[StoredTile], num_classes: int) -> list[ShardPlan]:
+def plan_shards(split: Split, tiles: TileTable, num_classes: int) -> list[ShardPlan]:
     """Lay out a split.
 
     The plan depends only on the tiles and the number of classes, not on the dtype, so all models of a dataset hold the
@@ -79,26 +108,69 @@ def plan_shards(split: Split, tiles: Iterable[StoredTile], num_classes: int) -> 
         tiles: sorted by id.
         num_classes: C.
     """
-    groups: dict[tuple[int, int], list[StoredTile]] = {}
-    for tile in tiles:
-        groups.setdefault((-(-tile.height // _SIDE_PX), -(-tile.width // _SIDE_PX)), []).append(tile)
     plan = []
-    for _, group in sorted(groups.items()):
-        canvas = max(tile.height for tile in group), max(tile.width for tile in group)
+    for group in _arrays(tiles):
+        heights, widths = tiles.sizes
+        canvas = int(heights[group].max()), int(widths[group].max())
         fitting = max(1, _SHARD_BYTES // (4 * num_classes * canvas[0] * canvas[1]))
         capacity = min(fitting, _SHARD_TILES, -(-len(group) // _MIN_SHARDS))
-        for index, start in enumerate(range(0, len(group), capacity)):
-            members = tuple(group[start : start + capacity])
-            plan.append(ShardPlan(split, f"{canvas[0]}x{canvas[1]}", index, canvas, capacity, members))
+        name = f"{canvas[0]}x{canvas[1]}"
+        plan += [
+            ShardPlan(split, name, index, canvas, capacity, group[start : start + capacity], tiles)
+            for index, start in enumerate(range(0, len(group), capacity))
+        ]
     return plan
 
 
-def plan_splits(tiles: Mapping[Split, Iterable[Tile]], num_classes: int) -> list[ShardPlan]:
+def _arrays(tiles: TileTable) -> list[NDArray[np.int32]]:
+    """The positions of the tiles of each array, by the arrays' sizes; in an array, tiles remain sorted by id."""
+    rounded = [-(-sides.astype(np.int64) // _SIDE_PX) for sides in tiles.sizes]
+    keys = rounded[0] << 32 | rounded[1]
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    starts = np.flatnonzero(np.diff(keys[order])) + 1
+    return [group for group in np.split(order, starts) if len(group)]
+
+
+def tiles_in_order(plan: Iterable[ShardPlan]) -> Iterator[StoredTile]:
+    """The tiles of shards, in stored order."""
+    for shard in plan:
+        yield from shard.tiles
+
+
+def plan_splits(tiles: Mapping[Split, TileIndex | Iterable[Tile]], num_classes: int) -> list[ShardPlan]:
     """Lay out the tiles of several splits: a model's shards, in the order in which they are shared out."""
     plan: list[ShardPlan] = []
     for split, members in tiles.items():
-        plan += plan_shards(split, (StoredTile(tile.id, tile.height, tile.width) for tile in members), num_classes)
+        plan += plan_shards(split, members.table if isinstance(members, TileIndex) else table_of(members), num_classes)
     return plan
+
+
+def share_cuts(plan: Sequence[ShardPlan], num_shares: int) -> list[int]:
+    """Where shares begin and end: share i has the shards from cut i up to cut i + 1, all of about the same pixels.
+
+    Neighbours lie in the same shards of the dataset. A cut moves by up to an eighth of a share to where a shard of the
+    dataset begins, so that only one worker reads it; where such shards are large, even shares count for more.
+    """
+    pixels = np.cumsum([0, *(shard.num_tiles * shard.canvas[0] * shard.canvas[1] for shard in plan)])
+    starts = np.array([0, *(i for i in range(1, len(plan)) if plan[i].begins_dataset_shard(plan[i - 1]))])
+    share = pixels[-1] / num_shares
+    cuts = [0]
+    for number in range(1, num_shares):
+        even = int(np.abs(pixels - number * share).argmin())
+        near = int(starts[np.abs(pixels[starts] - pixels[even]).argmin()])
+        cut = near if abs(int(pixels[near] - pixels[even])) <= share / 8 else even
+        if num_shares <= len(plan):  # no share is empty
+            cut = min(max(cut, cuts[-1] + 1), len(plan) - (num_shares - number))
+        cuts.append(max(cuts[-1], cut))
+    return [*cuts, len(plan)]
+
+
+def table_of(tiles: Iterable[Tile | StoredTile]) -> TileTable:
+    """The ids and sizes of tiles that are sorted by id."""
+    table = TileTable()
+    for tile in tiles:
+        table.add(tile.id, tile.height, tile.width, tile.shard if isinstance(tile, Tile) else 0)
+    return table
 
 
 def zarr_metadata(spec: ProbsSpec, plan: Sequence[ShardPlan]) -> dict[str, bytes]:
@@ -123,11 +195,10 @@ def zarr_metadata(spec: ProbsSpec, plan: Sequence[ShardPlan]) -> dict[str, bytes
 
 
 def _create_group(root: Any, name: str, spec: ProbsSpec, shards: Sequence[ShardPlan]) -> None:
-    import numpy as np
     import zarr.codecs
 
     dtype, first = DTYPES[spec.dtype], shards[0]
-    tiles = [tile for shard in shards for tile in shard.tiles]
+    num_tiles = sum(shard.num_tiles for shard in shards)
     num_classes = len(spec.classes)
     chunk = (num_classes, *first.canvas)
     group = root.create_group(name, attributes={**spec.model_dump(mode="json"), "split": first.split})
@@ -135,7 +206,7 @@ def _create_group(root: Any, name: str, spec: ProbsSpec, shards: Sequence[ShardP
     def create(key: str, axes: Mapping[str, int]) -> None:
         group.create_array(
             key,
-            shape=(*axes.values(), len(tiles), *chunk),
+            shape=(*axes.values(), num_tiles, *chunk),
             chunks=(*(1 for _ in axes), 1, *chunk),
             shards=(*(1 for _ in axes), first.capacity, *chunk),
             dtype=dtype.stored,
@@ -153,10 +224,10 @@ def _create_group(root: Any, name: str, spec: ProbsSpec, shards: Sequence[ShardP
 
     create("probs", {})
     coordinates: dict[str, tuple[str, Any]] = {
-        "tile": ("tile", np.array([tile.id for tile in tiles], object)),
+        "tile": ("tile", np.fromiter((tile.id for tile in tiles_in_order(shards)), object, num_tiles)),
         "class": ("class", np.array(spec.classes, object)),
-        "height": ("tile", np.array([tile.height for tile in tiles], np.int32)),
-        "width": ("tile", np.array([tile.width for tile in tiles], np.int32)),
+        "height": ("tile", np.concatenate([shard.sizes[0] for shard in shards])),
+        "width": ("tile", np.concatenate([shard.sizes[1] for shard in shards])),
     }
     if spec.views:
         create("views", {"view": len(spec.views)})

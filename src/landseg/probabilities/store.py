@@ -8,17 +8,22 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
 
 from landseg import storage
 from landseg.contracts.dataset import Split, Tile
 from landseg.contracts.documents import Blob, sha256_hex
 from landseg.contracts.errors import ContractError, DataError
-from landseg.contracts.probabilities import ProbsManifest, ProbsShard, ProbsSpec
+from landseg.contracts.probabilities import ProbsManifest, ProbsShard, ProbsSpec, ProbsSplit, StoredTile
+from landseg.dataset.index import TileIndex
 from landseg.probabilities import codec
 from landseg.probabilities.codec import DTYPES, Probs, Stored
-from landseg.probabilities.layout import ShardPlan, plan_splits, zarr_metadata
+from landseg.probabilities.layout import ShardPlan, plan_splits, share_cuts, zarr_metadata
+from landseg.probabilities.shard_index import ShardIndex, write_index
 from landseg.storage.records import read_record, write_record
+
+_RECORDS_AHEAD = 256
 
 
 class ProbsWriter:
@@ -33,7 +38,7 @@ class ProbsWriter:
         plan: every shard.
     """
 
-    def __init__(self, folder: str, spec: ProbsSpec, tiles: Mapping[Split, Iterable[Tile]]) -> None:
+    def __init__(self, folder: str, spec: ProbsSpec, tiles: Mapping[Split, TileIndex | Iterable[Tile]]) -> None:
         """Plan the shards.
 
         Args:
@@ -49,10 +54,18 @@ class ProbsWriter:
         """The arrays' metadata, which the manifest does not list: by name in the folder."""
         return zarr_metadata(self.spec, self.plan)
 
+    def share(self, share: int, num_shares: int) -> Sequence[ShardPlan]:
+        """The shards of a share (counted from 0, of `num_shares`): neighbours, so that no two read the same data."""
+        cuts = share_cuts(self.plan, num_shares)
+        return self.plan[cuts[share] : cuts[share + 1]]
+
     def pending(self, share: int = 0, num_shares: int = 1) -> list[ShardPlan]:
-        """The shards of a share (counted from 0, of `num_shares`) that have yet to be written."""
-        finished = self._finished()
-        return [plan for plan in self.plan[share::num_shares] if plan.record not in finished]
+        """The shards of a share that have yet to be written."""
+        own, sizes = self.share(share, num_shares), self._sizes()
+        recorded = [plan for plan in own if storage.join(self.folder, plan.record) in sizes]
+        found = storage.parallel(lambda plan: (plan.record, self._finished(plan, sizes) is not None), recorded)
+        finished = {record for record, is_finished in found if is_finished}
+        return [plan for plan in own if plan.record not in finished]
 
     def shard(self, plan: ShardPlan) -> ShardBuilder:
         """Start a shard."""
@@ -60,35 +73,49 @@ class ProbsWriter:
 
     def publish(self) -> storage.Loaded[ProbsManifest] | None:
         """Write the arrays' metadata and the manifest; None while shards are missing, e.g. those of other shares."""
-        finished = self._finished()
-        if len(finished) < len(self.plan):
+        sizes = self._sizes()
+        if any(storage.join(self.folder, plan.record) not in sizes for plan in self.plan):
+            return None
+        splits: dict[Split, ProbsSplit | tuple[ProbsShard, ...]] = {}
+        try:
+            for split, plans in groupby(self.plan, key=lambda plan: plan.split):
+                splits[split] = write_index(self.folder, split, self._in_order(plans, sizes))
+        except _UnfinishedError:
             return None
         storage.put_many((storage.join(self.folder, name), data) for name, data in self.metadata.items())
-        splits: dict[Split, list[ProbsShard]] = {}
-        for plan in self.plan:
-            splits.setdefault(plan.split, []).append(finished[plan.record])
-        manifest = ProbsManifest(spec=self.spec, splits={split: tuple(shards) for split, shards in splits.items()})
+        manifest = ProbsManifest(spec=self.spec, splits=splits)
         return storage.publish_manifest(storage.join(self.folder, "manifest.json"), manifest)
 
-    def _finished(self) -> dict[str, ProbsShard]:
-        """The records of the shards that are in place, by name."""
-        sizes = {info.uri: info.size_bytes for info in storage.list_objects(self.folder)}
+    def _sizes(self) -> dict[str, int]:
+        """Sizes of all objects in the folder, by URI."""
+        return {info.uri: info.size_bytes for info in storage.list_objects(self.folder)}
 
-        def read(plan: ShardPlan) -> tuple[ShardPlan, ProbsShard | None]:
-            return plan, read_record(ProbsShard, storage.join(self.folder, plan.record))
+    def _in_order(self, plans: Iterable[ShardPlan], sizes: Mapping[str, int]) -> Iterator[ProbsShard]:
+        """The finished shards, a few in memory at a time."""
+        ahead = iter(plans)
+        while some := list(islice(ahead, _RECORDS_AHEAD)):
+            found = dict(storage.parallel(lambda plan: (plan.record, self._finished(plan, sizes)), some))
+            for plan in some:
+                shard = found[plan.record]
+                if shard is None:
+                    raise _UnfinishedError
+                yield shard
 
-        recorded = [plan for plan in self.plan if storage.join(self.folder, plan.record) in sizes]
-        finished = {}
-        for plan, shard in storage.parallel(read, recorded):
-            if shard is None:
-                continue
-            if (shard.path, shard.tiles) != (plan.path, plan.tiles):
-                where = storage.join(self.folder, plan.record)
-                raise ContractError(where, "describes tiles other than this run's", "use another run id")
-            blobs: tuple[Blob, ...] = (shard, *shard.views)
-            if all(sizes.get(storage.join(self.folder, blob.path)) == blob.size_bytes for blob in blobs):
-                finished[plan.record] = shard
-        return finished
+    def _finished(self, plan: ShardPlan, sizes: Mapping[str, int]) -> ProbsShard | None:
+        """The shard, from its record; None where that, or an object that it lists, is not in place."""
+        where = storage.join(self.folder, plan.record)
+        shard = read_record(ProbsShard, where)
+        if shard is None:
+            return None
+        if (shard.path, shard.tiles) != (plan.path, plan.tiles):
+            raise ContractError(where, "describes tiles other than this run's", "use another run id")
+        blobs: tuple[Blob, ...] = (shard, *shard.views)
+        stands = all(sizes.get(storage.join(self.folder, blob.path)) == blob.size_bytes for blob in blobs)
+        return shard if stands else None
+
+
+class _UnfinishedError(Exception):
+    """A shard has yet to be written."""
 
 
 @dataclass
@@ -98,8 +125,12 @@ class ShardBuilder:
     folder: str
     spec: ProbsSpec
     plan: ShardPlan
+    _tiles: dict[str, StoredTile] = field(init=False)
     _chunks: dict[str, list[bytes]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._tiles = {tile.id: tile for tile in self.plan.tiles}
 
     def add(self, tile_id: str, probs: Probs, views: Sequence[Probs] = ()) -> None:
         """Encode a tile.
@@ -112,7 +143,7 @@ class ShardBuilder:
         Raises:
             DataError: `probs` is something else, or the tile does not belong to the shard.
         """
-        tile = next((tile for tile in self.plan.tiles if tile.id == tile_id), None)
+        tile = self._tiles.get(tile_id)
         if tile is None:
             raise DataError(f"tile {tile_id}", f"is not a tile of shard {self.plan.path}")
         where = f"probabilities of tile {tile_id} by {self.spec.model}"
@@ -131,7 +162,7 @@ class ShardBuilder:
         Raises:
             DataError: a tile was not added.
         """
-        missing = [tile.id for tile in self.plan.tiles if tile.id not in self._chunks]
+        missing = [tile_id for tile_id in self._tiles if tile_id not in self._chunks]
         if missing:
             raise DataError(
                 f"shard {self.plan.path}", f"{len(missing)} tiles were not added, the first is {missing[0]}"
@@ -142,7 +173,7 @@ class ShardBuilder:
             **mean.model_dump(),
             canvas=self.plan.canvas,
             capacity=self.plan.capacity,
-            tiles=self.plan.tiles,
+            tiles=tuple(self._tiles.values()),
             views=tuple(views),
         )
         write_record(storage.join(self.folder, self.plan.record), shard)
@@ -150,7 +181,7 @@ class ShardBuilder:
 
     def _put(self, path: str, position: int) -> Blob:
         """Write the object that joins the chunks at one position of :attr:`_chunks`, of all tiles."""
-        data = codec.pack_shard([self._chunks[tile.id][position] for tile in self.plan.tiles], self.plan.capacity)
+        data = codec.pack_shard([self._chunks[tile_id][position] for tile_id in self._tiles], self.plan.capacity)
         storage.put_bytes(storage.join(self.folder, path), data)
         return Blob(path=path, size_bytes=len(data), sha256=sha256_hex(data))
 
@@ -191,6 +222,15 @@ class ProbsReader:
         """What the probabilities depend on."""
         return self.manifest.spec
 
+    def index(self, split: Split) -> ShardIndex:
+        """The shards of a split."""
+        return self._indexes[split]
+
+    @functools.cached_property
+    def _indexes(self) -> dict[Split, ShardIndex]:
+        folder = storage.parent(self.uri)
+        return {split: ShardIndex(self.manifest, split, folder) for split in self.manifest.splits}
+
     @contextlib.contextmanager
     def shard(self, split: Split, index: int, view: int | None = None) -> Iterator[ShardReader]:
         """A shard, verified against its checksum; one in object storage lies in :attr:`scratch` while it is open.
@@ -204,7 +244,7 @@ class ProbsReader:
             DamagedObjectError: the shard is not what was written.
             StorageError: it is missing or cannot be read.
         """
-        shard = self.manifest.splits[split][index]
+        shard = self.index(split)[index]
         blob = shard if view is None else shard.views[view]
         uri = self._uri(blob)
         with contextlib.ExitStack() as stack:
@@ -228,21 +268,13 @@ class ProbsReader:
             tile_id: the tile.
             view: number of the view in `spec.views`; None for the mean over views.
         """
-        if (split, tile_id) not in self._places:
+        found = self.index(split).find(tile_id) if split in self.manifest.splits else None
+        if found is None:
             raise DataError(f"tile {tile_id}", f"is not in the probabilities of {self.spec.model} for split {split}")
-        shard, position = self._places[split, tile_id]
+        shard, position = found
         blob = shard if view is None else shard.views[view]
         uri = self._uri(blob)
         return ShardReader(shard, self.spec, uri, blob.size_bytes, functools.partial(_fetch_range, uri)).read(position)
-
-    @functools.cached_property
-    def _places(self) -> dict[tuple[Split, str], tuple[ProbsShard, int]]:
-        return {
-            (split, tile.id): (shard, position)
-            for split, shards in self.manifest.splits.items()
-            for shard in shards
-            for position, tile in enumerate(shard.tiles)
-        }
 
     def _uri(self, blob: Blob) -> str:
         return storage.join(storage.parent(self.uri), blob.path)

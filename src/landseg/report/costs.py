@@ -65,7 +65,7 @@ def _count(ensemble: Ensemble, seconds: float) -> list[StageCost]:
             num_gpus = model.parameters.get("processes", 0) if model.parameters.get("device") == "gpu" else 0
             cost = Cost(seconds=model.seconds, num_gpus=num_gpus)
             found.append(_stage(f"train-{member.name}", [cost], model.checkpoint.size_bytes))
-        size = sum(shard.size_bytes for split in member.reader.manifest.splits.values() for shard in split)
+        size = member.reader.manifest.size_bytes()
         exports.append(_stage(f"export-probs-{member.name}", _recorded(folder), size))
     earlier = _recorded(ensemble.folder)
     return [*found, *exports, _stage("average-probs", [*earlier, Cost(seconds=seconds, num_gpus=0)], None)]

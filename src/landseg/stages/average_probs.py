@@ -102,13 +102,13 @@ def run(args: argparse.Namespace) -> None:
         )
         labels = finished(LabelsManifest, ensemble.folder)
         if labels is None:
-            shares = [ensemble.shards[i::num_shares] for i in range(num_shares)]
+            own = ensemble.share(share - 1, num_shares)
             try:
-                _average(ensemble, shares.pop(share - 1), num_threads)
+                _average(ensemble, own, num_threads)
             except BaseException:
                 costs.record(folder, context.seconds)
                 raise
-            others = [shard for share in shares for shard in share]
+            others = set(ensemble.shards).difference(own)
             left = sum(storage.parallel(lambda shard: ensemble.finished(shard) is None, others))
             if left:
                 _log.info("%d shards of other shares have yet to be averaged", left)
@@ -183,8 +183,8 @@ def _average(ensemble: Ensemble, shards: list[tuple[Split, int]], num_threads: i
     def work(shard: tuple[Split, int]) -> int:
         return len((ensemble.finished(shard) or ensemble.average_shard(shard)).tiles)
 
-    splits = ensemble.members[0].reader.manifest.splits
-    total = sum(len(splits[split][index].tiles) for split, index in shards)
+    reader = ensemble.members[0].reader
+    total = sum(len(reader.index(split)[number].tiles) for split, number in shards)
     with Progress("averaging", total, "tiles") as progress:
         for num_tiles in storage.parallel(work, shards, workers=num_threads):
             progress.advance(num_tiles)

@@ -167,7 +167,7 @@ def _export(
     predict = load_predictor(
         model, dataset.schema, checkpoint, tta=spec.tta, precision=spec.precision, trusted=args.trust_modules
     )
-    total, left = (sum(len(plan.tiles) for plan in plans) for plans in (writer.plan[share - 1 :: num_shares], pending))
+    total, left = (sum(plan.num_tiles for plan in plans) for plans in (writer.share(share - 1, num_shares), pending))
     with Progress(f"exporting {spec.model}", total, "tiles", done=total - left) as progress:
         export(
             predict,
@@ -182,15 +182,14 @@ def _export(
 
 def _publish(context: StageContext, probs: storage.Loaded[ProbsManifest]) -> None:
     manifest = probs.document
-    shards = [shard for split in manifest.splits.values() for shard in split]
     context.publish(
         "probs",
         probs,
         {
             "model": manifest.spec.model,
             "splits": ",".join(manifest.splits),
-            "tiles": sum(len(shard.tiles) for shard in shards),
-            "megabytes": round(sum(shard.size_bytes for shard in shards) / 1e6, 1),
+            "tiles": sum(map(manifest.num_tiles, manifest.splits)),
+            "megabytes": round(manifest.size_bytes() / 1e6, 1),
             "tta": manifest.spec.tta,
             "dtype": manifest.spec.dtype,
             "precision": manifest.spec.precision,

@@ -12,7 +12,7 @@ from typing import Any
 
 from landseg import storage
 from landseg.contracts.dataset import DatasetManifest
-from landseg.contracts.documents import Document, blobs, parse_json
+from landseg.contracts.documents import Document, parse_json
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.model import ModelManifest
@@ -109,12 +109,12 @@ def _state(storage_uri: str, root: str, folder: str, modified_s: float, sizes: M
         return state
     except ContractError as err:
         return replace(state, state="damaged", facts={"problem": str(err)})
-    for blob in blobs(document):
-        uri = storage.join(folder, blob.path)
-        if sizes.get(uri) != blob.size_bytes:
-            problem = f"expected {blob.size_bytes} bytes, found {sizes.get(uri, 'none')}"
-            return replace(state, state="damaged", facts={"problem": f"{uri}: {problem}"})
     try:
+        for blob in storage.listed(document, folder):
+            uri = storage.join(folder, blob.path)
+            if sizes.get(uri) != blob.size_bytes:
+                problem = f"expected {blob.size_bytes} bytes, found {sizes.get(uri, 'none')}"
+                return replace(state, state="damaged", facts={"problem": f"{uri}: {problem}"})
         dataset_id, facts = _facts(document, folder)
     except (ContractError, DamagedObjectError) as err:
         return replace(state, state="damaged", facts={"problem": str(err)})
@@ -138,7 +138,7 @@ def _facts(document: Document, folder: str) -> tuple[str, dict[str, Any]]:
         scores = {"mIoU": document.metrics["mIoU"]} if "mIoU" in document.metrics else {}
         return document.dataset_id, scores
     if isinstance(document, ProbsManifest):
-        tiles = {str(split): len(document.tiles(split)) for split in document.splits}
+        tiles = {str(split): document.num_tiles(split) for split in document.splits}
         return document.spec.dataset_id, {"tta": document.spec.tta, "dtype": document.spec.dtype, **tiles}
     assert isinstance(document, LabelsManifest)
     where = storage.join(folder, document.summary.path)

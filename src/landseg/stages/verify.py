@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import DatasetManifest
-from landseg.contracts.documents import Blob, Document, blobs, parse_json
+from landseg.contracts.documents import Blob, Document, parse_json
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.model import CheckpointInfo, ModelManifest
@@ -54,13 +54,18 @@ def run(args: argparse.Namespace) -> None:
     loaded, problems = read_manifests(args.uri)
     where = args.uri if len(loaded) != 1 else loaded[0].uri
     objects: dict[str, Blob] = {}
-    owners: dict[str, list[str]] = {}
+    owned: dict[str, dict[str, Blob]] = {}
     for manifest in loaded:
+        own = owned[manifest.uri] = {}
         folder = storage.parent(manifest.uri)
-        for blob in blobs(manifest.document):
-            uri = storage.join(folder, blob.path)
-            objects[uri] = blob
-            owners.setdefault(uri, []).append(manifest.uri)
+        try:
+            for blob in storage.listed(manifest.document, folder):
+                own[storage.join(folder, blob.path)] = blob
+        except (ObjectNotFoundError, DamagedObjectError):
+            pass  # a list of objects, which is itself in the list: what is wrong with it is found below
+        except ContractError as err:
+            problems[str(err.where)] = err.problem
+        objects |= own
 
     def check(item: tuple[str, Blob]) -> tuple[str, str]:
         uri, blob = item
@@ -78,10 +83,9 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(_report(where, loaded, objects, problems), indent=1))
     else:
-        damaged = {owner for uri in problems for owner in owners.get(uri, [])}
         for manifest in loaded:
-            if manifest.uri not in damaged:
-                own = {storage.join(storage.parent(manifest.uri), blob.path): blob for blob in blobs(manifest.document)}
+            own = owned[manifest.uri]
+            if not own.keys() & problems.keys():
                 size = sum(blob.size_bytes for blob in own.values())
                 print(f"{manifest.uri}: {manifest.document.kind}, {len(own)} objects, {size} bytes, all intact")
         for uri in sorted(problems):

@@ -11,7 +11,7 @@ Other rooms import these names and :mod:`landseg.storage.records`, nothing else.
 """
 
 from landseg.storage.connection import endpoint_has_answered, expect_answers
-from landseg.storage.documents import Loaded, publish_manifest, read_document, write_document
+from landseg.storage.documents import Loaded, listed, publish_manifest, read_document, write_document
 from landseg.storage.object_info import ObjectInfo
 from landseg.storage.objects import (
     check,
@@ -51,6 +51,7 @@ __all__ = [
     "join",
     "links",
     "list_objects",
+    "listed",
     "parallel",
     "parent",
     "publish_manifest",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from landseg.contracts.documents import Blob, Document, blobs, parse_json, sha256_hex
-from landseg.contracts.errors import ContractError
+from landseg.contracts.documents import Blob, BlobList, Document, blobs, parse_json, sha256_hex
+from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.contracts.references import Reference
-from landseg.storage.objects import create, get_bytes, put_bytes, stat
+from landseg.storage.objects import create, get_bytes, list_objects, put_bytes, stat
 from landseg.storage.parallel import parallel
 from landseg.storage.uris import join, parent
 
@@ -40,6 +41,25 @@ def read_document(kind: type[D], ref: str) -> Loaded[D]:
     return Loaded(ref, sha256_hex(data), kind.parse(data, ref))
 
 
+def listed(document: Document, folder: str) -> Iterator[Blob]:
+    """All objects that belong to a document: those that it lists, and those that they list in turn.
+
+    Args:
+        document: a manifest.
+        folder: URI of its folder.
+
+    Raises:
+        ObjectNotFoundError, DamagedObjectError, ContractError: a list of objects is not what was written; raised after
+            the list itself.
+    """
+    for blob in blobs(document):
+        yield blob
+        if isinstance(blob, BlobList):
+            where = join(folder, blob.path)
+            for row in blob.rows(get_bytes(where, sha256=blob.sha256), where):
+                yield from blobs(row)
+
+
 def publish_manifest(uri: str, document: D) -> Loaded[D]:
     """Write a manifest, the last write of a stage, whose presence means done. The first one stays.
 
@@ -65,18 +85,22 @@ def publish_manifest(uri: str, document: D) -> Loaded[D]:
 
 def _whole(uri: str, data: bytes, ours: D) -> D | None:
     """The document in these bytes, if all objects that it lists are in place; `ours` lists those just written."""
-    try:
-        document = type(ours).parse(data, uri)
-    except ContractError:
-        return None
-    folder, written = parent(uri), {blob.path: blob.sha256 for blob in blobs(ours)}
+    folder = parent(uri)
+    sizes = {info.uri: info.size_bytes for info in list_objects(folder)}
 
     def stands(blob: Blob) -> bool:
-        info = stat(join(folder, blob.path))
-        found = info is not None and info.size_bytes == blob.size_bytes
-        return found and written.get(blob.path, blob.sha256) == blob.sha256
+        where = join(folder, blob.path)
+        size = sizes.get(where)
+        if size is None and (found := stat(where)):  # outside the folder
+            size = found.size_bytes
+        return size == blob.size_bytes and written.get(blob.path, blob.sha256) == blob.sha256
 
-    return document if all(parallel(stands, blobs(document))) else None
+    try:
+        document = type(ours).parse(data, uri)
+        written = {blob.path: blob.sha256 for blob in listed(ours, folder)}
+        return document if all(parallel(stands, listed(document, folder))) else None
+    except (ContractError, DamagedObjectError, ObjectNotFoundError):
+        return None
 
 
 def write_document(uri: str, document: D) -> Loaded[D]:

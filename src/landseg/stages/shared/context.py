@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from landseg import __version__, storage
-from landseg.contracts.documents import Document, blobs, digest
-from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundError, masked
+from landseg.contracts.documents import Document, digest
+from landseg.contracts.errors import ConfigError, ContractError, DamagedObjectError, ObjectNotFoundError, masked
 from landseg.contracts.executor import ExecutorInput, Outputs, artifact_path
 from landseg.contracts.names import check_run_id
 from landseg.contracts.references import ARGUMENTS, Arguments, Reference
@@ -188,16 +188,22 @@ def finished(kind: type[D], folder: str, *others: str) -> storage.Loaded[D] | No
         return None
     sizes = {info.uri: info.size_bytes for info in storage.list_objects(folder)}
     whole = True
-    for blob in blobs(found.document):
-        uri = storage.join(folder, blob.path)
-        if (size := sizes.get(uri)) != blob.size_bytes:
-            whole = False
-            expected = f"expected {blob.size_bytes} bytes"
-            if size is None:
-                _log.warning("%s: %s, found no such object; it is made again", uri, expected)
-            else:
-                _log.warning("%s: %s, found %d; it is removed and made again", uri, expected, size)
-                storage.delete(uri)
+    try:
+        for blob in storage.listed(found.document, folder):
+            uri = storage.join(folder, blob.path)
+            if (size := sizes.get(uri)) != blob.size_bytes:
+                whole = False
+                expected = f"expected {blob.size_bytes} bytes"
+                if size is None:
+                    _log.warning("%s: %s, found no such object; it is made again", uri, expected)
+                else:
+                    _log.warning("%s: %s, found %d; it is removed and made again", uri, expected, size)
+                    storage.delete(uri)
+    except ObjectNotFoundError:  # a list of objects, reported already
+        whole = False
+    except DamagedObjectError as err:
+        whole = False
+        _log.warning("%s; it is made again", err)
     for uri in (storage.join(folder, name) for name in others):
         if uri not in sizes:
             whole = False
