@@ -15,15 +15,15 @@ import tifffile
 import torch
 import yaml
 from PIL import Image
+from random_models import MEAN, STD, write_model
 
 from landseg import storage
 from landseg.cli.main import main
 from landseg.contracts.dataset import ClassSchema
-from landseg.contracts.documents import Blob
 from landseg.contracts.model import ModelManifest
 from landseg.contracts.references import Reference
 from landseg.dataset.reader import StagedDataset
-from landseg.models.build import build_model, fit_config, load_model
+from landseg.models.build import build_model, load_model
 from landseg.models.configs import load_config, parse_config
 from landseg.prediction.predictor import Predictor
 from landseg.probabilities.codec import DTYPES, dequantize
@@ -31,7 +31,6 @@ from landseg.probabilities.store import ProbsReader
 
 CLASSES = ["field", "road", "water"]
 SIZES = [(64, 64), (64, 64), (40, 72), (64, 64), (136, 48), (64, 64)]
-MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 55.0)
 
 
 def write_raw(
@@ -54,31 +53,6 @@ def stage(root: Path, store: Path) -> str:
     out = root / "staged"
     assert main(["stage-data", "--source", str(root), "--storage-uri", str(store), "--output-dir", str(out)]) == 0
     return str(out / "dataset.json")
-
-
-def write_model(store: Path, dataset: str, seed: int = 0) -> str:
-    """A model with random weights, published as training publishes one."""
-    torch.manual_seed(seed)
-    staged = StagedDataset.open(dataset, store)
-    config = fit_config(load_config("swin_tiny"), staged.schema)
-    folder, path = f"{store}/model{seed}", store / "model.pth"
-    torch.save({"meta": {}, "state_dict": build_model(config, staged.schema).state_dict()}, path)
-    storage.put_file(f"{folder}/model.pth", path)
-    manifest = ModelManifest(
-        name="swin",
-        checkpoint=Blob(path="model.pth", size_bytes=path.stat().st_size, sha256=storage.file_sha256(path)),
-        config=config.pretty_text,
-        class_schema=staged.schema,
-        mean=MEAN,
-        std=STD,
-        metrics={},
-        parameters={},
-        versions={},
-        dataset_id=staged.manifest.dataset_id,
-        dataset_sha256=staged.sha256,
-        seconds=0.0,
-    )
-    return storage.write_document(f"{folder}/manifest.json", manifest).uri
 
 
 class Place:
@@ -253,7 +227,11 @@ def test_bad_arguments(place: Place, arguments: list[str], message: str, capsys:
     [
         (["field", "water", "road"], 3, "class 1 is 'road' and 'water'"),
         (["field", "road"], 3, "3 and 2 in number"),
-        (CLASSES, 4, "the model takes 3 bands, the dataset has 4"),
+        (
+            CLASSES,
+            4,
+            "the dataset gives 1, 2, 3, 4 of files with 4",
+        ),
     ],
 )
 def test_a_model_of_other_classes_or_bands_is_refused(

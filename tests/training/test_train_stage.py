@@ -14,11 +14,12 @@ from training_data import CLASSES, stage
 
 from landseg import storage
 from landseg.cli.main import main
-from landseg.contracts.model import ModelManifest
+from landseg.contracts.model import ModelInput, ModelManifest
 from landseg.contracts.references import Reference
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import build_model, load_model, parse_config
 from landseg.models.configs import load_config
+from landseg.models.trained_model import open_model
 
 # isort: split
 import mmcv
@@ -68,6 +69,9 @@ def test_outputs(place: Place) -> None:
     assert set(model.metrics) == {"mIoU", "mAcc", "aAcc", *(f"IoU.{name}" for name in CLASSES)}
     assert model.parameters["seed"] == 0
     assert model.versions["torch"] == torch.__version__
+    assert model.input == ModelInput(bands=(1, 2, 3), num_file_bands=3, dtype="uint8", tile_size=(32, 32))
+    checkpoint = open_model(str(folder / model.checkpoint.path), place.root)
+    assert (checkpoint.input, checkpoint.mean, checkpoint.std) == (model.input, model.mean, model.std)
     assert storage.file_sha256(folder / model.checkpoint.path) == model.checkpoint.sha256
     assert json.loads((place.root / "out" / "metrics.json").read_text()) == model.metrics
     report = (place.root / "out" / "report.html").read_text()

@@ -12,16 +12,25 @@ from landseg.contracts.names import ClassName, DatasetId, DatasetName, TileId
 SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
 Byte = Annotated[int, Field(ge=0, le=255)]
+ImageDtype = Literal["uint8", "uint16"]
+BandNumber = Annotated[int, Field(ge=1, le=16)]
+BandName = Annotated[str, Field(pattern=r"^[^\s,]{1,32}$")]
 
 
 class Scale(Model):
     """How stored band values become the 0-255 range a model sees: `(v - low) * 255 / (high - low)`, clipped to it.
 
     Clipping is the point of the scale and is asked for in dataset.yaml; without a scale nothing is clipped.
+
+    Attributes:
+        low, high: one value per band, in the order of the bands that a model sees.
+        method: whether dataset.yaml gives the values (`range`) or they were measured on the tiles (`percentile`); None
+            in manifests of earlier releases.
     """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
+    method: Literal["range", "percentile"] | None = None
 
 
 class ClassSchema(Model):
@@ -43,7 +52,7 @@ class ClassSchema(Model):
     ignore_index: Byte = 255
     stored_ignore: Byte | None = None
     label_offset: Byte = 0
-    bands: Annotated[tuple[Annotated[int, Field(ge=1, le=16)], ...], Field(min_length=1, max_length=16)]
+    bands: Annotated[tuple[BandNumber, ...], Field(min_length=1, max_length=16)]
     scale: Scale | None = None
 
     @model_validator(mode="after")
@@ -157,7 +166,8 @@ class DatasetManifest(Document):
 
     `dataset_id` names the content (schema, tiles and their bytes) and nothing else: neither the time nor the place of
     staging. Band statistics are over the selected bands, in the order of `class_schema.bands`, in stored units.
-    `crs` holds the coordinate reference systems, to which tiles refer by position.
+    `crs` holds the coordinate reference systems, to which tiles refer by position. `band_names` are those of all the
+    files' bands, in their order; empty where dataset.yaml gives none.
     """
 
     kind: Literal["landseg.dataset"] = "landseg.dataset"
@@ -166,7 +176,8 @@ class DatasetManifest(Document):
     name: DatasetName
     class_schema: ClassSchema
     num_bands: Annotated[int, Field(ge=1, le=16)]
-    dtype: Literal["uint8", "uint16"]
+    dtype: ImageDtype
+    band_names: tuple[BandName, ...] = ()
     splits: dict[Split, SplitInfo]
     crs: tuple[GeoKeys, ...] = ()
     skipped: tuple[SkippedTile, ...] = ()

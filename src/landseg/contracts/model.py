@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from landseg.contracts.dataset import ClassSchema
-from landseg.contracts.documents import Blob, Count, Document, Sha256
+from landseg.contracts.dataset import BandName, BandNumber, ClassSchema, ImageDtype, Scale
+from landseg.contracts.documents import Blob, Count, Document, Model, Sha256
 from landseg.contracts.names import DatasetId, ModelName
+
+
+class ModelInput(Model):
+    """The images that a model was trained on: prediction applies it to whatever is staged, or refuses.
+
+    Attributes:
+        bands: 1-based band numbers of the files, in the order in which the model takes them.
+        band_names: of these bands; empty where not known.
+        num_file_bands: bands of the files, all of them; None where not known.
+        dtype: of the files' values; None where not known.
+        scale: of the files' values, per band of `bands`; None where they are taken as they are (uint8).
+        tile_size: (height, width) of the largest training tile; None where not known.
+    """
+
+    bands: Annotated[tuple[BandNumber, ...], Field(min_length=1, max_length=16)]
+    band_names: tuple[BandName, ...] = ()
+    num_file_bands: BandNumber | None = None
+    dtype: ImageDtype | None = None
+    scale: Scale | None = None
+    tile_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.band_names) not in {0, len(self.bands)}:
+            raise ValueError(f"expected {len(self.bands)} band names or none, found {len(self.band_names)}")
+        if self.scale and not len(self.scale.low) == len(self.scale.high) == len(self.bands):
+            raise ValueError("scale needs one low and one high value per band")
+        if self.num_file_bands is not None and max(self.bands) > self.num_file_bands:
+            raise ValueError(f"band {max(self.bands)} is not one of {self.num_file_bands}")
+        return self
 
 
 class ModelManifest(Document):
@@ -18,9 +48,11 @@ class ModelManifest(Document):
         name: the model's name in the run, e.g. `swin`.
         checkpoint: an ordinary mmseg checkpoint (`meta`, `state_dict`).
         config: the resolved mmseg config as text: Python assignments of plain values.
-        mean, std: normalisation per band, in the order of `class_schema.bands`, on the scale a model sees.
+        input: the images that it was trained on; None in manifests of earlier releases, which know of them what
+            `class_schema` says: bands and scale.
+        mean, std: normalisation per band, in the order of `input.bands`, on the 0-255 scale.
         metrics: `mIoU`, `mAcc`, `aAcc` (0-1) and `IoU.<class>` on val; empty where val was trained on or absent.
-        parameters: what decided the result, besides the inputs.
+        parameters: what decided the result, besides the inputs; `precision` among them.
         versions: of python, torch, mmcv, mmseg, landseg.
     """
 
@@ -30,6 +62,7 @@ class ModelManifest(Document):
     checkpoint: Blob
     config: str
     class_schema: ClassSchema
+    input: ModelInput | None = None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     metrics: dict[str, float]

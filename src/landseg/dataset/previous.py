@@ -124,8 +124,7 @@ class Previous:
         """Whether its tiles need no second look: they passed the same checks, and no histogram is needed."""
         if needs_histogram(config, kind):
             return False
-        same = config.class_schema(kind.num_bands, self.manifest.class_schema.scale)
-        rules, own = _label_rules(same), _label_rules(self.manifest.class_schema)
+        rules, own = _label_rules(config.class_schema(kind.num_bands, None)), _label_rules(self.manifest.class_schema)
         return Kind(self.manifest.num_bands, self.manifest.dtype) == kind and rules == own
 
 

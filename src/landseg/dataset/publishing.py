@@ -113,7 +113,8 @@ def dataset_id(config: DatasetConfig, splits: Mapping[str, Iterable[tuple[str, C
         for tile_id, (image_sha256, label_sha256) in tiles:
             lines.update(f"{tile_id}\n{image_sha256}\n{label_sha256}\n".encode())
         content[name] = lines.hexdigest()
-    return digest({"format": _FORMAT, "config": config.model_dump(mode="json"), "splits": content})[:16]
+    fields = config.model_dump(mode="json", exclude={"band_names"} if config.band_names is None else None)
+    return digest({"format": _FORMAT, "config": fields, "splits": content})[:16]
 
 
 def publish(
@@ -160,6 +161,7 @@ def publish(
             "class_schema": schema,
             "num_bands": kind.num_bands,
             "dtype": kind.dtype,
+            "band_names": config.band_names or (),
             "splits": infos,
             "crs": tuple(workspace.crs),
             "skipped": tuple(skipped),

@@ -6,7 +6,7 @@ import fcntl
 import functools
 import mmap
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ class StagedDataset:
         uri: where the manifest was read.
         sha256: checksum of the manifest's bytes.
         cache: local folder for shards; may be shared by processes and datasets.
+        image_schema: bands and scale that images are read with; None: the dataset's own.
     """
 
     manifest: DatasetManifest
     uri: str
     sha256: Sha256
     cache: Path
+    image_schema: ClassSchema | None = None
 
     @classmethod
     def open(cls, ref: str, cache: Path) -> StagedDataset:
@@ -74,14 +76,19 @@ class StagedDataset:
         uri = self._resolve(shard.path)
         return self._fetched(uri, shard, ".tar") if storage.is_s3(uri) else _local(uri, shard.size_bytes)
 
+    def seen_as(self, schema: ClassSchema) -> StagedDataset:
+        """The dataset with images of the bands and the scale of a model that was trained on another one."""
+        return replace(self, image_schema=schema)
+
     def read_image(self, split: str, tile: Tile) -> NDArray[np.uint8]:
         """Decode a tile's image.
 
         Returns:
-            (H, W, B) uint8: the selected bands in the schema's order, scaled to 0-255 as the schema says.
+            (H, W, B) uint8: the selected bands in the schema's order, scaled to 0-255 as the schema says; see
+            :meth:`seen_as`.
         """
         stored = decode_image(self._bytes(split, tile.shard, tile.image), f"tile {tile.id} of {self.uri}")
-        return to_model_range(stored, self.schema)
+        return to_model_range(stored, self.image_schema or self.schema)
 
     def read_label(self, split: str, tile: Tile) -> NDArray[np.uint8]:
         """Decode a tile's label.

@@ -48,6 +48,9 @@ def config_errors(config: DatasetConfig, kind: Kind, where: str) -> list[Finding
     if config.bands and max(config.bands) > kind.num_bands:
         error = DataError(where, f"bands asks for band {max(config.bands)}, the images have {kind.num_bands}")
         return [Finding.of(error)]
+    if config.band_names and len(config.band_names) != kind.num_bands:
+        problem = f"band_names gives {len(config.band_names)} names, the images have {kind.num_bands} bands"
+        return [Finding.of(DataError(where, problem, "name every band of the files, in their order"))]
     try:
         config.scale_for(len(config.bands) if config.bands else kind.num_bands)
     except ValueError as err:

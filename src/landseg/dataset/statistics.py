@@ -95,4 +95,4 @@ def percentile_scale(
             last += 1
         lows.append(float(first))
         highs.append(float(last))
-    return Scale(low=tuple(lows), high=tuple(highs)), flat
+    return Scale(low=tuple(lows), high=tuple(highs), method="percentile"), flat

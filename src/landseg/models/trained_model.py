@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from landseg import storage
-from landseg.contracts.errors import ContractError
-from landseg.contracts.model import ModelManifest
+from landseg.contracts.dataset import Byte, DatasetManifest
+from landseg.contracts.documents import validate
+from landseg.contracts.errors import ContractError, LandsegError
+from landseg.contracts.model import ModelInput, ModelManifest
+
+INPUT = "landseg_input"
+"""In a checkpoint's `meta`: the :class:`ModelInput`, as plain values."""
 
 _CHECKPOINTS = (".pth", ".pt", ".pth.tar", ".ckpt")
 
@@ -24,8 +30,9 @@ class TrainedModel:
         sha256: of the manifest, or of the checkpoint where there is no manifest.
         checkpoint_uri, checkpoint_sha256: the checkpoint.
         config: the resolved mmseg config as text.
-        classes, num_bands: what it was trained on.
-        bands: 1-based TIFF bands it was trained on; None where not known.
+        classes: names, in the order of its probabilities.
+        palette: one RGB colour per class; None where not known.
+        input: the images it was trained on; None where not known: then 8-bit images of as many bands as `mean`.
         mean, std: normalisation per band, on the 0-255 scale.
     """
 
@@ -36,18 +43,19 @@ class TrainedModel:
     checkpoint_sha256: str
     config: str
     classes: tuple[str, ...]
-    bands: tuple[int, ...] | None
-    num_bands: int
+    palette: tuple[tuple[Byte, Byte, Byte], ...] | None
+    input: ModelInput | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-def open_model(ref: str, folder: Path) -> TrainedModel:
+def open_model(ref: str, folder: Path, storage_uri: str = "") -> TrainedModel:
     """Open a model by its manifest, or by a checkpoint (`*.pth`, `*.pt`, `*.ckpt`) that mmsegmentation wrote.
 
     Args:
         ref: URI or path.
         folder: local folder for the checkpoint, if it must be read.
+        storage_uri: root in object storage, where the dataset of a model of an earlier release is looked for.
 
     Raises:
         StorageError: it cannot be read.
@@ -65,11 +73,52 @@ def open_model(ref: str, folder: Path) -> TrainedModel:
         checkpoint_sha256=manifest.checkpoint.sha256,
         config=manifest.config,
         classes=manifest.class_schema.classes,
-        bands=manifest.class_schema.bands,
-        num_bands=len(manifest.class_schema.bands),
+        palette=manifest.class_schema.palette,
+        input=manifest.input or _input_of_earlier(manifest, loaded.uri, storage_uri),
         mean=manifest.mean,
         std=manifest.std,
     )
+
+
+def _input_of_earlier(manifest: ModelManifest, uri: str, storage_uri: str) -> ModelInput:
+    """What a manifest of an earlier release says of the images, and the dataset, where it is still in place."""
+    schema = manifest.class_schema
+    known = ModelInput(bands=schema.bands, dtype=None if schema.scale else "uint8", scale=schema.scale)
+    roots = [storage_uri, uri.partition("/runs/")[0] if "/runs/" in uri else ""]
+    for root in filter(None, roots):
+        try:
+            where = storage.join(root, "datasets", manifest.dataset_id, "manifest.json")
+            found = storage.read_document(DatasetManifest, where).document
+        except LandsegError:  # pruned, or in another storage
+            continue
+        return known.model_copy(update={"dtype": found.dtype, "num_file_bands": found.num_bands})
+    return known
+
+
+def _checkpoint_input(meta: dict[str, Any], num_bands: int, ref: str) -> ModelInput | None:
+    """What a checkpoint that landseg trained says of the images."""
+    if INPUT not in meta:
+        return None
+    where = f"meta.{INPUT} of {ref}"
+    try:
+        found = validate(ModelInput, json.dumps(meta[INPUT], allow_nan=False).encode(), where)
+    except (TypeError, ValueError, RecursionError) as err:
+        raise ContractError(where, f"expected plain values, found something else: {err}") from err
+    if len(found.bands) != num_bands:
+        raise ContractError(
+            where, f"expected the {num_bands} bands of the config's Normalize, found {len(found.bands)}"
+        )
+    return found
+
+
+def _checkpoint_palette(meta: dict[str, Any], num_classes: int) -> tuple[tuple[int, int, int], ...] | None:
+    """The colours of a checkpoint's classes, if they are colours."""
+    try:
+        colours = [(int(red), int(green), int(blue)) for red, green, blue in meta["PALETTE"]]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    fitting = len(colours) == num_classes and all(0 <= value <= 255 for colour in colours for value in colour)
+    return tuple(colours) if fitting else None
 
 
 def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
@@ -113,8 +162,8 @@ def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
         checkpoint_sha256=sha256,
         config=text,
         classes=tuple(map(str, classes)),
-        bands=None,
-        num_bands=len(mean),
+        palette=_checkpoint_palette(meta, len(classes)),
+        input=_checkpoint_input(meta, len(mean), ref),
         mean=mean,
         std=std,
     )

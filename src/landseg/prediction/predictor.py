@@ -208,7 +208,7 @@ def load_predictor(
 
     Args:
         trained: what to load.
-        schema: of the dataset; its classes and number of bands must be the model's.
+        schema: of the dataset, with the bands of the model; its classes must be the model's.
         checkpoint: the checkpoint as a local file.
         tta: the views to average.
         precision: fp32, bf16 or fp16.

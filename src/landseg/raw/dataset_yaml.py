@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from landseg.contracts.dataset import Byte, ClassSchema, Scale
+from landseg.contracts.dataset import BandName, Byte, ClassSchema, Scale
 from landseg.contracts.documents import Model, describe, parse_yaml
 from landseg.contracts.errors import DataError
 from landseg.contracts.names import ClassName, DatasetName
@@ -99,6 +99,7 @@ class DatasetConfig(Model):
         classes: class names; the position is the class id.
         palette: one RGB colour per class, or None for the default colours.
         bands: 1-based TIFF bands in the order a model sees them, or None for all.
+        band_names: names of all bands of the TIFFs, in the files' order. A model finds its bands by them.
         ignore_index: label value, as stored, that is neither trained on nor scored.
         label_offset: label value, as stored, of the first class.
         scale: how stored values become 0…255, or None: uint8 as it is, uint16 by percentiles 1-99.
@@ -110,6 +111,7 @@ class DatasetConfig(Model):
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=255)]
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
     bands: Annotated[tuple[Band, ...], Field(min_length=1, max_length=MAX_BANDS)] | None = None
+    band_names: Annotated[tuple[BandName, ...], Field(min_length=1, max_length=MAX_BANDS)] | None = None
     ignore_index: Byte = 255
     label_offset: Byte = 0
     scale: ScaleRule | None = None
@@ -122,6 +124,12 @@ class DatasetConfig(Model):
         if isinstance(value, list):
             return tuple(tuple(item) if isinstance(item, list) else item for item in value)
         return value
+
+    @field_validator("band_names", mode="before")
+    @classmethod
+    def _numbers_are_names(cls, value: Any) -> Any:
+        # Of a model that knows no names, the bands are called by their numbers.
+        return tuple(str(item) if type(item) is int else item for item in value) if isinstance(value, list) else value
 
     @field_validator("scale", mode="before")
     @classmethod
@@ -138,6 +146,8 @@ class DatasetConfig(Model):
             raise ValueError(f"expected {len(self.classes)} palette colours, one per class, found {len(self.palette)}")
         if self.bands is not None and len(set(self.bands)) != len(self.bands):
             raise ValueError("bands must differ from each other")
+        if self.band_names is not None and len({name.lower() for name in self.band_names}) != len(self.band_names):
+            raise ValueError("band_names must differ from each other")
         if self.last_label > 255:
             raise ValueError(f"label_offset {self.label_offset} and {len(self.classes)} classes exceed label value 255")
         if self.label_offset <= self.ignore_index <= self.last_label:
@@ -164,7 +174,7 @@ class DatasetConfig(Model):
         if given not in {1, num_bands}:
             raise ValueError(f"scale needs 1 or {num_bands} low and high values, one per selected band, found {given}")
         repeat = num_bands if given == 1 else 1
-        return Scale(low=self.scale.low * repeat, high=self.scale.high * repeat)
+        return Scale(low=self.scale.low * repeat, high=self.scale.high * repeat, method="range")
 
     def class_schema(self, num_bands: int, scale: Scale | None) -> ClassSchema:
         """The class schema of a dataset whose files have `num_bands` bands.

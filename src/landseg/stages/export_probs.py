@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+from typing import Any
 
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.choices import PRECISION_CHOICES
+from landseg.contracts.dataset import ClassSchema, Scale
 from landseg.contracts.errors import ConfigError, ContractError
 from landseg.contracts.names import check_model_name
 from landseg.contracts.parameters import add_parameter
 from landseg.contracts.probabilities import VIEWS, ProbsManifest, ProbsSpec
 from landseg.dataset.reader import StagedDataset
+from landseg.models.model_input import fit_input
 from landseg.models.trained_model import TrainedModel, open_model
 from landseg.probabilities.store import ProbsWriter
 from landseg.raw.processes import num_cpus
@@ -80,9 +83,9 @@ def run(args: argparse.Namespace) -> None:
         from landseg.prediction.predictor import num_gpus, resolve_precision
 
         dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
-        model = open_model(context.reference("model", args.model), context.scratch)
+        model = open_model(context.reference("model", args.model), context.scratch, context.storage_uri)
         check_model_name(model.uri, args.name or model.name, "give it another with --name")
-        _check_schema(model, dataset)
+        dataset = dataset.seen_as(_fitted(model, dataset))
         tiles = split_tiles(args.splits, dataset)
         spec = ProbsSpec(
             model=args.name or model.name,
@@ -96,7 +99,8 @@ def run(args: argparse.Namespace) -> None:
             views=VIEWS[args.tta] if args.views == "each" else (),
             precision=resolve_precision(args.precision),
         )
-        folder = context.folder(spec.model, {"spec": spec.model_dump(mode="json"), "splits": list(tiles)})
+        identity = {"spec": spec.model_dump(mode="json"), "splits": list(tiles), **_other_input(dataset)}
+        folder = context.folder(spec.model, identity)
         writer = ProbsWriter(folder, spec, tiles)
         probs = finished(ProbsManifest, folder, *writer.metadata)
         if probs is None:
@@ -116,8 +120,8 @@ def run(args: argparse.Namespace) -> None:
         print(probs.uri)
 
 
-def _check_schema(model: TrainedModel, dataset: StagedDataset) -> None:
-    """Refuse a model whose classes or bands are not the dataset's."""
+def _fitted(model: TrainedModel, dataset: StagedDataset) -> ClassSchema:
+    """The dataset's schema with the model's bands and scale; refuses a model whose classes are not the dataset's."""
     schema = dataset.schema
     if model.classes != schema.classes:
         raise ContractError(
@@ -125,19 +129,28 @@ def _check_schema(model: TrainedModel, dataset: StagedDataset) -> None:
             f"the model's classes are not the dataset's: {_first_difference(model.classes, schema.classes)}",
             "predict with a model that was trained on this class list, in this order",
         )
-    if model.num_bands != len(schema.bands):
-        raise ContractError(
-            model.uri,
-            f"the model takes {model.num_bands} bands, the dataset has {len(schema.bands)}",
-            "list the same bands in dataset.yaml and stage the dataset again",
-        )
-    if model.bands not in {None, schema.bands}:
-        _log.warning(
-            "%s: trained on the TIFF bands %s; this dataset gives it the bands %s of its own TIFFs",
-            model.uri,
-            model.bands,
-            schema.bands,
-        )
+    fitted = fit_input(model, dataset.manifest)
+    if fitted.bands != schema.bands:
+        _log.info("%s: reads the bands %s, as the model was trained", model.uri, _listed(fitted.bands))
+    if _values(fitted.scale) != _values(schema.scale):
+        _log.info("%s: scales the bands as the model was trained, not as the dataset's own values", model.uri)
+    return fitted
+
+
+def _other_input(dataset: StagedDataset) -> dict[str, Any]:
+    """What the identity holds where a model sees other bands or another scale than the dataset's own."""
+    own, seen = dataset.schema, dataset.image_schema or dataset.schema
+    if (seen.bands, _values(seen.scale)) == (own.bands, _values(own.scale)):
+        return {}
+    return {"input": {"bands": seen.bands, "scale": _values(seen.scale)}}
+
+
+def _values(scale: Scale | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    return None if scale is None else (scale.low, scale.high)
+
+
+def _listed(bands: tuple[int, ...]) -> str:
+    return ", ".join(map(str, bands))
 
 
 def _first_difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
@@ -164,8 +177,9 @@ def _export(
     checkpoint = context.scratch / "model.pth"
     storage.get_file(model.checkpoint_uri, checkpoint, sha256=model.checkpoint_sha256)
     spec = writer.spec
+    seen = dataset.image_schema or dataset.schema
     predict = load_predictor(
-        model, dataset.schema, checkpoint, tta=spec.tta, precision=spec.precision, trusted=args.trust_modules
+        model, seen, checkpoint, tta=spec.tta, precision=spec.precision, trusted=args.trust_modules
     )
     total, left = (sum(plan.num_tiles for plan in plans) for plans in (writer.share(share - 1, num_shares), pending))
     with Progress(f"exporting {spec.model}", total, "tiles", done=total - left) as progress:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from landseg import storage
 from landseg.contracts.dataset import SPLITS, Split
-from landseg.contracts.documents import Blob, parse_json
+from landseg.contracts.documents import Blob, parse_json, validate
 from landseg.contracts.errors import ConfigError, ContractError, masked, without_signatures
-from landseg.contracts.model import ModelManifest
+from landseg.contracts.model import ModelInput, ModelManifest
 from landseg.contracts.names import check_model_name
 from landseg.contracts.parameters import add_parameter, check_minimums, of_verb
 from landseg.dataset.reader import StagedDataset
+from landseg.models.model_input import input_of
 from landseg.raw.processes import num_cpus
 from landseg.report.training import render
 from landseg.report.training_facts import training_report
@@ -220,6 +221,7 @@ def _publish(job: TrainingJob, dataset: StagedDataset, identity: dict[str, Any])
         checkpoint=Blob(**result["checkpoint"]),
         config=job.config,
         class_schema=dataset.manifest.class_schema,
+        input=_model_input(result, dataset),
         mean=tuple(result["mean"]),
         std=tuple(result["std"]),
         metrics=scores,
@@ -230,6 +232,13 @@ def _publish(job: TrainingJob, dataset: StagedDataset, identity: dict[str, Any])
         seconds=result["seconds"],
     )
     return storage.publish_manifest(storage.join(job.folder, "manifest.json"), document)
+
+
+def _model_input(result: dict[str, Any], dataset: StagedDataset) -> ModelInput:
+    """What training left of the images; a result of an earlier release leaves their size out."""
+    if "input" not in result:
+        return input_of(dataset.manifest)
+    return validate(ModelInput, json.dumps(result["input"]).encode(), RESULT)
 
 
 def _settled(job: TrainingJob) -> dict[str, Any]:

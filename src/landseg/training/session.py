@@ -18,10 +18,12 @@ from mmseg.utils import get_root_logger
 from torch.nn.parallel import DistributedDataParallel
 
 from landseg.contracts.errors import ConfigError
+from landseg.contracts.model import ModelInput
 from landseg.dataset.reader import StagedDataset
 from landseg.models import precision
 from landseg.models.build import build_model
 from landseg.models.configs import import_modules, parse_config
+from landseg.models.model_input import input_of
 from landseg.models.pretrained_loading import load_pretrained
 from landseg.prediction.predictor import Predictor
 from landseg.training.acceleration import Acceleration, can_compile
@@ -121,6 +123,11 @@ class Session:
             fixed_scale,
             runner,
         )
+
+    @property
+    def model_input(self) -> ModelInput:
+        """The images that the model is trained on."""
+        return input_of(self.dataset.manifest, self.tiles.tile_size)
 
     def predictor(self) -> Predictor:
         """The model in evaluation mode, with the config's test pipeline.

@@ -10,17 +10,19 @@ import mmseg
 import torch
 
 from landseg import __version__
+from landseg.contracts.model import ModelInput
+from landseg.models.trained_model import INPUT
 from landseg.training.job import TrainingJob
 
 
 def mmseg_checkpoint(
-    model: torch.nn.Module, config: str, job: TrainingJob, iteration: int, iters_per_epoch: int
+    model: torch.nn.Module, images: ModelInput, job: TrainingJob, iteration: int, iters_per_epoch: int
 ) -> dict[str, Any]:
     """An ordinary mmseg checkpoint (`meta` and `state_dict`), which stock mmseg loads.
 
     Args:
         model: what is trained, not wrapped.
-        config: the resolved config as text.
+        images: what the model is trained on.
         job: the training run.
         iteration: number of finished iterations.
         iters_per_epoch: batches in an epoch.
@@ -30,7 +32,8 @@ def mmseg_checkpoint(
         "meta": {
             "CLASSES": list(model.CLASSES),  # type: ignore[arg-type]
             "PALETTE": [list(colour) for colour in model.PALETTE],  # type: ignore[union-attr]
-            "config": config,
+            "config": job.config,
+            INPUT: images.model_dump(mode="json"),
             "seed": job.seed,
             "exp_name": job.name,
             "epoch": iteration // iters_per_epoch,

@@ -132,6 +132,7 @@ class Publisher:
             "peak_memory_bytes": memory_bytes(team.device),
             "environment": environment(team.device, team.size),
             "speed": dataclasses.asdict(session.acceleration),
+            "input": session.model_input.model_dump(mode="json"),
             "mean": session.tiles.pipeline.mean,
             "std": session.tiles.pipeline.std,
         }
@@ -148,7 +149,7 @@ class Publisher:
 
     def _model_content(self, done: int) -> dict[str, Any]:
         session = self.session
-        return mmseg_checkpoint(session.model, session.job.config, session.job, done, session.order.iters_per_epoch)
+        return mmseg_checkpoint(session.model, session.model_input, session.job, done, session.order.iters_per_epoch)
 
     def _accumulating(self, done: int) -> bool:
         every = int((self.session.config.get("optimizer_config") or {}).get("cumulative_iters", 1))

@@ -6,6 +6,7 @@ batch, and neither the number of loader processes nor that of the team's process
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,11 +109,15 @@ class TileBatches:
         for _, tile in self.tiles:
             size = target_size(self.pipeline, size, (tile.height, tile.width), tile.id)
 
+    @functools.cached_property
+    def tile_size(self) -> tuple[int, int]:
+        """(height, width) of the largest tile, before any step of the pipeline."""
+        return max(tile.height for _, tile in self.tiles), max(tile.width for _, tile in self.tiles)
+
     @property
     def largest_size(self) -> tuple[int, int]:
         """(height, width) that no sample exceeds, unless a step of mmseg's own enlarges it."""
-        sizes = [(tile.height, tile.width) for _, tile in self.tiles]
-        return self.pipeline.size or (max(height for height, _ in sizes), max(width for _, width in sizes))
+        return self.pipeline.size or self.tile_size
 
     def read(self, keys: Sequence[Key], buffer: torch.Tensor | None = None) -> Batch:
         """Read and transform the tiles of a batch.

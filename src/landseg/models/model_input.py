@@ -1,0 +1,137 @@
+"""What a model sees of a staged dataset: its own bands, by name or number, and its own scale; or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from landseg.contracts.dataset import ClassSchema, DatasetManifest, Scale
+from landseg.contracts.errors import ContractError
+from landseg.contracts.model import ModelInput
+from landseg.models.trained_model import TrainedModel
+
+_EIGHT_BITS = "uint8"
+_TOP = 255.0
+
+
+def input_of(manifest: DatasetManifest, tile_size: tuple[int, int] | None = None) -> ModelInput:
+    """What a model that is trained on a dataset takes.
+
+    Args:
+        manifest: the dataset's.
+        tile_size: (height, width) of the largest training tile.
+    """
+    schema, names = manifest.class_schema, manifest.band_names
+    return ModelInput(
+        bands=schema.bands,
+        band_names=tuple(names[band - 1] for band in schema.bands) if names else (),
+        num_file_bands=manifest.num_bands,
+        dtype=manifest.dtype,
+        scale=schema.scale,
+        tile_size=tile_size,
+    )
+
+
+def fit_input(model: TrainedModel, manifest: DatasetManifest) -> ClassSchema:
+    """The dataset's class schema with the model's bands and scale in place of its own.
+
+    Args:
+        model: what is to predict.
+        manifest: the staged dataset's.
+
+    Raises:
+        ContractError: which of the files' bands the model takes, or which of their values are its 0 and 255, is not
+            known; the line says both sides and what to write into dataset.yaml.
+    """
+    bands = _bands(model, manifest)
+    scale = _scale(model, manifest, bands)
+    return manifest.class_schema.model_copy(update={"bands": bands, "scale": scale})
+
+
+def _bands(model: TrainedModel, manifest: DatasetManifest) -> tuple[int, ...]:
+    """The files' bands in the model's order."""
+    schema, known, wanted = manifest.class_schema, model.input, len(model.mean)
+    if known is None:
+        numbers = tuple(range(1, wanted + 1))
+        if manifest.band_names and (found := _by_name(tuple(map(str, numbers)), manifest.band_names)):
+            return found
+        if len(schema.bands) != wanted:
+            raise ContractError(
+                model.uri,
+                f"the model takes {wanted} bands, the dataset gives {_listed(schema.bands)} of {manifest.num_bands}",
+                f"list those in its order in dataset.yaml, e.g. bands: [{_listed(numbers)}], and stage again",
+            )
+        return schema.bands
+    if manifest.band_names:
+        labels = known.band_names or tuple(map(str, known.bands))
+        found = _by_name(labels, manifest.band_names) or _by_name(tuple(map(str, known.bands)), manifest.band_names)
+        if found:
+            return found
+        if known.band_names:
+            raise ContractError(
+                model.uri,
+                f"the model takes the bands {_listed(labels)}, the files have {_listed(manifest.band_names)}",
+                "predict images that have these bands, or correct band_names in dataset.yaml and stage again",
+            )
+    if schema.bands == known.bands:
+        return schema.bands
+    takes_all = schema.bands == tuple(range(1, manifest.num_bands + 1))
+    if takes_all and manifest.num_bands == known.num_file_bands:
+        return known.bands
+    trained = f" of files with {known.num_file_bands}" if known.num_file_bands else ""
+    raise ContractError(
+        model.uri,
+        f"the model takes the bands {_listed(known.bands)}{trained}, the dataset gives {_listed(schema.bands)} of "
+        f"files with {manifest.num_bands}",
+        "write into dataset.yaml which of the model's bands each band of the files is, in their order, e.g. "
+        f"band_names: [{_listed(known.band_names or known.bands)}], and stage again",
+    )
+
+
+def _by_name(wanted: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+    """The 1-based positions of all wanted names; nothing where one is missing."""
+    places = {name.lower(): number for number, name in enumerate(names, 1)}
+    found = tuple(places.get(name.lower(), 0) for name in wanted)
+    return found if all(found) else ()
+
+
+def _scale(model: TrainedModel, manifest: DatasetManifest, bands: tuple[int, ...]) -> Scale | None:
+    """The model's scale where the files hold values as it was trained on, else the one that dataset.yaml gives."""
+    own = manifest.class_schema.scale
+    dtype = _dtype(model.input)
+    if dtype == manifest.dtype:
+        if model.input is not None:
+            return model.input.scale
+        if own is None:
+            return None
+    if own is not None and own.method == "range":
+        ranges = dict(zip(manifest.class_schema.bands, zip(own.low, own.high, strict=True), strict=True))
+        if len(set(ranges.values())) == 1:  # one for all bands
+            ranges = dict.fromkeys(bands, next(iter(ranges.values())))
+        if set(bands) <= ranges.keys():
+            low, high = zip(*(ranges[band] for band in bands), strict=True)
+            return Scale(low=low, high=high, method="range")
+    trained = model.input.scale if model.input else None
+    lowest, highest = (min(own.low), max(own.high)) if own else (0, _TOP)
+    raise ContractError(
+        model.uri,
+        f"the model was trained on {dtype} images, whose {_range(trained)} it sees as 0-255; the dataset holds "
+        f"{manifest.dtype}, and which of its values correspond to these is not known",
+        f"write them into dataset.yaml, e.g. scale: {{method: range, low: {lowest:g}, high: {highest:g}}}; stage again",
+    )
+
+
+def _dtype(known: ModelInput | None) -> str:
+    """Of the files that a model was trained on; a scale above 255 was not for 8 bits."""
+    if known is None:
+        return _EIGHT_BITS
+    if known.dtype is not None:
+        return known.dtype
+    return "uint16" if known.scale and max(known.scale.high) > _TOP else _EIGHT_BITS
+
+
+def _range(scale: Scale | None) -> str:
+    return "0-255" if scale is None else f"{min(scale.low):g}-{max(scale.high):g}"
+
+
+def _listed(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items))
