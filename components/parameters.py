@@ -38,6 +38,11 @@ class Parameter:
     defaults_in: Mapping[str, Any] | None = None
     kfp_type: str = ""
     minimum: float | None = None
+    maximum: float | None = None
+    pattern: str = ""
+    expected: str = ""
+    each_of: tuple[str, ...] = ()
+    requires: Mapping[str, Mapping[str, list[str]]] | None = None
 
     @property
     def option(self) -> str:

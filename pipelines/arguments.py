@@ -54,6 +54,8 @@ def parse_parameters(package: Path, given: list[str]) -> dict[str, Any]:
             raise UserError(f"--param {name}: found a name and password in an address; they belong in the secret")
         values[name] = _value(name, text, declared[name]["parameterType"])
         _check(name, values[name])
+    for name, value in values.items():
+        _check_others(name, value, declared, values)
     missing = [name for name, spec in declared.items() if not spec.get("isOptional") and name not in values]
     if missing:
         raise UserError(f"{package.stem} needs --param {' --param '.join(f'{name}=…' for name in missing)}")
@@ -61,7 +63,7 @@ def parse_parameters(package: Path, given: list[str]) -> dict[str, Any]:
 
 
 def _check(name: str, value: Any) -> None:
-    """Refuse what the stage would refuse, hours later."""
+    """Refuse what the stage would refuse, hours later (landseg.contracts.parameters.check_values)."""
     known = _by_own_name().get(name)
     if known is None:
         return
@@ -73,6 +75,32 @@ def _check(name: str, value: Any) -> None:
         value = int(value)
     if known.minimum is not None and value < known.minimum:
         raise UserError(f"--param {name}: expected at least {known.minimum:g}, found {value}")
+    if known.maximum is not None and value > known.maximum:
+        raise UserError(f"--param {name}: expected at most {known.maximum:g}, found {value}")
+    if known.pattern and not re.fullmatch(known.pattern, value):
+        raise UserError(f"--param {name}: expected {known.expected}, found {value!r}")
+    if known.each_of:
+        names = [item.strip() for item in value.split(",") if item.strip()]
+        different = len(set(names)) == len(names)
+        if not different or not set(names) <= set(known.each_of) or (known.default and not names):
+            listed = ", ".join(known.each_of)
+            raise UserError(
+                f"--param {name}: expected different ones of {listed}, separated by commas, found {value!r}"
+            )
+
+
+def _check_others(name: str, value: Any, declared: dict[str, Any], values: dict[str, Any]) -> None:
+    """Refuse a value that does not go with another parameter's, given or by default."""
+    known = _by_own_name().get(name)
+    for other, allowed in ((known and known.requires) or {}).get(str(value), {}).items():
+        found = values.get(other, declared[other].get("defaultValue"))
+        if found not in allowed:
+            raise UserError(f"--param {name}={value}: expected {other}={' or '.join(allowed)} with it, found {found}")
+    if name == "weights" and re.match(r"[ .0-9]", value):
+        probs = values.get("probs_uris", declared.get("probs_uris", {}).get("defaultValue"))
+        expected = len(MODELS) if probs is None else probs.count(",") + 1
+        if (found := value.count(",") + 1) != expected:
+            raise UserError(f"--param weights: expected {expected} numbers, one per model, found {found}")
 
 
 def _by_own_name() -> dict[str, Parameter]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 
 import botocore.exceptions
@@ -14,6 +15,9 @@ from pipelines.dags.scheduling import STORAGE_ENV, STORAGE_SECRET
 from pipelines.errors import UserError
 from pipelines.object_storage import s3_client
 from pipelines.timeouts import TIMEOUT_S
+
+_STORAGE_URI = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]{1,254}(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*/*")
+"""What every stage accepts as the root in object storage (landseg.storage.uris), less local folders."""
 
 
 def check_images(package: str) -> str:
@@ -72,7 +76,7 @@ def check_storage(storage_uri: str) -> str:
         UserError: it is not an S3 URI, or it refuses.
     """
     bucket, _, prefix = storage_uri.removeprefix("s3://").partition("/")
-    if not storage_uri.startswith("s3://") or not bucket:
+    if not _STORAGE_URI.fullmatch(storage_uri):
         raise UserError(f"--storage-uri: a cluster needs s3://bucket/prefix, found {storage_uri!r}")
     if "AWS_ACCESS_KEY_ID" not in os.environ:
         return "object storage not checked: AWS_ACCESS_KEY_ID is not set here"

@@ -45,6 +45,10 @@ def test_values_take_the_types_the_pipeline_declares() -> None:
         (["swin_export_workers=0"], "--param swin_export_workers: expected at least 1, found 0"),
         (["epochs=-1"], "--param epochs: expected at least 0, found -1"),
         (["gpus=two"], "--param gpus: expected a whole number, found 'two'"),
+        (["run_id=my run"], "--param run_id: expected letters, digits, '.', '_' and '-' (at most 63), found 'my run'"),
+        (["weights=0.3:0.7"], "--param weights: expected equal, auto, or numbers of at least 0 and not all 0"),
+        (["splits=vall"], "--param splits: expected different ones of train, val, test, separated by commas, found"),
+        (["views=each", "tta=none"], "--param views=each: expected tta=h or hv with it, found none"),
         (["gpus=-1"], "--param gpus: expected a whole number, found '-1'"),
     ],
 )

@@ -206,8 +206,8 @@ def test_memory_does_not_grow_with_the_number_of_tiles(place: Place, tmp_path: P
     ("arguments", "message"),
     [
         (["--splits", "val,dev"], "split 'dev'"),
-        (["--splits", "val,val"], "--splits: expected different splits"),
-        (["--splits", ","], "--splits: expected different splits"),
+        (["--splits", "val,val"], "--splits: expected different ones of train, val, test"),
+        (["--splits", ","], "--splits: expected different ones of train, val, test"),
         (["--worker", "3/2"], "--worker: expected I/N"),
         (["--tta", "none", "--views", "each"], "--views each: expected --tta h or hv"),
         (["--batch-size", "0"], "--batch-size: expected at least 1"),

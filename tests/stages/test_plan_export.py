@@ -52,8 +52,8 @@ def test_kfp_gets_a_list(staged, tmp_path):
     ("flags", "said"),
     [
         (["--workers=0"], "--workers: expected at least 1, found 0"),
-        (["--splits=val,val"], "expected different splits"),
-        (["--splits=tset"], "tset"),
+        (["--splits=val,val"], "expected different ones of train, val, test"),
+        (["--splits=tset"], "found 'tset'"),
     ],
 )
 def test_wrong_flags_are_one_line(staged, tmp_path, capsys, flags, said):

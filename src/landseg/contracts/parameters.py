@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +37,11 @@ class Parameter:
     default: Any = None
     choices: tuple[str, ...] = ()
     minimum: float | None = None
+    maximum: float | None = None
+    pattern: str = ""
+    expected: str = ""
+    each_of: tuple[str, ...] = ()
+    requires: Mapping[str, Mapping[str, list[str]]] | None = None
     flag: str = ""
     metavar: str | None = None
     unset: str | None = None
@@ -87,16 +94,42 @@ def add_parameter(group: Group, name: str) -> None:
     group.add_argument(parameter.option, **options)
 
 
-def check_minimums(verb: str, args: argparse.Namespace) -> None:
-    """Refuse numbers that are too small.
+def split_list(text: str) -> list[str]:
+    """The names in a list that is separated by commas; spaces around them, and empty ones, do not count."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def check_values(verb: str, args: argparse.Namespace) -> None:
+    """Refuse what the table does not allow: `make submit` refuses the same (pipelines/arguments.py).
 
     Raises:
-        ConfigError: a parameter of the verb is below its minimum.
+        ConfigError: a parameter of the verb has a value that it cannot have, or not together with another's.
     """
-    for parameter in of_verb(verb):
-        value = getattr(args, parameter.option[2:].replace("-", "_"))
-        if parameter.minimum is not None and value is not None and value < parameter.minimum:
-            raise ConfigError(parameter.option, f"expected at least {parameter.minimum:g}, found {value}")
+    values = {one.name: getattr(args, one.option[2:].replace("-", "_")) for one in of_verb(verb)}
+    for name, value in values.items():
+        parameter = parameters()[name]
+        if value is not None and not parameter.repeatable:
+            _check_value(parameter, value)
+        for other, allowed in (parameter.requires or {}).get(str(value), {}).items():
+            if values[other] not in allowed:
+                needed = " or ".join(allowed)
+                problem = f"expected {parameters()[other].option} {needed} with it, found {values[other]}"
+                raise ConfigError(f"{parameter.option} {value}", problem)
+
+
+def _check_value(parameter: Parameter, value: Any) -> None:
+    if parameter.minimum is not None and value < parameter.minimum:
+        raise ConfigError(parameter.option, f"expected at least {parameter.minimum:g}, found {value}")
+    if parameter.maximum is not None and value > parameter.maximum:
+        raise ConfigError(parameter.option, f"expected at most {parameter.maximum:g}, found {value}")
+    if parameter.pattern and not re.fullmatch(parameter.pattern, value):
+        raise ConfigError(parameter.option, f"expected {parameter.expected}, found {value!r}")
+    if parameter.each_of:
+        names = split_list(value)
+        different = len(set(names)) == len(names)
+        if not different or not set(names) <= set(parameter.each_of) or (parameter.default and not names):
+            problem = f"expected different ones of {', '.join(parameter.each_of)}, separated by commas, found {value!r}"
+            raise ConfigError(parameter.option, problem)
 
 
 def _parameter(name: str, entry: dict[str, Any]) -> Parameter:

@@ -13,7 +13,7 @@ from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.labels import LabelsManifest, LayerName
-from landseg.contracts.parameters import add_parameter
+from landseg.contracts.parameters import add_parameter, check_values, split_list
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fitted_weights import Fit, fit_weights
@@ -58,11 +58,10 @@ def run(args: argparse.Namespace) -> None:
     """Average, or find finished label maps; publish their reference, the scores and the report."""
     if args.num_workers < 1:
         raise ConfigError("--num-workers", f"expected at least 1, found {args.num_workers}")
+    check_values("average-probs", args)
     share, num_shares = parse_share(args.worker)
     weights = _parse_weights(args.weights)
     layers = _parse_layers(args.layers)
-    if args.temperature == "auto" and weights != "auto":
-        raise ConfigError("--temperature auto", "expected --weights auto with it", "or leave it out")
     if args.png_dir is not None:
         check_writable("--png-dir", args.png_dir)
         remove_maps(args.png_dir)
@@ -149,11 +148,7 @@ def _parse_weights(text: str) -> list[float] | Literal["equal", "auto"]:
         return "equal"
     if text == "auto":
         return "auto"
-    try:
-        return [float(weight) for weight in text.split(",")]
-    except ValueError as err:
-        problem = f"expected 'equal', 'auto' or numbers separated by commas, found {text!r}"
-        raise ConfigError("--weights", problem) from err
+    return [float(weight) for weight in text.split(",")]
 
 
 def _arguments(members: list[Member], weights: list[float] | Literal["equal", "auto"]) -> dict[str, str]:
@@ -163,9 +158,7 @@ def _arguments(members: list[Member], weights: list[float] | Literal["equal", "a
 
 
 def _parse_layers(text: str) -> tuple[LayerName, ...]:
-    wanted = {name for name in text.split(",") if name}
-    if unknown := wanted - set(LAYERS):
-        raise ConfigError("--layers", f"expected any of {', '.join(LAYERS)}, found {min(unknown)!r}")
+    wanted = split_list(text)
     return tuple(layer for layer in LAYERS if layer in wanted)
 
 

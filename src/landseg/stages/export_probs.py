@@ -12,7 +12,7 @@ from landseg.contracts.choices import PRECISION_CHOICES
 from landseg.contracts.dataset import ClassSchema, Scale
 from landseg.contracts.errors import ConfigError, ContractError
 from landseg.contracts.names import check_model_name
-from landseg.contracts.parameters import add_parameter
+from landseg.contracts.parameters import add_parameter, check_values
 from landseg.contracts.probabilities import VIEWS, ProbsManifest, ProbsSpec
 from landseg.dataset.reader import StagedDataset
 from landseg.models.model_input import fit_input
@@ -76,9 +76,8 @@ def run(args: argparse.Namespace) -> None:
             raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least 1, found {getattr(args, flag)}")
     if args.name:
         check_model_name("--name", args.name)
+    check_values("export-probs", args)
     share, num_shares = parse_share(args.worker)
-    if args.views == "each" and args.tta == "none":
-        raise ConfigError("--views each", "expected --tta h or hv with it, found none", "a single view is its own mean")
     with stage_context("export-probs", args) as context:
         from landseg.prediction.predictor import num_gpus, resolve_precision
 

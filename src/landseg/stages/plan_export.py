@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from landseg.contracts.parameters import add_parameter, check_minimums
+from landseg.contracts.parameters import add_parameter, check_values
 from landseg.dataset.reader import StagedDataset
 from landseg.probabilities.layout import plan_splits
 from landseg.stages.shared.context import stage_context
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the shares `1/N` to `N/N`, with no more workers than there are shards: none starts without work."""
-    check_minimums("plan-export", args)
+    check_values("plan-export", args)
     with stage_context("plan-export", args) as context:
         dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         shards = plan_splits(split_tiles(args.splits, dataset), dataset.schema.num_classes)

@@ -11,7 +11,7 @@ import time
 from landseg import storage
 from landseg.cli.console import is_quiet
 from landseg.contracts.errors import ConfigError, printable
-from landseg.contracts.parameters import add_parameter, check_minimums
+from landseg.contracts.parameters import add_parameter, check_values
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
 from landseg.dataset.staging import Options, StagingResult, stage_dataset
 from landseg.dataset.workspace import Workspace
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     ):
         if value < least:
             raise ConfigError(flag, f"expected at least {least}, found {value}")
-    check_minimums("stage-data", args)
+    check_values("stage-data", args)
     options = Options(args.shard_bytes, args.num_workers, args.on_bad_tile, args.max_bad)
     start = time.monotonic()
     with stage_context("stage-data", args) as context:

@@ -10,12 +10,12 @@ import os
 from typing import TYPE_CHECKING, Any, cast
 
 from landseg import storage
-from landseg.contracts.dataset import SPLITS, Split
+from landseg.contracts.dataset import Split
 from landseg.contracts.documents import Blob, parse_json, validate
 from landseg.contracts.errors import ConfigError, ContractError, masked, without_signatures
 from landseg.contracts.model import ModelInput, ModelManifest
 from landseg.contracts.names import check_model_name
-from landseg.contracts.parameters import add_parameter, check_minimums, of_verb
+from landseg.contracts.parameters import add_parameter, check_values, of_verb, split_list
 from landseg.dataset.reader import StagedDataset
 from landseg.models.model_input import input_of
 from landseg.raw.processes import num_cpus
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     check_model_name("--name", args.name)
-    check_minimums("train", args)
+    check_values("train", args)
     for flag, least in (
         ("cpu_processes", 1),
         ("checkpoint_interval", 0),
@@ -200,14 +200,12 @@ def _plan(
 
 
 def _splits(text: str, dataset: StagedDataset) -> tuple[Split, ...]:
-    names = [name for name in text.split(",") if name]
+    names = split_list(text)
     for name in names:
         info = dataset.manifest.splits.get(cast(Split, name))
-        if name not in SPLITS or info is None or not info.labelled:
+        if info is None or not info.labelled:
             there = [key for key, value in dataset.manifest.splits.items() if value.labelled]
             raise ConfigError("--train-splits", f"expected labelled splits ({', '.join(there)}), found {name!r}")
-    if not names or len(set(names)) != len(names):
-        raise ConfigError("--train-splits", f"expected train or train,val, found {text!r}")
     return tuple(cast(Split, name) for name in names)
 
 

@@ -218,8 +218,9 @@ def test_object_storage_is_tried(s3: Any) -> None:
     assert preflight.check_storage(s3.uri) == ""
     with pytest.raises(UserError, match="does not accept objects: NoSuchBucket"):
         preflight.check_storage("s3://no-such-bucket/prefix")
-    with pytest.raises(UserError, match="a cluster needs s3://bucket/prefix"):
-        preflight.check_storage("/a/folder")
+    for wrong in ("/a/folder", "s3:/bucket", "s3://", "s3://b", "s3://bucket//a", "s3://bucket/../a", "gs://bucket/a"):
+        with pytest.raises(UserError, match="a cluster needs s3://bucket/prefix"):
+            preflight.check_storage(wrong)
 
 
 def test_wrong_storage_credentials(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,10 @@ landseg and the components each have a reader of their own; this reads the table
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import re
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any, get_args
@@ -19,10 +22,14 @@ from components.images import ROOT
 from components.models import MODELS
 from landseg.cli.main import stage_parser
 from landseg.contracts import parameters as of_landseg
+from landseg.contracts.dataset import SPLITS
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.labels import LayerName
+from landseg.contracts.names import RUN_ID
 from landseg.contracts.probabilities import Tta
 from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES
+from pipelines.arguments import parse_parameters
+from pipelines.errors import UserError
 
 TABLE: dict[str, dict[str, Any]] = tomllib.loads(of_landseg.TABLE.read_text())
 VERBS = ("stage-data", "plan-export", "train", "export-probs", "average-probs")
@@ -52,6 +59,16 @@ COMPONENTS = {
 }
 PIPELINES = ("train-and-ensemble", "predict")
 MISSING = object()
+CHECKED = {"choices", "minimum", "maximum", "pattern", "each_of", "requires"}
+ALIKE = {"class_weights", "dtype", "seen_val", "on_bad_tile"}
+"""Parameters with choices alone, as `precision` has them."""
+PACKAGES = {
+    "plan-export": "predict",
+    "train": "train-swin",
+    **{verb: verb for verb in ("stage-data", "export-probs", "average-probs")},
+}
+GOOD = {"run_id": 3, "splits": 4, "weights": 7, "layers": 3, "tta": 3, "precision": 1, "temperature": 1}
+"""How many of `VALUES` are right, where not two."""
 
 
 def flag(name: str) -> str:
@@ -94,15 +111,93 @@ def test_the_flags_of_a_verb(verb: str) -> None:
         assert action.help.startswith(entry["help"]), name
 
 
-@pytest.mark.parametrize(
-    ("verb", "name"), [(verb, name) for name, entry in TABLE.items() if "minimum" in entry for verb in entry["verbs"]]
-)
-def test_a_number_below_the_minimum_is_refused(verb: str, name: str) -> None:
-    minimum, parser = TABLE[name]["minimum"], stage_parser(verb)
-    needed = [f"{action.option_strings[0]}=x" for action in parser._actions if action.required]
-    of_landseg.check_minimums(verb, parser.parse_args([*needed, f"{flag(name)}={minimum}"]))
-    with pytest.raises(ConfigError, match=f"{flag(name)}: expected at least {minimum}, found {minimum - 1}"):
-        of_landseg.check_minimums(verb, parser.parse_args([*needed, f"{flag(name)}={minimum - 1}"]))
+VALUES = {
+    "run_id": ["first", "2024-05_a.b", "a" * 63, "my run", "", ".", "a/b", "-a", "a" * 64, "é", "a\n"],
+    "splits": ["val", "val,test", " val , test ", "val,,test", "", ",", "vall", "val,val", "Val", "val test"],
+    "train_splits": ["train", "train,val", "train,train", "", "all"],
+    "weights": [
+        *("", "equal", "auto", "0.3,0.7", "1,2", ".5, 1e-3", "0,1"),
+        *("0,0", "0.3:0.7", "a,b", "-1,2", "nan,1", "inf,1", "0.3,", "Equal"),
+    ],
+    "layers": ["", "entropy", "entropy,disagreement", "entropy,entropy", "entrop"],
+    "worker": ["1/1", "2/10", "", "1", "1/1/1", "a/b"],
+    "workers": ["1", "64", "0", "-1", "65"],
+    "tta": ["none", "h", "hv", "vh", ""],
+    "precision": ["bf16", "fp8"],
+    "temperature": ["none", "warm"],
+    "views": ["mean", "each", "all"],
+    **{name: ["0", "1", "-1"] for name in ("epochs", "batch_per_gpu", "lr", "seed", "gpus", "max_bad")},
+}
+"""By parameter: values that are right and values that are not, which both readers must tell apart alike."""
+
+
+def stage_refuses(verb: str, *flags: str) -> str:
+    parser = stage_parser(verb)
+    given = {part.partition("=")[0] for part in flags}
+    needed = [action.option_strings[0] for action in parser._actions if action.required]
+    try:
+        args = parser.parse_args([*(f"{name}=x" for name in needed if name not in given), *flags])
+        of_landseg.check_values(verb, args)
+    except (ConfigError, SystemExit) as err:
+        return str(err)
+    return ""
+
+
+@functools.cache
+def head(pipeline: str) -> Path:
+    """A compiled pipeline without its steps, which take long to read."""
+    root = {"inputDefinitions": {"parameters": declared_in(ROOT / "pipelines" / "compiled" / f"{pipeline}.yaml")}}
+    path = Path(tempfile.mkdtemp()) / f"{pipeline}.yaml"
+    path.write_text(json.dumps({"root": root}))
+    return path
+
+
+def submit_refuses(pipeline: str, *given: str) -> str:
+    package = head(pipeline)
+    declared = json.loads(package.read_text())["root"]["inputDefinitions"]["parameters"]
+    named = {part.partition("=")[0] for part in given}
+    needed = [name for name, spec in declared.items() if not spec.get("isOptional") and name not in named]
+    try:
+        parse_parameters(package, [*(f"{name}=x" for name in needed), *given])
+    except UserError as err:
+        return str(err)
+    return ""
+
+
+def test_submit_refuses_what_the_stage_would(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {name for name, entry in TABLE.items() if entry.keys() & CHECKED} - VALUES.keys() == ALIKE
+    for name, values in VALUES.items():
+        verb = TABLE[name]["verbs"][0]
+        verb = "export-probs" if verb == "plan-export" and name != "workers" else verb
+        for value in values:
+            own = "swin_export_workers" if name == "workers" else name
+            more = ["probs_uris=a,b"] if verb == "average-probs" else []
+            there = stage_refuses(verb, f"{flag(name)}={value}")
+            here = submit_refuses(PACKAGES[verb], f"{own}={value}", *more)
+            assert bool(there) == bool(here), (name, value, there, here)
+            accepted = values.index(value) < GOOD.get(name, 2)
+            assert bool(here) != accepted, (name, value, here)
+
+
+def test_choices_that_need_another() -> None:
+    for good, bad, verb in (
+        (["views=each"], ["views=each", "tta=none"], "export-probs"),
+        (["temperature=auto", "weights=auto"], ["temperature=auto"], "average-probs"),
+    ):
+        assert not submit_refuses("predict", *good)
+        assert not stage_refuses(verb, *(f"--{one}" for one in good))
+        assert "with it, found" in submit_refuses("predict", *bad)
+        assert "with it, found" in stage_refuses(verb, *(f"--{one}" for one in bad))
+
+
+def test_one_weight_per_model() -> None:
+    assert "expected 2 numbers, one per model, found 3" in submit_refuses("predict", "weights=1,2,3")
+    assert not submit_refuses("average-probs", "weights=1,2,3", "probs_uris=a,b,c")
+    assert "expected 3 numbers" in submit_refuses("average-probs", "weights=1", "probs_uris=a,b,c")
+
+
+def test_the_name_of_a_run_has_one_pattern() -> None:
+    assert TABLE["run_id"]["pattern"] == RUN_ID
 
 
 def test_choices_are_those_of_the_code() -> None:
@@ -110,6 +205,8 @@ def test_choices_are_those_of_the_code() -> None:
     assert TABLE["dtype"]["choices"] == sorted(DTYPES)
     assert TABLE["dtype"]["default"] == DEFAULT_DTYPE
     assert TABLE["layers"]["help"].endswith(f": {', '.join(get_args(LayerName))}")
+    assert TABLE["layers"]["each_of"] == list(get_args(LayerName))
+    assert TABLE["splits"]["each_of"] == TABLE["train_splits"]["each_of"] == list(SPLITS)
 
 
 def declared_in(path: Path) -> dict[str, Any]:

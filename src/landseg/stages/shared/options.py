@@ -11,7 +11,7 @@ from typing import cast
 from landseg import storage
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
-from landseg.contracts.parameters import add_parameter
+from landseg.contracts.parameters import add_parameter, split_list
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 
@@ -72,10 +72,7 @@ def storage_root(given: str) -> str:
 
 def split_tiles(text: str, dataset: StagedDataset) -> dict[Split, TileIndex]:
     """The tiles of `--splits A,B`, by split in alphabetical order."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or len(set(names)) != len(names):
-        raise ConfigError("--splits", f"expected different splits with commas between, found {text!r}")
-    return {cast(Split, name): dataset.index(name) for name in sorted(names)}
+    return {cast(Split, name): dataset.index(name) for name in sorted(split_list(text))}
 
 
 def parse_share(text: str) -> tuple[int, int]:
