@@ -96,8 +96,9 @@ PLATFORM      ?=
 GIT        := git -c safe.directory='$(subst ','\'',$(CURDIR))'
 # Labels: the commit and its time, so that a rebuild gets the same ones. Empty ones are left out.
 BUILD       = set --; \
-              for name in BASE_IMAGE FLAVOR CUDA_ARCHS PIP_INDEX_URL MAX_JOBS; do \
+              for name in BASE_IMAGE FLAVOR CUDA_ARCHS MAX_JOBS; do \
                 eval "value=\$$$$name"; test -z "$$value" || set -- "$$@" --build-arg "$$name=$$value"; done; \
+              test -z "$$PIP_INDEX_URL" || set -- "$$@" --secret id=pip_index_url,env=PIP_INDEX_URL; \
               test -z "$$PLATFORM" || set -- "$$@" --platform "$$PLATFORM"; \
               source=$$($(GIT) config --get remote.origin.url | sed -n 's|^\(https://\)\([^@/]*@\)\{0,1\}|\1|p'); \
               revision=$$($(GIT) describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null); \

@@ -20,7 +20,7 @@ from docker_client import DATA, TRAIN, docker, inspect, layers, run
 from components.images import ROOT, image, version
 
 EVERY = pytest.mark.parametrize("component", [*DATA, *TRAIN])
-DATA_BYTES = 450_000_000
+DATA_BYTES = 530_000_000
 
 INSTALLERS = ("pip", "setuptools", "wheel")
 COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "ld", "make", "ninja", "nvcc", "ptxas", "cicc", "cudafe++")
@@ -29,16 +29,17 @@ COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "ld", "make", "ninja", "nvcc", 
 LOOK = """
 import json, os, shutil, sys
 programs = set(sys.argv[1:])
-found, writable, caches = [], [], []
+found, writable, caches, raised = [], [], [], []
 for folder, folders, files in os.walk("/"):
     folders[:] = [name for name in folders if os.path.join(folder, name) not in ("/proc", "/sys", "/dev", "/tmp")]
     found += [os.path.join(folder, name) for name in files if name in programs]
     caches += [os.path.join(folder, name) for name in files if name.endswith((".whl", ".deb", "_Packages", ".o", ".a"))]
+    raised += [name for name in files if os.lstat(os.path.join(folder, name)).st_mode & 0o6000]
     for name in [*folders, *files]:
         path = os.path.join(folder, name)
         if not os.path.islink(path) and os.access(path, os.W_OK):
             writable.append(path)
-print(json.dumps({"programs": found, "writable": writable, "caches": caches, "uid": os.getuid()}))
+print(json.dumps({"programs": found, "writable": writable, "caches": caches, "raised": raised, "uid": os.getuid()}))
 """
 
 
@@ -88,6 +89,7 @@ def test_nothing_is_in_it_that_no_stage_needs(component: str) -> None:
         assert found.returncode, f"the base's Python has {name}"
     seen = json.loads(run(component, "python", "-c", LOOK, *COMPILERS).stdout)
     assert not seen["programs"]
+    assert not seen["raised"], "files that run with the rights of their owner or group"
     assert not [path for path in seen["caches"] if not path.startswith("/usr/share/python-wheels/")]  # the base's own
 
 

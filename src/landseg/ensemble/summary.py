@@ -76,6 +76,11 @@ def _means(result: SplitResult) -> dict[str, float]:
     }
 
 
+def as_text(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: one that looks like it begins with an apostrophe."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
+
+
 def ranking(results: Sequence[SplitResult], names: Sequence[str]) -> bytes:
     """All tiles as CSV, those most worth inspecting first: where the ensemble is least decided."""
     # Sorted by entropy as written, then by name: `in_order` and its tiles are alphabetical, and the sort is stable.
@@ -91,6 +96,6 @@ def ranking(results: Sequence[SplitResult], names: Sequence[str]) -> bytes:
         result, i = in_order[number], int(place - starts[number])
         own = [float("nan")] * len(scored) if result.areas is None else result.areas.tile_miou[i].tolist()
         mious = ["" if np.isnan(miou) else f"{miou:.6f}" for miou in own]
-        uncertainty = (result.entropy[i], result.disagreement[i], result.differing[i])
-        writer.writerow([rank, result.split, result.tile_ids[i], *(f"{value:.6f}" for value in uncertainty), *mious])
+        uncertainty = [f"{value:.6f}" for value in (result.entropy[i], result.disagreement[i], result.differing[i])]
+        writer.writerow([rank, result.split, as_text(result.tile_ids[i]), *uncertainty, *mious])
     return text.getvalue().encode()
