@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from landseg.contracts.dataset import ClassSchema, Tile
+from landseg.contracts.dataset import ClassSchema, GeoKeys, Tile
 from landseg.contracts.documents import sha256_hex
+from landseg.dataset.footprints import Footprints
 from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.findings import Finding
 
@@ -27,8 +28,10 @@ class Review:
 
     Attributes:
         samples: a few tiles of each split, drawn by a hash of their ids: the same ones each time.
+        crs: the coordinate reference systems that the tiles refer to by position.
     """
 
+    crs: Sequence[GeoKeys] = ()
     samples: dict[str, list[Tile]] = field(default_factory=lambda: defaultdict(list))
     _about_tiles: list[Finding] = field(default_factory=list)
     _images: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
@@ -36,6 +39,9 @@ class Review:
     _constant: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _one_value: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _labels: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _footprints: Footprints = field(default_factory=Footprints)
+    _values: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    _same_values: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, split: str, tile: Tile, ignored: int) -> None:
         """Look at a tile; `ignored` is the stored label value that is ignored."""
@@ -43,6 +49,7 @@ class Review:
         drawn.append(tile)
         drawn.sort(key=lambda tile: sha256_hex(tile.id.encode()))
         del drawn[_SAMPLES:]
+        self._footprints.add(split, tile)
         key = int(tile.image_sha256[:15], 16)  # 60 bits: small, and two images in 10^9 would hardly share them
         for first_split, images in self._images.items():
             if (first := images.get(key)) is not None:
@@ -51,6 +58,7 @@ class Review:
                 break
         else:
             self._images[split][key] = tile.id
+            self._compare_values(split, tile)
         num_pixels = tile.height * tile.width
         bands = list(zip(tile.band_sums, tile.band_squares, strict=True))
         if all(num_pixels * squares == total * total for total, squares in bands):
@@ -64,6 +72,17 @@ class Review:
                 if tile.label_counts[0][0] == ignored:
                     self._warn(split, tile.id, "every label pixel is ignored", "leave the tile out, or label it")
 
+    def _compare_values(self, split: str, tile: Tile) -> None:
+        """Look for an image with the same values in other bytes: its bands have the same sums and sums of squares."""
+        if all(squares % total == 0 for total, squares in zip(tile.band_sums, tile.band_squares, strict=True) if total):
+            return  # 0 and one other value: that of many images add up to the same
+        key = hash((tile.height * tile.width, tile.band_sums, tile.band_squares))
+        for first_split, images in self._values.items():
+            if (first := images.get(key)) is not None:
+                self._same_values[first_split, split].append((first, tile.id))
+                return
+        self._values[split][key] = tile.id
+
     def _warn(self, split: str, tile_id: str, problem: str, action: str) -> None:
         if len(self._about_tiles) < _MAX_TILE_WARNINGS:
             where = f"{split}/{tile_id}"
@@ -74,6 +93,7 @@ class Review:
         yield from self._about_tiles
         for sentence in itertools.chain(
             self._about_duplicates(),
+            self._footprints.findings(self.crs),
             self._about_values(),
             _about_classes(schema, statistics),
             _about_sizes(statistics),
@@ -91,6 +111,14 @@ class Review:
                     f"{_count(pairs, 'image')} both in {first} and in {second} ({shown}): "
                     f"scores on {second} would look better than the model is"
                 )
+
+        for (first, second), pairs in self._same_values.items():
+            shown = _examples([f"{a} = {b}" for a, b in pairs])
+            yield (
+                f"{_count(pairs, 'image')} of {second} with the very values of another in {first}, in other bytes, or "
+                f"mirrored or turned ({shown})"
+                + ("" if first == second else f": scores on {second} would look better than the model is")
+            )
 
     def _about_values(self) -> Iterator[str]:
         for split, ids in self._constant.items():

@@ -108,6 +108,7 @@ class _Staging:
         if self.kind is not None:
             self.findings.add(config_errors(self.config, self.kind, self.source.where(FILE_NAME)))
         self.result = StagingResult(self.config, self.kind, self.findings)
+        self.result.review.crs = workspace.crs
 
     def run(self) -> None:
         """Stage, or find what was staged before."""
@@ -147,6 +148,7 @@ class _Staging:
     def _adopt(self, dataset: Previous) -> None:
         """Take what the report needs from the index."""
         self.result.loaded = dataset.loaded
+        self.result.review.crs = dataset.manifest.crs
         for split, tiles in dataset.tiles.items():
             statistics = self.result.statistics[split] = SplitStatistics()
             for tile in tiles:

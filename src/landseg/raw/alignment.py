@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg.contracts.errors import DataError
-from landseg.raw.crs import crs_of, describe_crs
+from landseg.raw.crs import crs_of, describe_crs, transform_points
 from landseg.raw.georeference import Georeference, Transform
 
 TOLERANCE_PX = 0.01
@@ -69,30 +69,25 @@ def corner_offsets_px(label: Georeference, image: Georeference, size: tuple[int,
     a, b, c, d, e, f = label.transform
     x, y = corners @ (a, b) + c, corners @ (d, e) + f
     if not _same_crs(label, image):
-        from rasterio.errors import RasterioError
-        from rasterio.warp import transform
-
-        source, target = label.crs and crs_of(label.crs), image.crs and crs_of(image.crs)
-        if source is None or target is None:
+        assert label.crs is not None and image.crs is not None
+        moved = transform_points(label.crs, image.crs, np.stack([x, y], axis=1))
+        if moved is None:
             return None
-        try:
-            x, y = (np.array(values) for values in transform(source, target, x, y)[:2])
-        except RasterioError:
-            return None
+        x, y = moved.T
     a, b, c, d, e, f = image.transform
     determinant = a * e - b * d
-    if determinant == 0 or not np.isfinite([x, y]).all():
+    if determinant == 0:
         return None
     x, y = x - c, y - f
     return np.stack([(e * x - b * y) / determinant, (a * y - d * x) / determinant], axis=1) - corners
 
 
 def _same_crs(label: Georeference, image: Georeference) -> bool:
-    """Whether coordinates mean the same; where one CRS is not stated, it is taken to be the other's."""
+    """Whether coordinates mean the same; a CRS that is not stated, or not known, is taken to be the other's."""
     if label.crs is None or image.crs is None or label.crs == image.crs:
         return True
     own, other = crs_of(label.crs), crs_of(image.crs)
-    return bool(own == other) if own is not None and other is not None else own is other
+    return own is None or other is None or bool(own == other)
 
 
 def _pixel_size(transform: Transform) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from landseg.contracts.dataset import Geo, GeoKeys
 from landseg.raw.georeference import geo_tags, read_georeference
@@ -66,6 +67,32 @@ def _keys_of(wkt: str) -> GeoKeys | None:
             dataset.write(np.zeros((1, 1, 1), np.uint8))
         with tifffile.TiffFile(io.BytesIO(file.read())) as tiff:
             return read_georeference(tiff.pages.first).crs
+
+
+def transform_points(source: GeoKeys, target: GeoKeys, points: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Move points from one CRS to another.
+
+    Args:
+        source: the CRS of the points.
+        target: the CRS that is asked for.
+        points: (..., 2) float64: x and y.
+
+    Returns:
+        The same in the other CRS; None where no way between the two is known.
+    """
+    from rasterio.errors import RasterioError
+    from rasterio.warp import transform
+
+    own, other = crs_of(source), crs_of(target)
+    if own is None or other is None:
+        return None
+    try:
+        with quiet_gdal():
+            x, y = transform(own, other, points[..., 0].ravel(), points[..., 1].ravel())[:2]
+    except RasterioError:
+        return None
+    moved = np.stack([x, y], axis=-1).reshape(points.shape)
+    return moved if np.isfinite(moved).all() else None
 
 
 def describe_crs(keys: GeoKeys | None) -> str:
