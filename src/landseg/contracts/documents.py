@@ -26,6 +26,7 @@ MAX_DOCUMENT_BYTES = 64 << 20
 MAX_YAML_BYTES = 1 << 20
 """Nor does a dataset.yaml come near this."""
 _MAX_YAML_EVENTS = 20_000
+_MAX_YAML_DEPTH = 32
 
 
 def _relative_path(value: str) -> str:
@@ -182,6 +183,7 @@ def parse_yaml(data: bytes, where: object) -> Any:
     if len(data) > MAX_YAML_BYTES:
         raise ContractError(where, f"expected at most {MAX_YAML_BYTES >> 20} MiB of YAML, found {len(data)} bytes")
     try:
+        depth = 0
         for number, event in enumerate(yaml.parse(data, Loader=yaml.SafeLoader)):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
                 raise ContractError(where, f"expected no anchors and aliases, found one {_place(event.start_mark)}")
@@ -189,6 +191,9 @@ def parse_yaml(data: bytes, where: object) -> Any:
                 raise ContractError(where, f"expected no merge keys, found one {_place(event.start_mark)}")
             if number > _MAX_YAML_EVENTS:
                 raise ContractError(where, f"expected at most {_MAX_YAML_EVENTS} values, found more")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_YAML_DEPTH:  # PyYAML looks at all open levels for each token
+                raise ContractError(where, f"expected lists and mappings up to {_MAX_YAML_DEPTH} deep, found deeper")
         return yaml.safe_load(data)
     except ContractError:
         raise
