@@ -16,6 +16,7 @@ import team_work  # noqa: F401  # registers FreezeNorms and KeepGradients
 import torch
 from training_data import make_job, stage
 
+from landseg.contracts.errors import ConfigError
 from landseg.models import precision
 from landseg.models.configs import load_config
 from landseg.training.acceleration import Acceleration
@@ -193,21 +194,45 @@ def test_updates_equal_mmcvs_to_the_bit(clip: dict[str, Any] | None, accumulate:
         options |= {"type": "GradientCumulativeOptimizerHook", "cumulative_iters": accumulate}
         stock = GradientCumulativeOptimizerHook(grad_clip=clip, cumulative_iters=accumulate)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    ours = update_from_config(mmcv.Config({"optimizer_config": options}), scaler, None, lambda: None)
+    ours = update_from_config(mmcv.Config({"optimizer_config": options}), scaler, None, lambda: True)
     expected, found = _updated(stock, 8), _updated(ours, 8)  # 8 = 3 + 3 + 2: the last step has fewer
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
-    unclipped = _updated(Update(scaler, None, None, accumulate, lambda: None), 8)
+    unclipped = _updated(Update(scaler, None, None, accumulate, lambda: True), 8)
     assert (clip is None) == all(torch.equal(unclipped[name], value) for name, value in expected.items())
 
 
 def test_clipping_sees_gradients_without_the_loss_scale() -> None:
     clip = {"max_norm": 0.05, "norm_type": 2}
-    plain = Update(torch.amp.GradScaler("cpu", enabled=False), None, clip, 1, lambda: None)
-    scaled = Update(torch.amp.GradScaler("cpu", init_scale=512.0), 512.0, clip, 1, lambda: None)
+    plain = Update(torch.amp.GradScaler("cpu", enabled=False), None, clip, 1, lambda: True)
+    scaled = Update(torch.amp.GradScaler("cpu", init_scale=512.0), 512.0, clip, 1, lambda: True)
     expected, found = _updated(plain, 6), _updated(scaled, 6)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_is_skipped_where_the_loss_is_not_finite_although_its_gradients_are() -> None:
+    finite = iter([True, False, True])
+    update = Update(torch.amp.GradScaler("cpu", init_scale=512.0), 512.0, None, 1, lambda: next(finite))
+    model = _Net()
+    options = {"by_epoch": False, "max_iters": 3, "iters_per_epoch": 3, "work_dir": ".", "meta": {}}
+    runner = HookRunner(model, torch.optim.SGD(model.parameters(), lr=0.5), **options)
+    changed, skipped = [], []
+    for iteration in range(3):
+        runner.go_to(iteration)
+        before = copy.deepcopy(model.state_dict())
+        runner.outputs = {"loss": (model.layers(torch.ones(4, 8)) - 3).square().mean(), "num_samples": 4}
+        update.after_train_iter(runner)
+        changed.append(any(not torch.equal(before[name], value) for name, value in model.state_dict().items()))
+        skipped.append(bool(update.skipped))
+    assert changed == [True, False, True]
+    assert skipped == [False, True, False]
+
+
+@pytest.mark.parametrize("scale", ["static", True, -1.0, {"no_such": 1}, {"growth_factor": 0.5}, [512.0]])
+def test_a_loss_scale_of_another_kind_is_refused(scale: Any) -> None:
+    with pytest.raises(ConfigError, match=r"fp16\.loss_scale: expected a number, 'dynamic' or a dictionary, found"):
+        precision.build_scaler("fp16", mmcv.Config({"fp16": {"loss_scale": scale}}), CPU)
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,10 @@ def test_more_than_three_bands(tmp_path: Path) -> None:
         (["--cfg-options", "optimizer_config.type=MyHook"], "optimizer_config.type: expected one of"),
         (["--cfg-options", "lr_config.policy=nonsense"], "mmcv cannot build its hooks"),
         (["--cfg-options", "model.decode_head.num_classes=7"], "num_classes"),
+        (["--cfg-options", "optimizer_config.grad_clip=dict(max_norm=1)"], "grad_clip: expected a dictionary, found"),
+        (["--seed", str(10**20)], f"--seed: expected at most {2**63 - 1}, found {10**20}"),
+        (["--lr", "nan"], "--lr: expected a finite number, found nan"),
+        (["--cfg-options", "lr_config.power=x"], "hook PolyLrUpdaterHook: failed in"),
     ],
 )
 def test_refusals_are_one_line(

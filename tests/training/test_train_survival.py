@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -230,13 +231,47 @@ def test_fp16_skips_steps_that_overflow_and_trains_on(
 ) -> None:
     monkeypatch.setattr(logging.getLogger("landseg"), "propagate", True)  # off where a verb has run before
     options = {"custom_hooks": [{"type": "Overflow", "iterations": [2, 3]}]}
-    job = make_job(tmp_path, "swin", dataset, iterations=6, precision="fp16", options=options)
+    job = make_job(
+        tmp_path, "swin", dataset, iterations=6, precision="fp16", options=options, checkpoint_interval=4, keep=9
+    )
     with caplog.at_level("WARNING", logger="landseg"):
         train(job, Team())
     skipped = [record.getMessage() for record in caplog.records if "overflowed" in record.getMessage()]
     assert {line.partition(":")[0] for line in skipped} == {"iteration 3", "iteration 4"}
-    curve = json.loads((job.scratch / job.result).read_text())["curve"]
-    assert all(math.isfinite(value) for value in curve["loss"])
+    result = json.loads((job.scratch / job.result).read_text())
+    assert all(math.isfinite(value) for value in result["curve"]["loss"])
+    assert result["skipped_steps"] == 2
+    saved = torch.load(Path(job.folder) / "checkpoints" / "iter_00000004.pth", weights_only=True)["resume"]["monitor"]
+    assert (saved["skipped_steps"], saved["skipped_in_a_row"]) == (2, 2)
+
+
+def test_skipped_steps_are_counted_on_after_a_restart(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landseg.training.trainer._MOST_SKIPPED", 3)
+    options = {"custom_hooks": [{"type": "Overflow", "iterations": list(range(20))}]}
+    job = make_job(
+        tmp_path, "swin", dataset, iterations=20, precision="fp16", options=options, checkpoint_interval=1, keep=9
+    )
+    for _ in range(2):  # the second goes on after two skipped steps, and needs one more
+        with pytest.raises(LandsegError, match="3 steps in a row, up to iteration 3"):
+            train(job, Team())
+        assert len(list((Path(job.folder) / "checkpoints").glob("*.json"))) == 2
+
+
+def test_no_checkpoint_by_time_while_another_is_on_its_way(tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path / "checkpoints"), tmp_path, 2, print)
+    release = threading.Event()
+    assert not store.busy
+    store.submit(lambda: assert_set(release))
+    assert store.busy
+    release.set()
+    store.flush()
+    assert not store.busy
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(60)
 
 
 def test_fp16_that_overflows_on_and_on_ends(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +286,8 @@ def test_checkpoints_by_time(dataset: str, tmp_path: Path) -> None:
     job = make_job(tmp_path, "swin", dataset, iterations=4, checkpoint_minutes=1e-9, keep=10)
     train(job, Team())
     found = sorted(path.name for path in (Path(job.folder) / "checkpoints").glob("*.json"))
-    assert found == [f"iter_{number:08d}.json" for number in range(1, 5)]
+    assert found[0] == "iter_00000001.json"  # between them, those that did not find one on its way
+    assert found[-1] == "iter_00000004.json"
 
 
 def test_a_checkpoint_that_storage_refuses_is_tried_again_at_the_next(

@@ -68,16 +68,16 @@ def build_scaler(precision: Precision, config: mmcv.Config, device: torch.device
     Raises:
         ConfigError: the config's loss scale is not a number, "dynamic" or a dictionary.
     """
-    scale = asked_for(config) if precision == "fp16" else None
+    scale: Any = asked_for(config) if precision == "fp16" else None
     if precision != "fp16":
         return torch.amp.GradScaler(device.type, enabled=False), None
     if scale is None:
         scale = 512.0
     if scale == "dynamic":
         return torch.amp.GradScaler(device.type), None
-    if isinstance(scale, int | float):
+    if isinstance(scale, int | float) and not isinstance(scale, bool) and scale > 0:
         return torch.amp.GradScaler(device.type, init_scale=float(scale)), float(scale)
-    if isinstance(scale, dict):
+    with contextlib.suppress(TypeError, AssertionError, AttributeError):  # of its arguments
         return torch.amp.GradScaler(device.type, **scale), None
     raise ConfigError("fp16.loss_scale", f"expected a number, 'dynamic' or a dictionary, found {scale!r}")
 

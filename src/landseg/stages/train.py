@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import math
 import os
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,6 +40,9 @@ PARAMETERS = tuple(
     if parameter.pipelines and parameter.name not in ("storage_uri", "run_id")
 )
 """What a training is asked for by a pipeline, besides where its results go."""
+
+_INT64 = 1 << 63
+"""Of torch's seeds and the lengths of Python's sequences."""
 
 RESULT = "result.json"
 """Next to the manifest: the curves and the speed that the report shows."""
@@ -133,6 +137,12 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, flag)
         if value is not None and value < least:
             raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least {least}, found {value}")
+    for flag, value in vars(args).items():
+        option = f"--{flag.replace('_', '-')}"
+        if isinstance(value, int) and value >= _INT64:
+            raise ConfigError(option, f"expected at most {_INT64 - 1}, found {value}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(option, f"expected a finite number, found {value}")
 
 
 def _plan(
@@ -146,11 +156,13 @@ def _plan(
     from landseg.training import job
     from landseg.training.class_weights import set_class_weights
     from landseg.training.input.pipeline import normalisation
+    from landseg.training.settings import check_settings
     from landseg.training.unused_settings import unused_settings
 
     manifest = dataset.manifest
     splits = _splits(args.train_splits, dataset)
     config = load_config(args.config, parse_options(args.cfg_options))
+    check_settings(config)
     source = pretrained.find_source(config, args.pretrained or config.get("load_from") or "")
     fitted = fit_config(pretrained.without_pretrained(config), manifest.class_schema)
     for sentence in unused_settings(config, fitted, manifest.class_schema):

@@ -16,7 +16,7 @@ from mmcv.runner import BaseRunner, Hook
 from mmcv.runner.hooks import LrUpdaterHook
 from mmcv.runner.hooks.momentum_updater import MomentumUpdaterHook
 
-from landseg.contracts.errors import ConfigError
+from landseg.contracts.errors import ConfigError, LandsegError
 
 _OWN_LOGGERS = {"TextLoggerHook", "TensorboardLoggerHook"}
 
@@ -55,6 +55,7 @@ class HookRunner(BaseRunner):  # type: ignore[misc]
         self.mode = "train"
         self.outputs: dict[str, Any] = {}
         self.data_batch: Any = None
+        self._update: Hook | None = None
 
     def go_to(self, iteration: int) -> None:
         """Set the counters to what mmcv's are during iteration `iteration` (from 0)."""
@@ -73,6 +74,7 @@ class HookRunner(BaseRunner):  # type: ignore[misc]
         Raises:
             ConfigError: mmcv cannot build a hook.
         """
+        self._update = update
         lr_config = copy.deepcopy(config.get("lr_config"))
         if not self.by_epoch and lr_config is not None:
             lr_config.setdefault("by_epoch", False)
@@ -86,10 +88,29 @@ class HookRunner(BaseRunner):  # type: ignore[misc]
         except (KeyError, TypeError, ValueError, AssertionError, ImportError) as err:
             raise ConfigError("config", f"mmcv cannot build its hooks: {type(err).__name__}: {err}") from err
 
+    def call_hook(self, fn_name: str) -> None:
+        """Call every hook, as mmcv does; what one raises becomes an error of the config that lists it.
+
+        Raises:
+            ConfigError: a hook failed. The update's own errors are left as they are: they are the model's.
+        """
+        for hook in self.hooks:
+            try:
+                getattr(hook, fn_name)(self)
+            except LandsegError:
+                raise
+            except Exception as err:  # hooks are code of many kinds
+                if hook is self._update:
+                    raise
+                line = str(err).partition("\n")[0][:300]
+                raise ConfigError(
+                    f"hook {type(hook).__name__}", f"failed in {fn_name}: {type(err).__name__}: {line}"
+                ) from err
+
     def _register_loggers(self, log_config: Any) -> None:
         for hook in (log_config or {}).get("hooks", []):
             if hook["type"] not in _OWN_LOGGERS:
-                options = {"interval": log_config.get("interval", 10), "by_epoch": self.by_epoch, **hook}
+                options = {"interval": log_config.get("interval") or 10, "by_epoch": self.by_epoch, **hook}
                 self.register_hook(mmcv.build_from_cfg(options, mmcv.runner.HOOKS), priority="VERY_LOW")
 
     def run(self, *args: Any, **kwargs: Any) -> NoReturn:

@@ -90,8 +90,8 @@ def _runs_by_epoch(config: mmcv.Config) -> bool:
 
 def checkpoints_to_keep(config: mmcv.Config) -> int:
     """The config's `checkpoint_config.max_keep_ckpts` where it is a limit, else 2: should the newest be damaged."""
-    asked = (config.get("checkpoint_config") or {}).get("max_keep_ckpts", -1)
-    return int(asked) if asked > 0 else 2
+    asked = (config.get("checkpoint_config") or {}).get("max_keep_ckpts")
+    return int(asked) if asked is not None and asked > 0 else 2
 
 
 @dataclass(frozen=True)

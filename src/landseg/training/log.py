@@ -34,6 +34,10 @@ class TrainingLog:
         line_interval: iterations per line in a log.
         folder: local folder for TensorBoard's files.
         device: the device whose memory is watched.
+
+    Attributes:
+        skipped_steps: steps skipped because of fp16.
+        skipped_in_a_row: those since the last step that updated the weights.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class TrainingLog:
         self.evaluations: list[dict[str, Any]] = []
         self._sums: dict[str, float] = {}
         self._count = 0
+        self.skipped_steps = self.skipped_in_a_row = 0
         self._label, self._max_iters, self._iters_per_epoch = label, max_iters, iters_per_epoch
         self._batch_size, self.folder, self._device = batch_size, folder, device
         self._interval, self._line_interval = interval, line_interval
@@ -63,12 +68,21 @@ class TrainingLog:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
-        return {"curve": self.curve, "evaluations": self.evaluations, "sums": self._sums, "count": self._count}
+        return {
+            "curve": self.curve,
+            "evaluations": self.evaluations,
+            "sums": self._sums,
+            "count": self._count,
+            "skipped_steps": self.skipped_steps,
+            "skipped_in_a_row": self.skipped_in_a_row,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
         self.curve, self.evaluations = state["curve"], state["evaluations"]
         self._sums, self._count = state["sums"], state["count"]
+        self.skipped_steps = state.get("skipped_steps", 0)  # older checkpoints have neither
+        self.skipped_in_a_row = state.get("skipped_in_a_row", 0)
 
     def start(self, iteration: int) -> None:
         """Start to show progress, with `iteration` iterations finished."""
@@ -122,6 +136,11 @@ class TrainingLog:
             )
         if self._count and (iteration % self._interval == 0 or iteration == self._max_iters):
             self._point(iteration, lr)
+
+    def step(self, skipped: bool) -> None:
+        """Count a step of the optimizer, or one that was skipped."""
+        self.skipped_steps += skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
     def evaluated(self, iteration: int, scores: dict[str, float]) -> None:
         """Record the scores on val after `iteration` iterations."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 
 import torch
 
@@ -64,7 +63,7 @@ class Trainer:
         self.runner, self.length = session.runner, session.length
         self.update = update_from_config(session.config, session.scaler, session.fixed_scale, self._reduce)
         self.runner.register(session.config, self.update)
-        log_interval = max(1, int((session.config.get("log_config") or {}).get("interval", 50)))
+        log_interval = (session.config.get("log_config") or {}).get("interval") or 50
         self.log = TrainingLog(
             f"training {job.name}",
             max_iters=self.length.max_iters,
@@ -80,8 +79,6 @@ class Trainer:
         self._batches = training_batches(session.tiles, session.order, 0, 0, num_workers=0, pin_memory=False)
         self._values: dict[str, torch.Tensor] = {}
         self._stopping = self._due_by_time = False
-        self._skipped_in_a_row = 0
-        self._checkpointed_at = time.monotonic()
 
     def run(self) -> None:
         """Train to the end, evaluate, and publish the model."""
@@ -146,10 +143,11 @@ class Trainer:
         runner.call_hook("after_train_iter")  # the update is one of the hooks
         self.log.iteration(runner.iter + 1, runner.outputs["log_vars"], runner.current_lr()[0])
 
-    def _reduce(self) -> None:
+    def _reduce(self) -> bool:
         """Between the backward pass and the step: average the losses over the team, and share what ends the run.
 
-        In fp16 a loss that is not finite is no error: the gradients are not finite either, and the step is skipped.
+        Returns:
+            Whether the loss is finite in every process. In fp16 one that is not is no error: the step is skipped.
 
         Raises:
             LandsegError: a process's loss is not finite, or too many steps in a row were skipped.
@@ -160,40 +158,43 @@ class Trainer:
             [
                 (~torch.isfinite(loss)).float(),
                 torch.full_like(loss, float(bool(self.stops))).float(),
-                torch.full_like(loss, float(self._is_checkpoint_due())).float(),
-                torch.zeros_like(loss).float() if self.update.skipped is None else self.update.skipped.to(loss.device),
+                torch.full_like(loss, float(self.publisher.is_due(self.job.checkpoint_minutes))).float(),
             ]
         )
         packed = torch.cat([torch.stack([self._values[name].detach().float() for name in names]), flags])
-        *values, not_finite, stopping, due, skipped = self.team.sum(packed).tolist()
+        *values, not_finite, stopping, due = self.team.sum(packed).tolist()
         if not_finite and self.job.precision != "fp16":
             self._refuse_update(not bool(torch.isfinite(loss)))
-        self.update.skipped = None
-        self._count_skipped(bool(skipped))
+        self._count_step(self.runner.iter)  # read only now: the device has done the last step
         self._stopping, self._due_by_time = stopping > 0, due > 0
         logged = dict(zip(names, (value / self.team.size for value in values), strict=True))
         self.runner.outputs["log_vars"] = logged
         self.runner.log_buffer.update(logged, self.runner.outputs["num_samples"])
+        return not not_finite
 
-    def _is_checkpoint_due(self) -> bool:
-        """Whether the leader's clock asks for a checkpoint."""
-        minutes = self.job.checkpoint_minutes
-        return self.team.leads and bool(minutes) and time.monotonic() - self._checkpointed_at >= 60 * minutes
+    def _count_step(self, iteration: int) -> None:
+        """Count the step after `iteration` iterations, unless it has been counted or gradients are being accumulated.
 
-    def _count_skipped(self, skipped: bool) -> None:
-        """Count the steps that were skipped in a row, up to the one before this iteration's."""
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
-        if self._skipped_in_a_row == _MOST_SKIPPED:
+        Where gradients overflow, they do so in every process: they are the team's.
+
+        Raises:
+            LandsegError: too many steps in a row were skipped.
+        """
+        if self.update.skipped is None:
+            return
+        skipped, self.update.skipped = bool(self.update.skipped), None
+        self.log.step(skipped)
+        if self.log.skipped_in_a_row >= _MOST_SKIPPED:
             raise LandsegError(
                 f"training {self.job.name}",
-                f"the gradients overflowed in {_MOST_SKIPPED} steps in a row, up to iteration {self.runner.iter}",
+                f"the gradients overflowed in {_MOST_SKIPPED} steps in a row, up to iteration {iteration}",
                 "lower --lr, set fp16.loss_scale to 'dynamic', or train with --precision bf16 or fp32",
             )
         if skipped and self.team.leads:
             _log.warning(
-                "iteration %d: the gradients overflowed in fp16, the step was skipped (%d in a row)",
-                self.runner.iter,
-                self._skipped_in_a_row,
+                "iteration %d: the loss or the gradients overflowed in fp16, the step was skipped (%d in a row)",
+                iteration,
+                self.log.skipped_in_a_row,
             )
 
     def _refuse_update(self, here: bool) -> None:
@@ -212,8 +213,8 @@ class Trainer:
         every = self.job.checkpoint_interval
         due = done % self.length.checkpoint_interval == 0 or bool(every and done % every == 0)
         if due or last or self._stopping or self._due_by_time:
+            self._count_step(done)  # a checkpoint keeps the counts
             self.publisher.checkpoint(done)
-            self._checkpointed_at = time.monotonic()
         if self._stopping:
             self._stop()
         self._evaluate_if_due(done)

@@ -30,7 +30,8 @@ class Update(Hook):  # type: ignore[misc]
         fixed_scale: what the scale is set back to after each step; None where it is dynamic.
         grad_clip: arguments of `clip_grad_norm_`, or None.
         accumulate: iterations per step.
-        check: called between the backward pass and the step; raises where the loss is not finite.
+        check: called between the backward pass and the step; returns whether the loss is finite in every process, or
+            raises. A step with a loss that is not is skipped, whatever its gradients are.
     """
 
     def __init__(
@@ -39,12 +40,12 @@ class Update(Hook):  # type: ignore[misc]
         fixed_scale: float | None,
         grad_clip: dict[str, Any] | None,
         accumulate: int,
-        check: Callable[[], None],
+        check: Callable[[], bool],
     ) -> None:
         self.scaler, self.fixed_scale, self.grad_clip = scaler, fixed_scale, grad_clip
         self.accumulate, self.check = accumulate, check
         self.skipped: torch.Tensor | None = None
-        """Above 0 where fp16 gradients overflowed and the last step was skipped; on the GPU, so read it late."""
+        """Above 0 where the last step was skipped because of fp16; on the GPU, so read it late."""
 
     def after_train_iter(self, runner: HookRunner) -> None:
         """Update the weights, or accumulate gradients."""
@@ -55,12 +56,14 @@ class Update(Hook):  # type: ignore[misc]
         accumulated = self.accumulate if runner.iter < runner.max_iters - remainder else remainder
         loss = runner.outputs["loss"]
         self.scaler.scale(loss / accumulated if accumulated > 1 else loss).backward()
-        self.check()
+        with_gradient = [p for p in runner.model.parameters() if p.requires_grad and p.grad is not None]
+        if not self.check():
+            # The scaler looks at gradients alone, which may be finite where the loss is not.
+            with_gradient[0].grad.fill_(torch.inf)
         if (runner.iter + 1) % self.accumulate and not self.is_last_iter(runner):
             return
         if self.grad_clip is not None:
             self.scaler.unscale_(runner.optimizer)
-            with_gradient = [p for p in runner.model.parameters() if p.requires_grad and p.grad is not None]
             norm = clip_grad_norm_(with_gradient, **self.grad_clip)
             runner.log_buffer.update({"grad_norm": float(norm)}, runner.outputs["num_samples"])
         self.scaler.step(runner.optimizer)
@@ -71,12 +74,12 @@ class Update(Hook):  # type: ignore[misc]
 
 
 def update_from_config(
-    config: mmcv.Config, scaler: Any, fixed_scale: float | None, check: Callable[[], None]
+    config: mmcv.Config, scaler: Any, fixed_scale: float | None, check: Callable[[], bool]
 ) -> Update:
     """The update that a config's `optimizer_config` describes.
 
     Raises:
-        ConfigError: its hook is not one of mmcv's, or the number of iterations to accumulate is not positive.
+        ConfigError: its hook is not one of mmcv's.
     """
     options = dict(config.get("optimizer_config") or {})
     kind = options.get("type", "OptimizerHook")
@@ -84,8 +87,7 @@ def update_from_config(
         raise ConfigError(
             "optimizer_config.type", f"expected one of {', '.join(sorted(_STOCK_UPDATES))}, found {kind!r}"
         )
-    accumulate = int(options.get("cumulative_iters", 1))
-    if accumulate < 1:
-        raise ConfigError("optimizer_config.cumulative_iters", f"expected at least 1, found {accumulate}")
     clip = options.get("grad_clip")
-    return Update(scaler, fixed_scale, None if clip is None else dict(clip), accumulate, check)
+    return Update(
+        scaler, fixed_scale, None if clip is None else dict(clip), options.get("cumulative_iters") or 1, check
+    )

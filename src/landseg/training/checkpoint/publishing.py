@@ -38,12 +38,21 @@ class Publisher:
         job = session.job
         self.store = CheckpointStore(storage.join(job.folder, "checkpoints"), job.scratch, job.keep, _log.warning)
         self._published = -1
-        self._start = time.monotonic()
+        self._start = self._last = time.monotonic()
         self._seconds_before = 0.0
 
     def start_clock(self) -> None:
         """Count the seconds of training from now on."""
-        self._start = time.monotonic()
+        self._start = self._last = time.monotonic()
+
+    def is_due(self, minutes: float) -> bool:
+        """Whether the leader's last checkpoint is this old, and nothing submitted since is still on its way.
+
+        The leader's clock decides for all: False in the other processes, and where `minutes` is 0. A checkpoint that
+        waits for one that is being uploaded would hold up training.
+        """
+        old = bool(minutes) and time.monotonic() - self._last >= 60 * minutes
+        return old and self.session.team.leads and not self.store.busy
 
     def resume(self) -> int:
         """Restore the newest checkpoint, if there is one.
@@ -85,6 +94,7 @@ class Publisher:
                 "clip gradients (optimizer_config.grad_clip), lower --lr, or train with --precision fp32",
             )
         self._published = done
+        self._last = time.monotonic()
         random_states = session.team.gather(random_state(session.team.device))
         if session.team.leads:
             self._publish(done, random_states)
@@ -127,6 +137,7 @@ class Publisher:
             "curve": self.log.curve,
             "evaluations": self.log.evaluations,
             "images_per_s": self.log.images_per_s,
+            "skipped_steps": self.log.skipped_steps,
             "seconds": self._seconds(),
             "num_parameters": sum(parameter.numel() for parameter in session.model.parameters()),
             "peak_memory_bytes": memory_bytes(team.device),
@@ -152,7 +163,7 @@ class Publisher:
         return mmseg_checkpoint(session.model, session.model_input, session.job, done, session.order.iters_per_epoch)
 
     def _accumulating(self, done: int) -> bool:
-        every = int((self.session.config.get("optimizer_config") or {}).get("cumulative_iters", 1))
+        every = (self.session.config.get("optimizer_config") or {}).get("cumulative_iters") or 1
         return bool(done % every) and done < self.session.length.max_iters
 
     def _seconds(self) -> float:

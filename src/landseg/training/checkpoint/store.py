@@ -97,6 +97,11 @@ class CheckpointStore:
             self._thread.start()
         self._jobs.put(job)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something submitted is still to be done."""
+        return self._jobs.unfinished_tasks > 0
+
     def flush(self) -> None:
         """Wait until everything is done.
 
@@ -136,15 +141,19 @@ class CheckpointStore:
         return [item.uri for item in storage.list_objects(self.folder) if item.uri.endswith(".json")]
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if self._failure:
-                continue
+        ended = False
+        while not ended:
+            job = self._jobs.get()
             try:
-                job()
+                ended = job is None
+                if job is not None and not self._failure:
+                    job()
             except StorageError as err:
                 self.warn(f"not published, the next checkpoint tries again: {err}")
             except BaseException as err:  # handed to the training thread
                 self._failure.append(err)
+            finally:
+                self._jobs.task_done()
 
     def _publish(self, content: dict[str, Any], iteration: int, epoch: int) -> None:
         name = f"iter_{iteration:08d}"
