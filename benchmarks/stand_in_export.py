@@ -23,7 +23,7 @@ from landseg.stages.shared.options import parse_share
 def main(ref: str, folder: str, model: str, worker: str, scratch: str) -> None:
     """Write the shards of a share that are missing and, where that was the last, the manifest."""
     share, num_shares = parse_share(worker)
-    dataset = StagedDataset.open(ref, Path(scratch))
+    dataset = StagedDataset.open(ref, Path(scratch), access="neighbours")
     tiles = {split: dataset.index(split) for split in sorted(dataset.manifest.splits)}
     spec = ProbsSpec(
         model=model,

@@ -59,7 +59,7 @@ STAGE_DATA = Resources(cpu="4", cpu_limit="8", memory="8Gi", scratch="20Gi", tim
 TRAIN = Resources(
     cpu="16", cpu_limit="32", memory="64Gi", scratch="200Gi", timeout_s=72 * HOUR, gpus=2, shm="16Gi", retries=4
 )
-PLAN_EXPORT = Resources(cpu="1", cpu_limit="2", memory="2Gi", scratch="1Gi", timeout_s=HOUR)
+PLAN_EXPORT = Resources(cpu="1", cpu_limit="2", memory="2Gi", scratch="4Gi", timeout_s=HOUR)
 EXPORT_PROBS = Resources(
     cpu="8", cpu_limit="16", memory="32Gi", scratch="200Gi", timeout_s=12 * HOUR, gpus=1, shm="8Gi"
 )
@@ -95,6 +95,8 @@ def schedule(
     if resources.shm:
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=resources.shm)
     kubernetes.empty_dir_mount(task, "scratch", "/tmp", size_limit=resources.scratch)
+    # From inside, an emptyDir looks as large as the node's disk; a pod that fills more than its limit is evicted.
+    task.set_env_variable("LANDSEG_SCRATCH_BYTES", str(int(resources.scratch.removesuffix("Gi")) << 30))
     kubernetes.use_secret_as_env(task, STORAGE_SECRET, {name: name for name in STORAGE_ENV})
     kubernetes.set_timeout(task, resources.timeout_s)
     # The user is the image's own, 10001. OpenShift assigns one, so none is asked for here.

@@ -75,6 +75,7 @@ def make_job(
     job = TrainingJob(
         name=family,
         dataset=opened.uri,
+        cache_bytes=1 << 40,
         cache=root / "cache",
         config=config.pretty_text,
         folder=str(root / "run"),

@@ -1,14 +1,16 @@
-"""Reading a staged dataset: tile index, shards on local disk, images and labels by tile."""
+"""Reading a staged dataset: tile index, images and labels by tile, from shards on local disk or by range."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import mmap
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +19,27 @@ from landseg import storage
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, SplitInfo, Tile
 from landseg.contracts.documents import Blob, Sha256
 from landseg.contracts.errors import ConfigError, ContractError, StorageError
+from landseg.dataset.cache import ShardCache, default_limit
 from landseg.dataset.index import TileIndex
 from landseg.raw.tiff.decoding import decode_image, decode_label
+
+Access = Literal["neighbours", "random", "few"]
+"""How a dataset in object storage is read. `neighbours`: shard by shard; those read before make room. `random`: in
+shards too where the whole dataset fits into the cache, else by tile. `few`: single tiles, or only labels: by tile."""
 
 
 @dataclass
 class StagedDataset:
-    """A published dataset, read through a cache on local disk.
+    """A published dataset, read in place or, from object storage, as its tiles are asked for.
 
     Attributes:
         manifest: the dataset's manifest.
         uri: where the manifest was read.
         sha256: checksum of the manifest's bytes.
-        cache: local folder for shards; may be shared by processes and datasets.
+        cache: local folder for shards and indexes; may be shared by processes and datasets.
         image_schema: bands and scale that images are read with; None: the dataset's own.
+        access: which tiles are going to be asked for.
+        cache_bytes: what the shards in `cache` take at most; None: three quarters of what its volume has room for.
     """
 
     manifest: DatasetManifest
@@ -38,17 +47,25 @@ class StagedDataset:
     sha256: Sha256
     cache: Path
     image_schema: ClassSchema | None = None
+    access: Access = "random"
+    cache_bytes: int | None = None
 
     @classmethod
-    def open(cls, ref: str, cache: Path) -> StagedDataset:
+    def open(cls, ref: str, cache: Path, *, access: Access = "random", cache_bytes: int | None = None) -> StagedDataset:
         """Open a dataset by the URI or path of its manifest, or by a reference file.
+
+        Args:
+            ref: the manifest or reference.
+            cache: local folder for shards and indexes.
+            access: which tiles are going to be asked for.
+            cache_bytes: what the shards in `cache` take at most.
 
         Raises:
             StorageError: it cannot be read.
             ContractError: it is not a dataset manifest.
         """
         loaded = storage.read_document(DatasetManifest, ref)
-        return cls(loaded.document, loaded.uri, loaded.sha256, cache)
+        return cls(loaded.document, loaded.uri, loaded.sha256, cache, access=access, cache_bytes=cache_bytes)
 
     @property
     def schema(self) -> ClassSchema:
@@ -68,13 +85,13 @@ class StagedDataset:
         """
         info = self._split(split)
         where = self._resolve(info.index.path)
-        return TileIndex(self._fetched(where, info.index, ".jsonl"), where, info)
+        return TileIndex(self._fetched(where, info.index), where, info)
 
     def shard_path(self, split: str, index: int) -> Path:
-        """A shard on local disk, downloaded once and verified; safe for several processes at once."""
+        """A shard on local disk: in place, or in the cache until others need its room."""
         shard = self._split(split).shards[index]
         uri = self._resolve(shard.path)
-        return self._fetched(uri, shard, ".tar") if storage.is_s3(uri) else _local(uri, shard.size_bytes)
+        return self._shard_cache.fetch(uri, shard) if storage.is_s3(uri) else Path(uri)
 
     def seen_as(self, schema: ClassSchema) -> StagedDataset:
         """The dataset with images of the bands and the scale of a model that was trained on another one."""
@@ -87,7 +104,8 @@ class StagedDataset:
             (H, W, B) uint8: the selected bands in the schema's order, scaled to 0-255 as the schema says; see
             :meth:`seen_as`.
         """
-        stored = decode_image(self._bytes(split, tile.shard, tile.image), f"tile {tile.id} of {self.uri}")
+        where = f"tile {tile.id} of {self.uri}"
+        stored = decode_image(self._bytes(split, tile.shard, tile.image, tile.image_sha256), where)
         return to_model_range(stored, self.image_schema or self.schema)
 
     def read_label(self, split: str, tile: Tile) -> NDArray[np.uint8]:
@@ -99,25 +117,44 @@ class StagedDataset:
         if tile.label is None:
             raise ConfigError(f"tile {tile.id}", f"split {split} has no labels")
         where = f"label of tile {tile.id} of {self.uri}"
-        stored = decode_label(self._bytes(split, tile.shard, tile.label), where)
+        stored = decode_label(self._bytes(split, tile.shard, tile.label, tile.label_sha256), where)
         return to_class_ids(stored, self.schema, where)
 
-    def _bytes(self, split: str, shard: int, span: tuple[int, int]) -> memoryview:
+    def _bytes(self, split: str, shard: int, span: tuple[int, int], sha256: str | None) -> memoryview:
         offset, length = span
         if not length:
             return memoryview(b"")
+        blob = self._split(split).shards[shard]
+        uri = self._resolve(blob.path)
+        if storage.is_s3(uri) and self._by_range:
+            return memoryview(storage.get_bytes(uri, byte_range=span, sha256=sha256))
         # Mapped only while these bytes are in use: mappings of whole shards would fill memory with pages used once.
         before = offset % mmap.ALLOCATIONGRANULARITY
-        with self.shard_path(split, shard).open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), before + length, access=mmap.ACCESS_READ, offset=offset - before)
+        with self._shard_cache.open(uri, blob) if storage.is_s3(uri) else _opened(uri, blob.size_bytes) as descriptor:
+            mapped = mmap.mmap(descriptor, before + length, access=mmap.ACCESS_READ, offset=offset - before)
         return memoryview(mapped)[before:]
 
-    def _fetched(self, uri: str, blob: Blob, suffix: str) -> Path:
-        """An object on local disk, verified."""
+    @functools.cached_property
+    def _shard_cache(self) -> ShardCache:
+        return ShardCache(self.cache, self.cache_limit)
+
+    @functools.cached_property
+    def cache_limit(self) -> int:
+        """What the shards in :attr:`cache` take at most, in bytes."""
+        return default_limit(self.cache) if self.cache_bytes is None else self.cache_bytes
+
+    @functools.cached_property
+    def _by_range(self) -> bool:
+        """Whether tiles are read one by one: too few of a shard are wanted, or it would be gone before the next is."""
+        whole = sum(shard.size_bytes for info in self.manifest.splits.values() for shard in info.shards)
+        return self.access == "few" or (self.access == "random" and whole > self._shard_cache.limit_bytes)
+
+    def _fetched(self, uri: str, blob: Blob) -> Path:
+        """An index on local disk, verified."""
         if not storage.is_s3(uri):
             storage.check(uri, size_bytes=blob.size_bytes, sha256=blob.sha256)
             return Path(uri)
-        path = self.cache / f"{blob.sha256}{suffix}"
+        path = self.cache / f"{blob.sha256}.jsonl"
         if not path.exists():
             self.cache.mkdir(parents=True, exist_ok=True)
             with path.with_suffix(".lock").open("w") as lock:
@@ -197,15 +234,17 @@ def _scale_lookups(schema: ClassSchema, levels: int) -> list[NDArray[np.uint8]]:
     ]
 
 
-def _local(uri: str, size_bytes: int) -> Path:
-    """A shard in a storage folder, read in place. Its size is checked here, its bytes by `landseg verify`."""
-    path = Path(uri)
+@contextlib.contextmanager
+def _opened(uri: str, size_bytes: int) -> Iterator[int]:
+    """A file descriptor of a shard in a storage folder. Its size is checked here, its bytes by `landseg verify`."""
     try:
-        found = path.stat().st_size
+        descriptor = os.open(uri, os.O_RDONLY)
     except OSError as err:
         raise StorageError(uri, f"the shard cannot be read: {os.strerror(err.errno or 0)}") from err
-    if found != size_bytes:
-        raise StorageError(
-            uri, f"expected {size_bytes} bytes, found {found}", "stage the data again: what is damaged is then replaced"
-        )
-    return path
+    try:
+        found = os.fstat(descriptor).st_size
+        if found != size_bytes:
+            raise StorageError(uri, f"expected {size_bytes} bytes, found {found}", "the shard is damaged")
+        yield descriptor
+    finally:
+        os.close(descriptor)

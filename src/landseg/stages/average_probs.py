@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> None:
         check_writable("--png-dir", args.png_dir)
         remove_maps(args.png_dir)
     with stage_context("average-probs", args) as context:
-        dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
+        ref = context.reference("dataset", args.dataset)
+        dataset = StagedDataset.open(ref, context.scratch / "dataset", access="few")
         refs = context.references("probs", args.probs)
         members = open_members(refs, None if isinstance(weights, str) else weights, dataset, context.scratch)
         num_threads = affordable_threads(members, args.num_workers)

@@ -21,7 +21,13 @@ from landseg.probabilities.store import ProbsWriter
 from landseg.raw.processes import num_cpus
 from landseg.stages.shared import costs
 from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
-from landseg.stages.shared.options import add_common_arguments, parse_share, split_tiles
+from landseg.stages.shared.options import (
+    add_cache_argument,
+    add_common_arguments,
+    check_cache_bytes,
+    parse_share,
+    split_tiles,
+)
 
 HELP = "predict the tiles of a staged dataset; store their probabilities"
 EXAMPLE = """landseg export-probs --dataset out/dataset.json --model out/model.json \\
@@ -59,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="threads that decode, and as many that encode (default: the CPUs, %(default)s)",
     )
     add_parameter(group, "worker")
+    add_cache_argument(group)
     group.add_argument(
         "--trust-modules",
         nargs="+",
@@ -77,11 +84,14 @@ def run(args: argparse.Namespace) -> None:
     if args.name:
         check_model_name("--name", args.name)
     check_values("export-probs", args)
+    check_cache_bytes(args.cache_bytes)
     share, num_shares = parse_share(args.worker)
     with stage_context("export-probs", args) as context:
         from landseg.prediction.predictor import num_gpus, resolve_precision
 
-        dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
+        cache = context.scratch / "shards"
+        ref = context.reference("dataset", args.dataset)
+        dataset = StagedDataset.open(ref, cache, access="neighbours", cache_bytes=args.cache_bytes)
         model = open_model(context.reference("model", args.model), context.scratch, context.storage_uri)
         check_model_name(model.uri, args.name or model.name, "give it another with --name")
         dataset = dataset.seen_as(_fitted(model, dataset))

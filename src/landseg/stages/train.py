@@ -23,7 +23,7 @@ from landseg.raw.processes import num_cpus
 from landseg.report.training import render
 from landseg.report.training_facts import training_report
 from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
-from landseg.stages.shared.options import add_common_arguments
+from landseg.stages.shared.options import add_cache_argument, add_common_arguments, check_cache_bytes
 
 if TYPE_CHECKING:
     from landseg.training.job import TrainingJob
@@ -94,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="checkpoints to keep (default: the config's max_keep_ckpts, else 2)",
     )
+    add_cache_argument(group)
     group.add_argument("--deterministic", action="store_true", help="ask GPUs for kernels that repeat their results")
     add_common_arguments(parser)
 
@@ -108,7 +109,8 @@ def run(args: argparse.Namespace) -> None:
         from landseg.training import distributed, trainer
 
         processes, on_gpu = distributed.count_processes(args.gpus, args.cpu_processes)
-        dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
+        ref, cache = context.reference("dataset", args.dataset), context.scratch / "shards"
+        dataset = StagedDataset.open(ref, cache, cache_bytes=args.cache_bytes)
         job, identity, source = _plan(args, context, dataset, processes, on_gpu)
         model = finished(ModelManifest, job.folder, RESULT)
         if model is None:
@@ -127,6 +129,7 @@ def run(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     check_model_name("--name", args.name)
     check_values("train", args)
+    check_cache_bytes(args.cache_bytes)
     for flag, least in (
         ("cpu_processes", 1),
         ("checkpoint_interval", 0),
@@ -192,6 +195,7 @@ def _plan(
         name=args.name,
         dataset=dataset.uri,
         cache=dataset.cache,
+        cache_bytes=dataset.cache_limit,
         config=identity["config"],
         folder=context.folder(args.name, identity),
         scratch=context.scratch,

@@ -21,6 +21,7 @@ class TrainingJob:
         name: the model's name in the run.
         dataset: URI of the dataset manifest.
         cache: local folder for shards, shared by the processes.
+        cache_bytes: what the shards in it take at most.
         config: the resolved mmseg config as text.
         folder: URI of the stage's folder.
         scratch: local folder for temporary files.
@@ -41,6 +42,7 @@ class TrainingJob:
     name: str
     dataset: str
     cache: Path
+    cache_bytes: int
     config: str
     folder: str
     scratch: Path

@@ -80,7 +80,7 @@ class Session:
         """
         config = parse_config(job.config, "config")
         import_modules(config)
-        dataset = StagedDataset.open(job.dataset, job.cache)
+        dataset = StagedDataset.open(job.dataset, job.cache, cache_bytes=job.cache_bytes)
         tiles = TileBatches(dataset, job.splits, find_pipeline(config, dataset.manifest, job.splits), job.seed)
         batch_size = tiles_per_batch(config)
         tiles.check_sizes(batch_size)

@@ -46,8 +46,9 @@ NOT_IN_THE_TABLE = {
         "checkpoint_minutes",
         "keep",
         "deterministic",
+        "cache_bytes",
     },
-    "export-probs": {"name", "precision", "batch_size", "num_workers", "trust_modules"},
+    "export-probs": {"name", "precision", "batch_size", "num_workers", "trust_modules", "cache_bytes"},
     "average-probs": {"png_dir", "num_workers"},
 }
 COMMON = {"output_dir", "scratch", "executor_input", "help", "verbosity"}

@@ -139,7 +139,8 @@ def test_credentials_come_from_a_secret_and_never_from_parameters(step: Step) ->
     (secret,) = step.pod.secret_as_env
     assert secret.secret_name == STORAGE_SECRET
     assert [item.env_var for item in secret.key_to_env] == list(STORAGE_ENV)
-    assert not step.container.env
+    size = step.volumes["/tmp"].size_limit.removesuffix("Gi")
+    assert {item.name: item.value for item in step.container.env} == {"LANDSEG_SCRATCH_BYTES": str(int(size) << 30)}
 
 
 @pytest.mark.parametrize("step", ALL)

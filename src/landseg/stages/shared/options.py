@@ -11,7 +11,7 @@ from typing import cast
 from landseg import storage
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
-from landseg.contracts.parameters import add_parameter, split_list
+from landseg.contracts.parameters import Group, add_parameter, split_list
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 
@@ -59,6 +59,23 @@ def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True
         "--scratch", type=local_folder, metavar="DIR", help="local folder for temporary files (default: $TMPDIR)"
     )
     group.add_argument("--executor-input", metavar="JSON", help="what KFP passes as {{$}}; replaces --output-dir")
+
+
+def add_cache_argument(group: Group) -> None:
+    """Add the option of stages that read many images of a dataset."""
+    group.add_argument(
+        "--cache-bytes",
+        type=int,
+        metavar="N",
+        help="the most that shards of a dataset in object storage take in the scratch folder "
+        "(default: three quarters of what its volume has room for)",
+    )
+
+
+def check_cache_bytes(value: int | None) -> None:
+    """Refuse a `--cache-bytes` that is no size."""
+    if value is not None and value < 1:
+        raise ConfigError("--cache-bytes", f"expected at least 1, found {value}")
 
 
 def storage_root(given: str) -> str:
