@@ -17,6 +17,19 @@ BandNumber = Annotated[int, Field(ge=1, le=16)]
 BandName = Annotated[str, Field(pattern=r"^[^\s,]{1,32}$")]
 
 
+MappedRange = tuple[int, int, ClassName | None]
+"""First and last stored value, and the class that they mean; None: ignored."""
+MappedColour = tuple[Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")], ClassName | None]
+"""A colour as `#rrggbb`, and the class that it means; None: ignored."""
+
+
+class LabelMap(Model):
+    """What values and colours of the source's labels mean: labels were staged as class ids, 255 where ignored."""
+
+    values: tuple[MappedRange, ...] = ()
+    colours: tuple[MappedColour, ...] = ()
+
+
 class Scale(Model):
     """How stored band values become the 0-255 range a model sees: `(v - low) * 255 / (high - low)`, clipped to it.
 
@@ -167,7 +180,8 @@ class DatasetManifest(Document):
     `dataset_id` names the content (schema, tiles and their bytes) and nothing else: neither the time nor the place of
     staging. Band statistics are over the selected bands, in the order of `class_schema.bands`, in stored units.
     `crs` holds the coordinate reference systems, to which tiles refer by position. `band_names` are those of all the
-    files' bands, in their order; empty where dataset.yaml gives none.
+    files' bands, in their order; empty where dataset.yaml gives none. `label_map` is None where labels hold the values
+    that `class_schema` describes.
     """
 
     kind: Literal["landseg.dataset"] = "landseg.dataset"
@@ -181,3 +195,5 @@ class DatasetManifest(Document):
     splits: dict[Split, SplitInfo]
     crs: tuple[GeoKeys, ...] = ()
     skipped: tuple[SkippedTile, ...] = ()
+    # Left out where it is None: manifests of datasets without a map stay what they were.
+    label_map: LabelMap | None = Field(default=None, exclude_if=lambda value: value is None)

@@ -194,13 +194,40 @@ def parse_yaml(data: bytes, where: object) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_YAML_DEPTH:  # PyYAML looks at all open levels for each token
                 raise ContractError(where, f"expected lists and mappings up to {_MAX_YAML_DEPTH} deep, found deeper")
-        return yaml.safe_load(data)
+        return yaml.load(data, Loader=_PlainLoader)
     except ContractError:
         raise
     except Exception as err:  # PyYAML raises KeyError, IndexError and others on odd scalars
         mark = getattr(err, "problem_mark", None)
-        found = f"something else {_place(mark)}" if mark else "a value that cannot be read"
+        kind = err.problem if isinstance(err, _OddKeyError) else "something else"
+        found = f"{kind} {_place(mark)}" if mark else "a value that cannot be read"
         raise ContractError(where, f"expected YAML, found {found}") from err
+
+
+class _OddKeyError(yaml.constructor.ConstructorError):
+    """A key that no plain map has; its `problem` says which."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Lists may be keys (`[20, 30]: shrub`), as tuples; a key given twice is refused: PyYAML would take the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        result: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            is_list = isinstance(key_node, yaml.SequenceNode)
+            key = (
+                _as_tuple(self.construct_sequence(key_node, deep=True)) if is_list else self.construct_object(key_node)
+            )
+            if isinstance(key, dict):
+                raise _OddKeyError(None, None, "a map as a key", key_node.start_mark)
+            if key in result:
+                raise _OddKeyError(None, None, "a key given twice", key_node.start_mark)
+            result[key] = self.construct_object(value_node, deep=deep)
+        return result
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def _place(mark: Any) -> str:

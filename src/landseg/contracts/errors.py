@@ -7,7 +7,7 @@ prints it as one line on stderr and exits with status 2. Anything else is a bug:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _USER_INFO = re.compile(r"://[^/\s:@]*:(?!\d+/)[^\s@]*@|://[^/\s:@]+@")
@@ -97,7 +97,7 @@ class LandsegError(Exception):
         message = f"{self.where}: {self.problem}" + (f" ({self.hint})" if self.hint else "")
         super().__init__(" ".join(message.split()))
 
-    def __reduce__(self) -> tuple[type[LandsegError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[Callable[..., LandsegError], tuple[object, ...]]:
         """Pickle by the arguments: errors cross process boundaries."""
         return type(self), (self.where, self.problem, self.hint)
 

@@ -120,11 +120,19 @@ class Previous:
             geo = geo.model_copy(update={"crs": workspace.crs_index(self.manifest.crs[geo.crs])})
         return tile.model_copy(update={"shard": shard, "geo": geo})
 
+    def _has_transcoded_labels(self) -> bool:
+        return any(tile.source_label_sha256 for tiles in self.tiles.values() for tile in tiles)
+
     def passed_same_checks(self, config: DatasetConfig, kind: Kind) -> bool:
         """Whether its tiles need no second look: they passed the same checks, and no histogram is needed."""
         if needs_histogram(config, kind):
             return False
-        rules, own = _label_rules(config.class_schema(kind.num_bands, None)), _label_rules(self.manifest.class_schema)
+        if self.manifest.label_map != config.label_map:
+            return False
+        same = config.class_schema(kind.num_bands, None)
+        rules, own = _label_rules(same), _label_rules(self.manifest.class_schema)
+        if same.palette != self.manifest.class_schema.palette and self._has_transcoded_labels():
+            return False  # their colours may have been those of the palette
         return Kind(self.manifest.num_bands, self.manifest.dtype) == kind and rules == own
 
 

@@ -165,6 +165,7 @@ def publish(
             "splits": infos,
             "crs": tuple(workspace.crs),
             "skipped": tuple(skipped),
+            "label_map": config.label_map,
         }
     )
     return storage.publish_manifest(uri, manifest)

@@ -7,6 +7,7 @@ killed staging left behind.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from landseg.dataset.workspace import Workspace
 from landseg.raw.checks import CheckedTile, Expected, Kind, probe_kind
 from landseg.raw.dataset_yaml import FILE_NAME, DatasetConfig
 from landseg.raw.findings import Finding, Findings
+from landseg.raw.labels import dataset_label_errors
 from landseg.raw.listing import RawDataset
 from landseg.raw.pairing import SourceTile, jobs
 from landseg.raw.processes import ProcessPool, memory_bytes
@@ -105,6 +107,7 @@ class _Staging:
         self.expected = Expected(self.config, self.kind)
         self.findings = Findings(options.on_bad_tile, options.max_bad)
         self.findings.add(raw.pairing.findings)
+        self.num_no_value_px = 0
         if self.kind is not None:
             self.findings.add(config_errors(self.config, self.kind, self.source.where(FILE_NAME)))
         self.result = StagingResult(self.config, self.kind, self.findings)
@@ -177,12 +180,21 @@ class _Staging:
                     where = self.source.where(split)
                     self.findings.add([Finding.of(DataError(where, "empty split: every tile is bad"), split)])
             if self.findings.are_fatal or self.kind is None:
+                self._condense_unknown_labels()
                 return
             uploads.finish()
             self.result.uploaded_bytes = uploads.uploaded_bytes
         for index in splits.values():
             index.sort()
         self._publish(self.kind, splits)
+
+    def _condense_unknown_labels(self) -> None:
+        """One error for the labels of all splits: what is missing in dataset.yaml shows in all values together."""
+        known: Counter[int] = Counter()
+        for statistics in self.result.statistics.values():
+            known.update(statistics.label_counts)
+        unknown = self.findings.unknown_labels
+        self.findings.condense_unknown_labels(dataset_label_errors(unknown, known, self.config, self.source.uri))
 
     def _keep(
         self, split: str, index: SplitIndex, previous: Previous | None, checksums: Mapping[str, Checksums]
@@ -215,6 +227,7 @@ class _Staging:
             ):
                 index.statistics.add_histogram(checked.histogram)
                 for outcome in checked.tiles:
+                    self.num_no_value_px += outcome.num_no_value_px
                     self.findings.add(Finding.of(error, split, outcome.tile.id) for error in outcome.errors)
                     if outcome.facts is not None:
                         tile = self._packed(outcome, kept, packer)
@@ -239,6 +252,9 @@ class _Staging:
         if same := load_whole(self.workspace, identity)[0]:
             self.result.loaded = same.loaded
             return
+        if self.num_no_value_px:
+            problem = f"{self.num_no_value_px} label px are transparent or not a number: they are ignored"
+            self.findings.add([Finding.note(problem)])
         scale, notes = resolve_scale(self.config, kind, self.result.statistics)
         self.findings.add(notes)
         # Wherever the source lies, the same dataset has the same manifest: paths are relative to it.

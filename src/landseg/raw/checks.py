@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,12 @@ from landseg.contracts.errors import DataError
 from landseg.raw.alignment import alignment_error
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.georeference import Georeference, Transform
-from landseg.raw.labels import label_error
+from landseg.raw.label_files import encode_label, read_label
+from landseg.raw.label_rule import LabelRule, StagedLabel
+from landseg.raw.labels import unknown_labels_error
 from landseg.raw.pairing import SourceTile
 from landseg.raw.sources import Source
-from landseg.raw.tiff.decoding import DecodedTiff, decode_label, decode_tiff, image_info, label_georeference
+from landseg.raw.tiff.decoding import DecodedTiff, decode_tiff, image_info, label_georeference
 
 READS_AT_ONCE = 16
 _SMALL_BYTES = 16 << 20
@@ -44,6 +47,11 @@ class Expected:
 
     config: DatasetConfig
     kind: Kind | None
+
+    @functools.cached_property
+    def label_rule(self) -> LabelRule:
+        """What labels are staged as."""
+        return LabelRule(self.config)
 
 
 @dataclass(frozen=True)
@@ -76,18 +84,11 @@ class TileFacts:
     source_label_sha256: str | None = None
 
 
-class DecodedLabel(NamedTuple):
-    """Size of a label in pixels, and (stored value, pixels) by value."""
-
-    size: tuple[int, int]
-    counts: tuple[tuple[int, int], ...]
-
-
 @dataclass(frozen=True)
 class CheckedTile:
     """A tile after its check: the bytes and facts of a good one, the errors of a bad one.
 
-    A scene has neither: it is cut first.
+    A scene has neither: it is cut first. `num_no_value_px` counts label pixels that are transparent or not a number.
     """
 
     tile: SourceTile
@@ -96,6 +97,7 @@ class CheckedTile:
     facts: TileFacts | None = None
     errors: tuple[DataError, ...] = ()
     is_scene: bool = False
+    num_no_value_px: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def check_tiles(source: Source, expected: Expected, tiles: Sequence[SourceTile])
 
 def without_traceback(err: DataError) -> DataError:
     """The error alone: its traceback would keep the file's bytes in memory for as long as the error is kept."""
-    return DataError(err.where, err.problem, err.hint)
+    rebuild, arguments = err.__reduce__()
+    return cast(DataError, rebuild(*arguments))
 
 
 def identify_tile(source: Source, tile: SourceTile) -> tuple[str, str | None]:
@@ -157,7 +160,7 @@ def _check_tile(
     where = source.where(tile.image.path)
     errors: list[DataError] = []
     decoded: DecodedTiff | None = None
-    labelled: DecodedLabel | None = None
+    staged: StagedLabel | None = None
     try:
         decoded = decode_tiff(image, where, max_px=expected.config.scenes.max_px)
         if decoded is None:
@@ -168,16 +171,22 @@ def _check_tile(
     if tile.label is not None and label is not None:
         where = source.where(tile.label.path)
         try:
-            labelled = look_at_label(decode_label(label, where))
-            errors += label_errors(labelled, decoded and decoded.values.shape[:2], where, expected)
-            if decoded is not None and labelled.size == decoded.values.shape[:2]:
+            staged = expected.label_rule.stage(read_label(label, where), where)
+            errors += label_errors(staged, decoded and decoded.values.shape[:2], where, expected)
+            if decoded is not None and staged.size == decoded.values.shape[:2]:
                 image_georeference = Georeference(decoded.transform, decoded.crs)
-                errors += place_errors(source, expected, tile, label, labelled.size, image_georeference)
+                errors += place_errors(source, expected, tile, label, staged.size, image_georeference)
         except DataError as err:
             errors.append(without_traceback(err))
     if errors or decoded is None:
         return CheckedTile(tile, errors=tuple(errors)), None
-    return good_tile(tile, image, label, decoded, labelled.counts if labelled else ())
+    if staged is None or staged.is_unchanged:
+        return good_tile(tile, image, label, decoded, staged.counts if staged else ())
+    assert label is not None, "a staged label was read"
+    checked, histogram = good_tile(
+        tile, image, encode_label(staged.values), decoded, staged.counts, source_label_sha256=sha256_hex(label)
+    )
+    return replace(checked, num_no_value_px=staged.num_no_data_px), histogram
 
 
 def place_errors(
@@ -199,6 +208,7 @@ def good_tile(
     decoded: DecodedTiff,
     label_counts: tuple[tuple[int, int], ...],
     scene: SceneWindow | None = None,
+    source_label_sha256: str | None = None,
 ) -> tuple[CheckedTile, NDArray[np.int64]]:
     """Facts and histogram of a tile without errors."""
     histogram = band_histogram(decoded.values)
@@ -215,6 +225,7 @@ def good_tile(
         transform=decoded.transform,
         crs=decoded.crs,
         scene=scene,
+        source_label_sha256=source_label_sha256,
     )
     return CheckedTile(tile, image, label, facts), histogram
 
@@ -267,17 +278,6 @@ def kind_of(values: NDArray[Any]) -> Kind:
     return Kind(values.shape[2], str(values.dtype))
 
 
-def look_at_label(classes: NDArray[Any]) -> DecodedLabel:
-    """What the checks need of a decoded label."""
-    return DecodedLabel((classes.shape[0], classes.shape[1]), value_counts(classes))
-
-
-def value_counts(classes: NDArray[Any]) -> tuple[tuple[int, int], ...]:
-    """(value, pixels) of the values that occur, by value."""
-    counts = Image.fromarray(classes).histogram() if classes.dtype == np.uint8 else np.bincount(classes.ravel())
-    return tuple((value, int(count)) for value, count in enumerate(counts) if count)
-
-
 def image_errors(values: NDArray[Any], where: str, expected: Expected) -> list[DataError]:
     """What is wrong with a decoded image."""
     if expected.kind is None or kind_of(values) == expected.kind:
@@ -287,10 +287,12 @@ def image_errors(values: NDArray[Any], where: str, expected: Expected) -> list[D
 
 
 def label_errors(
-    label: DecodedLabel, image_size: tuple[int, ...] | None, where: str, expected: Expected
+    label: StagedLabel, image_size: tuple[int, ...] | None, where: str, expected: Expected
 ) -> list[DataError]:
     """What is wrong with a decoded label; `image_size` is (height, width), None where the image is damaged."""
-    errors = [label_error(dict(label.counts), where, expected.config)]
+    errors: list[DataError] = []
+    if label.unknown is not None:
+        errors.append(unknown_labels_error(label.unknown, where, expected.config))
     if image_size is not None and label.size != image_size:
         errors.append(
             DataError(
@@ -300,4 +302,4 @@ def label_errors(
                 "cut both to the same size",
             )
         )
-    return [error for error in errors if error is not None]
+    return errors

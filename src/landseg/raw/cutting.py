@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
 
 from landseg.contracts.dataset import Geo, GeoKeys, SceneWindow
 from landseg.contracts.errors import DataError
@@ -24,19 +23,19 @@ from landseg.raw.checks import (
     good_tile,
     image_errors,
     label_errors,
-    look_at_label,
     place_errors,
     read_tiles,
-    value_counts,
     without_traceback,
 )
 from landseg.raw.georeference import Georeference, Transform, geo_tags
+from landseg.raw.label_files import encode_label, read_label
+from landseg.raw.label_rule import value_counts
 from landseg.raw.pairing import SourceTile
 from landseg.raw.processes import ProcessPool
 from landseg.raw.scenes import Window, cut, shifted, tile_id
 from landseg.raw.sources import Source
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
-from landseg.raw.tiff.decoding import DecodedTiff, decode_label, spool_tiff
+from landseg.raw.tiff.decoding import DecodedTiff, spool_tiff
 
 MAX_SCENE_BYTES = 1 << 34
 """The largest scene, decoded; it is on local disk while it is cut."""
@@ -58,6 +57,7 @@ class _Scene:
     label: Path | None
     transform: Transform | None
     crs: GeoKeys | None
+    num_no_value_px: int
 
 
 def cut_scene(
@@ -70,6 +70,7 @@ def cut_scene(
         if isinstance(outcome, CheckedTile):
             yield Checked([outcome], None)
             return
+        yield Checked([CheckedTile(tile, num_no_value_px=outcome.num_no_value_px)], None)
         rule = expected.config.scenes
         windows = cut(outcome.height, outcome.width, rule.tile_px, rule.overlap_px)
         jobs = [windows[start : start + _TILES_PER_JOB] for start in range(0, len(windows), _TILES_PER_JOB)]
@@ -85,6 +86,7 @@ def _decode_scene(
     """Decode a scene into local files; a tile with errors where that fails."""
     errors: list[DataError] = []
     decoded: DecodedTiff | None = None
+    num_no_value_px = 0
     (content,) = read_tiles(source, [tile])
     if isinstance(content, DataError):
         return CheckedTile(tile, errors=(content,))
@@ -103,13 +105,14 @@ def _decode_scene(
     if tile.label is not None and label_bytes is not None:
         where = source.where(tile.label.path)
         try:
-            classes = decode_label(label_bytes, where, limit=MAX_SCENE_LABEL_BYTES)
-            errors += label_errors(look_at_label(classes), decoded and decoded.values.shape[:2], where, expected)
-            if decoded is not None and classes.shape == decoded.values.shape[:2]:
+            stored = read_label(label_bytes, where, limit=MAX_SCENE_LABEL_BYTES)
+            staged = expected.label_rule.stage(stored, where)
+            errors += label_errors(staged, decoded and decoded.values.shape[:2], where, expected)
+            if decoded is not None and staged.size == decoded.values.shape[:2]:
                 image_georeference = Georeference(decoded.transform, decoded.crs)
-                label_size = (classes.shape[0], classes.shape[1])
-                errors += place_errors(source, expected, tile, label_bytes, label_size, image_georeference)
-            np.save(label, classes.astype(np.uint8, copy=False))
+                errors += place_errors(source, expected, tile, label_bytes, staged.size, image_georeference)
+            num_no_value_px = staged.num_no_data_px
+            np.save(label, staged.values.astype(np.uint8, copy=False))
         except DataError as err:
             errors.append(without_traceback(err))
     if errors or decoded is None:
@@ -122,6 +125,7 @@ def _decode_scene(
         label if tile.label is not None else None,
         decoded.transform,
         decoded.crs,
+        num_no_value_px,
     )
 
 
@@ -149,7 +153,7 @@ def _cut_tile(
     return good_tile(
         SourceTile(scene.tile.split, tile_id(scene.tile.id, window), scene.tile.image, scene.tile.label),
         _encode_image(values, transform, scene.crs),
-        None if classes is None else _encode_label(classes),
+        None if classes is None else encode_label(classes),
         DecodedTiff(values, transform, scene.crs),
         () if classes is None else value_counts(classes),
         SceneWindow(id=scene.tile.id, y=window.y, x=window.x, height=scene.height, width=scene.width),
@@ -172,10 +176,4 @@ def _encode_image(values: NDArray[Any], transform: Transform | None, crs: GeoKey
         software=False,
         extratags=geo_tags(geo, () if crs is None else (crs,)),
     )
-    return buffer.getvalue()
-
-
-def _encode_label(classes: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(classes).save(buffer, "PNG")
     return buffer.getvalue()

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from landseg.contracts.dataset import BandName, Byte, ClassSchema, Scale
+from landseg.contracts.dataset import BandName, Byte, ClassSchema, LabelMap, MappedColour, MappedRange, Scale
 from landseg.contracts.documents import Model, describe, parse_yaml
 from landseg.contracts.errors import DataError
 from landseg.contracts.names import ClassName, DatasetName
+from landseg.raw.label_map import IGNORE, parse_colours, parse_values
 
 FILE_NAME = "dataset.yaml"
 MAX_BANDS = 16
@@ -102,6 +103,8 @@ class DatasetConfig(Model):
         band_names: names of all bands of the TIFFs, in the files' order. A model finds its bands by them.
         ignore_index: label value, as stored, that is neither trained on nor scored.
         label_offset: label value, as stored, of the first class.
+        label_values: what stored label values mean, in place of an offset; None without.
+        label_colours: what the colours of labels mean; None: the colours of `palette` mean their classes.
         scale: how stored values become 0…255, or None: uint8 as it is, uint16 by percentiles 1-99.
         scenes: which images are cut into tiles, and how.
     """
@@ -112,8 +115,11 @@ class DatasetConfig(Model):
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
     bands: Annotated[tuple[Band, ...], Field(min_length=1, max_length=MAX_BANDS)] | None = None
     band_names: Annotated[tuple[BandName, ...], Field(min_length=1, max_length=MAX_BANDS)] | None = None
-    ignore_index: Byte = 255
+    ignore_index: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] = 255
     label_offset: Byte = 0
+    # Left out of the dataset's id where they are None: ids of datasets without a map stay what they were.
+    label_values: tuple[MappedRange, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    label_colours: tuple[MappedColour, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     scale: ScaleRule | None = None
     scenes: SceneRule = SceneRule()
 
@@ -130,6 +136,16 @@ class DatasetConfig(Model):
     def _numbers_are_names(cls, value: Any) -> Any:
         # Of a model that knows no names, the bands are called by their numbers.
         return tuple(str(item) if type(item) is int else item for item in value) if isinstance(value, list) else value
+
+    @field_validator("label_values", mode="before")
+    @classmethod
+    def _parse_values(cls, value: Any) -> tuple[MappedRange, ...]:
+        return parse_values(value)
+
+    @field_validator("label_colours", mode="before")
+    @classmethod
+    def _parse_colours(cls, value: Any) -> tuple[MappedColour, ...]:
+        return parse_colours(value)
 
     @field_validator("scale", mode="before")
     @classmethod
@@ -150,8 +166,10 @@ class DatasetConfig(Model):
             raise ValueError("band_names must differ from each other")
         if self.last_label > 255:
             raise ValueError(f"label_offset {self.label_offset} and {len(self.classes)} classes exceed label value 255")
-        if self.label_offset <= self.ignore_index <= self.last_label:
+        is_mapped = self.label_values is not None or self.label_colours is not None
+        if not is_mapped and self.label_offset <= self.ignore_index <= self.last_label:
             raise ValueError(f"ignore_index {self.ignore_index} is also the label value of a class")
+        self._check_label_map()
         if self.bands is not None and isinstance(self.scale, RangeScale):
             self.scale_for(len(self.bands))
         return self
@@ -162,9 +180,59 @@ class DatasetConfig(Model):
         return self.label_offset + len(self.classes) - 1
 
     @property
-    def label_values(self) -> frozenset[int]:
-        """Stored label values that mean a class or are ignored."""
-        return frozenset(range(self.label_offset, self.last_label + 1)) | {self.ignore_index}
+    def label_map(self) -> LabelMap | None:
+        """What stored values and colours mean; None where labels are staged with the values that they have.
+
+        An `ignore_index` that is written beside `label_values` is one more value to ignore.
+        """
+        if self.label_values is None and self.label_colours is None and 0 <= self.ignore_index <= 255:
+            return None
+        values: tuple[MappedRange, ...] = ()
+        if self.label_values is not None:
+            values = self.label_values
+            if "ignore_index" in self.model_fields_set and not any(a <= self.ignore_index <= b for a, b, _ in values):
+                values = tuple(
+                    sorted((*values, (self.ignore_index, self.ignore_index, None)), key=lambda item: item[0])
+                )
+        elif self.label_colours is None:
+            by_class = [(self.label_offset + index,) * 2 + (name,) for index, name in enumerate(self.classes)]
+            values = tuple(sorted([*by_class, (self.ignore_index, self.ignore_index, None)], key=lambda item: item[0]))
+        return LabelMap(values=values, colours=self.label_colours or ())
+
+    @property
+    def class_palette(self) -> tuple[tuple[int, int, int], ...]:
+        """One RGB colour per class: from `palette`, else from `label_colours` if that has all, else the defaults."""
+        if self.palette is not None:
+            return self.palette
+        first = {name: colour for colour, name in reversed(self.label_colours or ())}
+        if all(name in first for name in self.classes):
+            red, green, blue = slice(1, 3), slice(3, 5), slice(5, 7)
+            return tuple(
+                (int(first[name][red], 16), int(first[name][green], 16), int(first[name][blue], 16))
+                for name in self.classes
+            )
+        return default_palette(len(self.classes))
+
+    def _check_label_map(self) -> None:
+        mapped = {
+            "label_values": [name for _, _, name in self.label_values or ()],
+            "label_colours": [name for _, name in self.label_colours or ()],
+        }
+        for field, names in mapped.items():
+            if not names:
+                continue
+            if unknown := [name for name in names if name is not None and name not in self.classes]:
+                expected = ", ".join((*self.classes[:8], *(("...",) if len(self.classes) > 8 else ()), IGNORE))
+                raise ValueError(f"{field}: {unknown[0]} is none of the classes; expected one of {expected}")
+            if IGNORE in self.classes:
+                raise ValueError(f"{field}: {IGNORE} means that pixels are left out: give the class another name")
+            if self.label_offset:
+                raise ValueError(f"{field} says what labels mean, and so does label_offset: remove label_offset")
+        if self.label_values is None and self.label_colours is not None and self.ignore_index != 255:
+            raise ValueError(f"label_colours says what labels mean: map a colour to {IGNORE}, and remove ignore_index")
+        for first, last, name in self.label_values or ():
+            if "ignore_index" in self.model_fields_set and name is not None and first <= self.ignore_index <= last:
+                raise ValueError(f"ignore_index {self.ignore_index} is also a value of {name} in label_values")
 
     def scale_for(self, num_bands: int) -> Scale | None:
         """The fixed scale of the selected bands; None without one, or where percentiles decide it."""
@@ -180,12 +248,19 @@ class DatasetConfig(Model):
         """The class schema of a dataset whose files have `num_bands` bands.
 
         An ignore_index that would collide with a class id once the offset is subtracted (0 = unlabelled with classes
-        1…K) is read as 255.
+        1…K) is read as 255. With a label map, labels are staged as class ids, 255 where ignored.
         """
+        if self.label_map is not None:
+            return ClassSchema(
+                classes=self.classes,
+                palette=self.class_palette,
+                bands=self.bands or tuple(range(1, num_bands + 1)),
+                scale=scale,
+            )
         collides = self.ignore_index < len(self.classes)
         return ClassSchema(
             classes=self.classes,
-            palette=self.palette or default_palette(len(self.classes)),
+            palette=self.class_palette,
             ignore_index=255 if collides else self.ignore_index,
             stored_ignore=self.ignore_index if collides else None,
             label_offset=self.label_offset,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from landseg.contracts.errors import DataError
+from landseg.raw.label_rule import UnknownLabels
+from landseg.raw.labels import UnknownLabelsError
 
 _SHOWN = 5
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 Severity = Literal["error", "warning", "note"]
 
@@ -25,6 +29,7 @@ class Finding:
             suspicious; `note` is a decision that was made for the user.
         split: the split, "" where it concerns none.
         tile_id: the tile, "" where it concerns none.
+        labels: the label values that mean nothing, where they are the error.
     """
 
     where: str
@@ -33,11 +38,13 @@ class Finding:
     severity: Severity = "error"
     split: str = ""
     tile_id: str = ""
+    labels: UnknownLabels | None = None
 
     @classmethod
     def of(cls, error: DataError, split: str = "", tile_id: str = "") -> Finding:
         """The finding that an error reports."""
-        return cls(error.where, error.problem, error.hint, "error", split, tile_id)
+        labels = error.labels if isinstance(error, UnknownLabelsError) else None
+        return cls(error.where, error.problem, error.hint, "error", split, tile_id, labels)
 
     @classmethod
     def note(cls, sentence: str) -> Finding:
@@ -85,12 +92,50 @@ class Findings:
                 self._bad_tiles.add((finding.split, finding.tile_id))
                 self.are_fatal = self.are_fatal or not finding.tile_id or len(self._bad_tiles) > self._max_bad
 
+    @property
+    def unknown_labels(self) -> list[tuple[UnknownLabels, str]]:
+        """The label values that mean nothing, and their file, label by label."""
+        return [(finding.labels, finding.where) for finding in self._findings if finding.labels is not None]
+
+    def condense_unknown_labels(self, errors: Iterable[DataError]) -> None:
+        """Put errors about the dataset's labels as a whole in the place of those about single ones."""
+        self._findings = [finding for finding in self._findings if finding.labels is None]
+        self.add(Finding.of(error) for error in errors)
+
     def summary(self, source_uri: str) -> DataError:
-        """All errors as one error line: the first few, and how many more there are."""
-        errors = [finding.error for finding in self.errors]
+        """All errors as one error line: those that are alike as one, the first few, and how many more there are."""
+        errors = self.errors
+        groups = alike(errors)
         if len(errors) == 1:
-            return errors[0]
-        shown = "; ".join(str(error).removeprefix(f"{source_uri}/") for error in errors[:_SHOWN])
-        more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+            return errors[0].error
+        shown = "; ".join(str(group.error).removeprefix(f"{source_uri}/") for group in groups[:_SHOWN])
+        more = f"; and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
         limit = f" (--max-bad is {self._max_bad})" if self._max_bad >= 0 else ""
         return DataError(source_uri, f"{len(errors)} problems{limit}: {shown}{more}")
+
+
+def alike(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings that differ only in file, tile and numbers as one: the first, with how many others, and some names."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for finding in findings:
+        key = (finding.severity, *(_pattern(text, finding) for text in (finding.problem, finding.action)))
+        groups.setdefault(key if finding.where else (*key, finding.problem), []).append(finding)
+    return [_group(members) for members in groups.values()]
+
+
+def _pattern(text: str, finding: Finding) -> str:
+    if finding.tile_id:
+        text = text.replace(finding.tile_id, "*")
+    return _NUMBER.sub("*", text)
+
+
+def _group(members: list[Finding]) -> Finding:
+    first = members[0]
+    files = list(dict.fromkeys(member.where for member in members))
+    if len(files) == 1:
+        return first
+    folder = first.where.rpartition("/")[0]
+    names = [file.removeprefix(f"{folder}/") if folder else file for file in files[1:_SHOWN]]
+    more = ", ..." if len(files) > _SHOWN else ""
+    others = f"{len(files) - 1} other{'s' if len(files) > 2 else ''}"
+    return replace(first, where=f"{first.where} and {others} ({', '.join(names)}{more})")

@@ -1,49 +1,249 @@
-"""Wrong label values, and a guess at their cause for the error line: the offset, a 0/255 mask, colours."""
+"""Label values and colours that mean nothing: one error for all of them, with what to write into `dataset.yaml`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import yaml
 
 from landseg.contracts.errors import DataError
 from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.label_map import IGNORE
+from landseg.raw.label_rule import UnknownLabels
 
-_SHOWN = 5
-_GREYS_OF_COLOURS = 3
+_SHOWN = 40
+_MOST_CLASSES = 64
+"""With more unknown values than this, no map is proposed: they are no classes."""
+_NAME = "NAME"
+"""Stands in a proposed map for what only the user knows; no class is likely to be called so."""
+_NAME_MEANS = f"a class or {IGNORE} in place of each {_NAME}"
 
 
-def label_error(counts: Mapping[int, int], where: str, config: DatasetConfig) -> DataError | None:
-    """The error in a label's values, if there is one.
+class UnknownLabelsError(DataError):
+    """A label holds values or colours that mean nothing.
+
+    Attributes:
+        labels: these values.
+    """
+
+    labels: UnknownLabels | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., DataError], tuple[object, ...]]:
+        """Pickle with the values: errors cross process boundaries."""
+        return _rebuilt, (self.where, self.problem, self.hint, self.labels)
+
+
+def _rebuilt(where: str, problem: str, hint: str, labels: UnknownLabels | None) -> UnknownLabelsError:
+    error = UnknownLabelsError(where, problem, hint)
+    error.labels = labels
+    return error
+
+
+@dataclass
+class LabelCensus:
+    """Unknown values or colours of one or several labels.
+
+    Attributes:
+        unknown: pixels by value, or by colour (0xRRGGBB).
+        known: pixels of the others, by staged value.
+        files: the files of each unknown value: how many, and the first.
+    """
+
+    unknown: dict[int, int] = field(default_factory=dict)
+    known: dict[int, int] = field(default_factory=dict)
+    files: dict[int, tuple[int, str]] = field(default_factory=dict)
+
+    def add(self, labels: UnknownLabels, where: str) -> None:
+        """Count a label."""
+        for value, number in labels.unknown:
+            self.unknown[value] = self.unknown.get(value, 0) + number
+            num_files, first = self.files.get(value, (0, where))
+            self.files[value] = (num_files + 1, first)
+        for value, number in labels.known:
+            self.known[value] = self.known.get(value, 0) + number
+
+
+def unknown_labels_error(labels: UnknownLabels, where: str, config: DatasetConfig) -> UnknownLabelsError:
+    """The error of one label."""
+    census = LabelCensus()
+    census.add(labels, where)
+    return _rebuilt(where, *_describe(labels.kind == "colours", census, config, ""), labels)
+
+
+def dataset_label_errors(
+    errors: Sequence[tuple[UnknownLabels, str]], known: Mapping[int, int], config: DatasetConfig, source_uri: str
+) -> list[DataError]:
+    """One error for all unknown values of a dataset, and one for all unknown colours.
 
     Args:
-        counts: pixels by stored label value.
-        where: the file.
-        config: classes, offset and ignored value.
+        errors: the unknown values of each label, and its file.
+        known: pixels by staged value in the labels without unknown values.
+        config: `dataset.yaml`.
+        source_uri: the dataset.
     """
-    outside = sorted(counts.keys() - config.label_values)
-    if not outside:
-        return None
-    shown = ", ".join(str(value) for value in outside[:_SHOWN]) + (", ..." if len(outside) > _SHOWN else "")
-    return DataError(
-        where,
-        f"label value outside the class list: {sum(counts[value] for value in outside)} px with {shown}; "
-        f"expected {config.label_offset}-{config.last_label} for the {len(config.classes)} classes, "
-        f"or {config.ignore_index} (ignored)",
-        _hint(set(counts) - {config.ignore_index}, config),
+    result: list[DataError] = []
+    for kind in ("values", "colours"):
+        census = LabelCensus(known=dict(known))
+        files = [where for labels, where in errors if labels.kind == kind]
+        for labels, where in errors:
+            if labels.kind == kind:
+                census.add(labels, where)
+        if files:
+            where = files[0] if len(files) == 1 else source_uri
+            source_uri = source_uri if len(files) > 1 else ""
+            result.append(DataError(where, *_describe(kind == "colours", census, config, source_uri)))
+    return result
+
+
+def _describe(is_colour: bool, census: LabelCensus, config: DatasetConfig, source_uri: str) -> tuple[str, str]:
+    """What is wrong and what to do."""
+    if is_colour:
+        problem, hint = _about_colours(census, config, source_uri)
+    else:
+        problem, hint = _about_values(census, config, source_uri)
+    return problem, hint
+
+
+def _listed(census: LabelCensus, source_uri: str, name: Callable[[int], str], values: Sequence[int]) -> str:
+    """Values with their pixels; files, where there are several, of the first."""
+    parts = []
+    for position, value in enumerate(values[:_SHOWN]):
+        num_files, first = census.files[value]
+        files = ""
+        if source_uri and position == 0:
+            first = first.removeprefix(f"{source_uri}/")
+            files = f" in {first}" if num_files == 1 else f" in {num_files} files, the first {first}"
+        parts.append(f"{name(value)} ({census.unknown[value]} px{files})")
+    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return ", ".join(parts) + more
+
+
+def _about_values(census: LabelCensus, config: DatasetConfig, source_uri: str) -> tuple[str, str]:
+    unknown = sorted(census.unknown)
+    listed = _listed(census, source_uri, str, unknown)
+    if config.label_values is not None:
+        hint = f"add {_entries(_grouped(unknown))} to label_values, with {_NAME_MEANS}"
+        known = ", ".join(_range_text(first, last) for first, last, _ in config.label_values[:_SHOWN])
+        problem = f"label values that label_values does not map: {listed}; expected {known}"
+        return problem, _not_classes() if len(unknown) > _MOST_CLASSES else hint
+    problem = (
+        f"label values outside the class list: {listed}; expected {config.label_offset}-{config.last_label} for the "
+        f"{len(config.classes)} classes, or {config.ignore_index} (ignored)"
     )
+    return problem, _hint(unknown, set(census.known), config)
 
 
-def _hint(values: set[int], config: DatasetConfig) -> str:
-    """What to do, guessed from the values that occur."""
-    num_classes = len(config.classes)
-    if values <= {0, 255}:
-        return "this looks like a 0/255 mask: store class values"
-    if config.label_offset == 0 and min(values) >= 1 and max(values) == num_classes:
+def _hint(unknown: Sequence[int], known: set[int], config: DatasetConfig) -> str:
+    """What to do about unknown values, guessed from all that occur."""
+    offset, num_classes = config.label_offset, len(config.classes)
+    has_ignored = config.ignore_index in known
+    chose_ignored = "ignore_index" in config.model_fields_set
+    codes = sorted({*unknown, *known} - {config.ignore_index})
+    if len(unknown) == 1 and not 0 <= unknown[0] < 255 and not chose_ignored and not has_ignored:
+        return f"if {unknown[0]} means unlabelled, set ignore_index: {unknown[0]}"
+    if offset == 0 and codes[0] >= 1 and codes[-1] == num_classes:
         return f"values seem to run 1-{num_classes}: set label_offset: 1"
-    if config.label_offset == 0 and max(values) == num_classes:
+    if offset == 0 and codes[0] == 0 and codes[-1] == num_classes and not has_ignored and not chose_ignored:
         return f"if classes run 1-{num_classes} and 0 is unlabelled: set label_offset: 1 and ignore_index: 0"
-    if config.label_offset > 0 and max(values) <= num_classes - 1:
+    if offset > 0 and codes[0] >= 0 and codes[-1] <= num_classes - 1 and config.ignore_index >= num_classes:
         return f"values seem to run 0-{num_classes - 1}: set label_offset: 0"
-    beyond = [value for value in values if value > config.last_label + 1]
-    if len(beyond) >= _GREYS_OF_COLOURS and max(beyond) > 2 * (config.last_label + 1):
-        return "these look like the greys of a colour mask: convert its colours to class values"
-    return "fix the label, or classes, label_offset and ignore_index in dataset.yaml"
+    if len(unknown) > _MOST_CLASSES:
+        return _not_classes()
+    if codes == [0, 255] and num_classes > len(codes):
+        proposed = _flow({0: _NAME, 255: _NAME})
+        return f"this looks like a 0/255 mask: in dataset.yaml, write label_values: {proposed}, with {_NAME_MEANS}"
+    return _proposed_map(codes, has_ignored or chose_ignored, config)
+
+
+def _proposed_map(codes: Sequence[int], has_ignored: bool, config: DatasetConfig) -> str:
+    """A map that takes the codes in the classes' order where their number fits, and otherwise leaves names open."""
+    ignored = {config.ignore_index: IGNORE} if has_ignored else {}
+    outsiders = [code for code in codes if code <= 0 or code >= 255]
+    place = f"in place of label_offset: {config.label_offset}" if config.label_offset else "in dataset.yaml"
+    if len(codes) == len(config.classes):
+        entries = dict(zip(codes, config.classes, strict=True)) | ignored
+    elif len(codes) == len(config.classes) + 1 and len(outsiders) == 1 and config.ignore_index not in codes:
+        inner = [code for code in codes if code not in outsiders]
+        entries = {outsiders[0]: IGNORE} | dict(zip(inner, config.classes, strict=True))
+    else:
+        # Classes keep the values that they have; without a 0 among them, they more likely run from 1.
+        first = 1 if config.label_offset == 0 and codes[0] > 0 else config.label_offset
+        named = {first + index: name for index, name in enumerate(config.classes)}
+        rest = [code for code in codes if code not in named and code != config.ignore_index]
+        entries = {key: name for key, name in named.items() if key != config.ignore_index} | ignored
+        proposed: dict[int | str, str] = dict(entries.items())
+        return f"{place}, write label_values: {_flow(proposed | _grouped(rest))}, with {_NAME_MEANS}"
+    return f"if these are class codes in the order of classes: {place}, write label_values: {_flow(entries)}"
+
+
+def _not_classes() -> str:
+    return "so many values look like an image or like measurements, not like classes: write labels of class values"
+
+
+def _about_colours(census: LabelCensus, config: DatasetConfig, source_uri: str) -> tuple[str, str]:
+    meanings = _colour_meanings(config)
+
+    def name(colour: int) -> str:
+        if not meanings:
+            return _hex(colour)
+        nearest = min(meanings, key=lambda known: (_distance(known, colour), known))
+        return f"{_hex(colour)}, nearest to {meanings[nearest]} {_hex(nearest)}"
+
+    unknown = sorted(census.unknown, key=lambda colour: (-census.unknown[colour], colour))
+    listed = _listed(census, source_uri, name, unknown)
+    if config.label_colours is not None:
+        problem = f"label colours that label_colours does not map: {listed}"
+    elif config.palette is not None:
+        problem = f"label colours outside the palette: {listed}"
+    else:
+        problem = f"labels hold colours, and dataset.yaml does not say what they mean: {listed}"
+    if len(unknown) > _MOST_CLASSES:
+        hint = "so many colours come from smoothing or from lossy compression: write the labels again without them"
+        return problem, hint
+    added = {_hex(colour): _NAME for colour in unknown}
+    if config.label_colours is not None:
+        return problem, f"add {_entries(added)} to label_colours, with {_NAME_MEANS}"
+    entries = {_hex(colour): name for colour, name in meanings.items()} | added
+    return problem, f"in dataset.yaml, write label_colours: {_flow(entries)}, with {_NAME_MEANS}"
+
+
+def _colour_meanings(config: DatasetConfig) -> dict[int, str]:
+    if config.label_colours is not None:
+        return {int(colour[1:], 16): name or IGNORE for colour, name in config.label_colours}
+    named = zip(config.palette or (), config.classes, strict=bool(config.palette))
+    return {red << 16 | green << 8 | blue: name for (red, green, blue), name in named}
+
+
+def _distance(first: int, second: int) -> int:
+    return sum((((first >> shift) & 255) - ((second >> shift) & 255)) ** 2 for shift in (0, 8, 16))
+
+
+def _hex(colour: int) -> str:
+    return f"#{colour:06x}"
+
+
+def _grouped(values: Iterable[int]) -> dict[int | str, str]:
+    """Values without a meaning, neighbours as ranges."""
+    ranges: list[list[int]] = []
+    for value in sorted(values):
+        if ranges and value == ranges[-1][1] + 1:
+            ranges[-1][1] = value
+        else:
+            ranges.append([value, value])
+    return {first if first == last else _range_text(first, last): _NAME for first, last in ranges}
+
+
+def _range_text(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}" if first >= 0 else f"{first}..{last}"
+
+
+def _flow(entries: Mapping[int, str] | Mapping[str, str] | Mapping[int | str, str]) -> str:
+    """A map on one line of YAML."""
+    return str(
+        yaml.safe_dump(dict(entries), default_flow_style=True, sort_keys=False, width=1 << 20, allow_unicode=True)
+    ).strip()
+
+
+def _entries(entries: Mapping[int | str, str] | Mapping[str, str]) -> str:
+    return _flow(entries)[1:-1]

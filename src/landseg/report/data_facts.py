@@ -14,7 +14,7 @@ from landseg.contracts.dataset import ClassSchema, DatasetManifest, Tile
 from landseg.dataset.reader import to_class_ids, to_model_range
 from landseg.dataset.staging import Options, StagingResult
 from landseg.raw.checks import Kind
-from landseg.raw.dataset_yaml import DatasetConfig, default_palette
+from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.tiff.decoding import decode_image, decode_label
 from landseg.report.data import DataReport, Need, SampleTile, SplitStats
@@ -38,7 +38,7 @@ def data_report(result: StagingResult, source: str, options: Options, seconds: f
         name=config.name,
         dataset_id=manifest.dataset_id if manifest else "",
         classes=config.classes,
-        palette=config.palette or default_palette(len(config.classes)),
+        palette=config.class_palette,
         bands=schema.bands,
         num_bands=kind.num_bands if kind else 0,
         dtype=kind.dtype if kind else "unknown",

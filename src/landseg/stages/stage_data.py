@@ -16,6 +16,7 @@ from landseg.dataset.shards import DEFAULT_SHARD_BYTES
 from landseg.dataset.staging import Options, StagingResult, stage_dataset
 from landseg.dataset.workspace import Workspace
 from landseg.raw.archives import open_source
+from landseg.raw.findings import alike
 from landseg.raw.processes import num_cpus
 from landseg.report.data import DataReport, render
 from landseg.report.data_facts import as_json, data_report, gigabytes
@@ -111,11 +112,12 @@ def _print_summary(report: DataReport, result: StagingResult) -> None:
     """Print the report in a few lines. Bad files go to stdout: stderr is for the one line that ends the stage."""
     for warning in report.warnings:
         _log.warning("%s", warning)
-    for finding in report.about_files[:_LISTED]:
+    about_files = alike(report.about_files)
+    for finding in about_files[:_LISTED]:
         action = f" ({finding.action})" if finding.action else ""
         print(printable(f"{finding.severity}: {finding.where}: {finding.problem}{action}"))
-    if len(report.about_files) > _LISTED:
-        print(f"... and {len(report.about_files) - _LISTED} more")
+    if len(about_files) > _LISTED:
+        print(f"... and {len(about_files) - _LISTED} more")
     if result.loaded is None or is_quiet():
         return
     print(f"dataset {report.name} ({report.dataset_id})")

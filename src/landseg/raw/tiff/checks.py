@@ -22,7 +22,7 @@ JPEG, PLANAR_SEPARATE = 7, 2
 _MAX_PAGES = 64
 """The largest image has fewer overviews and masks."""
 _REDUCED_OR_MASK = 1 | 4
-_COMPRESSIONS = {
+COMPRESSIONS = {
     1: "none",
     5: "LZW",
     7: "JPEG",
@@ -63,8 +63,8 @@ def check_page(page: tifffile.TiffPage, where: object, *, is_label: bool = False
         DataError: it is not supported.
     """
     _check_values(page, where, is_label=is_label)
-    if page.compression not in _COMPRESSIONS:
-        known = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
+    if page.compression not in COMPRESSIONS:
+        known = ", ".join(dict.fromkeys(COMPRESSIONS.values()))
         name = getattr(page.compression, "name", page.compression)
         raise DataError(where, f"TIFF compression {name} is not supported (known: {known})", "write it again as ZSTD")
     if page.predictor not in _PREDICTORS:

@@ -174,7 +174,7 @@ def _opened(data: bytes | memoryview, where: object) -> Iterator[tifffile.TiffPa
     except DataError:
         raise
     except Exception as err:  # whatever error a third-party decoder raises on damaged bytes, the file is at fault
-        raise _damaged("TIFF", where, err) from err
+        raise damaged("TIFF", where, err) from err
 
 
 def _decode(
@@ -241,10 +241,7 @@ def label_georeference(data: bytes | memoryview, where: object) -> Georeference:
 
 
 def _decode_png(data: bytes | memoryview, where: object, limit: int) -> NDArray[np.uint8]:
-    header = bytes(data[:29])
-    if len(header) < 29 or header[12:16] != b"IHDR":
-        raise DataError(where, "the PNG is truncated or damaged", "copy or write the file again")
-    width, height, depth, colour = struct.unpack(">IIBB", header[16:26])
+    height, width, depth, colour = png_header(data, where)
     # Pillow stretches 1-, 2- and 4-bit grey to 0-255, which would change class values; it leaves palette indexes alone.
     if not (colour == 3 or (colour == 0 and depth == 8)):
         kind = {0: "grey", 2: "RGB colour", 4: "grey with alpha", 6: "RGBA colour"}.get(colour, "unknown")
@@ -256,19 +253,32 @@ def _decode_png(data: bytes | memoryview, where: object, limit: int) -> NDArray[
             else "store one class value per pixel, grey or palette",
         )
     check_size(height * width, where, limit)
-    _check_chunks(data, where)
+    check_png_chunks(data, where)
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             warnings.simplefilter("ignore")
             array = np.asarray(image)
     except Exception as err:  # as above
-        raise _damaged("PNG", where, err) from err
+        raise damaged("PNG", where, err) from err
     if array.shape != (height, width) or array.dtype != np.uint8:
         raise DataError(where, f"expected {height}x{width} 8-bit values, found {array.shape} {array.dtype}")
     return array
 
 
-def _check_chunks(data: bytes | memoryview, where: object) -> None:
+def png_header(data: bytes | memoryview, where: object) -> tuple[int, int, int, int]:
+    """Height, width, bits per sample, and colour type of a PNG.
+
+    Raises:
+        DataError: there is no header.
+    """
+    header = bytes(data[:29])
+    if len(header) < 29 or header[12:16] != b"IHDR":
+        raise DataError(where, "the PNG is truncated or damaged", "copy or write the file again")
+    width, height, depth, colour = struct.unpack(">IIBB", header[16:26])
+    return height, width, depth, colour
+
+
+def check_png_chunks(data: bytes | memoryview, where: object) -> None:
     """Compare the checksums of a PNG's chunks: Pillow does not check those of the pixels."""
     position = len(PNG_MAGIC)
     while position + 12 <= len(data):
@@ -293,6 +303,7 @@ def _decode_planar_jpeg(page: tifffile.TiffPage, info: ImageInfo, data: bytes | 
         out[band, 0, y : y + height, x : x + width, 0] = segment[:height, :width]
 
 
-def _damaged(kind: str, where: object, err: Exception) -> DataError:
+def damaged(kind: str, where: object, err: Exception) -> DataError:
+    """The error for a file that a decoder failed on."""
     reason = f"{type(err).__name__}: {err}"
     return DataError(where, f"the {kind} is truncated or damaged: {reason[:120]}", "copy or write the file again")
