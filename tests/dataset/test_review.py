@@ -221,7 +221,7 @@ def test_a_split_without_a_single_pair_is_empty(tmp_path, stage):
     shutil.rmtree(raw / "val/labels")
     run = stage(raw, "--on-bad-tile", "skip")
     assert run.status == 2
-    assert "every tile is bad" in run.error
+    assert "val/labels: expected labels for the 2 images of val, found none" in run.error
 
 
 def test_a_split_of_bad_tiles_only_is_empty(tmp_path, stage):

@@ -25,6 +25,9 @@ def raw(tmp_path_factory) -> Path:
     return write_raw(tmp_path_factory.mktemp("raw") / "fields", train=12)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+
+
 def pack(raw: Path, target: Path, *, nested: bool = False) -> Path:
     kind = target.suffix[1:]
     packed = shutil.make_archive(
@@ -71,6 +74,48 @@ def test_zips_of_any_compression_and_what_macos_adds(kind, raw, tmp_path, stage)
     assert stage(tmp_path / "a.zip").loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_zip_with_backslashes_as_programs_on_windows_write_it(nested, raw, tmp_path, stage):
+    folder = "fields\\" if nested else ""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for path in raw.rglob("*.*"):
+            info = zipfile.ZipInfo("x")
+            info.filename = folder + str(path.relative_to(raw)).replace("/", "\\")  # ZipInfo itself would change it
+            archive.writestr(info, path.read_bytes())
+        info = zipfile.ZipInfo("x")
+        info.filename = f"{folder}train\\images\\"
+        archive.writestr(info, b"")
+    run = stage(tmp_path / "a.zip", "--num-workers", "2")
+    assert run.status == 0, run.err
+    assert run.loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
+
+
+@pytest.mark.parametrize("folder", ["fields", "deep/er/fields"])
+@pytest.mark.parametrize("kind", ["folder", "zip", "s3"])
+def test_the_folder_that_holds_the_dataset_is_entered(kind, folder, raw, tmp_path, stage, s3):
+    shutil.copytree(raw, tmp_path / "outer" / folder)
+    source: Path | str = tmp_path / "outer"
+    if kind == "zip":
+        source = shutil.make_archive(str(tmp_path / "outer"), "zip", source)
+    elif kind == "s3":
+        for path in (tmp_path / "outer").rglob("*.*"):
+            storage.put_file(f"{s3.uri}/{path.relative_to(tmp_path / 'outer')}", path)
+        source = s3.uri
+    run = stage(source)
+    assert run.status == 0, run.err
+    assert run.loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
+    assert run.checks["warnings"][-1] == f"the dataset is the folder {folder}, which holds dataset.yaml"
+
+
+def test_what_lies_outside_of_the_folder_that_is_entered_is_told(raw, tmp_path, stage):
+    shutil.copytree(raw, tmp_path / "outer/fields")
+    shutil.copytree(raw / "train/images", tmp_path / "outer/more")
+    expected = "12 .tif files outside of fields not used, the first is more/t0000.tif"
+    assert expected in stage(tmp_path / "outer").checks["warnings"]
+    shutil.copytree(raw, tmp_path / "outer/again")
+    assert "expected one dataset, found 2: again, fields (give the folder of one)" in stage(tmp_path / "outer").error
+
+
 def zip_of(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members:
@@ -97,6 +142,11 @@ def link_in_zip() -> zipfile.ZipInfo:
     return info
 
 
+def broken_off(path: Path) -> Path:
+    path.write_bytes(zip_of(path, ("a", b"x" * 500)).read_bytes()[:-30])
+    return path
+
+
 def lying_zip(path: Path) -> Path:
     """A member that unpacks to more than the directory says."""
     data = bytearray(zip_of(path, ("dataset.yaml", bytes(2000))).read_bytes())
@@ -107,19 +157,30 @@ def lying_zip(path: Path) -> Path:
 
 
 UNSAFE = {
-    "climbing zip": (lambda p: zip_of(p / "a.zip", ("../../etc/passwd", b"x")), "not allowed"),
-    "absolute zip": (lambda p: zip_of(p / "a.zip", ("/etc/passwd", b"x")), "not allowed"),
-    "backslash zip": (lambda p: zip_of(p / "a.zip", ("..\\x", b"x")), "not allowed"),
+    "climbing zip": (lambda p: zip_of(p / "a.zip", ("../../etc/passwd", b"x")), "found one with '..'"),
+    "absolute zip": (lambda p: zip_of(p / "a.zip", ("/etc/passwd", b"x")), "found an absolute one"),
+    "climbing with backslashes": (lambda p: zip_of(p / "a.zip", ("a\\..\\..\\x", b"x")), "found one with '..'"),
+    "drive letter": (lambda p: zip_of(p / "a.zip", ("C:\\Windows\\x", b"x")), "found an absolute one"),
+    "drive letter with slashes": (lambda p: zip_of(p / "a.zip", ("C:/Windows/x", b"x")), "found an absolute one"),
+    "path of a drive": (lambda p: zip_of(p / "a.zip", ("c:train\\x", b"x")), "found an absolute one"),
+    "network share": (lambda p: zip_of(p / "a.zip", ("\\\\host\\share\\x", b"x")), "found an absolute one"),
+    "odd name": (lambda p: zip_of(p / "a.zip", ("train/a\u202e.tif", b"x")), "right-to-left override (U+202E)"),
     "link in zip": (lambda p: zip_of(p / "a.zip", (link_in_zip(), b"/etc/passwd")), "a link or a device"),
     "zip bomb": (lambda p: zip_of(p / "a.zip", ("a", bytes(1 << 20)), ("b", b"x")), "a decompression bomb?"),
-    "climbing tar": (lambda p: tar_of(p / "a.tar", tar_member("train/../../x")), "not allowed"),
-    "absolute tar": (lambda p: tar_of(p / "a.tar", tar_member("/etc/passwd")), "not allowed"),
+    "climbing tar": (lambda p: tar_of(p / "a.tar", tar_member("train/../../x")), "found one with '..'"),
+    "absolute tar": (lambda p: tar_of(p / "a.tar", tar_member("/etc/passwd")), "found an absolute one"),
     "symbolic link": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.SYMTYPE, "/etc")), "a link or a device"),
     "hard link": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.LNKTYPE, "b")), "a link or a device"),
     "device": (lambda p: tar_of(p / "a.tar", tar_member("a", tarfile.CHRTYPE)), "a link or a device"),
     "name twice": (lambda p: tar_of(p / "a.tar", tar_member("a"), tar_member("./a")), "with the same name"),
     "empty": (lambda p: tar_of(p / "a.tar"), "the archive is empty"),
     "no archive": (lambda p: p / "a.zip", "no such archive"),
+    "same name in both spellings": (lambda p: zip_of(p / "a.zip", ("a\\b", b"x"), ("a/b", b"x")), "with the same name"),
+    "pointer": (lambda p: (p / "a.zip").write_bytes(POINTER) and p / "a.zip", "a Git LFS pointer in place of the file"),
+    "page": (lambda p: (p / "a.tar").write_bytes(b"<!doctype html>" * 99) and p / "a.tar", "download it again"),
+    "empty file": (lambda p: (p / "a.zip").write_bytes(b"") or p / "a.zip", "found an empty file"),
+    "zip called tar": (lambda p: zip_of(p / "a.tar", ("a", b"x")), "found a zip archive (rename it to .zip)"),
+    "broken off": (lambda p: broken_off(p / "a.zip"), "found one that is truncated or damaged"),
     "not a zip": (lambda p: (p / "a.zip").write_bytes(b"hello") and p / "a.zip", "expected a zip archive"),
     "not a tar": (lambda p: (p / "a.tar").write_bytes(b"hello" * 200) and p / "a.tar", "expected a tar archive"),
     "lying zip": (lambda p: lying_zip(p / "a.zip"), "Bad CRC-32"),

@@ -120,7 +120,10 @@ def test_one_clear_line_and_nothing_published(case, tmp_path, capsys):
         ("- a\n- b\n", "expected a mapping"),
         ("!!python/object/apply:os.system [ls]", "expected YAML"),
         ("version: [", "expected YAML"),
-        ("", "expected a mapping"),
+        ("", "found an empty file (docs/contracts.md shows what it holds)"),
+        ("# nothing\n", "expected a mapping"),
+        ("version https://git-lfs.github.com/spec/v1\n", "found a Git LFS pointer"),
+        ("<!DOCTYPE html>", "found an HTML page"),
     ],
 )
 def test_dataset_yaml(text, expected, tmp_path, capsys):

@@ -93,11 +93,47 @@ def test_hidden_files_are_not_tiles(raw, stage):
 
 def test_files_that_are_not_used_are_reported(raw, stage):
     (raw / "train/images/t0000.tfw").write_text("10")  # a GIS program's: not worth a note
+    (raw / "train/images/Thumbs.db").write_bytes(b"x")
     assert stage(raw).checks["warnings"] == []
-    (raw / "train/images/t0009.jpg").write_bytes(b"x")
-    assert stage(raw).checks["warnings"] == ["1 other file is not used: train/images/t0009.jpg"]
-    write_tile(raw, "train", "deeper/t0010")
-    assert stage(raw).checks["warnings"] == ["3 other files are not used, the first is train/images/deeper/"]
+    (raw / "train/images/t0009.dbf").write_bytes(b"x")
+    assert stage(raw).checks["warnings"] == ["1 other file is not used: train/images/t0009.dbf"]
+    (raw / "legend.png").write_bytes(b"x")
+    assert stage(raw).checks["warnings"][0].startswith("1 .png file outside of the splits not used")
+    (raw / "train/images/t0009.ecw").write_bytes(b"x")
+    assert "train/images: expected images (.tif, .tiff), found 1 .ecw file (convert them" in stage(raw).error
+
+
+def test_areas_are_read_and_part_of_the_ids(raw, stage):
+    write_tile(raw, "train", "bonn/t0000")
+    write_tile(raw, "train", "ulm/sub/t0000", seed=78)
+    run = stage(raw)
+    assert run.status == 0, run.err
+    assert [tile.id for tile in run.dataset().tiles("train")] == ["bonn__t0000", "t0000", "t0001", "ulm__sub__t0000"]
+
+
+@pytest.mark.parametrize("name", ["می\u200cشود", "क्\u200dष"])
+def test_what_joins_letters_is_part_of_a_name(raw, stage, name):
+    write_tile(raw, "train", name)
+    run = stage(raw)
+    assert run.status == 0, run.err
+    assert name in [tile.id for tile in run.dataset().tiles("train")]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("東京\u3000港", "ideographic space (U+3000)"),
+        ("a\u200c", "zero width non-joiner (U+200C)"),
+        ("a\u202eb", "right-to-left override (U+202E)"),
+        ("a\tb", "tab (U+0009)"),
+        (os.fsdecode(b"a\xff"), "the byte 0xff, which is not UTF-8"),
+    ],
+)
+def test_the_character_that_is_not_allowed_is_named(raw, stage, name, expected):
+    write_tile(raw, "test", name)
+    assert (
+        f"the file name holds characters that are not allowed: {expected} (rename it without them)" in stage(raw).error
+    )
 
 
 def test_links_are_followed_inside_the_dataset_and_must_lead_somewhere(raw, stage):
@@ -127,6 +163,11 @@ def test_links_that_leave_the_dataset_are_refused(raw, stage, tmp_path):
         assert f"{link}: expected a file inside the dataset, found a link that leaves it" in run.error
         assert "AKIA" not in run.error
         (raw / link).unlink()
+    (raw / "train/images/again").symlink_to(raw / "train")
+    assert (
+        "train/images/again: expected a folder, found a link to one that holds it (remove the link)" in stage(raw).error
+    )
+    (raw / "train/images/again").unlink()
     (raw / "dataset.yaml").unlink()
     (raw / "dataset.yaml").symlink_to(private / "credentials")
     assert "found a link that leaves it" in stage(raw).error

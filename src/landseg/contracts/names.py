@@ -6,6 +6,7 @@ Documents check by type; flags, which have no document, by :func:`check_run_id` 
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -43,9 +44,40 @@ def _short_enough(tile_id: str) -> str:
     return tile_id
 
 
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
+
+def odd_characters(name: str) -> list[str]:
+    """The characters of a name that no file's or class's name may hold, each in words.
+
+    These are control and formatting characters, spaces other than the common one, and the backslash. What joins or
+    separates two letters, as Persian and Hindi are written, is a part of words.
+    """
+    if name.isprintable() and "\\" not in name:  # nearly always, and there may be millions
+        return []
+    return list(dict.fromkeys(_in_words(char) for index, char in enumerate(name) if _is_odd(name, index)))
+
+
+def _is_odd(name: str, index: int) -> bool:
+    char = name[index]
+    if char in _JOINERS:
+        around = (name[index - 1] if index else " ", name[index + 1] if index + 1 < len(name) else " ")
+        return not all(unicodedata.category(neighbour)[0] in "LM" for neighbour in around)
+    return char == "\\" or not char.isprintable()
+
+
+def _in_words(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"the byte 0x{ord(char) - 0xDC00:02x}, which is not UTF-8"
+    code = f"U+{ord(char):04X}"
+    name = {"\n": "line feed", "\r": "carriage return", "\t": "tab", "\\": "backslash"}.get(char)
+    name = name or unicodedata.name(char, "").lower()
+    return f"{name} ({code})" if name else code
+
+
 def _printable(name: str) -> str:
-    if not name.isprintable():
-        raise ValueError("must consist of printable characters")
+    if odd := odd_characters(name.replace("\\", "")):
+        raise ValueError(f"must consist of printable characters, without {', '.join(odd)}")
     return name
 
 

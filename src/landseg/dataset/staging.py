@@ -28,7 +28,7 @@ from landseg.dataset.scaling import config_errors, resolve_scale
 from landseg.dataset.statistics import SplitStatistics
 from landseg.dataset.workspace import Workspace
 from landseg.raw.checks import CheckedTile, Expected, Kind, probe_kind
-from landseg.raw.dataset_yaml import FILE_NAME, DatasetConfig
+from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding, Findings
 from landseg.raw.labels import dataset_label_errors
 from landseg.raw.listing import RawDataset
@@ -109,7 +109,7 @@ class _Staging:
         self.findings.add(raw.pairing.findings)
         self.num_no_value_px = 0
         if self.kind is not None:
-            self.findings.add(config_errors(self.config, self.kind, self.source.where(FILE_NAME)))
+            self.findings.add(config_errors(self.config, self.kind, self.source.where(raw.config_path)))
         self.result = StagingResult(self.config, self.kind, self.findings)
         self.result.review.crs = workspace.crs
 

@@ -7,22 +7,24 @@ members and archives that would unpack to far more than their size.
 from __future__ import annotations
 
 import functools
+import re
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from landseg import storage
-from landseg.contracts.dataset import SPLITS
 from landseg.contracts.errors import DataError
-from landseg.raw.dataset_yaml import FILE_NAME
+from landseg.contracts.names import odd_characters
+from landseg.raw.file_start import read_start
 from landseg.raw.sources import LAYOUT_HINT, FolderSource, PrefixSource, Source, SourceFile
 
 _MAX_RATIO = 200
 _ALWAYS_ALLOWED_BYTES = 1 << 30
+_DRIVE = re.compile(r"[A-Za-z]:([/\\]|$)|[A-Za-z]:.*\\")
 _NO_LINKS = "pack the files themselves: tar --dereference --hard-dereference"
 _COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
@@ -36,7 +38,7 @@ class ArchiveSource(Source):
     Attributes:
         path: the local file.
         is_zip: whether it is a zip; otherwise it is a tar.
-        prefix: the folder inside that holds the dataset, "" or ending with a slash.
+        prefix: the folder inside that is the source, "" or ending with a slash.
 
     Raises:
         DataError: it is damaged, or a member is not safe.
@@ -44,10 +46,11 @@ class ArchiveSource(Source):
 
     path: Path
     is_zip: bool
-    prefix: str = field(init=False)
+    prefix: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prefix", _prefix({file.path for file in self._members}))
+        if not self.prefix:
+            len(self._members)  # a damaged archive fails here
 
     def __getstate__(self) -> dict[str, Any]:
         """What the archive is, without what was read of it."""
@@ -63,9 +66,7 @@ class ArchiveSource(Source):
         except DataError:
             raise
         except Exception as err:  # both modules raise all kinds of errors on damaged archives
-            kind = "zip" if self.is_zip else "tar"
-            problem = f"expected a {kind} archive, found something else or a damaged one: {err}"
-            raise DataError(self.uri, problem) from err
+            raise self._no_archive(err) from err
         if not found:
             raise DataError(self.uri, "the archive is empty", LAYOUT_HINT)
         names = {file.path for file in found}
@@ -73,9 +74,25 @@ class ArchiveSource(Source):
             raise DataError(self.uri, "the archive holds several members with the same name", "pack it again")
         return found
 
+    def _no_archive(self, err: Exception) -> DataError:
+        with self.path.open("rb") as file:
+            found, action = read_start(file.read(1024))
+        kind = "zip" if self.is_zip else "tar"
+        if found == f"a {kind} archive":
+            found, action = f"one that is truncated or damaged ({err})", "copy or pack it again"
+        elif action == "unpack it" and found in ("a zip archive", "a tar archive"):
+            action = f"rename it to .{found.split()[1]}"
+        return DataError(self.uri, f"expected a {kind} archive, found {found}", action or "pack the folder again")
+
     @functools.cached_property
     def _zip(self) -> zipfile.ZipFile:
         return zipfile.ZipFile(self.path)
+
+    @functools.cached_property
+    def _foreign_names(self) -> dict[str, str]:
+        """The names of a zip's members, by path, where they are written in another way: with backslashes, say."""
+        names = ((_path(member.filename), member.filename) for member in self._zip.infolist())
+        return {path: name for path, name in names if path != name}
 
     def files(self) -> list[SourceFile]:
         """See :meth:`Source.files`."""
@@ -90,6 +107,12 @@ class ArchiveSource(Source):
         """See :meth:`Source.folders`; an archive does not tell an empty split from an absent one."""
         return set()
 
+    def inside(self, folder: str) -> ArchiveSource:
+        """See :meth:`Source.inside`."""
+        source = ArchiveSource(self.uri, self.path, self.is_zip, f"{self.prefix}{folder}/")
+        vars(source)["_members"] = self._members  # there may be millions
+        return source
+
     def read(self, file: SourceFile) -> bytes:
         """See :meth:`Source.read`."""
         try:
@@ -98,7 +121,8 @@ class ArchiveSource(Source):
                     archive.seek(file.offset)
                     content = archive.read(file.size_bytes)
             else:
-                with self._zip.open(self.prefix + file.path) as member:
+                name = self.prefix + file.path
+                with self._zip.open(self._foreign_names.get(name, name)) as member:
                     content = member.read(file.size_bytes + 1)
         except Exception as err:  # zipfile's decoders raise all kinds of errors on damaged members
             raise DataError(self.where(file.path), f"the archive is damaged: {err}", "pack it again") from err
@@ -138,22 +162,13 @@ def open_source(uri: str, scratch: Path) -> Source:
     return ArchiveSource(name, path, is_zip=name.lower().endswith(".zip"))
 
 
-def _prefix(paths: Iterable[str]) -> str:
-    """Some people pack the folder, others its content: the only folder with a dataset.yaml is the dataset."""
-    nested = [path for path in paths if path.count("/") == 1 and path.endswith(f"/{FILE_NAME}")]
-    if FILE_NAME in paths or len(nested) != 1:
-        return ""
-    folder = nested[0].removesuffix(FILE_NAME)
-    return "" if folder.rstrip("/") in SPLITS else folder
-
-
 def _zip_members(archive: zipfile.ZipFile, path: Path, uri: str) -> Iterator[SourceFile]:
     members = archive.infolist()
     unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
     if unpacked > max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * packed):
         raise DataError(uri, f"the archive would unpack from {packed} to {unpacked} bytes", "a decompression bomb?")
     for member in members:
-        if member.is_dir():
+        if member.is_dir() or member.filename.endswith("\\"):
             continue
         mode = member.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
@@ -176,8 +191,28 @@ def _tar_members(path: Path, uri: str) -> Iterator[SourceFile]:
             yield SourceFile(_safe(member.name, uri), member.size, member.offset_data)
 
 
+def _path(name: str) -> str:
+    """A member's path with slashes: programs on Windows write backslashes, against the format's rules."""
+    return str(PurePosixPath(name.replace("\\", "/")))
+
+
 def _safe(name: str, uri: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
-        raise DataError(uri, f"member {name!r} has a path that is not allowed", "pack relative paths only")
+    """A member's path, relative and inside the archive.
+
+    Raises:
+        DataError: it is absolute, begins with a drive letter, climbs, or cannot be printed.
+    """
+    path = PurePosixPath(_path(name))
+    problem, action = "", "pack relative paths only"
+    if path.is_absolute() or _DRIVE.match(name):
+        problem = "expected a relative path, found an absolute one"
+    elif ".." in path.parts:
+        problem = "expected a path inside the archive, found one with '..'"
+    elif odd := odd_characters("".join(path.parts)):
+        problem, action = (
+            f"the path holds characters that are not allowed: {', '.join(odd)}",
+            "rename it and pack again",
+        )
+    if problem:
+        raise DataError(uri, f"member {name!r}: {problem}", action)
     return str(path)

@@ -33,6 +33,7 @@ _PALETTE = (
 """Distinct colours for datasets that name none: land-cover-like for the first nine classes."""
 
 Band = Annotated[int, Field(ge=1, le=MAX_BANDS)]
+FileSuffix = Annotated[str, Field(max_length=100, pattern=r"^[^/\\]*$")]
 
 
 class RangeScale(Model):
@@ -107,6 +108,8 @@ class DatasetConfig(Model):
         label_colours: what the colours of labels mean; None: the colours of `palette` mean their classes.
         scale: how stored values become 0…255, or None: uint8 as it is, uint16 by percentiles 1-99.
         scenes: which images are cut into tiles, and how.
+        image_suffix, label_suffix: what the names of image and label files hold behind the tile's name.
+        labels_without_image: whether they are errors or left out.
     """
 
     version: Literal[1]
@@ -122,6 +125,10 @@ class DatasetConfig(Model):
     label_colours: tuple[MappedColour, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     scale: ScaleRule | None = None
     scenes: SceneRule = SceneRule()
+    # These say which files are tiles. A dataset's id is made of the tiles, so they are no part of it.
+    image_suffix: FileSuffix = Field(default="", exclude=True)
+    label_suffix: FileSuffix = Field(default="", exclude=True)
+    labels_without_image: Literal["error", "skip"] = Field(default="error", exclude=True)
 
     @field_validator("classes", "palette", "bands", mode="before")
     @classmethod

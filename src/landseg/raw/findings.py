@@ -80,6 +80,11 @@ class Findings:
         return [finding for finding in self._findings if finding.severity == "error"]
 
     @property
+    def warnings(self) -> list[Finding]:
+        """The warnings among them."""
+        return [finding for finding in self._findings if finding.severity == "warning"]
+
+    @property
     def notes(self) -> list[Finding]:
         """The notes among them."""
         return [finding for finding in self._findings if finding.severity == "note"]

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from landseg.contracts.dataset import SPLITS
-from landseg.contracts.errors import DataError
-from landseg.contracts.names import MAX_TILE_ID_BYTES
-from landseg.raw.dataset_yaml import FILE_NAME
+from landseg.contracts.errors import DataError, printable
+from landseg.contracts.names import MAX_TILE_ID_BYTES, odd_characters
+from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
-from landseg.raw.sources import LAYOUT_HINT, Source, SourceFile
-from landseg.raw.suffixes import SIDECAR_SUFFIXES, SUFFIXES
+from landseg.raw.layout import ROLES, Layout, understand
+from landseg.raw.sources import Source, SourceFile
+from landseg.raw.split_lists import TileFinder, find_lists, splits_of
+from landseg.raw.strays import counted
+from landseg.raw.suffixes import SUFFIXES, split_suffix
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
+from landseg.raw.tile_names import AREA_SEPARATOR, Naming, declared_naming, find_naming, stem_of
 
 LABELLED_SPLITS = ("train", "val")
 _JOB_BYTES = 4 << 20
 _JOB_TILES = 32
+_SHOWN = 3
+
+ById = dict[str, SourceFile]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,85 +64,219 @@ def jobs(tiles: Iterable[SourceTile]) -> Iterator[list[SourceTile]]:
         yield job
 
 
-def pair(source: Source, files: Sequence[SourceFile]) -> Pairing:
-    """Pair images and labels by stem; collect everything that does not fit."""
-    result = Pairing()
-    found: dict[tuple[str, str], dict[str, SourceFile]] = defaultdict(dict)
-    present = source.folders()
-    unused: list[str] = []
-    for file in files:
-        parts = file.path.split("/")  # not pathlib, which interns every name
-        if any(part.startswith((".", "__")) for part in parts):
-            continue
-        split = parts[0] if len(parts) > 1 and parts[0] in SPLITS else ""
-        present |= {split} - {""}
-        role = parts[1] if split and len(parts) == 3 else ""
-        stem, dot, suffix = parts[-1].rpartition(".")
-        stem = unicodedata.normalize("NFC", stem)  # macOS writes "é" as two characters
-        if (dot + suffix).lower() not in SUFFIXES.get(role, ()):
-            if file.path != FILE_NAME:
-                unused.append(_readable(file.path))
-            continue
-        if problem := _file_problem(file, stem, found[split, role].get(stem)):
-            where = source.where(_readable(file.path))
-            result.findings.append(Finding.of(DataError(where, *problem), split, _readable(stem)))
-        else:
-            found[split, role][stem] = file
-    if not present:
-        error = DataError(source.uri, f"expected folders {', '.join(SPLITS)}, found none of them", LAYOUT_HINT)
-        result.findings.append(Finding.of(error))
-    for split in SPLITS:
-        if split in present:
-            result.tiles[split] = _pair_split(source, split, found[split, "images"], found[split, "labels"], result)
-    if worth_telling := [path for path in unused if not path.lower().endswith(SIDECAR_SUFFIXES)]:
-        one = len(worth_telling) == 1
-        what = "1 other file is not used:" if one else f"{len(worth_telling)} other files are not used, the first is"
-        result.findings.append(Finding.note(f"{what} {worth_telling[0]}"))
-    return result
+def pair(source: Source, files: Sequence[SourceFile], config: DatasetConfig) -> Pairing:
+    """Understand the layout, pair images and labels by name, and collect everything that does not fit."""
+    layout = understand(source, files)
+    return _Pairer(source, layout, config).pair()
 
 
-def _readable(path: str) -> str:
-    """A path with everything that cannot be printed, undecodable bytes included, written as escapes."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in path)
+class _Pairer:
+    """One pairing at work."""
+
+    def __init__(self, source: Source, layout: Layout, config: DatasetConfig) -> None:
+        self.source, self.layout, self.config = source, layout, config
+        found = find_naming(layout, config)
+        self.is_paired = found is not None
+        self.naming: Naming = found or declared_naming(config)
+        self.result = Pairing(findings=layout.findings)
+        self.remarks = layout.remarks
+        # What is missing may then be what is not understood.
+        self.is_unclear = any(finding.severity == "error" for finding in layout.findings)
+
+    def pair(self) -> Pairing:
+        """The tiles and findings."""
+        found = self._collect()
+        if any(split == "" for split, _ in self.layout.folders):
+            found = self._divided(found)
+        present = self.layout.present | {split for split, _ in found}
+        for split in SPLITS:
+            if split in present:
+                self.result.tiles[split] = self._pair_split(
+                    split, found.get((split, "images"), {}), found.get((split, "labels"), {})
+                )
+        self._remark()
+        return self.result
+
+    def _collect(self) -> dict[tuple[str, str], ById]:
+        """Files by split, role and id; those that cannot be used become findings."""
+        found: dict[tuple[str, str], ById] = {}
+        others: dict[tuple[str, str], list[SourceFile]] = defaultdict(list)
+        unnamed: dict[str, list[SourceFile]] = defaultdict(list)
+        for (split, role), folders in self.layout.folders.items():
+            by_id = found[split, role] = {}
+            for folder in folders:
+                for file in folder.files:
+                    if not file.path.lower().endswith(SUFFIXES[role]):
+                        others[split, role].append(file)
+                        continue
+                    tile_id = self.naming.tile_id(folder, stem_of(file.path))
+                    if tile_id is None:
+                        unnamed[role].append(file)
+                    elif wrong := _file_problem(file, tile_id, by_id.get(tile_id)):
+                        where = self.source.where(printable(file.path))
+                        self._add(DataError(where, *wrong), split, printable(tile_id) or printable(file.path))
+                    else:
+                        by_id[tile_id] = file
+        for (split, role), files in others.items():
+            accepted = ", ".join(SUFFIXES[role])
+            action = "JPEG and its like change class values: export them as PNG" if role == "labels" else "convert them"
+            problem = f"expected {role} ({accepted}), found {counted(files)}"
+            self._add(DataError(self._where(split, role), problem, f"{action}, and move the originals out"), split)
+        for role, files in unnamed.items():
+            suffix = self.config.image_suffix if role == "images" else self.config.label_suffix
+            self.remarks.append(f"{counted(files)} among the {role} do not end in {suffix} and are not used")
+        return found
+
+    def _folder(self, split: str, role: str) -> str:
+        """The folder of a role, where files are divided by lists too."""
+        key = "" if (split, role) not in self.layout.folders and ("", role) in self.layout.folders else split
+        return printable(self.layout.where(key, role))
+
+    def _where(self, split: str, role: str) -> str:
+        return self.source.where(self._folder(split, role))
+
+    def _add(self, error: DataError, split: str = "", tile_id: str = "") -> None:
+        self.result.findings.append(Finding.of(error, split, tile_id))
+
+    def _divided(self, found: dict[tuple[str, str], ById]) -> dict[tuple[str, str], ById]:
+        """Files whose folders name no split, divided by lists."""
+        images, labels = found.get(("", "images"), {}), found.get(("", "labels"), {})
+        rest = {key: files for key, files in found.items() if key[0]}
+        lists = find_lists(self.layout.lists)
+        if not lists:
+            if labels:
+                here = f"{len(images)} images and {len(labels)} labels"
+                problem = f"expected train, val and test to be told apart, found {here} in {self._folders()}"
+                action = (
+                    "list their names in train.txt and val.txt next to dataset.yaml, one a line, or sort them into "
+                )
+                self._add(DataError(self.source.uri, problem, f"{action}train/images, train/labels, val/images, ..."))
+                return rest
+            if images:
+                self.remarks.append("images without labels are test")
+            return rest | {("test", "images"): images}
+        splits, findings = splits_of(self.source, lists, TileFinder(images.keys(), self.naming))
+        self.result.findings += findings
+        for (_, role), files in found.items():
+            for tile_id, file in files.items():
+                if tile_id in splits:
+                    rest.setdefault((splits[tile_id], role), {})[tile_id] = file
+        if unlisted := [file for files in (images, labels) for tile_id, file in files.items() if tile_id not in splits]:
+            names = ", ".join(file.path for file in unlisted[:_SHOWN]) + (", ..." if len(unlisted) > _SHOWN else "")
+            sentence = f"{counted(unlisted)} in no list and not used: {printable(names)}"
+            self.result.findings.append(Finding("", sentence, severity="warning"))
+        said = (f"{split} from {printable(lists[split][0].path)}" for split in SPLITS if split in lists)
+        self.remarks.append(", ".join(said))
+        return rest
+
+    def _folders(self) -> str:
+        found = (printable(self.layout.where("", role)) for role in ROLES if ("", role) in self.layout.folders)
+        return " and ".join(dict.fromkeys(name or "the dataset's own folder" for name in found))
+
+    def _pair_split(self, split: str, images: ById, labels: ById) -> list[SourceTile]:
+        is_explained = self.is_unclear or any(
+            finding.split == split and not finding.tile_id for finding in self.result.findings
+        )
+        if not images:
+            if not is_explained:
+                problem = f"empty split: expected images ({', '.join(SUFFIXES['images'])}), found none"
+                action = f"add images, or remove the folder of {split}"
+                self._add(DataError(self._where(split, "images"), problem, action), split)
+            return []
+        is_labelled = split in LABELLED_SPLITS or bool(labels)
+        if is_labelled and images.keys().isdisjoint(labels):
+            if not is_explained:
+                self._add(self._unpaired(split, images, labels), split)
+            return []
+        tiles = []
+        for tile_id in sorted(images.keys() | labels.keys()):
+            image, label = images.get(tile_id), labels.get(tile_id)
+            if image is not None and (label is not None or not is_labelled):
+                tiles.append(SourceTile(split, tile_id, image, label))
+            elif image is not None:
+                problem = f"image without label: expected {self._expected(split, 'labels', tile_id, images, labels)}"
+                other = "move the image to test" if split != "test" else "remove all labels of test"
+                self._add(
+                    DataError(self.source.where(image.path), problem, f"add the label, or {other}"), split, tile_id
+                )
+            elif self.config.labels_without_image == "error":
+                problem = f"label without image: expected {self._expected(split, 'images', tile_id, images, labels)}"
+                action = "add the image, remove the label, or set labels_without_image: skip in dataset.yaml"
+                self._add(DataError(self.source.where(labels[tile_id].path), problem, action), split, tile_id)
+        if self.config.labels_without_image == "skip" and (alone := labels.keys() - images.keys()):
+            names = ", ".join(sorted(alone)[:_SHOWN]) + (", ..." if len(alone) > _SHOWN else "")
+            sentence = f"{len(alone)} labels of {split} have no image and are left out: {printable(names)}"
+            self.result.findings.append(Finding.note(sentence))
+        return tiles
+
+    def _expected(self, split: str, role: str, tile_id: str, images: ById, labels: ById) -> str:
+        """The path at which an image or label would belong to a tile, called as its siblings are."""
+        siblings = images if role == "images" else labels
+        affixes = self.naming.images if role == "images" else self.naming.labels
+        suffix = split_suffix(next(iter(siblings.values())).path)[1] if siblings else SUFFIXES[role][0]
+        *areas, core = tile_id.split(AREA_SEPARATOR) if self._has_areas(split) else [tile_id]
+        return "/".join(part for part in (self._folder(split, role), *areas, affixes.around(core) + suffix) if part)
+
+    def _has_areas(self, split: str) -> bool:
+        folders = [self.layout.folders.get((key, role), []) for key in (split, "") for role in ROLES]
+        return self.naming.with_areas and any(folder.area for held in folders for folder in held)
+
+    def _unpaired(self, split: str, images: ById, labels: ById) -> DataError:
+        """Not one image of a split has a label."""
+        image, where = next(iter(images.values())), self._where(split, "labels")
+        if not labels:
+            problem = f"expected labels for the {len(images)} images of {split}, found none"
+            return DataError(where, problem, "add the labels, or move the images to test")
+        label = next(iter(labels.values()))
+        problem = (
+            f"expected labels called as the images of {split}, found none among {len(images)} images such as "
+            f"{printable(image.path)} and {len(labels)} labels such as {printable(label.path)}"
+        )
+        return DataError(where, problem, _naming_advice(labels.values()))
+
+    def _remark(self) -> None:
+        """Say in one note what was understood, and in one what was not used."""
+        if self.is_paired and (self.naming.images or self.naming.labels):
+            names = [
+                f"{role} are called {affixes}"
+                for role, affixes in (("images", self.naming.images), ("labels", self.naming.labels))
+                if affixes
+            ]
+            self.remarks.append(f"{' and '.join(names)}: their tiles' ids are without it")
+        example = next((tile.id for tiles in self.result.tiles.values() for tile in tiles), "")
+        if any(folder.area for held in self.layout.folders.values() for folder in held) and example:
+            parts = "are part of" if self.naming.with_areas else "are no part of"
+            self.remarks.append(f"the folders' names {parts} tile ids ({printable(example)})")
+        if self.remarks:
+            self.result.findings.append(Finding.note(f"layout: {'; '.join(self.remarks)}"))
+        if others := [printable(path) for path in self.layout.others]:
+            one = len(others) == 1
+            what = "1 other file is not used:" if one else f"{len(others)} other files are not used, the first is"
+            self.result.findings.append(Finding.note(f"{what} {others[0]}"))
 
 
-def _file_problem(file: SourceFile, stem: str, other: SourceFile | None) -> tuple[str, str] | None:
+def _naming_advice(labels: Iterable[SourceFile]) -> str:
+    """What to do where names do not pair: the endings among labels where there are a few, as in Cityscapes."""
+    endings: dict[str, int] = defaultdict(int)
+    for file in labels:
+        stem = stem_of(file.path)
+        endings[stem[stem.rfind("_") :] if "_" in stem else ""] += 1
+    several = [ending for ending in endings if ending.strip("_0123456789")]
+    if 1 < len(several) == len(endings) and len(set(endings.values())) == 1:
+        return f"say which labels are meant with label_suffix in dataset.yaml: one of {', '.join(sorted(several))}"
+    return "give both the same names, or set image_suffix and label_suffix in dataset.yaml"
+
+
+def _file_problem(file: SourceFile, tile_id: str, other: SourceFile | None) -> tuple[str, str] | None:
+    if not tile_id:
+        return "the file's name says nothing but its role", "call it as its tile"
     if other is not None:
-        return f"{other.path} has the same stem", "one image and one label per tile"
-    if not file.path.isprintable() or "\\" in stem:
-        return "the file name holds characters that are not allowed", "rename it"
-    if (size := len(stem.encode())) > MAX_TILE_ID_BYTES:
+        return f"{printable(other.path)} has the same stem", "one image and one label per tile"
+    if odd := odd_characters(tile_id):
+        return f"the file name holds characters that are not allowed: {', '.join(odd)}", "rename it without them"
+    if (size := len(tile_id.encode())) > MAX_TILE_ID_BYTES:
         problem = f"expected a file name of at most {MAX_TILE_ID_BYTES} bytes without its extension, found {size}"
         return problem, "rename it"
     if file.size_bytes > MAX_FILE_BYTES:
         return f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB", "cut it"
     return None
-
-
-def _pair_split(
-    source: Source, split: str, images: dict[str, SourceFile], labels: dict[str, SourceFile], result: Pairing
-) -> list[SourceTile]:
-    if not images:
-        where, problem = source.where(f"{split}/images"), "empty split: expected *.tif images, found none"
-        result.findings.append(Finding.of(DataError(where, problem, "add images, or remove the folder"), split))
-    labelled = split in LABELLED_SPLITS or bool(labels)
-    tiles = []
-    for tile_id in sorted(images.keys() | labels.keys()):
-        image, label = images.get(tile_id), labels.get(tile_id)
-        if image is not None and (label is not None or not labelled):
-            tiles.append(SourceTile(split, tile_id, image, label))
-            continue
-        if image is not None:
-            error = DataError(
-                source.where(image.path),
-                f"image without label: expected {split}/labels/{tile_id}.png",
-                f"add the label, or {'move the image to test' if split != 'test' else 'remove all labels of test'}",
-            )
-        else:
-            error = DataError(
-                source.where(labels[tile_id].path),
-                f"label without image: expected {split}/images/{tile_id}.tif",
-                "add the image, or remove the label",
-            )
-        result.findings.append(Finding.of(error, split, tile_id))
-    return tiles

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from landseg import storage
-from landseg.contracts.dataset import SPLITS
-from landseg.contracts.documents import MAX_YAML_BYTES, sha256_hex
+from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
-from landseg.raw.dataset_yaml import FILE_NAME
 
-_MAX_DEPTH = 2
+_MAX_DEPTH = 8
+"""Folders inside one another. A dataset has two, and one for each level of areas."""
+_HIDDEN = frozenset(
+    ("__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "icon\r")
+)
+"""What operating systems put next to files, in lower case."""
 _TICK_NS = 50_000_000
 """Changes further apart than this have different times: the clocks of file systems tick every 1-10 ms."""
 _COARSE_TICK_NS = 2_000_000_000
@@ -30,6 +33,24 @@ class SourceFile:
     path: str
     size_bytes: int
     offset: int = 0
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is none of the user's: hidden, or put there by the operating system."""
+    return name.startswith(".") or name.lower() in _HIDDEN
+
+
+def visible(files: Iterable[SourceFile]) -> list[SourceFile]:
+    """The files that are not hidden, and in no hidden folder."""
+    folders: dict[str, bool] = {}
+    result = []
+    for file in files:
+        folder, _, name = file.path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = any(map(is_hidden, folder.split("/")))
+        if not folders[folder] and not is_hidden(name):
+            result.append(file)
+    return result
 
 
 @dataclass(frozen=True)
@@ -55,7 +76,11 @@ class Source(ABC):
 
     @abstractmethod
     def folders(self) -> set[str]:
-        """Split folders, even empty ones, where the source knows of them."""
+        """Names of the folders at its top, even of empty ones, where the source knows of them."""
+
+    @abstractmethod
+    def inside(self, folder: str) -> Source:
+        """The source that one of its folders is."""
 
     @abstractmethod
     def read(self, file: SourceFile) -> bytes:
@@ -67,23 +92,6 @@ class Source(ABC):
         Take it before :meth:`files`, so that what changes in between is noticed the next time.
         """
         return None
-
-    def config(self, files: Sequence[SourceFile]) -> bytes:
-        """The bytes of `dataset.yaml`.
-
-        Raises:
-            DataError: there is none.
-        """
-        for file in files:
-            if file.path == FILE_NAME:
-                if file.size_bytes > MAX_YAML_BYTES:
-                    raise DataError(
-                        self.where(FILE_NAME),
-                        f"expected at most {MAX_YAML_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB",
-                        "docs/contracts.md shows what it holds",
-                    )
-                return self.read(file)
-        raise DataError(self.uri, f"has no {FILE_NAME}", "docs/contracts.md shows what it holds")
 
 
 class FolderSource(Source):
@@ -118,7 +126,11 @@ class FolderSource(Source):
 
     def folders(self) -> set[str]:
         """See :meth:`Source.folders`."""
-        return {split for split in SPLITS if (Path(self.uri) / split).is_dir()}
+        return {entry.name for entry in Path(self.uri).iterdir() if not is_hidden(entry.name) and entry.is_dir()}
+
+    def inside(self, folder: str) -> FolderSource:
+        """See :meth:`Source.inside`."""
+        return FolderSource(f"{self.uri}/{folder}")
 
     def read(self, file: SourceFile) -> bytes:
         """See :meth:`Source.read`."""
@@ -141,7 +153,9 @@ class PrefixSource(Source):
     def files(self) -> list[SourceFile]:
         """See :meth:`Source.files`."""
         prefix = self.uri.rstrip("/") + "/"
-        found = [SourceFile(info.uri.removeprefix(prefix), info.size_bytes) for info in storage.list_objects(self.uri)]
+        listed = storage.list_objects(self.uri)
+        # Some programs write an empty object for each folder.
+        found = [SourceFile(i.uri.removeprefix(prefix), i.size_bytes) for i in listed if not i.uri.endswith("/")]
         if not found:
             raise DataError(self.uri, "no such dataset, or an empty one", LAYOUT_HINT)
         return found
@@ -156,6 +170,10 @@ class PrefixSource(Source):
     def folders(self) -> set[str]:
         """See :meth:`Source.folders`; object storage has no empty folders."""
         return set()
+
+    def inside(self, folder: str) -> PrefixSource:
+        """See :meth:`Source.inside`."""
+        return PrefixSource(f"{self.uri}/{folder}")
 
     def read(self, file: SourceFile) -> bytes:
         """See :meth:`Source.read`."""
@@ -179,16 +197,19 @@ def _digest(lines: list[str]) -> str:
     return sha256_hex("\n".join(sorted(lines)).encode(errors="surrogateescape"))
 
 
-def _files_below(folder: str, prefix: str, root: str = "") -> Iterator[tuple[str, os.stat_result | None]]:
+def _files_below(
+    folder: str, prefix: str, root: str = "", above: tuple[str, ...] = ()
+) -> Iterator[tuple[str, os.stat_result | None]]:
     """Paths and status of the files below a folder, one by one: there may be very many.
 
-    A dataset is two folders deep. A folder further down is listed as if it were a file, so that its content is not
+    Hidden folders are not entered. A folder too far down is listed as if it were a file, so that its content is not
     ignored silently; so are dangling links, which fail when they are read.
 
     Raises:
-        DataError: a folder cannot be read, or a link leaves the dataset.
+        DataError: a folder cannot be read, or a link leaves the dataset or leads to a folder that holds it.
     """
     root = root or folder
+    above = (*above, os.path.realpath(folder))
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -197,8 +218,13 @@ def _files_below(folder: str, prefix: str, root: str = "") -> Iterator[tuple[str
                     _refuse_leaving(entry.path, root)
                 if not entry.is_dir():
                     yield path, entry.stat() if entry.is_file() else None
+                elif is_hidden(entry.name):
+                    continue
+                elif entry.is_symlink() and os.path.realpath(entry.path) in above:
+                    problem = "expected a folder, found a link to one that holds it"
+                    raise DataError(entry.path, problem, "remove the link")
                 elif prefix.count("/") < _MAX_DEPTH:
-                    yield from _files_below(entry.path, f"{path}/", root)
+                    yield from _files_below(entry.path, f"{path}/", root, above)
                 else:
                     yield f"{path}/", None
     except OSError as err:

@@ -156,6 +156,7 @@ def _findings(result: StagingResult, schema: ClassSchema) -> Iterator[Finding]:
             finding = replace(finding, problem=f"left out: {finding.problem}", severity="warning")
         yield finding
     yield from result.review.findings(schema, result.statistics)
+    yield from result.findings.warnings
     yield from result.findings.notes
 
 
