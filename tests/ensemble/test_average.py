@@ -198,7 +198,10 @@ def test_the_whole_stage(staged, exported, dataset, tmp_path, capsys):
     assert len(rows) == 25
     assert [float(row["entropy"]) for row in rows] == sorted((float(row["entropy"]) for row in rows), reverse=True)
     assert {row["mIoU.ensemble"] == "" for row in rows if row["split"] == "test"} == {True}
-    assert capsys.readouterr().out.strip() == labels.uri
+    told = capsys.readouterr().out.splitlines()
+    mean_iou = f"{100 * json.loads((tmp_path / 'out/metrics.json').read_text())['ensemble.mIoU']:.2f}"
+    assert next(line.split() for line in told if line.startswith("ensemble"))[1] == mean_iou
+    assert told[-3:] == [f"maps: {tmp_path}/png", f"report: {tmp_path}/out/report.html", labels.uri]
 
 
 def test_views_that_were_kept_show_what_they_contribute(staged, dataset, tmp_path):

@@ -258,7 +258,7 @@ def test_temperature_is_that_of_the_logits(dtype):
     ("flags", "expected"),
     [
         (("--weights", "1,1", "--temperature", "auto"), "--weights auto"),
-        (("--weights", "best"), "'equal', 'auto' or numbers"),
+        (("--weights", "best"), "expected equal, auto, or numbers of at least 0"),
     ],
 )
 def test_wrong_flags_are_refused(staged, exported, tmp_path, capsys, flags, expected):

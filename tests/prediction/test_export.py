@@ -205,7 +205,7 @@ def test_memory_does_not_grow_with_the_number_of_tiles(place: Place, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--splits", "val,dev"], "split 'dev'"),
+        (["--splits", "val,dev"], "--splits: expected different ones of train, val, test"),
         (["--splits", "val,val"], "--splits: expected different ones of train, val, test"),
         (["--splits", ","], "--splits: expected different ones of train, val, test"),
         (["--worker", "3/2"], "--worker: expected I/N"),

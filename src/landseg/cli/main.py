@@ -28,6 +28,7 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
 
 GROUPS = {
     "stages of the pipeline": ("stage-data", "train", "plan-export", "export-probs", "average-probs"),
+    "new images": ("predict",),
     "runs and results": ("status", "verify", "prune"),
     "this machine": ("make-sample-data", "doctor", "completion"),
 }

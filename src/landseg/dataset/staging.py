@@ -34,7 +34,6 @@ from landseg.raw.labels import dataset_label_errors
 from landseg.raw.listing import RawDataset
 from landseg.raw.pairing import SourceTile, jobs
 from landseg.raw.processes import ProcessPool, memory_bytes
-from landseg.raw.sources import Source
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
 
 _COPIES = 3
@@ -50,12 +49,15 @@ class Options:
         num_processes: processes that decode.
         on_bad_tile: whether a bad tile fails the staging or is left out.
         max_bad: with `skip`, more bad tiles than this fail it all the same.
+        for_models: whether models are to be trained on the dataset. Where it is only predicted, its own scale is of no
+            interest: each model brings one.
     """
 
     shard_bytes: int
     num_processes: int
     on_bad_tile: Literal["fail", "skip"] = "fail"
     max_bad: int = 10
+    for_models: bool = True
 
 
 @dataclass
@@ -81,7 +83,7 @@ class StagingResult:
     uploaded_bytes: int = 0
 
 
-def stage_dataset(source: Source, workspace: Workspace, options: Options) -> StagingResult:
+def stage_dataset(raw: RawDataset, workspace: Workspace, options: Options) -> StagingResult:
     """Stage a raw dataset.
 
     Files that are wrong do not raise: all of them are in the result, which then has no manifest. Nothing else is
@@ -91,7 +93,7 @@ def stage_dataset(source: Source, workspace: Workspace, options: Options) -> Sta
         DataError: there is no dataset to look at.
         StorageError: object storage cannot be reached or refuses.
     """
-    staging = _Staging(RawDataset.open(source), workspace, options)
+    staging = _Staging(raw, workspace, options)
     staging.run()
     return staging.result
 
@@ -256,7 +258,7 @@ class _Staging:
             problem = f"{self.num_no_value_px} label px are transparent or not a number: they are ignored"
             self.findings.add([Finding.note(problem)])
         scale, notes = resolve_scale(self.config, kind, self.result.statistics)
-        self.findings.add(notes)
+        self.findings.add(notes if self.options.for_models else [])
         # Wherever the source lies, the same dataset has the same manifest: paths are relative to it.
         skipped = [
             SkippedTile.model_validate(

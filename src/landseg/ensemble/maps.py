@@ -6,7 +6,7 @@ import json
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -101,17 +101,19 @@ def remove_maps(folder: Path) -> None:
     listed.unlink()
 
 
-def extract_pngs(archive: BinaryIO, names: Sequence[str], folder: Path) -> None:
+def extract_pngs(archive: BinaryIO, names: Sequence[str], folder: Path, skip: Collection[str] = ()) -> None:
     """Copy maps out of an archive that landseg wrote.
 
     Args:
         archive: the open archive.
         names: the files it has to hold, in order; nothing else is written.
         folder: where they go.
+        skip: tiles whose maps are not wanted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(fileobj=archive, mode="r:") as tar:
         for name, info in zip(names, tar, strict=True):
             content = tar.extractfile(info)
             assert content is not None and info.name == name
-            (folder / name).write_bytes(content.read())
+            if PurePosixPath(name).stem not in skip:
+                (folder / name).write_bytes(content.read())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from landseg import storage
@@ -17,7 +17,7 @@ from landseg.contracts.parameters import add_parameter, check_values, split_list
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fitted_weights import Fit, fit_weights
-from landseg.ensemble.maps import extract_pngs, list_maps, remove_maps
+from landseg.ensemble.maps import remove_maps
 from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.publishing import Outcome, publish
 from landseg.ensemble.shard_results import LAYERS, Ensemble
@@ -29,6 +29,7 @@ from landseg.scoring.scores import METRICS
 from landseg.stages.shared import costs
 from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
 from landseg.stages.shared.options import add_common_arguments, check_writable, local_folder, parse_share
+from landseg.stages.shared.results import tell, write_maps
 from landseg.storage.records import read_record, write_record
 
 HELP = "average models' probabilities into label maps; score the models and the ensemble"
@@ -56,74 +57,101 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Average, or find finished label maps; publish their reference, the scores and the report."""
-    if args.num_workers < 1:
-        raise ConfigError("--num-workers", f"expected at least 1, found {args.num_workers}")
-    check_values("average-probs", args)
-    share, num_shares = parse_share(args.worker)
-    weights = _parse_weights(args.weights)
-    layers = _parse_layers(args.layers)
+    check_arguments(args)
     if args.png_dir is not None:
         check_writable("--png-dir", args.png_dir)
         remove_maps(args.png_dir)
     with stage_context("average-probs", args) as context:
         ref = context.reference("dataset", args.dataset)
         dataset = StagedDataset.open(ref, context.scratch / "dataset", access="few")
-        refs = context.references("probs", args.probs)
-        members = open_members(refs, None if isinstance(weights, str) else weights, dataset, context.scratch)
-        num_threads = affordable_threads(members, args.num_workers)
-        identity: dict[str, Any] = {
-            "dataset_sha256": dataset.sha256,
-            "members": [member.describe().model_dump(mode="json") for member in members],
-            "layers": layers,
-        }
-        _note_views(members)
-        temperature = args.temperature
-        if _note_seen(members, dataset) and weights == "auto" and args.seen_val == "equal":
-            _log.warning("--weights auto: refused, weights stay equal; --seen-val fit fits them to val all the same")
-            weights, temperature = "equal", "none"
-        if weights == "auto":
-            identity |= {"weights": weights, "temperature": temperature}
-        folder = context.folder("", identity)
-        asked = {"temperature": temperature, "layers": ",".join(layers)}
-        record_arguments(folder, {"dataset_uri": dataset.uri, **asked, **_arguments(members, weights)})
-        fitted = None
-        if weights == "auto":
-            fitted = _fit(folder, members, dataset, temperature == "auto", num_threads)
-            members = fitted.apply(members)
-        splits = members[0].reader.manifest.splits
-        ensemble = Ensemble(
-            folder=folder,
-            dataset=dataset,
-            members=tuple(members),
-            tiles={split: dataset.index(split) for split in splits},
-            scratch=context.scratch,
-            layers=layers,
-            fit=fitted,
-        )
-        labels = finished(LabelsManifest, ensemble.folder)
+        labels = average(context, dataset, context.references("probs", args.probs), args)
         if labels is None:
-            own = ensemble.share(share - 1, num_shares)
-            try:
-                _average(ensemble, own, num_threads)
-            except BaseException:
-                costs.record(folder, context.seconds)
-                raise
-            others = set(ensemble.shards).difference(own)
-            left = sum(storage.parallel(lambda shard: ensemble.finished(shard) is None, others))
-            if left:
-                _log.info("%d shards of other shares have yet to be averaged", left)
-                costs.record(folder, context.seconds)
-                return
-
-            def report(outcome: Outcome) -> str:
-                return render(ensemble_report(outcome, context.run_id, context.seconds, num_threads))
-
-            labels = publish(ensemble, report)
-            costs.record(folder, context.seconds)
-        _write_outputs(context, labels)
+            return
+        write_outputs(context, labels)
         if args.png_dir is not None:
-            _write_pngs(labels, dataset, args.png_dir, context.scratch)
+            write_maps(labels, dataset, args.png_dir, context.scratch)
+        tell(labels, args.png_dir, args.output_dir)
         print(labels.uri)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse arguments that :func:`average` would refuse, before anything is done.
+
+    Raises:
+        ConfigError: one of them is wrong, or does not fit another.
+    """
+    if args.num_workers < 1:
+        raise ConfigError("--num-workers", f"expected at least 1, found {args.num_workers}")
+    check_values("average-probs", args)
+
+
+def average(
+    context: StageContext, dataset: StagedDataset, refs: Sequence[str], args: argparse.Namespace
+) -> storage.Loaded[LabelsManifest] | None:
+    """Average models' probabilities, or find finished label maps.
+
+    Args:
+        context: the stage's.
+        dataset: the staged dataset.
+        refs: each model's probabilities.
+        args: the verb's, checked by :func:`check_arguments`.
+
+    Returns:
+        None while shards of other shares have yet to be averaged.
+    """
+    share, num_shares = parse_share(args.worker)
+    weights, layers, temperature = _parse_weights(args.weights), _parse_layers(args.layers), args.temperature
+    members = open_members(refs, None if isinstance(weights, str) else weights, dataset, context.scratch)
+    num_threads = affordable_threads(members, args.num_workers)
+    identity: dict[str, Any] = {
+        "dataset_sha256": dataset.sha256,
+        "members": [member.describe().model_dump(mode="json") for member in members],
+        "layers": layers,
+    }
+    _note_views(members)
+    if _note_seen(members, dataset) and weights == "auto" and args.seen_val == "equal":
+        _log.warning("--weights auto: refused, weights stay equal; --seen-val fit fits them to val all the same")
+        weights, temperature = "equal", "none"
+    if weights == "auto":
+        identity |= {"weights": weights, "temperature": temperature}
+    folder = context.folder("", identity)
+    asked = {"temperature": temperature, "layers": ",".join(layers)}
+    record_arguments(folder, {"dataset_uri": dataset.uri, **asked, **_arguments(members, weights)})
+    fitted = None
+    if weights == "auto":
+        fitted = _fit(folder, members, dataset, temperature == "auto", num_threads)
+        members = fitted.apply(members)
+    splits = members[0].reader.manifest.splits
+    ensemble = Ensemble(
+        folder=folder,
+        dataset=dataset,
+        members=tuple(members),
+        tiles={split: dataset.index(split) for split in splits},
+        scratch=context.scratch,
+        layers=layers,
+        fit=fitted,
+    )
+    if labels := finished(LabelsManifest, ensemble.folder):
+        return labels
+    own = ensemble.share(share - 1, num_shares)
+    try:
+        _average(ensemble, own, num_threads)
+    except BaseException:
+        costs.record(folder, context.seconds)
+        raise
+    others = set(ensemble.shards).difference(own)
+    left = sum(storage.parallel(lambda shard: ensemble.finished(shard) is None, others))
+    if left:
+        _log.info("%d shards of other shares have yet to be averaged", left)
+        costs.record(folder, context.seconds)
+        return None
+
+    def report(outcome: Outcome) -> str:
+        return render(ensemble_report(outcome, context.run_id, context.seconds, num_threads))
+
+    labels = publish(ensemble, report)
+    costs.record(folder, context.seconds)
+    return labels
 
 
 def _note_seen(members: list[Member], dataset: StagedDataset) -> tuple[str, ...]:
@@ -184,7 +212,8 @@ def _average(ensemble: Ensemble, shards: list[tuple[Split, int]], num_threads: i
             progress.advance(num_tiles)
 
 
-def _write_outputs(context: StageContext, labels: storage.Loaded[LabelsManifest]) -> None:
+def write_outputs(context: StageContext, labels: storage.Loaded[LabelsManifest]) -> None:
+    """Write the references, scores and report that KFP and `--output-dir` get."""
     folder, manifest = storage.parent(labels.uri), labels.document
     report, text = (
         storage.get_bytes(storage.join(folder, blob.path), sha256=blob.sha256)
@@ -209,24 +238,3 @@ def _write_outputs(context: StageContext, labels: storage.Loaded[LabelsManifest]
     context.outputs.write("confusion_matrix", json.dumps(confusion), ".json")
     context.outputs.write("report", report, ".html")
     context.outputs.write("summary", text, ".json")
-
-
-def _write_pngs(labels: storage.Loaded[LabelsManifest], dataset: StagedDataset, directory: Path, scratch: Path) -> None:
-    """Label maps to DIR/<split>/, layers to DIR/<split>-<layer>/, scenes to DIR/<split>-scenes/."""
-    folder, document = storage.parent(labels.uri), labels.document
-    archives = {str(split): (split, archive) for split, archive in document.splits.items()}
-    for layer, by_split in document.layers.items():
-        archives |= {f"{split}-{layer}": (split, archive) for split, archive in by_split.items()}
-    paths = [f"{name}/{tile.id}.png" for name, (split, _) in archives.items() for tile in dataset.index(split)]
-    paths += [f"{split}-scenes/{scene.scene}.tif" for split, scenes in document.scenes.items() for scene in scenes]
-    list_maps(directory, paths)
-    for name, (split, archive) in archives.items():
-        path = scratch / "maps.tar"
-        storage.get_file(storage.join(folder, archive.path), path, sha256=archive.sha256)
-        with path.open("rb") as file:
-            extract_pngs(file, [f"{tile.id}.png" for tile in dataset.index(split)], directory / name)
-        path.unlink()
-    for split, scenes in document.scenes.items():
-        for scene in scenes:
-            target = directory / f"{split}-scenes" / f"{scene.scene}.tif"
-            storage.get_file(storage.join(folder, scene.path), target, sha256=scene.sha256)

@@ -87,46 +87,71 @@ def run(args: argparse.Namespace) -> None:
     check_cache_bytes(args.cache_bytes)
     share, num_shares = parse_share(args.worker)
     with stage_context("export-probs", args) as context:
-        from landseg.prediction.predictor import num_gpus, resolve_precision
-
         cache = context.scratch / "shards"
         ref = context.reference("dataset", args.dataset)
         dataset = StagedDataset.open(ref, cache, access="neighbours", cache_bytes=args.cache_bytes)
         model = open_model(context.reference("model", args.model), context.scratch, context.storage_uri)
-        check_model_name(model.uri, args.name or model.name, "give it another with --name")
-        dataset = dataset.seen_as(_fitted(model, dataset))
-        tiles = split_tiles(args.splits, dataset)
-        spec = ProbsSpec(
-            model=args.name or model.name,
-            model_sha256=model.sha256,
-            checkpoint_sha256=model.checkpoint_sha256,
-            dataset_id=dataset.manifest.dataset_id,
-            dataset_sha256=dataset.sha256,
-            classes=dataset.schema.classes,
-            dtype=args.dtype,
-            tta=args.tta,
-            views=VIEWS[args.tta] if args.views == "each" else (),
-            precision=resolve_precision(args.precision),
-        )
-        identity = {"spec": spec.model_dump(mode="json"), "splits": list(tiles), **_other_input(dataset)}
-        folder = context.folder(spec.model, identity)
-        writer = ProbsWriter(folder, spec, tiles)
-        probs = finished(ProbsManifest, folder, *writer.metadata)
-        if probs is None:
-            asked = {"splits": ",".join(tiles), "tta": spec.tta, "views": args.views, "dtype": spec.dtype}
-            record_arguments(folder, {"dataset_uri": dataset.uri, "model_uri": model.uri, **asked})
-            try:
-                _export(args, context, model, dataset, writer, share, num_shares)
-            finally:
-                costs.record(folder, context.seconds, num_gpus())
-            probs = writer.publish()
-        if probs is None:
-            _log.info("shards of other shares are still missing")
-            # KFP passes on what every share outputs: this one writes no reference, but says where the manifest will be.
-            context.outputs.metadata("probs", {"uri": storage.join(folder, "manifest.json"), "worker": args.worker})
-            return
-        _publish(context, probs)
-        print(probs.uri)
+        probs = export_model(context, dataset, model, args, share, num_shares)
+        if probs is not None:
+            _publish(context, probs)
+            print(probs.uri)
+
+
+def export_model(
+    context: StageContext,
+    dataset: StagedDataset,
+    model: TrainedModel,
+    args: argparse.Namespace,
+    share: int = 1,
+    num_shares: int = 1,
+) -> storage.Loaded[ProbsManifest] | None:
+    """Export a model's probabilities, or find what was exported before.
+
+    Args:
+        context: the stage's.
+        dataset: the staged dataset.
+        model: what predicts it.
+        args: the verb's, checked.
+        share: which share of the work to do, counted from 1.
+        num_shares: number of shares.
+
+    Returns:
+        None while shards of other shares are missing.
+    """
+    from landseg.prediction.predictor import num_gpus, resolve_precision
+
+    check_model_name(model.uri, args.name or model.name, "give it another with --name")
+    dataset = dataset.seen_as(_fitted(model, dataset))
+    tiles = split_tiles(args.splits, dataset)
+    spec = ProbsSpec(
+        model=args.name or model.name,
+        model_sha256=model.sha256,
+        checkpoint_sha256=model.checkpoint_sha256,
+        dataset_id=dataset.manifest.dataset_id,
+        dataset_sha256=dataset.sha256,
+        classes=dataset.schema.classes,
+        dtype=args.dtype,
+        tta=args.tta,
+        views=VIEWS[args.tta] if args.views == "each" else (),
+        precision=resolve_precision(args.precision),
+    )
+    identity = {"spec": spec.model_dump(mode="json"), "splits": list(tiles), **_other_input(dataset)}
+    folder = context.folder(spec.model, identity)
+    writer = ProbsWriter(folder, spec, tiles)
+    probs = finished(ProbsManifest, folder, *writer.metadata)
+    if probs is None:
+        asked = {"splits": ",".join(tiles), "tta": spec.tta, "views": args.views, "dtype": spec.dtype}
+        record_arguments(folder, {"dataset_uri": dataset.uri, "model_uri": model.uri, **asked})
+        try:
+            _export(args, context, model, dataset, writer, share, num_shares)
+        finally:
+            costs.record(folder, context.seconds, num_gpus())
+        probs = writer.publish()
+    if probs is None:
+        _log.info("shards of other shares are still missing")
+        # KFP passes on what every share outputs: this one writes no reference, but says where the manifest will be.
+        context.outputs.metadata("probs", {"uri": storage.join(folder, "manifest.json"), "worker": args.worker})
+    return probs
 
 
 def _fitted(model: TrainedModel, dataset: StagedDataset) -> ClassSchema:

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import logging
 import time
+from typing import Any
 
 from landseg import storage
 from landseg.cli.console import is_quiet
@@ -17,6 +18,7 @@ from landseg.dataset.staging import Options, StagingResult, stage_dataset
 from landseg.dataset.workspace import Workspace
 from landseg.raw.archives import open_source
 from landseg.raw.findings import alike
+from landseg.raw.listing import RawDataset
 from landseg.raw.processes import num_cpus
 from landseg.report.data import DataReport, render
 from landseg.report.data_facts import as_json, data_report, gigabytes
@@ -50,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Stage a dataset; publish the reference to its manifest, the data report and its facts."""
-    _return_large_blocks()
     for flag, value, least in (
         ("--shard-bytes", args.shard_bytes, _SMALLEST_SHARD),
         ("--num-workers", args.num_workers, 1),
@@ -59,24 +60,44 @@ def run(args: argparse.Namespace) -> None:
             raise ConfigError(flag, f"expected at least {least}, found {value}")
     check_values("stage-data", args)
     options = Options(args.shard_bytes, args.num_workers, args.on_bad_tile, args.max_bad)
-    start = time.monotonic()
     with stage_context("stage-data", args) as context:
-        source = open_source(args.source, context.scratch)
-        result = stage_dataset(source, Workspace(context.storage_uri, context.scratch), options)
-        report = data_report(result, source.uri, options, time.monotonic() - start)
-        page, checks = render(report).encode(), as_json(report)
-        context.outputs.write("report", page, ".html")
-        context.outputs.write("checks", checks, ".json")
-        _print_summary(report, result)
-        if result.loaded is None:
-            _keep_refused(context, report.name, page, checks)
-            raise result.findings.summary(source.uri)
-        folder = storage.parent(result.loaded.uri)
-        if not costs.is_recorded(folder):  # a dataset that had been result before cost what it cost then
-            costs.record(folder, context.seconds)
+        raw = RawDataset.open(open_source(args.source, context.scratch))
         asked = {"source": args.source, "on_bad_tile": args.on_bad_tile, "max_bad": args.max_bad}
-        record_arguments(folder, asked)
+        report, result = stage(context, raw, options, asked)
+        _print_facts(report, result)
         _publish(context, result)
+
+
+def stage(
+    context: StageContext, raw: RawDataset, options: Options, asked: dict[str, Any]
+) -> tuple[DataReport, StagingResult]:
+    """Stage a listed dataset, or find what was staged before; write the data report.
+
+    Args:
+        context: the stage's.
+        raw: the dataset.
+        options: how to stage.
+        asked: the arguments to record.
+
+    Raises:
+        DataError: files are wrong; which, is printed and in the report.
+    """
+    _return_large_blocks()
+    start = time.monotonic()
+    result = stage_dataset(raw, Workspace(context.storage_uri, context.scratch), options)
+    report = data_report(result, raw.source.uri, options, time.monotonic() - start)
+    page, checks = render(report).encode(), as_json(report)
+    context.outputs.write("report", page, ".html")
+    context.outputs.write("checks", checks, ".json")
+    _print_findings(report)
+    if result.loaded is None:
+        _keep_refused(context, report.name, page, checks)
+        raise result.findings.summary(raw.source.uri)
+    folder = storage.parent(result.loaded.uri)
+    if not costs.is_recorded(folder):  # a dataset that had been result before cost what it cost then
+        costs.record(folder, context.seconds)
+    record_arguments(folder, asked)
+    return report, result
 
 
 def _return_large_blocks() -> None:
@@ -108,8 +129,8 @@ def _publish(context: StageContext, result: StagingResult) -> None:
     print(result.loaded.uri)
 
 
-def _print_summary(report: DataReport, result: StagingResult) -> None:
-    """Print the report in a few lines. Bad files go to stdout: stderr is for the one line that ends the stage."""
+def _print_findings(report: DataReport) -> None:
+    """Print what there is to say. Bad files go to stdout: stderr is for the one line that ends the stage."""
     for warning in report.warnings:
         _log.warning("%s", warning)
     about_files = alike(report.about_files)
@@ -118,7 +139,11 @@ def _print_summary(report: DataReport, result: StagingResult) -> None:
         print(printable(f"{finding.severity}: {finding.where}: {finding.problem}{action}"))
     if len(about_files) > _LISTED:
         print(f"... and {len(about_files) - _LISTED} more")
-    if result.loaded is None or is_quiet():
+
+
+def _print_facts(report: DataReport, result: StagingResult) -> None:
+    """Print the report in a few lines."""
+    if is_quiet():
         return
     print(f"dataset {report.name} ({report.dataset_id})")
     for split in report.splits:

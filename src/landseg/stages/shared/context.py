@@ -214,7 +214,7 @@ def finished(kind: type[D], folder: str, *others: str) -> storage.Loaded[D] | No
     return found
 
 
-def _scratch_folder(given: Path | None) -> Path:
+def scratch_folder(given: Path | None) -> Path:
     """Where temporary files go: `--scratch`, else `TMPDIR`, else where the system has them.
 
     Raises:
@@ -246,7 +246,7 @@ def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext
     for folder in outputs.folders:
         check_writable("--output-dir" if args.executor_input is None else "--executor-input", folder)
     outputs.clear(OUTPUT_FILES.get(stage, ()))
-    folder = _scratch_folder(args.scratch)
+    folder = scratch_folder(args.scratch)
     storage.clean_abandoned(storage_uri)  # left by stages that were killed a day ago or earlier
     with tempfile.TemporaryDirectory(prefix="landseg-", dir=folder) as scratch:
         yield StageContext(stage, storage_uri, run_id or "", outputs, inputs, Path(scratch))

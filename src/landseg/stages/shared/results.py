@@ -1,0 +1,98 @@
+"""What an ensemble's label maps become for whoever asked for them: files in a folder, and a few lines to read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from landseg import storage
+from landseg.cli.console import is_quiet
+from landseg.contracts.labels import LabelsManifest
+from landseg.dataset.reader import StagedDataset
+from landseg.ensemble.maps import extract_pngs, list_maps
+from landseg.scoring.scores import METRICS
+
+
+def write_maps(
+    labels: storage.Loaded[LabelsManifest],
+    dataset: StagedDataset,
+    directory: Path,
+    scratch: Path,
+    *,
+    flat: bool = False,
+) -> list[str]:
+    """Write the maps to a folder.
+
+    Args:
+        labels: the manifest of the maps.
+        dataset: what they are of.
+        directory: the folder. Label maps of tiles go to `<split>/`, layers to `<split>-<layer>/`, scenes to
+            `<split>-scenes/`.
+        scratch: for archives.
+        flat: for a dataset of one split: label maps of tiles and of scenes go to the folder itself, layers to
+            `<layer>/`; tiles that were cut from a scene have no map but the scene's.
+
+    Returns:
+        The paths in the folder.
+    """
+    folder, document = storage.parent(labels.uri), labels.document
+    archives = {"" if flat else str(split): (split, archive) for split, archive in document.splits.items()}
+    for layer, by_split in document.layers.items():
+        archives |= {(layer if flat else f"{split}-{layer}"): (split, found) for split, found in by_split.items()}
+    wanted = {name: [tile.id for tile in dataset.index(split)] for name, (split, _) in archives.items()}
+    cut = {tile.id for _, (split, _) in archives.items() for tile in dataset.index(split) if flat and tile.scene}
+    scenes = {
+        ("" if flat else f"{split}-scenes/") + f"{scene.scene}.tif": scene
+        for split, found in document.scenes.items()
+        for scene in found
+    }
+    paths = [
+        f"{name}/{tile_id}.png".lstrip("/") for name, ids in wanted.items() for tile_id in ids if tile_id not in cut
+    ]
+    list_maps(directory, [*paths, *scenes])
+    for name, (_, archive) in archives.items():
+        path = scratch / "maps.tar"
+        storage.get_file(storage.join(folder, archive.path), path, sha256=archive.sha256)
+        with path.open("rb") as file:
+            extract_pngs(file, [f"{tile_id}.png" for tile_id in wanted[name]], directory / name, skip=cut)
+        path.unlink()
+    for name, scene in scenes.items():
+        storage.get_file(storage.join(folder, scene.path), directory / name, sha256=scene.sha256)
+    return [*paths, *scenes]
+
+
+def score_lines(summary: dict[str, Any]) -> list[str]:
+    """The scores of each model and of the ensemble as a small table; nothing where nothing is labelled.
+
+    Args:
+        summary: `summary.json`.
+    """
+    split = summary["scored_split"]
+    columns = {**summary["models"], "ensemble": summary["ensemble"]}
+    if not split or not all(columns.values()):
+        return []
+    width = max(len(name) for name in (*columns, split))
+    rows = [f"{split:{width}}" + "".join(f"{metric:>9}" for metric in METRICS)]
+    for name, scores in columns.items():
+        rows.append(f"{name:{width}}" + "".join(f"{100 * scores[metric]:9.2f}" for metric in METRICS))
+    return rows
+
+
+def tell(labels: storage.Loaded[LabelsManifest], maps: Path | None, outputs: Path | None) -> None:
+    """Print scores, and where report and maps lie; nothing with `--quiet`.
+
+    Args:
+        labels: the manifest of the maps.
+        maps: the local folder that they were written to, if any.
+        outputs: the local folder that the report was written to, if any.
+    """
+    if is_quiet():
+        return
+    folder, document = storage.parent(labels.uri), labels.document
+    summary = json.loads(storage.get_bytes(storage.join(folder, document.summary.path)))
+    for line in score_lines(summary):
+        print(line)
+    archives = ", ".join(storage.join(folder, archive.path) for archive in document.splits.values())
+    print(f"maps: {maps or archives}")
+    print(f"report: {outputs / 'report.html' if outputs else storage.join(folder, document.report.path)}")

@@ -1,0 +1,189 @@
+"""landseg predict: the same maps as the pipeline's stages write, from any input, and again after a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from random_models import write_model
+from raw_tiles import CLASSES, random_image, random_label, write_config, write_image, write_label, write_raw
+
+from landseg import storage
+from landseg.cli.main import main
+from landseg.contracts.labels import LabelsManifest
+from landseg.dataset.reader import StagedDataset
+from landseg.models.model_input import input_of
+
+torch.set_num_threads(1)
+OPTIONS = ["--precision", "fp32", "--num-workers", "1", "--tta", "h"]
+
+
+class Place:
+    """A training set and two models on it; tiles and a scene to label."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.store = root, root / "store"
+        write_raw(root / "first", train=1, val=0, test=0, size=40)
+        self.stage(root / "first")
+        dataset = str(root / "staged/dataset.json")
+        images = input_of(StagedDataset.open(dataset, root).manifest, (40, 40))
+        self.models = [write_model(self.store, dataset, family=family, images=images) for family in ("swin", "resnest")]
+        self.images = root / "new"
+        for index in range(2):
+            write_image(self.images / f"tile {index}.tif", random_image(index, 40))
+        write_image(self.images / "sub" / "scene.tif", random_image(9, 90))
+
+    def stage(self, source: Path) -> None:
+        arguments = [
+            "--source",
+            str(source),
+            "--storage-uri",
+            str(self.store),
+            "--output-dir",
+            str(self.root / "staged"),
+        ]
+        assert main(["stage-data", *arguments, "--num-workers", "1"]) == 0
+
+    def predict(self, *arguments: object, out: str = "maps", models: int = 2) -> int:
+        flags = [text for model in self.models[:models] for text in ("--model", model)]
+        return main(["predict", *map(str, arguments), *flags, "--output-dir", str(self.root / out), *OPTIONS])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    made = Place(tmp_path_factory.mktemp("predict"))
+    assert made.predict(made.images) == 0
+    return made
+
+
+def maps(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".png", ".tif")}
+
+
+def test_maps_are_called_as_their_images(place: Place) -> None:
+    found = maps(place.root / "maps")
+    assert set(found) == {"tile 0.png", "tile 1.png", "scene.tif"}
+    assert Image.open(place.root / "maps/tile 0.png").size == (40, 40)
+    assert {"report.html", "labels.json", "summary.json"} <= {path.name for path in (place.root / "maps").iterdir()}
+
+
+def test_the_result_is_the_pipelines_to_the_bit(place: Place, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    scenes = {"max_px": 64, "tile_px": 40, "overlap_px": 5}
+    write_config(raw, scenes=scenes)
+    (raw / "test/images").mkdir(parents=True)
+    for image in place.images.rglob("*.tif"):
+        shutil.copy(image, raw / "test/images")
+    place.stage(raw)
+    common = ["--dataset", str(place.root / "staged/dataset.json"), "--storage-uri", str(tmp_path), "--run-id", "run"]
+    for name, model in zip(("swin", "resnest"), place.models, strict=True):
+        export = ["--model", model, "--splits", "test", "--output-dir", str(tmp_path / name)]
+        assert main(["export-probs", *common, *export, *OPTIONS]) == 0
+    probs = [text for name in ("resnest", "swin") for text in ("--probs", str(tmp_path / name / "probs.json"))]
+    assert main(["average-probs", *common, *probs, "--png-dir", str(tmp_path / "png"), "--num-workers", "1"]) == 0
+    expected = maps(tmp_path / "png/test-scenes") | maps(tmp_path / "png/test")
+    found = maps(place.root / "maps")
+    assert len(expected) == 2 + 1 + 9  # the scene's tiles too
+    assert found == {name: data for name, data in expected.items() if name in found}
+
+
+def test_a_rerun_finds_everything(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    work = place.root / "maps/.landseg/runs"
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
+    expected = maps(place.root / "maps")
+    capsys.readouterr()
+    assert place.predict(place.images) == 0
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()} == before
+    assert maps(place.root / "maps") == expected
+    told = capsys.readouterr().out
+    assert f"maps: {place.root / 'maps'}" in told
+    assert f"report: {place.root / 'maps/report.html'}" in told
+
+
+def test_what_a_killed_prediction_left_is_used(place: Place, tmp_path: Path) -> None:
+    killed = place.root / "killed"
+    shutil.copytree(place.root / "maps", killed)
+    for manifest in (killed / ".landseg/runs").rglob("manifest.json"):
+        manifest.unlink()
+    parts = {path: path.stat().st_mtime_ns for path in (killed / ".landseg/runs").rglob("records/*")}
+    assert parts
+    assert place.predict(place.images, out="killed") == 0
+    assert {path: path.stat().st_mtime_ns for path in (killed / ".landseg/runs").rglob("records/*")} == parts
+    assert maps(killed) == maps(place.root / "maps")
+
+
+def test_a_file_a_folder_and_an_archive(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = shutil.make_archive(str(tmp_path / "scenes"), "zip", place.images / "sub")
+    inputs = (place.images / "tile 0.tif", place.images / "tile 1.tif", archive)
+    assert place.predict(*inputs, out="several", models=1) == 0
+    assert set(maps(place.root / "several")) == {"tile 0.png", "tile 1.png", "scene.tif"}
+    capsys.readouterr()
+    assert place.predict(place.images / "tile 0.tif", place.images, out="twice", models=1) == 2
+    assert "expected unique names" in (told := capsys.readouterr().err) or "same name" in told
+
+
+def test_labels_are_scored(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index in range(2):
+        write_label(tmp_path / "given" / f"tile {index}.png", random_label(index, 40))
+        write_image(tmp_path / "both/images" / f"{index}.tif", random_image(index, 40))
+        write_label(tmp_path / "both/labels" / f"{index}.png", random_label(index, 40))
+    tiles = [place.images / f"tile {index}.tif" for index in range(2)]
+    tables = []
+    for arguments, out in (((*tiles, "--labels", tmp_path / "given"), "given"), ((tmp_path / "both",), "both")):
+        capsys.readouterr()
+        assert place.predict(*arguments, out=out, models=1) == 0
+        tables.append(
+            [line for line in capsys.readouterr().out.splitlines() if line.startswith(("test", "swin", "ens"))]
+        )
+        summary = json.loads((place.root / out / "summary.json").read_text())
+        assert summary["scored_split"] == "test"
+    assert len(tables[0]) == 3
+    assert tables[0] == tables[1]
+
+
+def test_another_scale_is_given_in_a_file(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    deep = (random_image(0, 40).astype(np.uint16) * 10).astype(np.uint16)
+    write_image(tmp_path / "tile 0.tif", deep)
+    assert place.predict(tmp_path / "tile 0.tif", out="deep", models=1) == 2
+    told = capsys.readouterr().err
+    assert "scale: {method: range" in told
+    (tmp_path / "d.yaml").write_text(yaml.safe_dump({"scale": {"method": "range", "low": 0, "high": 2550}}))
+    assert place.predict(tmp_path / "tile 0.tif", "--dataset-yaml", tmp_path / "d.yaml", out="deep", models=1) == 0
+    assert place.predict(place.images / "tile 0.tif", out="flat", models=1) == 0
+    assert maps(place.root / "deep") == maps(place.root / "flat")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.tif"], "absent.tif: no such file or folder"),
+        (["IMAGES", "--weights", "auto"], "--weights: expected equal or numbers, found auto"),
+        (["IMAGES", "--tile-px", "8"], "--tile-px: expected 32 to 8192, found 8"),
+        (["IMAGES", "--dataset-yaml", "absent.yaml"], "--dataset-yaml: absent.yaml cannot be read"),
+        (["ROOT"], "--output-dir: expected a folder outside of the images"),
+    ],
+)
+def test_bad_arguments(place: Place, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"IMAGES": place.images, "ROOT": place.root}
+    assert place.predict(*(given.get(argument, argument) for argument in arguments), out="bad") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_models_of_other_classes_are_refused(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_raw(tmp_path / "raw", train=1, val=0, test=0, classes=list(reversed(CLASSES)))
+    place.stage(tmp_path / "raw")
+    other = write_model(tmp_path, str(place.root / "staged/dataset.json"))
+    assert place.predict(place.images, "--model", other, out="bad") == 2
+    assert "expected the classes of" in capsys.readouterr().err
+
+
+def test_the_manifest_is_that_of_the_maps(place: Place) -> None:
+    found = storage.read_document(LabelsManifest, str(place.root / "maps/labels.json")).document
+    assert [member.model for member in found.members] == ["resnest", "swin"]
+    assert found.splits["test"].num_tiles == 2 + 9
