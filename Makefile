@@ -13,7 +13,7 @@ ENDPOINT  ?= $(KF_PIPELINES_ENDPOINT)
 NAMESPACE ?= kubeflow
 
 # What the user gives reaches the shell through the environment: there it is a value, in a recipe it would be code.
-export BASE_IMAGE CUDA_ARCHS ENDPOINT FLAVOR MAX_JOBS NAMESPACE OVERLAY PARAMS PIP_INDEX_URL PLATFORM QUEUE REGISTRY RUN \
+export BASE_IMAGE CUDA_ARCHS ENDPOINT FLAVOR MAX_JOBS NAMESPACE NETWORK_POLICY OVERLAY PARAMS PIP_INDEX_URL PLATFORM PULL_SECRET QUEUE REGISTRY RUN \
        SERVICE_ACCOUNT SOURCE STEP STORAGE TAG WAIT
 CLUSTER = set -f; for param in $$PARAMS; do set -- "$$@" --param "$$param"; done; \
           set -- "$$@" --endpoint "$$ENDPOINT" --registry "$$REGISTRY" --tag "$$TAG" --queue "$$QUEUE" \
@@ -122,8 +122,9 @@ test-images: $(STAMP) ## build the images with FLAVOR=cpu and test them; does no
 	then $(MAKE) build-images FLAVOR=cpu && $(BIN)/python -m pytest tests/images; \
 	else echo "no Docker engine answers here: the images are not tested"; fi
 
-deploy: $(STAMP) ## prepare a namespace of the cluster (OVERLAY=in-cluster-storage|external-s3|kueue|single-node [NAMESPACE=…])
-	@$(BIN)/python -m pipelines deploy "$$OVERLAY" --namespace "$$NAMESPACE"
+deploy: $(STAMP) ## prepare a namespace of the cluster (OVERLAY=external-s3|in-cluster-storage|single-node|kueue|profile|profile-storage [NAMESPACE=…] [NETWORK_POLICY=none] [PULL_SECRET=…])
+	@$(BIN)/python -m pipelines deploy "$$OVERLAY" --namespace "$$NAMESPACE" \
+	  --network-policy "$$NETWORK_POLICY" --pull-secret "$$PULL_SECRET"
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --build-constraints requirements/build.txt --generate-hashes
 # GDAL reads what people bring; the images with torch only read what was staged.

@@ -90,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     command = add("deploy", _deploy, "prepare a namespace of a cluster, with kubectl")
     command.add_argument("overlay", help="a folder of manifests/overlays")
     command.add_argument("--namespace", default="", help="where KFP starts pods (default: kubeflow)")
+    command.add_argument("--network-policy", default="", metavar="none", help="none: leave the network policies out")
+    command.add_argument(
+        "--pull-secret", default="", metavar="NAME", help="of the registry, for storage and the account"
+    )
     command.add_argument("--dry-run", action="store_true", help="print what would be applied")
 
     command = add("status", _status, "show a run's progress, from object storage alone", run)
@@ -184,7 +188,8 @@ def _rerun(args: argparse.Namespace) -> int:
 def _deploy(args: argparse.Namespace) -> int:
     from pipelines.cluster import deploy
 
-    deploy.run(args.overlay, args.namespace, dry_run=args.dry_run)
+    options = {"policy": args.network_policy, "pull_secret": args.pull_secret, "dry_run": args.dry_run}
+    deploy.run(args.overlay, args.namespace, **options)
     return 0
 
 

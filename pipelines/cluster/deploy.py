@@ -1,19 +1,18 @@
-"""Prepare a namespace of a cluster: an overlay of `manifests/`, adapted to the namespace and to the control plane."""
+"""Prepare a namespace of a cluster: an overlay of `manifests/`, adapted to the namespace and to the cluster."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
+import base64
+import os
 import sys
-import sysconfig
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from components.images import ROOT
-from pipelines.dags.scheduling import STORAGE_SECRET
+from pipelines.cluster import kubectl, network_policy
+from pipelines.dags.scheduling import PROXY_ENV, SETTINGS, STORAGE_SECRET
 from pipelines.errors import UserError
 
 OVERLAYS = ROOT / "manifests" / "overlays"
@@ -26,17 +25,21 @@ _LAUNCHER = "kfp-launcher"
 
 _PART_OF = "app.kubernetes.io/part-of"
 
-_API_PORT = 6443
-"""The Kubernetes API's port in the network policy, used where its addresses are not known."""
+_STAGES_POLICY = "landseg-stages"
+
+_POLICIES = (("NetworkPolicy", _STAGES_POLICY), ("NetworkPolicy", network_policy.STORAGE))
+_QUOTA = ("ResourceQuota", "landseg-gpus")
 
 
-def run(overlay: str, namespace: str, *, dry_run: bool = False) -> None:
+def run(overlay: str, namespace: str, *, policy: str = "", pull_secret: str = "", dry_run: bool = False) -> None:
     """Apply an overlay, or print what would be applied.
 
     Args:
         overlay: its folder's name in `manifests/overlays`.
         namespace: where KFP starts pods.
-        dry_run: print the YAML and change nothing; only the control plane's addresses are queried.
+        policy: `none` leaves the network policies out.
+        pull_secret: name of the secret for the registry of the images.
+        dry_run: print the YAML and change nothing; the cluster is only asked what the network policy has to fit.
 
     Raises:
         UserError: there is no such overlay or no secret in the namespace, or kubectl fails.
@@ -45,24 +48,48 @@ def run(overlay: str, namespace: str, *, dry_run: bool = False) -> None:
     known = sorted(path.name for path in OVERLAYS.iterdir())
     if overlay not in known:
         raise UserError(f"OVERLAY: expected one of {', '.join(known)}, found {overlay!r}")
-    if not dry_run:
-        _check_secret(namespace)
-    objects = list(yaml.safe_load_all(_kubectl("kustomize", str(OVERLAYS / overlay))))
-    objects = adapt_to_cluster(objects, namespace, _control_plane())
+    if policy not in ("", "none"):
+        raise UserError(f"NETWORK_POLICY: expected none, or nothing for the overlay's, found {policy!r}")
+    endpoint = _endpoint(namespace, dry_run=dry_run)
+    objects = list(yaml.safe_load_all(kubectl.run("kustomize", str(OVERLAYS / overlay))))
+    move(objects, namespace)
+    use_pull_secret(objects, pull_secret)
+    if policy == "none":
+        objects = [item for item in objects if item["kind"] != "NetworkPolicy"]
+    else:
+        _fit_policy(objects, namespace, endpoint, dry_run=dry_run)
     if dry_run:
         print(yaml.safe_dump_all(objects, sort_keys=False), end="")
         return
-    objects = leave_foreign_launcher(objects, _existing(namespace, "configmap", _LAUNCHER))
-    objects = keep_volumes(objects, _existing(namespace, "statefulset", "landseg-storage"))
+    objects = leave_foreign_launcher(objects, kubectl.get(namespace, "configmap", _LAUNCHER))
+    objects = keep_volumes(objects, kubectl.get(namespace, "statefulset", network_policy.STORAGE))
     # The secret is in it, so it exists; its labels, such as those of Pod Security, are its administrator's.
     objects = [item for item in objects if item["kind"] != "Namespace"]
-    text = yaml.safe_dump_all(objects, sort_keys=False)
+    if objects:
+        _apply(yaml.safe_dump_all(objects, sort_keys=False))
+    _remove_replaced(objects, namespace, policies=policy != "none")
+
+
+def _apply(text: str) -> None:
     apply = ("apply", "--server-side", "--field-manager=landseg", "--filename", "-")
     try:
-        _kubectl(*apply, "--dry-run=server", text=text)
+        kubectl.run(*apply, "--dry-run=server", text=text)
     except UserError as err:
         raise UserError(f"{err} (nothing was changed)") from err
-    print(_kubectl(*apply, text=text), end="")
+    print(kubectl.run(*apply, text=text), end="")
+
+
+def _remove_replaced(objects: list[Any], namespace: str, *, policies: bool) -> None:
+    """Remove what an earlier overlay has left and what would still bind; a note where that is refused."""
+    there = {(item["kind"], item["metadata"]["name"]) for item in objects}
+    for kind, name in [_QUOTA] if policies else [_QUOTA, *_POLICIES]:
+        found = None if (kind, name) in there else kubectl.get(namespace, kind.lower(), name)
+        if found is None or not _is_landsegs(found):
+            continue
+        try:
+            print(kubectl.run("delete", kind.lower(), name, "--namespace", namespace), end="")
+        except UserError as err:
+            _note(f"{kind} {name} of an earlier overlay still holds: {err}")
 
 
 def leave_foreign_launcher(objects: list[Any], existing: dict[str, Any] | None) -> list[Any]:
@@ -72,12 +99,12 @@ def leave_foreign_launcher(objects: list[Any], existing: dict[str, Any] | None) 
         objects: of an overlay.
         existing: the ConfigMap in the cluster.
     """
-    if existing is None or existing["metadata"].get("labels", {}).get(_PART_OF) == "landseg":
+    has_launcher = any((item["kind"], item["metadata"]["name"]) == ("ConfigMap", _LAUNCHER) for item in objects)
+    if not has_launcher or existing is None or _is_landsegs(existing):
         return objects
-    print(
-        f"note: the ConfigMap {_LAUNCHER} is not landseg's and stays as it is: KFP keeps reports and references where"
-        " it says; for landseg's bucket, merge into it what --dry-run prints",
-        file=sys.stderr,
+    _note(
+        f"the ConfigMap {_LAUNCHER} is not landseg's and stays as it is: KFP keeps reports and references where"
+        " it says; for landseg's bucket, merge into it what --dry-run prints"
     )
     return [item for item in objects if (item["kind"], item["metadata"]["name"]) != ("ConfigMap", _LAUNCHER)]
 
@@ -94,7 +121,7 @@ def keep_volumes(objects: list[Any], existing: dict[str, Any] | None) -> list[An
             templates, kept = (one["spec"]["volumeClaimTemplates"] for one in (item, existing))
             sizes = [[one["spec"]["resources"]["requests"]["storage"] for one in some] for some in (templates, kept)]
             if sizes[0] != sizes[1]:
-                print(f"note: storage keeps its volume of {sizes[1][0]}, not {sizes[0][0]}", file=sys.stderr)
+                _note(f"storage keeps its volume of {sizes[1][0]}, not {sizes[0][0]}")
             # As Kubernetes returns it, with its defaults: whatever else differs could not be changed either.
             item["spec"]["volumeClaimTemplates"] = [
                 {"metadata": {"name": one["metadata"]["name"]}, "spec": one["spec"]} for one in kept
@@ -102,13 +129,12 @@ def keep_volumes(objects: list[Any], existing: dict[str, Any] | None) -> list[An
     return objects
 
 
-def adapt_to_cluster(objects: list[Any], namespace: str, control_plane: list[tuple[str, int]]) -> list[Any]:
-    """Move objects to a namespace, and narrow the network policy to the control plane.
+def move(objects: list[Any], namespace: str) -> None:
+    """Move objects to a namespace.
 
     Args:
         objects: of an overlay; changed in place.
         namespace: where they go.
-        control_plane: addresses and ports of the Kubernetes API; empty leaves its port open to any address.
     """
     for item in objects:
         if item["metadata"].get("namespace") == _NAMESPACE:
@@ -120,59 +146,97 @@ def adapt_to_cluster(objects: list[Any], namespace: str, control_plane: list[tup
         if item["metadata"]["name"] == _LAUNCHER:
             providers = item["data"]["providers"]
             item["data"]["providers"] = providers.replace(f".{_NAMESPACE}.svc", f".{namespace}.svc")
-        if item["kind"] == "NetworkPolicy" and control_plane:
-            egress = item["spec"]["egress"]
-            (wide,) = [rule for rule in egress if [port["port"] for port in rule["ports"]] == [_API_PORT]]
-            egress.remove(wide)
-            egress += [
-                {
-                    "to": [{"ipBlock": {"cidr": f"{address}/{128 if ':' in address else 32}"}}],
-                    "ports": [{"protocol": "TCP", "port": port}],
-                }
-                for address, port in control_plane
-            ]
-    return objects
 
 
-def _check_secret(namespace: str) -> None:
+def use_pull_secret(objects: list[Any], name: str) -> None:
+    """Have the images of an overlay's own pods pulled with a secret.
+
+    Args:
+        objects: of an overlay; changed in place.
+        name: of the secret; empty changes nothing.
+    """
+    for item in objects if name else ():
+        if item["kind"] == "StatefulSet":
+            item["spec"]["template"]["spec"]["imagePullSecrets"] = [{"name": name}]
+        if item["kind"] == "ServiceAccount":
+            item["imagePullSecrets"] = [{"name": name}]
+
+
+def _fit_policy(objects: list[Any], namespace: str, endpoint: str, *, dry_run: bool) -> None:
+    (policy,) = [item for item in objects if (item["kind"], item["metadata"]["name"]) == _POLICIES[0]]
+    network_policy.open_endpoint(policy, endpoint, namespace)
+    network_policy.narrow_control_plane(policy, _control_plane())
+    for name, proxy in _proxies(namespace, dry_run=dry_run).items():
+        rules = network_policy.rules_for(proxy, name, namespace)
+        policy["spec"]["egress"] += [rule for rule in rules if rule not in policy["spec"]["egress"]]
     try:
-        _kubectl("get", "secret", STORAGE_SECRET, "--namespace", namespace, "--output", "name")
+        cilium = "ciliumnetworkpolicies" in kubectl.run("api-resources", "--api-group=cilium.io", "--output=name")
+    except UserError:
+        cilium = False
+    if cilium:
+        _note(
+            "this cluster has Cilium, which matches no address of a network policy to a node: pods need a policy of its"
+            " own kind to reach the control plane (docs/kubeflow.md, Networks)"
+        )
+
+
+def _endpoint(namespace: str, *, dry_run: bool) -> str:
+    """`AWS_ENDPOINT_URL` of the stages; empty means AWS.
+
+    Raises:
+        UserError: there is no secret with it.
+    """
+    try:
+        secret = kubectl.get(namespace, "secret", STORAGE_SECRET)
     except UserError as err:
-        if "NotFound" not in str(err):
+        if not dry_run:
             raise
+        secret = None
+        _note(f"the secret {STORAGE_SECRET} was not read: {err}")
+    if secret is not None:
+        return base64.b64decode(secret.get("data", {}).get("AWS_ENDPOINT_URL", "")).decode(errors="replace").strip()
+    if not dry_run:
         raise UserError(
             f"namespace {namespace} has no secret {STORAGE_SECRET}: create it first (manifests/storage-secret.yaml)"
-        ) from err
+        )
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    _note(f"the network policy is fitted to AWS_ENDPOINT_URL as it is here: {endpoint.rpartition('@')[2] or 'AWS'}")
+    return endpoint
 
 
-def _existing(namespace: str, kind: str, name: str) -> dict[str, Any] | None:
-    """An object of the cluster; none where it does not exist."""
-    text = _kubectl("get", kind, name, "--namespace", namespace, "--ignore-not-found", "--output", "json")
-    return dict(json.loads(text)) if text.strip() else None
+def _proxies(namespace: str, *, dry_run: bool) -> dict[str, str]:
+    """Proxies of the stages by the names of their variables, from landseg's settings in the cluster."""
+    try:
+        settings = kubectl.get(namespace, "configmap", SETTINGS)
+    except UserError:
+        if not dry_run:
+            raise
+        return {}
+    data = (settings or {}).get("data") or {}
+    return {name: data[name] for name in PROXY_ENV if data.get(name)}
 
 
 def _control_plane() -> list[tuple[str, int]]:
-    """Addresses and ports behind the service `kubernetes`; none where they may not be read."""
+    """Addresses and ports behind the service `kubernetes`; empty addresses where they may not be read."""
     try:
-        text = _kubectl(
-            *("get", "endpointslices", "--namespace", "default", "--output", "json"),
-            *("--selector", "kubernetes.io/service-name=kubernetes"),
-        )
+        slices = kubectl.endpoint_slices("default", "kubernetes")
+        ports = sorted({int(port["port"]) for piece in slices for port in piece.get("ports") or []})
+        if found := [(address, port) for address in kubectl.addresses(slices) for port in ports]:
+            return found
+        reason = "no address is listed"
     except UserError as err:
-        print(f"note: the network policy leaves port {_API_PORT} open to any address: {err}", file=sys.stderr)
-        return []
-    return sorted(
-        (address, int(port["port"]))
-        for piece in json.loads(text)["items"]
-        for endpoint in piece.get("endpoints") or []
-        for address in endpoint["addresses"]
-        for port in piece.get("ports") or []
-    )
+        reason = str(err)
+    # The address that kubectl uses may be a load balancer's; its port is mostly the API server's own.
+    server = kubectl.run("config", "view", "--minify", "--output=jsonpath={.clusters[0].cluster.server}")
+    ports = sorted({network_policy.API_PORT, urlsplit(server).port or 443})
+    listed = " and ".join(map(str, ports))
+    _note(f"the network policy leaves port {listed} open to any address, for the Kubernetes API: {reason}")
+    return [("", port) for port in ports]
 
 
-def _kubectl(*arguments: str, text: str | None = None) -> str:
-    found = shutil.which("kubectl") or str(Path(sysconfig.get_path("scripts")) / "kubectl")
-    done = subprocess.run([found, *arguments], input=text, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"kubectl {arguments[0]}: {' '.join(done.stderr.split())}")
-    return done.stdout
+def _is_landsegs(item: dict[str, Any]) -> bool:
+    return bool(item["metadata"].get("labels", {}).get(_PART_OF) == "landseg")
+
+
+def _note(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr)

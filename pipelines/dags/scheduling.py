@@ -14,6 +14,13 @@ STORAGE_SECRET = "landseg-storage"
 
 STORAGE_ENV = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
 
+STORAGE_ENV_OPTIONAL = ("AWS_SESSION_TOKEN",)
+"""Keys that the secret may have; a second secret of the same kind would only have to be kept in step."""
+
+SETTINGS = "landseg-settings"
+"""ConfigMap with environment variables of the stages' pods that are no secrets; nobody has to have it."""
+
+PROXY_ENV = ("HTTPS_PROXY", "HTTP_PROXY")
 
 POD_LABELS = {"app.kubernetes.io/part-of": "landseg", "app.kubernetes.io/component": "stage"}
 """What the network policy selects the stages' pods by (manifests/base/network-policy.yaml)."""
