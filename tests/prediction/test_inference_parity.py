@@ -86,6 +86,8 @@ def test_equals_plain_mmseg(name: str, height: int, width: int, tmp_path: Path) 
         {"to_rgb": False},
         {"img_scale": (96, 64), "min_size": 72},
         {"img_scale": (80, 80), "img_ratios": [1.0, 0.5], "divisor": 32},
+        {"img_scale": (72, 72), "pad": {"size_divisor": 32}},
+        {"img_scale": (64, 64), "pad": {"size": (80, 96), "pad_val": 1.5}},
     ],
     ids=str,
 )
@@ -101,10 +103,59 @@ def test_equals_plain_mmseg_for_other_test_pipelines(changes: dict[str, Any], tm
         views.transforms[0]["min_size"] = changes["min_size"]
     if "divisor" in changes:
         views.transforms.insert(1, {"type": "ResizeToMultiple", "size_divisor": changes["divisor"]})
+    if "pad" in changes:
+        views.transforms.insert(3, {"type": "Pad", **changes["pad"]})
     path, rgb = tile(tmp_path, 48, 64)
     predict = predictor(config, model)
     found = predict([predict.prepare(rgb)], (48, 64))
     np.testing.assert_allclose(found, plain_mmseg(config, model, path), atol=1e-6, rtol=0)
+
+
+def test_padding_before_normalisation_pads_with_a_normalised_value(tmp_path: Path) -> None:
+    config, model = trained("swin_tiny")
+    config.data.test.pipeline[1].transforms.insert(2, {"type": "Pad", "size_divisor": 96, "pad_val": 7})
+    path, rgb = tile(tmp_path, 48, 64)
+    predict = predictor(config, model)
+    found = predict([predict.prepare(rgb)], (48, 64))
+    np.testing.assert_allclose(found, plain_mmseg(config, model, path), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("pad", [{}, {"size": (8, 8), "size_divisor": 4}, {"size": 8}, {"size_divisor": 0}])
+def test_padding_that_mmseg_does_not_know_is_refused(pad: dict[str, Any]) -> None:
+    config, model = trained("resnest_tiny")
+    config.data.test.pipeline[1].transforms.append({"type": "Pad", **pad})
+    with pytest.raises(ConfigError, match=r"test_pipeline: expected Pad\(size"):
+        predictor(config, model)
+
+
+def test_a_tile_larger_than_the_padding_is_refused() -> None:
+    config, model = trained("resnest_tiny")
+    config.data.test.pipeline[1].transforms.append({"type": "Pad", "size": (32, 32)})
+    predict = predictor(config, model)
+    with pytest.raises(ConfigError, match=r"expects tiles of at most that size, found 64x64"):
+        predict([predict.prepare(np.zeros((64, 64, 3), np.uint8))], (64, 64))
+
+
+def test_a_single_channel_is_the_second_class() -> None:
+    """mmseg: `out_channels=1` with a sigmoid; the probabilities are those of both classes."""
+    schema = SCHEMA.model_copy(update={"classes": ("a", "b"), "palette": ((0, 0, 0), (1, 1, 1))})
+    sigmoid = {"out_channels": 1, "threshold": 0.5, "loss_decode.use_sigmoid": True}
+    options = {
+        f"model.{head}.{key}": value for head in ("decode_head", "auxiliary_head") for key, value in sigmoid.items()
+    }
+    config = load_config("resnest_tiny", options)
+    model: Any = build_model(config, schema).eval()
+    predict = predictor(config, model, "none")
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    found = predict([predict.prepare(image)], (64, 64))
+    meta = {"ori_shape": (64, 64), "img_shape": (64, 64), "pad_shape": (64, 64), "flip": False}
+    with torch.no_grad():
+        second = model.inference(torch.from_numpy(np.stack(predict.prepare(image))), [meta], True).numpy()
+    np.testing.assert_allclose(found, np.concatenate([1 - second, second], 1), atol=1e-6)
+    with pytest.raises(
+        ConfigError, match=r"decode_head\.out_channels: expected one channel per class: the dataset has 9"
+    ):
+        build_model(config, SCHEMA)
 
 
 @pytest.mark.parametrize(("tta", "flip", "directions"), [("none", False, "horizontal"), ("h", True, "horizontal")])

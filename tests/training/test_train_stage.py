@@ -174,6 +174,29 @@ def test_refusals_are_one_line(
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch-per-gpu", "1"], "BatchNorm2d fails in training on a batch of 1x3x32x32"),
+        (
+            [
+                "--cfg-options",
+                "data.test.pipeline.1.transforms.4.type=Pad",
+                "data.test.pipeline.1.transforms.4.size=(9,9)",
+            ],
+            "val tiles of 40x32 px: test_pipeline: Pad(size=(9, 9)) expects tiles of at most that size",
+        ),
+    ],
+)
+def test_what_would_fail_later_fails_before_the_first_batch(
+    place: Place, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.train(*options, config="resnest_tiny", out="refused") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("landseg train: error: ")
+    assert message in error
+
+
+@pytest.mark.parametrize(
     "config",
     [
         "erfnet_fcn_4x4_512x1024_160k_cityscapes",

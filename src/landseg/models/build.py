@@ -39,11 +39,18 @@ def fit_config(config: mmcv.Config, schema: ClassSchema) -> mmcv.Config:
     fitted = copy.deepcopy(config)
     follows = fitted.pop(FOLLOWS, [])
     _refuse_files(fitted)
-    for part in _parts_with(fitted.model, "ignore_index"):
+    for part in parts_with(fitted.model, "ignore_index"):
         part["ignore_index"] = IGNORED
     if "num_classes" in follows and "num_classes" in fitted:
         fitted.num_classes = schema.num_classes
     for path, part in _class_layers(fitted.model):
+        if part.get("out_channels") == 1 and schema.num_classes != 2:
+            raise ConfigError(
+                f"{path}.out_channels",
+                f"expected one channel per class: the dataset has {schema.num_classes}, and a single channel tells two "
+                "apart",
+                "leave out_channels and use_sigmoid out of the head",
+            )
         if "num_classes" in follows:
             _set_classes(part, schema.num_classes)
         elif part.num_classes != schema.num_classes:
@@ -80,9 +87,11 @@ def build_model(config: mmcv.Config, schema: ClassSchema) -> torch.nn.Module:
         _replace_sync_bn(fitted._cfg_dict)
     try:
         with warnings.catch_warnings():
-            # Both are what the recipe intends: a loss averaged over all pixels, and a softmax over two classes too.
+            # What the recipe intends: a loss averaged over all pixels, a softmax over two classes too. The threshold
+            # of a single channel is not used.
             warnings.filterwarnings("ignore", "Default ``avg_non_ignore`` is False", UserWarning)
             warnings.filterwarnings("ignore", "For binary segmentation, we suggest", UserWarning)
+            warnings.filterwarnings("ignore", "threshold is not defined for binary", UserWarning)
             model: Any = build_segmentor(
                 fitted.model, train_cfg=fitted.get("train_cfg"), test_cfg=fitted.get("test_cfg")
             )
@@ -177,16 +186,16 @@ def _set_classes(part: Any, number: int) -> None:
 
 def ignored_indices(config: mmcv.Config) -> set[Any]:
     """Values of `ignore_index` in a model's heads and losses that differ from the dataset's."""
-    return {str(part["ignore_index"]) for part in _parts_with(config.model, "ignore_index")} - {str(IGNORED)}
+    return {str(part["ignore_index"]) for part in parts_with(config.model, "ignore_index")} - {str(IGNORED)}
 
 
-def _parts_with(node: Any, key: str) -> Iterator[Any]:
+def parts_with(node: Any, key: str) -> Iterator[Any]:
     """The parts of a config that have an entry."""
     if isinstance(node, dict) and key in node:
         yield node
     if isinstance(node, dict | list | tuple):
         for item in node.values() if isinstance(node, dict) else node:
-            yield from _parts_with(item, key)
+            yield from parts_with(item, key)
 
 
 def losses(node: Any) -> Iterator[Any]:

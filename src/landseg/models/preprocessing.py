@@ -48,6 +48,89 @@ class TileScale:
         return cast(Image, resized.reshape(*resized.shape[:2], image.shape[2]))
 
 
+@dataclass(frozen=True)
+class TilePadding:
+    """How a config's test pipeline pads, below and to the right, after resizing; what is added is cut off the logits.
+
+    Attributes:
+        size: (height, width) to pad to, or None.
+        divisor: both sides become multiples of it where there is no size.
+        values: per band, in the order in which the model takes them, normalised.
+    """
+
+    size: tuple[int, int] | None
+    divisor: int
+    values: tuple[float, ...]
+
+    def __call__(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) that an image of this one is padded to.
+
+        Raises:
+            ConfigError: the image is larger than the size.
+        """
+        if self.size is None:
+            return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor
+        if height > self.size[0] or width > self.size[1]:
+            raise ConfigError(
+                "test_pipeline",
+                f"Pad(size={self.size}) expects tiles of at most that size, found {height}x{width}",
+                "pad with size_divisor, or to a larger size",
+            )
+        return self.size
+
+
+def tile_padding(config: mmcv.Config, table: Planes) -> TilePadding | None:
+    """How a config's test pipeline pads; None where it does not.
+
+    Args:
+        config: the config.
+        table: what :func:`normalisation_table` returns.
+
+    Raises:
+        ConfigError: the step is malformed.
+    """
+    return find_padding(_steps(config), table, "test_pipeline")
+
+
+def find_padding(steps: Sequence[Any], table: Planes, where: str) -> TilePadding | None:
+    """What the `Pad` among a pipeline's steps does; None where there is none.
+
+    mmcv fills the first band alone with a `pad_val` that is one number, and the others with 0 (cv2.copyMakeBorder);
+    before Normalize that is blue.
+
+    Args:
+        steps: of the pipeline, Normalize among them.
+        table: what :func:`normalisation_table` returns.
+        where: the pipeline's name in error lines.
+
+    Raises:
+        ConfigError: the step is malformed.
+    """
+    kinds = [step["type"] for step in steps]
+    if "Pad" not in kinds:
+        return None
+    pad, rest = steps[kinds.index("Pad")], steps[kinds.index("Pad") :]
+    size, divisor, value = pad.get("size"), pad.get("size_divisor"), pad.get("pad_val", 0)
+    try:
+        sides = [divisor] if size is None else list(size)
+        if (size is None) == (divisor is None) or len(sides) != (1 if size is None else 2):
+            raise ValueError("expected one of size and size_divisor")
+        if not all(isinstance(side, int) and 1 <= side <= _MAX_SIDE for side in sides):
+            raise ValueError(f"expected sides of 1 to {_MAX_SIDE} px")
+        values = list(value) if isinstance(value, list | tuple) else [value, *([0] * (len(table) - 1))]
+        later = next((step for step in rest if step["type"] == "Normalize"), None)
+        if later is not None:
+            rgb = len(table) == 3 and later.get("to_rgb", True)
+            values = [row[int(item)] for row, item in zip(table, values[::-1] if rgb else values, strict=True)]
+        if len(values) != len(table):
+            raise ValueError("expected a value per band")
+        return TilePadding(None if size is None else (size[0], size[1]), divisor or 1, tuple(map(float, values)))
+    except (TypeError, ValueError, IndexError) as err:
+        raise ConfigError(
+            where, f"expected Pad(size=(height, width)) or Pad(size_divisor=...), found {dict(pad)}"
+        ) from err
+
+
 def tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
     """The scales of a config's test pipeline.
 
@@ -71,7 +154,10 @@ def _tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
     if views is None:
         return (TileScale(None),)
     steps = {step["type"]: step for step in views["transforms"]}
-    known = {"Resize", "ResizeToMultiple", "RandomFlip", "Normalize", "ImageToTensor", "Collect", "DefaultFormatBundle"}
+    known = {
+        *("Resize", "ResizeToMultiple", "RandomFlip", "Normalize", "Pad"),
+        *("ImageToTensor", "Collect", "DefaultFormatBundle"),
+    }
     for kind in steps:
         if kind not in known:
             raise ConfigError("test_pipeline", f"expected only {', '.join(sorted(known))}, found {kind}")

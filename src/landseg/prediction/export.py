@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import torch
-
 from landseg.contracts.dataset import Split, Tile
-from landseg.contracts.errors import ConfigError
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
+from landseg.models.failures import is_out_of_memory, out_of_memory
 from landseg.models.preprocessing import Planes
 from landseg.prediction.predictor import Predictor
 from landseg.probabilities.layout import ShardPlan
@@ -105,9 +103,8 @@ def export(
         except BaseException as err:
             for pool in (decoders, encoders, uploaders):
                 pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(err, torch.OutOfMemoryError):
-                text = str(err).splitlines()[0]
-                raise ConfigError("--batch-size", f"out of GPU memory: {text}", "use a smaller batch") from err
+            if is_out_of_memory(err):
+                raise out_of_memory(err, "--batch-size") from err
             raise
 
 

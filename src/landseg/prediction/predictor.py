@@ -14,13 +14,14 @@ from torch.nn.functional import interpolate
 
 from landseg.contracts.choices import Precision
 from landseg.contracts.dataset import ClassSchema
-from landseg.contracts.errors import ConfigError, LandsegError
+from landseg.contracts.errors import LandsegError
 from landseg.contracts.probabilities import VIEWS, Tta, View
 from landseg.models.build import load_model
 from landseg.models.configs import parse_config
+from landseg.models.failures import failure, is_out_of_memory, out_of_memory
 from landseg.models.late_fusion import fuse_late
 from landseg.models.precision import TORCH_DTYPES, autocast, cpu_has_bf16
-from landseg.models.preprocessing import Image, Planes, expects_rgb, normalisation_table, tile_scales
+from landseg.models.preprocessing import Image, Planes, expects_rgb, normalisation_table, tile_padding, tile_scales
 from landseg.models.trained_model import TrainedModel
 
 _FLIPPED_AXES: dict[View, tuple[int, ...]] = {"original": (), "horizontal": (3,), "vertical": (2,)}
@@ -76,13 +77,12 @@ class Predictor:
         precision: Precision,
         device: torch.device,
     ) -> None:
-        if getattr(model, "out_channels", 2) == 1:
-            raise ConfigError("model.decode_head.out_channels", "expected one channel per class (softmax), found 1")
         self._model: Any = model.to(device).eval()
         self._slide = model.test_cfg.get("mode", "whole") == "slide"  # type: ignore[union-attr, operator]
         self._plain = type(model).encode_decode is EncoderDecoder.encode_decode  # type: ignore[attr-defined]
         self._scales = tile_scales(config)
         self._table = normalisation_table(mean, std)
+        self._padding = tile_padding(config, self._table)
         self._reverse = len(mean) == 3 and not expects_rgb(config)
         self._views = [(_FLIPPED_AXES[view], weight) for view, weight in zip(VIEWS[tta], _WEIGHTS[tta], strict=True)]
         self._precision = precision
@@ -135,13 +135,10 @@ class Predictor:
             return self._predict(batch, size, keep)
         except LandsegError:
             raise
-        except torch.OutOfMemoryError as err:
-            raise ConfigError("--batch-size", f"out of GPU memory: {_line(err)}", "use a smaller batch") from err
         except Exception as err:  # networks of many kinds, some of which take only certain sizes
-            raise ConfigError(
-                "model",
-                f"it cannot predict tiles of {size[0]}x{size[1]} px: {type(err).__name__}: {_line(err)}",
-            ) from err
+            if is_out_of_memory(err):
+                raise out_of_memory(err, "--batch-size") from err
+            raise failure(err, self._model, (len(batch), *batch[0][0].shape), "predicting") from err
 
     def _predict(
         self, batch: Sequence[list[Planes]], size: tuple[int, int], keep: bool
@@ -170,7 +167,9 @@ class Predictor:
             return mean, views
 
     def _probs(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Softmax of one view, at the tile's own size."""
+        """Softmax of one view, at the tile's own size; of a single channel its sigmoid p, as (1 - p, p)."""
+        unpadded = tuple(images.shape[2:])
+        images = self._padded(images)
         shape = tuple(images.shape[2:])
         metas = [{"ori_shape": shape, "img_shape": shape, "pad_shape": shape, "flip": False}] * len(images)
         if self._slide:
@@ -182,17 +181,29 @@ class Predictor:
         else:
             logits = self._model.encode_decode(images, metas)
         with torch.autocast(self._device.type, enabled=False):
-            logits = self._resize(logits.float(), shape)
-            return self._resize(logits, size).softmax(1)
+            logits = self._resize(logits.float(), shape)[:, :, : unpadded[0], : unpadded[1]]
+            logits = self._resize(logits, size)
+            if logits.shape[1] > 1:
+                return logits.softmax(1)
+            second = logits.sigmoid()
+            return torch.cat([1 - second, second], 1)
+
+    def _padded(self, images: torch.Tensor) -> torch.Tensor:
+        if self._padding is None:
+            return images
+        height, width = images.shape[2:]
+        size = self._padding(height, width)
+        if size == (height, width):
+            return images
+        values = torch.tensor(self._padding.values, dtype=images.dtype, device=images.device)
+        padded = values[None, :, None, None].expand(len(images), -1, *size).clone()
+        padded[:, :, :height, :width] = images
+        return padded
 
     def _resize(self, logits: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
         if tuple(logits.shape[2:]) == tuple(size):
             return logits
         return interpolate(logits, size=size, mode="bilinear", align_corners=self._model.align_corners)
-
-
-def _line(err: Exception) -> str:
-    return str(err).partition("\n")[0][:300]
 
 
 def load_predictor(

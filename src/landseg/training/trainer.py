@@ -7,8 +7,9 @@ import logging
 
 import torch
 
-from landseg.contracts.errors import ConfigError, LandsegError
+from landseg.contracts.errors import LandsegError
 from landseg.models import precision
+from landseg.models.failures import failure, is_out_of_memory, is_own, out_of_memory
 from landseg.training.checkpoint.publishing import Publisher
 from landseg.training.distributed import Team
 from landseg.training.evaluation import evaluate
@@ -16,6 +17,7 @@ from landseg.training.input.batches import Batch
 from landseg.training.input.loader import training_batches
 from landseg.training.job import TrainingJob, tiles_per_batch
 from landseg.training.log import TrainingLog
+from landseg.training.rehearsal import rehearse
 from landseg.training.session import Session
 from landseg.training.stop_requests import StopRequests, stop_requests
 from landseg.training.update import update_from_config
@@ -43,9 +45,10 @@ def train(job: TrainingJob, team: Team) -> None:
                 trainer.run()
             finally:
                 trainer.close()
-        except torch.OutOfMemoryError as err:
-            text = str(err).splitlines()[0]
-            raise ConfigError("--batch-per-gpu", f"out of GPU memory: {text}", "use a smaller batch") from err
+        except Exception as err:
+            if is_out_of_memory(err):
+                raise out_of_memory(err, "--batch-per-gpu") from err
+            raise
 
 
 class Trainer:
@@ -86,6 +89,8 @@ class Trainer:
         self.runner.call_hook("before_run")
         done = self.publisher.resume()
         if self.team.leads:
+            if done == 0:
+                rehearse(self.session)
             self.log.start(done)
         self._evaluate_if_due(done)
         self._batches = training_batches(
@@ -131,8 +136,15 @@ class Trainer:
         batch["gt_semantic_seg"] = batch["gt_semantic_seg"].to(device, non_blocking=True).long()
         runner.data_batch = batch
         runner.call_hook("before_train_iter")
-        with precision.autocast(self.job.precision, device):
-            losses = self.session.forward(**batch)
+        try:
+            with precision.autocast(self.job.precision, device):
+                losses = self.session.forward(**batch)
+        except LandsegError:
+            raise
+        except Exception as err:  # networks of many kinds, in configs for other data
+            if is_out_of_memory(err) or is_own(err):
+                raise
+            raise failure(err, self.session.model, images.shape, "training") from err
         self._values = {
             name: value.mean() if isinstance(value, torch.Tensor) else sum(item.mean() for item in value)
             for name, value in losses.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmcv
 
 from landseg.contracts.dataset import ClassSchema
-from landseg.models.build import IGNORED, ignored_indices, losses, num_classes
+from landseg.models.build import IGNORED, ignored_indices, losses, num_classes, parts_with
 from landseg.training.input.pipeline import train_dataset
 
 
@@ -32,6 +32,14 @@ def unused_settings(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchem
     if indices := ignored_indices(config):
         sentences.append(
             f"ignore_index {', '.join(sorted(indices))} is not used: the dataset's ignored label is {IGNORED}"
+        )
+    thresholds = {
+        part.get("threshold", 0.3) for part in parts_with(config.model, "out_channels") if part.out_channels == 1
+    }
+    if others := thresholds - {0.5, None}:
+        sentences.append(
+            f"threshold {', '.join(map(str, sorted(others)))} of a head with one channel is not used: the second class "
+            "is where its probability is above 0.5"
         )
     evaluation = config.get("evaluation") or {}
     if evaluation.get("save_best"):

@@ -61,6 +61,33 @@ def test_equal_to_mmseg_bit_for_bit_for_the_same_draws(seed: int, height: int, w
     np.testing.assert_array_equal(target, expected_target)
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [*STEPS[:4], {"type": "Pad", "size_divisor": 32}],
+        [*STEPS[:4], {"type": "Pad", "size": (48, 56), "pad_val": 2.5, "seg_pad_val": 7}],
+        [*STEPS[:3], {"type": "Pad", "size_divisor": 16, "pad_val": 9}, STEPS[3]],
+        [{"type": "Pad", "size": (48, 56), "pad_val": 3}, *STEPS[:4]],
+    ],
+)
+def test_padding_of_all_kinds_is_mmsegs(steps: list[dict[str, Any]]) -> None:
+    image, label = _tile(40, 33)
+    np.random.seed(5)
+    planes, target = _ours(build_pipeline(steps, IMAGENET_MEAN, IMAGENET_STD), image, label)
+    np.random.seed(5)
+    expected, expected_target = _stock(steps, image, label)
+    np.testing.assert_array_equal(planes, expected)
+    np.testing.assert_array_equal(target, expected_target)
+
+
+def test_samples_padded_to_a_multiple_make_a_batch() -> None:
+    pipeline = build_pipeline([STEPS[3], {"type": "Pad", "size_divisor": 32}], IMAGENET_MEAN, IMAGENET_STD)
+    assert target_size(pipeline, None, (40, 33), "a") == (64, 64)
+    assert target_size(pipeline, (64, 64), (64, 50), "b") == (64, 64)
+    with pytest.raises(DataError, match="tile c"):
+        target_size(pipeline, (64, 64), (20, 64), "c")
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_steps_without_a_fast_form_run_as_mmseg_has_them(seed: int) -> None:
     steps = [
@@ -138,7 +165,8 @@ def test_unpadded_tiles_of_one_batch_must_agree() -> None:
         (STEPS[:3], "expected one Normalize"),
         ([{"type": "RandomFlip", "prob": 0.5}, {"type": "RandomFlip", "prob": 0.5}, STEPS[3]], "IndependentFlip"),
         ([{"type": "NoSuchStep"}, STEPS[3]], "NoSuchStep.*cannot be built"),
-        ([STEPS[3], {"type": "Pad", "size_divisor": 32}], "expected Pad"),
+        ([STEPS[3], {"type": "Pad"}], "expected Pad"),
+        ([STEPS[3], {"type": "Pad", "size": 32}], "expected Pad"),
         ([{"type": "RandomFlip"}, STEPS[3]], "expected RandomFlip"),
     ],
 )

@@ -117,7 +117,7 @@ class TileBatches:
     @property
     def largest_size(self) -> tuple[int, int]:
         """(height, width) that no sample exceeds, unless a step of mmseg's own enlarges it."""
-        return self.pipeline.size or self.tile_size
+        return self.pipeline.size or self.pipeline.padded(self.tile_size)
 
     def read(self, keys: Sequence[Key], buffer: torch.Tensor | None = None) -> Batch:
         """Read and transform the tiles of a batch.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Split
 from landseg.contracts.errors import ConfigError, DataError
-from landseg.models.preprocessing import normalisation_table
+from landseg.models.preprocessing import TilePadding, find_padding, normalisation_table
 from landseg.training.input.augment import PIPELINES
 from landseg.training.input.transforms import Flip, Image, Label, PhotoMetricDistortion, as_uint8
 
@@ -53,7 +53,7 @@ class Pipeline:
         mmseg_steps: steps with no fast form, run first, by mmseg's classes.
         steps: flips and distortions with a fast form.
         mean, std: per band, on the 0-255 scale.
-        size: (height, width) that samples are padded to, or None to keep their own size.
+        padding: what samples are padded to, or None to keep their own size.
         reverse: whether the model expects the bands in reverse order (a config with `to_rgb=False`).
     """
 
@@ -61,13 +61,23 @@ class Pipeline:
     steps: tuple[Flip | PhotoMetricDistortion, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    size: tuple[int, int] | None
+    padding: TilePadding | None
     reverse: bool = False
     seg_pad_value: int = SEG_PAD_VALUE
     table: Planes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.table = normalisation_table(self.mean, self.std)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of every sample, where padding decides it."""
+        return None if self.padding is None else self.padding.size
+
+    def padded(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """The (height, width) that a sample of a smaller or equal one is padded to."""
+        height, width = shape
+        return (height, width) if self.padding is None or self.size else self.padding(height, width)
 
     def augment(self, image: Image, label: Label) -> tuple[Image, Label, Image | None]:
         """Draw and apply everything before normalisation.
@@ -100,7 +110,7 @@ class Pipeline:
         height, width = label.shape
         table = self.table if pending is None else np.ascontiguousarray(self.table[:, pending])
         if (height, width) != target.shape:
-            planes[:] = 0
+            planes[:] = np.array(self.padding.values if self.padding else 0, np.float32).reshape(-1, 1, 1)
             target[:] = self.seg_pad_value
         whole = planes.flags.c_contiguous and (height, width) == target.shape
         order = range(image.shape[2])
@@ -139,8 +149,8 @@ def target_size(pipeline: Pipeline, size: tuple[int, int] | None, shape: tuple[i
     Raises:
         DataError: the sample does not fit, or samples differ and nothing pads them.
     """
-    size = pipeline.size or size or shape
-    if shape[0] > size[0] or shape[1] > size[1] or (pipeline.size is None and shape != size):
+    size = pipeline.size or size or pipeline.padded(shape)
+    if shape[0] > size[0] or shape[1] > size[1] or (pipeline.size is None and pipeline.padded(shape) != size):
         raise DataError(
             f"tile {name}",
             f"expected at most {size[0]}x{size[1]} px, the crop of the config, found {shape[0]}x{shape[1]}",
@@ -162,11 +172,11 @@ def build_pipeline(steps: Sequence[Mapping[str, Any]], mean: Sequence[float], st
     """
     plan = [dict(step) for step in steps if step["type"] not in _LOADING | _PACKING]
     fast_from = len(plan)
-    while fast_from and plan[fast_from - 1]["type"] in _FAST:
+    while fast_from and plan[fast_from - 1]["type"] in _FAST and not _moves_padding(plan[fast_from - 1 :]):
         fast_from -= 1
     mmseg_steps, fast = plan[:fast_from], plan[fast_from:]
     kinds = [step["type"] for step in fast]
-    if kinds.count("Normalize") != 1 or any(kind in {"Normalize", "Pad"} for kind in (s["type"] for s in mmseg_steps)):
+    if kinds.count("Normalize") != 1 or any(step["type"] == "Normalize" for step in mmseg_steps):
         raise ConfigError(
             "train_pipeline",
             f"expected one Normalize, after every step that moves pixels, found {[s['type'] for s in plan]}",
@@ -182,18 +192,20 @@ def build_pipeline(steps: Sequence[Mapping[str, Any]], mean: Sequence[float], st
     if len(normalize.get("mean", ())) == len(mean):
         mean, std = normalize["mean"], normalize["std"]
     pad = fast[kinds.index("Pad")] if "Pad" in kinds else {}
-    if pad.get("size_divisor") or pad.get("pad_val", 0) != 0:
-        raise ConfigError("train_pipeline", f"expected Pad(size=..., pad_val=0), found {pad}")
-    size = pad.get("size")
     return Pipeline(
         mmseg_steps=tuple(_build_mmseg(step) for step in mmseg_steps),
         steps=tuple(_fast(step) for step in fast if step["type"] not in {"Normalize", "Pad"}),
         mean=tuple(float(value) for value in mean),
         std=tuple(float(value) for value in std),
-        size=None if size is None else (int(size[0]), int(size[1])),
+        padding=find_padding(fast, normalisation_table(mean, std), "train_pipeline"),
         reverse=len(mean) == 3 and not normalize.get("to_rgb", True),
         seg_pad_value=int(pad.get("seg_pad_val", SEG_PAD_VALUE)),
     )
+
+
+def _moves_padding(steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the first step pads and a later one flips or distorts what it added: mmseg's classes do that."""
+    return steps[0]["type"] == "Pad" and any(step["type"] in _FLIPS | {"PhotoMetricDistortion"} for step in steps)
 
 
 def _fast(step: dict[str, Any]) -> Flip | PhotoMetricDistortion:
@@ -256,6 +268,12 @@ def train_dataset(config: mmcv.Config) -> Any:
     while True:  # wrappers: RepeatDataset, lists of datasets
         if isinstance(dataset, list | tuple):
             dataset = dataset[0]
+        elif dataset.get("type") == "MultiImageMixDataset":
+            raise ConfigError(
+                "data.train.type",
+                "MultiImageMixDataset is not supported: a sample is made of one tile, and RandomMosaic needs four",
+                "make data.train the dataset inside it, with RandomMosaic left out of its pipeline",
+            )
         elif "dataset" in dataset:
             dataset = dataset["dataset"]
         else:
