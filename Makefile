@@ -13,8 +13,8 @@ ENDPOINT  ?= $(KF_PIPELINES_ENDPOINT)
 NAMESPACE ?= kubeflow
 
 # What the user gives reaches the shell through the environment: there it is a value, in a recipe it would be code.
-export BASE_IMAGE CUDA_ARCHS ENDPOINT FLAVOR MAX_JOBS NAMESPACE NETWORK_POLICY OVERLAY PARAMS PIP_INDEX_URL PLATFORM PULL_SECRET QUEUE REGISTRY RUN \
-       SERVICE_ACCOUNT SOURCE STEP STORAGE TAG WAIT
+export BASE_IMAGE BUILD_ARGS CUDA_ARCHS DOCKER ENDPOINT FLAVOR MAX_JOBS NAMESPACE NETWORK_POLICY \
+       OVERLAY PARAMS PIP_INDEX_URL PLATFORM PULL_SECRET QUEUE REGISTRY RUN SERVICE_ACCOUNT SOURCE STEP STORAGE TAG WAIT
 CLUSTER = set -f; for param in $$PARAMS; do set -- "$$@" --param "$$param"; done; \
           set -- "$$@" --endpoint "$$ENDPOINT" --registry "$$REGISTRY" --tag "$$TAG" --queue "$$QUEUE" \
             --service-account "$$SERVICE_ACCOUNT" $${WAIT:+--wait}; \
@@ -92,12 +92,18 @@ CUDA_ARCHS    ?=
 MAX_JOBS      ?=
 PIP_INDEX_URL ?=
 PLATFORM      ?=
+BUILD_ARGS    ?=
+
+# DOCKER=podman: another program that builds and pushes. DOCKER=1, of `make demo`, means docker.
+DOCKER ?=
+ENGINE  = engine=$${DOCKER:-docker}; test "$$engine" != 1 || engine=docker
 
 GIT        := git -c safe.directory='$(subst ','\'',$(CURDIR))'
 # Labels: the commit and its time, so that a rebuild gets the same ones. Empty ones are left out.
 BUILD       = set --; \
               for name in BASE_IMAGE FLAVOR CUDA_ARCHS MAX_JOBS; do \
                 eval "value=\$$$$name"; test -z "$$value" || set -- "$$@" --build-arg "$$name=$$value"; done; \
+              set -f; for pair in $$BUILD_ARGS; do set -- "$$@" --build-arg "$$pair"; done; set +f; \
               test -z "$$PIP_INDEX_URL" || set -- "$$@" --secret id=pip_index_url,env=PIP_INDEX_URL; \
               test -z "$$PLATFORM" || set -- "$$@" --platform "$$PLATFORM"; \
               source=$$($(GIT) config --get remote.origin.url | sed -n 's|^\(https://\)\([^@/]*@\)\{0,1\}|\1|p'); \
@@ -106,13 +112,13 @@ BUILD       = set --; \
               base=$${BASE_IMAGE:-$$(sed -n 's/^ARG BASE_IMAGE=//p' docker/Dockerfile)}; \
               for label in "version=$(VERSION)" "source=$$source" "revision=$$revision" "created=$$created" "base.name=$$base"; do \
                 case $$label in *=) ;; *) set -- "$$@" --label "org.opencontainers.image.$$label";; esac; done
-build-images: ## build the five images ([REGISTRY=…] [TAG=…] [FLAVOR=cuda|cpu] [CUDA_ARCHS=…] [BASE_IMAGE=…] [PLATFORM=…] [PIP_INDEX_URL=…])
-	@$(BUILD); for image in $(IMAGES); do \
-	  DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile "$$@" --target "$$image" --tag $(call IMAGE,$$image) . || exit; done
+build-images: ## build the five images ([REGISTRY=…] [TAG=…] [FLAVOR=cuda|cpu] [CUDA_ARCHS=…] [BASE_IMAGE=…] [PLATFORM=…] [PIP_INDEX_URL=…] [BUILD_ARGS="A=1 B=2"] [DOCKER=podman])
+	@$(ENGINE); $(BUILD); for image in $(IMAGES); do \
+	  DOCKER_BUILDKIT=1 "$$engine" build --file docker/Dockerfile "$$@" --target "$$image" --tag $(call IMAGE,$$image) . || exit; done
 
 push-images: ## push them to REGISTRY
 	@test -n "$$REGISTRY" || { echo "REGISTRY: expected a registry the cluster can pull from, found none" >&2; exit 2; }
-	for image in $(IMAGES); do docker push $(call IMAGE,$$image) || exit; done
+	@$(ENGINE); for image in $(IMAGES); do "$$engine" push $(call IMAGE,$$image) || exit; done
 
 sbom: $(STAMP) ## list what is in each image, as CycloneDX in build/sbom
 	$(BIN)/python docker/sbom.py $(foreach image,$(IMAGES),$(call IMAGE,$(image)))

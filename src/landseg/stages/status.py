@@ -167,7 +167,7 @@ def _dataset_state(storage_uri: str, uri: str) -> StageState:
 def _text(storage_uri: str, run_id: str, states: list[StageState]) -> str:
     lines = [f"run {run_id} in {storage_uri}", ""]
     for state in states:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.modified_s)) if state.modified_s else "-"
+        when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(state.modified_s)) if state.modified_s else "-"
         facts = {key: value for key, value in state.facts.items() if key != "summary"}
         shown = ", ".join(f"{key} {_shown(value)}" for key, value in facts.items())
         lines += [f"{f'{state.stage} {state.name}':24}{state.state:12}{when:21}{shown}".rstrip(), f"    {state.uri}"]

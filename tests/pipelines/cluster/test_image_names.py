@@ -68,22 +68,35 @@ def test_arguments_reach_the_build(docker_calls: Path) -> None:
         "BASE_IMAGE": "mirror.example.org/python:3.11-slim-bookworm",
         "FLAVOR": "cpu",
         "CUDA_ARCHS": "8.0;9.0",
-        "PIP_INDEX_URL": "https://pypi.example.org/simple",
         "MAX_JOBS": "3",
     }
-    calls = make(docker_calls, "build-images", PLATFORM="linux/amd64", **given)
+    more = {"PIP_INDEX_URL": "https://pypi.example.org/simple", "BUILD_ARGS": "HTTPS_PROXY=http://proxy:3128 A=*"}
+    calls = make(docker_calls, "build-images", PLATFORM="linux/amd64", **given, **more)
     declared = set(re.findall(r"^ARG (\w+)", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE))
     assert declared == set(given)
     assert len(calls) == len(STAGES)
     for call in calls:
-        assert set(after("--build-arg", call)) == {f"{name}={value}" for name, value in given.items()}
+        assert set(after("--build-arg", call)) == {
+            *(f"{name}={value}" for name, value in given.items()),
+            "HTTPS_PROXY=http://proxy:3128",
+            "A=*",
+        }
+        assert after("--secret", call) == ["id=pip_index_url,env=PIP_INDEX_URL"]
         assert after("--platform", call) == ["linux/amd64"]
         assert f"org.opencontainers.image.base.name={given['BASE_IMAGE']}" in after("--label", call)
 
 
+def test_another_engine_builds_and_pushes(docker_calls: Path) -> None:
+    client = docker_calls.parent / "docker"
+    assert make(docker_calls, "build-images", DOCKER="1")
+    client.rename(client.with_name("podman"))
+    assert {call[0] for call in make(docker_calls, "build-images", DOCKER="podman")} == {"build"}
+    assert {call[0] for call in make(docker_calls, "push-images", DOCKER="podman", REGISTRY="r")} == {"push"}
+
+
 @pytest.mark.parametrize("value", ['x"; touch M; "', "x`touch M`", "$$(touch M)", "'; touch M; '"])
 def test_what_is_given_is_never_executed(value: str, docker_calls: Path) -> None:
-    make(docker_calls, "build-images", REGISTRY=value, TAG=value, FLAVOR=value)
+    make(docker_calls, "build-images", REGISTRY=value, TAG=value, FLAVOR=value, BUILD_ARGS=value)
     make(docker_calls, "push-images", REGISTRY=value)
     for target in ("submit", "rerun", "status", "deploy", "compile"):
         given = [
