@@ -282,3 +282,51 @@ def test_scenes_are_mapped_before_they_are_cut(tmp_path, stage):
     for tile, values in zip(run.dataset().tiles("train"), staged_ids(run), strict=True):
         y, x = tile.scene.y, tile.scene.x
         np.testing.assert_array_equal(values, expected[y : y + tile.height, x : x + tile.width])
+
+
+def palette_png(path: Path, ids: np.ndarray, colours: np.ndarray, indexes: list[int]) -> None:
+    """A label whose classes have these indexes, which have the classes' colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.array(indexes, np.uint8)[ids], "P")
+    entries = np.zeros((256, 3), np.uint8)
+    entries[indexes] = colours
+    image.putpalette(entries.ravel().tolist())
+    image.save(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "indexes"),
+    [
+        ({"palette": COLOURS.tolist()}, [[0, 1, 2], [2, 0, 1]]),
+        ({}, [[0, 1, 2], [2, 0, 1]]),
+        ({"palette": COLOURS.tolist()}, [[1, 0, 2]]),
+        ({"palette": COLOURS.tolist(), "label_offset": 1}, [[2, 1, 3]]),
+    ],
+)
+def test_palettes_that_contradict_each_other_or_dataset_yaml(fields, indexes, tmp_path, stage):
+    raw = dataset(tmp_path / "raw", [IDS] * len(indexes), **fields)
+    for number, order in enumerate(indexes):
+        palette_png(raw / f"train/labels/t{number}.png", IDS, COLOURS, order)
+    run = stage(raw)
+    assert run.status == 2
+    assert f"contradict {'each other' if len(indexes) > 1 else 'dataset.yaml'}: #" in run.error
+    by_colour, by_index = (yaml.safe_load(text) for text in re.findall(r"label_[a-z]+: (\{.*?\})", run.error))
+    if not fields:
+        assert set(by_colour.values()) == {"NAME"}
+        by_colour = {"#ffffff": "background", "#0000ff": "field", "#00ffff": "water"}
+    configure(raw, remove=("label_offset",), label_colours=by_colour)
+    for values in staged_ids(stage(raw)):
+        np.testing.assert_array_equal(values, IDS)
+    configure(raw, remove=("label_colours", "label_offset"), label_values=by_index)
+    for values, order in zip(staged_ids(stage(raw)), indexes, strict=True):
+        np.testing.assert_array_equal(values, np.array(order)[IDS] - fields.get("label_offset", 0))
+
+
+def test_palettes_that_only_look_different_are_accepted(tmp_path, stage):
+    """Grey ramps, the colours of values that are ignored or do not occur, and other shades."""
+    raw = dataset(tmp_path / "raw", [IDS] * 4, palette=[[0, 0, 0], [1, 1, 1], [0, 255, 255]])
+    Image.fromarray(IDS, "P").save(raw / "train/labels/t0.png")
+    palette_png(raw / "train/labels/t1.png", np.minimum(IDS, 1), np.array([[0, 0, 0], [1, 1, 1]]), [0, 1])
+    palette_png(raw / "train/labels/t2.png", IDS, np.array([[0, 0, 0], [1, 1, 1], [0, 0, 0]]), [0, 1, 255])
+    palette_png(raw / "train/labels/t3.png", IDS, np.array([[9, 9, 9], [8, 8, 8], [7, 7, 7]]), [0, 1, 2])
+    assert stage(raw).status == 0

@@ -30,6 +30,7 @@ from landseg.dataset.workspace import Workspace
 from landseg.raw.checks import CheckedTile, Expected, Kind, probe_kind
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding, Findings
+from landseg.raw.label_palettes import LabelPalettes
 from landseg.raw.labels import dataset_label_errors
 from landseg.raw.listing import RawDataset
 from landseg.raw.pairing import SourceTile, jobs
@@ -110,6 +111,7 @@ class _Staging:
         self.findings = Findings(options.on_bad_tile, options.max_bad)
         self.findings.add(raw.pairing.findings)
         self.num_no_value_px = 0
+        self.label_palettes = LabelPalettes(self.config)
         if self.kind is not None:
             self.findings.add(config_errors(self.config, self.kind, self.source.where(raw.config_path)))
         self.result = StagingResult(self.config, self.kind, self.findings)
@@ -181,6 +183,8 @@ class _Staging:
                 if not index.num_tiles and not self.findings.are_fatal:
                     where = self.source.where(split)
                     self.findings.add([Finding.of(DataError(where, "empty split: every tile is bad"), split)])
+            contradictions = self.label_palettes.errors(self.source.uri)
+            self.findings.add(Finding.of(error) for error in contradictions)
             if self.findings.are_fatal or self.kind is None:
                 self._condense_unknown_labels()
                 return
@@ -230,6 +234,8 @@ class _Staging:
                 index.statistics.add_histogram(checked.histogram)
                 for outcome in checked.tiles:
                     self.num_no_value_px += outcome.num_no_value_px
+                    if outcome.used_colours and outcome.tile.label is not None:
+                        self.label_palettes.add(outcome.used_colours, self.source.where(outcome.tile.label.path))
                     self.findings.add(Finding.of(error, split, outcome.tile.id) for error in outcome.errors)
                     if outcome.facts is not None:
                         tile = self._packed(outcome, kept, packer)

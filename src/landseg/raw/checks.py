@@ -19,7 +19,7 @@ from landseg.raw.alignment import alignment_error
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.georeference import Georeference, Transform
 from landseg.raw.label_files import encode_label, read_label
-from landseg.raw.label_rule import LabelRule, StagedLabel
+from landseg.raw.label_rule import LabelRule, StagedLabel, UsedColours
 from landseg.raw.labels import unknown_labels_error
 from landseg.raw.pairing import SourceTile
 from landseg.raw.sources import Source
@@ -88,7 +88,8 @@ class TileFacts:
 class CheckedTile:
     """A tile after its check: the bytes and facts of a good one, the errors of a bad one.
 
-    A scene has neither: it is cut first. `num_no_value_px` counts label pixels that are transparent or not a number.
+    A scene has neither: it is cut first. `num_no_value_px` counts label pixels that are transparent or not a number;
+    `used_colours` are those of the label's palette.
     """
 
     tile: SourceTile
@@ -98,6 +99,7 @@ class CheckedTile:
     errors: tuple[DataError, ...] = ()
     is_scene: bool = False
     num_no_value_px: int = 0
+    used_colours: UsedColours = ()
 
 
 @dataclass(frozen=True)
@@ -180,13 +182,16 @@ def _check_tile(
             errors.append(without_traceback(err))
     if errors or decoded is None:
         return CheckedTile(tile, errors=tuple(errors)), None
-    if staged is None or staged.is_unchanged:
-        return good_tile(tile, image, label, decoded, staged.counts if staged else ())
+    if staged is None:
+        return good_tile(tile, image, label, decoded, ())
+    if staged.is_unchanged:
+        checked, histogram = good_tile(tile, image, label, decoded, staged.counts)
+        return replace(checked, used_colours=staged.used_colours), histogram
     assert label is not None, "a staged label was read"
     checked, histogram = good_tile(
         tile, image, encode_label(staged.values), decoded, staged.counts, source_label_sha256=sha256_hex(label)
     )
-    return replace(checked, num_no_value_px=staged.num_no_data_px), histogram
+    return (replace(checked, num_no_value_px=staged.num_no_data_px, used_colours=staged.used_colours), histogram)
 
 
 def place_errors(

@@ -29,7 +29,7 @@ from landseg.raw.checks import (
 )
 from landseg.raw.georeference import Georeference, Transform, geo_tags
 from landseg.raw.label_files import encode_label, read_label
-from landseg.raw.label_rule import value_counts
+from landseg.raw.label_rule import StagedLabel, UsedColours, value_counts
 from landseg.raw.pairing import SourceTile
 from landseg.raw.processes import ProcessPool
 from landseg.raw.scenes import Window, cut, shifted, tile_id
@@ -58,6 +58,7 @@ class _Scene:
     transform: Transform | None
     crs: GeoKeys | None
     num_no_value_px: int
+    used_colours: UsedColours
 
 
 def cut_scene(
@@ -70,7 +71,8 @@ def cut_scene(
         if isinstance(outcome, CheckedTile):
             yield Checked([outcome], None)
             return
-        yield Checked([CheckedTile(tile, num_no_value_px=outcome.num_no_value_px)], None)
+        about = CheckedTile(tile, num_no_value_px=outcome.num_no_value_px, used_colours=outcome.used_colours)
+        yield Checked([about], None)
         rule = expected.config.scenes
         windows = cut(outcome.height, outcome.width, rule.tile_px, rule.overlap_px)
         jobs = [windows[start : start + _TILES_PER_JOB] for start in range(0, len(windows), _TILES_PER_JOB)]
@@ -86,7 +88,7 @@ def _decode_scene(
     """Decode a scene into local files; a tile with errors where that fails."""
     errors: list[DataError] = []
     decoded: DecodedTiff | None = None
-    num_no_value_px = 0
+    staged: StagedLabel | None = None
     (content,) = read_tiles(source, [tile])
     if isinstance(content, DataError):
         return CheckedTile(tile, errors=(content,))
@@ -111,7 +113,6 @@ def _decode_scene(
             if decoded is not None and staged.size == decoded.values.shape[:2]:
                 image_georeference = Georeference(decoded.transform, decoded.crs)
                 errors += place_errors(source, expected, tile, label_bytes, staged.size, image_georeference)
-            num_no_value_px = staged.num_no_data_px
             np.save(label, staged.values.astype(np.uint8, copy=False))
         except DataError as err:
             errors.append(without_traceback(err))
@@ -125,7 +126,8 @@ def _decode_scene(
         label if tile.label is not None else None,
         decoded.transform,
         decoded.crs,
-        num_no_value_px,
+        staged.num_no_data_px if staged else 0,
+        staged.used_colours if staged else (),
     )
 
 

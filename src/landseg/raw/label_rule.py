@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,10 @@ _MAX_DISTINCT = 1000
 """More values than this in one label are no classes, but an image or measurements."""
 _IGNORED = 255
 """What ignored pixels are staged as where there is a label map; see :meth:`DatasetConfig.class_schema`."""
+
+
+UsedColours = tuple[tuple[int, int], ...]
+"""(index, colour as 0xRRGGBB) of a palette's entries that a label uses."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class StagedLabel:
         is_unchanged: whether the file's own bytes are staged.
         unknown: what means nothing; None where everything means something.
         num_no_data_px: pixels without a value (transparent, or not a number), which are ignored.
+        used_colours: the colours that its palette gives to the indexes that it holds.
     """
 
     values: NDArray[Any]
@@ -53,6 +58,7 @@ class StagedLabel:
     is_unchanged: bool
     unknown: UnknownLabels | None = None
     num_no_data_px: int = 0
+    used_colours: UsedColours = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -118,8 +124,17 @@ class LabelRule:
             counts = value_counts(values)
             unknown = tuple((value, number) for value, number in counts if not table.knows(value))
             known = tuple((value, number) for value, number in counts if table.knows(value))
-            return StagedLabel(values, counts, True, UnknownLabels(kind, unknown, known) if unknown else None)
-        return self._map(values, table, kind, label.no_data, where)
+            return StagedLabel(
+                values,
+                counts,
+                True,
+                UnknownLabels(kind, unknown, known) if unknown else None,
+                used_colours=() if label.palette is None else _used_colours(label.palette, counts),
+            )
+        staged = self._map(values, table, kind, label.no_data, where)
+        if label.palette is None or kind == "colours":
+            return staged
+        return replace(staged, used_colours=_used_colours(label.palette, value_counts(values)))
 
     def _map(
         self,
@@ -180,6 +195,11 @@ class _Table:
         position = np.maximum(np.searchsorted(self._firsts, values, side="right") - 1, 0)
         known = (self._firsts[position] <= values) & (values <= self._lasts[position])
         return np.where(known, self._staged[position], np.uint8(0)), known
+
+
+def _used_colours(palette: NDArray[np.uint8], counts: tuple[tuple[int, int], ...]) -> UsedColours:
+    packed = packed_colours(palette[:, np.newaxis])[:, 0]
+    return tuple((index, int(packed[index])) for index, _ in counts if index < len(packed))
 
 
 def _colours_of_indexes(label: StoredLabel, where: object) -> NDArray[np.uint32]:

@@ -15,9 +15,9 @@ from landseg.raw.label_rule import UnknownLabels
 _SHOWN = 40
 _MOST_CLASSES = 64
 """With more unknown values than this, no map is proposed: they are no classes."""
-_NAME = "NAME"
+NAME = "NAME"
 """Stands in a proposed map for what only the user knows; no class is likely to be called so."""
-_NAME_MEANS = f"a class or {IGNORE} in place of each {_NAME}"
+NAME_MEANS = f"a class or {IGNORE} in place of each {NAME}"
 
 
 class UnknownLabelsError(DataError):
@@ -123,7 +123,7 @@ def _about_values(census: LabelCensus, config: DatasetConfig, source_uri: str) -
     unknown = sorted(census.unknown)
     listed = _listed(census, source_uri, str, unknown)
     if config.label_values is not None:
-        hint = f"add {_entries(_grouped(unknown))} to label_values, with {_NAME_MEANS}"
+        hint = f"add {_entries(_grouped(unknown))} to label_values, with {NAME_MEANS}"
         known = ", ".join(_range_text(first, last) for first, last, _ in config.label_values[:_SHOWN])
         problem = f"label values that label_values does not map: {listed}; expected {known}"
         return problem, _not_classes() if len(unknown) > _MOST_CLASSES else hint
@@ -151,8 +151,8 @@ def _hint(unknown: Sequence[int], known: set[int], config: DatasetConfig) -> str
     if len(unknown) > _MOST_CLASSES:
         return _not_classes()
     if codes == [0, 255] and num_classes > len(codes):
-        proposed = _flow({0: _NAME, 255: _NAME})
-        return f"this looks like a 0/255 mask: in dataset.yaml, write label_values: {proposed}, with {_NAME_MEANS}"
+        proposed = flow_map({0: NAME, 255: NAME})
+        return f"this looks like a 0/255 mask: in dataset.yaml, write label_values: {proposed}, with {NAME_MEANS}"
     return _proposed_map(codes, has_ignored or chose_ignored, config)
 
 
@@ -173,8 +173,8 @@ def _proposed_map(codes: Sequence[int], has_ignored: bool, config: DatasetConfig
         rest = [code for code in codes if code not in named and code != config.ignore_index]
         entries = {key: name for key, name in named.items() if key != config.ignore_index} | ignored
         proposed: dict[int | str, str] = dict(entries.items())
-        return f"{place}, write label_values: {_flow(proposed | _grouped(rest))}, with {_NAME_MEANS}"
-    return f"if these are class codes in the order of classes: {place}, write label_values: {_flow(entries)}"
+        return f"{place}, write label_values: {flow_map(proposed | _grouped(rest))}, with {NAME_MEANS}"
+    return f"if these are class codes in the order of classes: {place}, write label_values: {flow_map(entries)}"
 
 
 def _not_classes() -> str:
@@ -182,13 +182,13 @@ def _not_classes() -> str:
 
 
 def _about_colours(census: LabelCensus, config: DatasetConfig, source_uri: str) -> tuple[str, str]:
-    meanings = _colour_meanings(config)
+    meanings = colour_meanings(config)
 
     def name(colour: int) -> str:
         if not meanings:
-            return _hex(colour)
+            return hex_colour(colour)
         nearest = min(meanings, key=lambda known: (_distance(known, colour), known))
-        return f"{_hex(colour)}, nearest to {meanings[nearest]} {_hex(nearest)}"
+        return f"{hex_colour(colour)}, nearest to {meanings[nearest]} {hex_colour(nearest)}"
 
     unknown = sorted(census.unknown, key=lambda colour: (-census.unknown[colour], colour))
     listed = _listed(census, source_uri, name, unknown)
@@ -201,14 +201,15 @@ def _about_colours(census: LabelCensus, config: DatasetConfig, source_uri: str) 
     if len(unknown) > _MOST_CLASSES:
         hint = "so many colours come from smoothing or from lossy compression: write the labels again without them"
         return problem, hint
-    added = {_hex(colour): _NAME for colour in unknown}
+    added = {hex_colour(colour): NAME for colour in unknown}
     if config.label_colours is not None:
-        return problem, f"add {_entries(added)} to label_colours, with {_NAME_MEANS}"
-    entries = {_hex(colour): name for colour, name in meanings.items()} | added
-    return problem, f"in dataset.yaml, write label_colours: {_flow(entries)}, with {_NAME_MEANS}"
+        return problem, f"add {_entries(added)} to label_colours, with {NAME_MEANS}"
+    entries = {hex_colour(colour): name for colour, name in meanings.items()} | added
+    return problem, f"in dataset.yaml, write label_colours: {flow_map(entries)}, with {NAME_MEANS}"
 
 
-def _colour_meanings(config: DatasetConfig) -> dict[int, str]:
+def colour_meanings(config: DatasetConfig) -> dict[int, str]:
+    """What colours (0xRRGGBB) mean: those of `label_colours`, else those of `palette`."""
     if config.label_colours is not None:
         return {int(colour[1:], 16): name or IGNORE for colour, name in config.label_colours}
     named = zip(config.palette or (), config.classes, strict=bool(config.palette))
@@ -219,7 +220,8 @@ def _distance(first: int, second: int) -> int:
     return sum((((first >> shift) & 255) - ((second >> shift) & 255)) ** 2 for shift in (0, 8, 16))
 
 
-def _hex(colour: int) -> str:
+def hex_colour(colour: int) -> str:
+    """0xRRGGBB as `#rrggbb`."""
     return f"#{colour:06x}"
 
 
@@ -231,14 +233,14 @@ def _grouped(values: Iterable[int]) -> dict[int | str, str]:
             ranges[-1][1] = value
         else:
             ranges.append([value, value])
-    return {first if first == last else _range_text(first, last): _NAME for first, last in ranges}
+    return {first if first == last else _range_text(first, last): NAME for first, last in ranges}
 
 
 def _range_text(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}" if first >= 0 else f"{first}..{last}"
 
 
-def _flow(entries: Mapping[int, str] | Mapping[str, str] | Mapping[int | str, str]) -> str:
+def flow_map(entries: Mapping[int, str] | Mapping[str, str] | Mapping[int | str, str]) -> str:
     """A map on one line of YAML."""
     return str(
         yaml.safe_dump(dict(entries), default_flow_style=True, sort_keys=False, width=1 << 20, allow_unicode=True)
@@ -246,4 +248,4 @@ def _flow(entries: Mapping[int, str] | Mapping[str, str] | Mapping[int | str, st
 
 
 def _entries(entries: Mapping[int | str, str] | Mapping[str, str]) -> str:
-    return _flow(entries)[1:-1]
+    return flow_map(entries)[1:-1]
