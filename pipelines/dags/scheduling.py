@@ -15,12 +15,21 @@ STORAGE_SECRET = "landseg-storage"
 STORAGE_ENV = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
 
 STORAGE_ENV_OPTIONAL = ("AWS_SESSION_TOKEN",)
-"""Keys that the secret may have; a second secret of the same kind would only have to be kept in step."""
+"""Keys that the secret may have: of temporary credentials."""
 
 SETTINGS = "landseg-settings"
-"""ConfigMap with environment variables of the stages' pods that are no secrets; nobody has to have it."""
+"""ConfigMap with the stages' environment variables that are no secrets (manifests/settings.yaml); it may be missing."""
 
 PROXY_ENV = ("HTTPS_PROXY", "HTTP_PROXY")
+SETTINGS_ENV = (
+    *("LANDSEG_S3_ADDRESSING", "LANDSEG_S3_RETRY_S", "LANDSEG_S3_SSE", "LANDSEG_VERBOSITY"),
+    *("AWS_CA_BUNDLE", "SSL_CERT_FILE", *PROXY_ENV, "NO_PROXY"),
+)
+
+CA = "landseg-ca"
+"""ConfigMap with certificates, mounted at `CA_FOLDER` where it exists; `AWS_CA_BUNDLE` says which file of it counts."""
+
+CA_FOLDER = "/etc/landseg/ca"
 
 POD_LABELS = {"app.kubernetes.io/part-of": "landseg", "app.kubernetes.io/component": "stage"}
 """What the network policy selects the stages' pods by (manifests/base/network-policy.yaml)."""
@@ -105,6 +114,9 @@ def schedule(
     # From inside, an emptyDir looks as large as the node's disk; a pod that fills more than its limit is evicted.
     task.set_env_variable("LANDSEG_SCRATCH_BYTES", str(int(resources.scratch.removesuffix("Gi")) << 30))
     kubernetes.use_secret_as_env(task, STORAGE_SECRET, {name: name for name in STORAGE_ENV})
+    kubernetes.use_secret_as_env(task, STORAGE_SECRET, {name: name for name in STORAGE_ENV_OPTIONAL}, optional=True)
+    kubernetes.use_config_map_as_env(task, SETTINGS, {name: name for name in SETTINGS_ENV}, optional=True)
+    kubernetes.use_config_map_as_volume(task, CA, CA_FOLDER, optional=True)
     kubernetes.set_timeout(task, resources.timeout_s)
     # The user is the image's own, 10001. OpenShift assigns one, so none is asked for here.
     kubernetes.set_security_context(task, run_as_non_root=True)

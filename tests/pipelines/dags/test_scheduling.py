@@ -6,11 +6,12 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 from compiled_pipeline import Compiled
 
 from components.images import ROOT
 from pipelines.dags.compile import package
-from pipelines.dags.scheduling import POD_LABELS, STORAGE_ENV, STORAGE_SECRET
+from pipelines.dags.scheduling import POD_LABELS, SETTINGS, STORAGE_ENV, STORAGE_SECRET
 
 GPUS = {
     "stage-data": 0,
@@ -136,11 +137,26 @@ def test_containers_are_not_root(step: Step) -> None:
 
 @pytest.mark.parametrize("step", ALL)
 def test_credentials_come_from_a_secret_and_never_from_parameters(step: Step) -> None:
-    (secret,) = step.pod.secret_as_env
-    assert secret.secret_name == STORAGE_SECRET
+    secret, temporary = step.pod.secret_as_env
+    assert secret.secret_name == temporary.secret_name == STORAGE_SECRET
     assert [item.env_var for item in secret.key_to_env] == list(STORAGE_ENV)
+    assert [item.env_var for item in temporary.key_to_env] == ["AWS_SESSION_TOKEN"]
+    assert (secret.optional, temporary.optional) == (False, True)
     size = step.volumes["/tmp"].size_limit.removesuffix("Gi")
     assert {item.name: item.value for item in step.container.env} == {"LANDSEG_SCRATCH_BYTES": str(int(size) << 30)}
+
+
+@pytest.mark.parametrize("step", ALL)
+def test_settings_and_certificates_come_from_what_need_not_exist(step: Step) -> None:
+    (settings,), (ca,) = step.pod.config_map_as_env, step.pod.config_map_as_volume
+    assert settings.optional
+    assert ca.optional
+    template, certificates = yaml.safe_load_all((ROOT / "manifests" / "settings.yaml").read_text())
+    assert settings.config_map_name == template["metadata"]["name"] == SETTINGS
+    assert {item.env_var for item in settings.key_to_env} == {*template["data"], "SSL_CERT_FILE"}
+    assert all(item.env_var == item.config_map_key for item in settings.key_to_env)
+    assert ca.config_map_name == certificates["metadata"]["name"]
+    assert f"{ca.mount_path}/{next(iter(certificates['data']))}" in (ROOT / "manifests" / "settings.yaml").read_text()
 
 
 @pytest.mark.parametrize("step", ALL)
