@@ -15,10 +15,11 @@ from manifest_examples import MANIFESTS, first_probs, reference
 from pydantic import ValidationError
 
 from landseg import storage
-from landseg.contracts.documents import Blob, Document, blobs, describe, parse_json, parse_yaml
+from landseg.contracts.documents import Blob, Document, blobs, describe, parse_json
 from landseg.contracts.errors import ContractError, LandsegError, StorageError
 from landseg.contracts.executor import ExecutorInput
 from landseg.contracts.references import Reference
+from landseg.contracts.yaml_documents import parse_yaml
 from landseg.storage.uris import split
 
 FOLDER = "s3://bucket/datasets/one"

@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 from raw_tiles import random_image, write_config, write_image, write_label, write_raw
 
-from landseg.contracts.documents import parse_yaml
 from landseg.contracts.errors import ContractError, DataError
+from landseg.contracts.yaml_documents import parse_yaml
 from landseg.raw.dataset_yaml import parse_config
 from landseg.raw.label_map import parse_colours, parse_values
 
@@ -111,7 +111,7 @@ def test_maps_that_say_nothing_clear_are_refused(text, expected):
 
 
 def test_a_key_that_is_given_twice_is_refused():
-    with pytest.raises(ContractError, match="found a key given twice in line 3, column 3"):
+    with pytest.raises(ContractError, match="found a key given twice, in line 2 and in line 3, column 3"):
         parse_yaml(b"label_values:\n  10: a\n  10: b\n", "x")
 
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from landseg.contracts.errors import ContractError
@@ -23,10 +22,6 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """No manifest comes near this; a larger document is refused before it is parsed."""
-MAX_YAML_BYTES = 1 << 20
-"""Nor does a dataset.yaml come near this."""
-_MAX_YAML_EVENTS = 20_000
-_MAX_YAML_DEPTH = 32
 
 
 def _relative_path(value: str) -> str:
@@ -158,80 +153,24 @@ _REPR.maxlevel = _REPR.maxlist = _REPR.maxdict = 3  # a few lines of YAML aliase
 _REPR.maxstring = _REPR.maxother = 60
 
 
+def short_repr(value: object) -> str:
+    """A value in at most 60 characters, whatever its size."""
+    try:
+        found = _REPR.repr(value)
+    except ValueError:  # Python refuses to write an integer of more than 4300 digits
+        found = f"a very large {type(value).__name__}"
+    return found if len(found) <= 60 else found[:57] + "..."
+
+
 def describe(err: ValidationError) -> str:
     """One line for a validation error: which field, what is wrong, how many more."""
     problems = err.errors(include_url=False, include_context=False)
     first = problems[0]
     field = ".".join(str(part) for part in first["loc"]) or "document"
-    try:
-        found = _REPR.repr(first.get("input"))
-    except ValueError:  # Python refuses to write an integer of more than 4300 digits
-        found = f"a very large {type(first.get('input')).__name__}"
-    found = found if len(found) <= 60 else found[:57] + "..."
+    found = short_repr(first.get("input"))
     more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
-    return f"field {field}: {first['msg'].lower()}, found {found}{more}"
-
-
-def parse_yaml(data: bytes, where: object) -> Any:
-    """Parse YAML of bounded size and structure: plain values, without tags that build objects, aliases or merge keys.
-
-    What is wrong is told by its place alone: a file that is no YAML may be anybody's.
-
-    Raises:
-        ContractError: larger than 1 MiB, not YAML, or more than plain values.
-    """
-    if len(data) > MAX_YAML_BYTES:
-        raise ContractError(where, f"expected at most {MAX_YAML_BYTES >> 20} MiB of YAML, found {len(data)} bytes")
-    try:
-        depth = 0
-        for number, event in enumerate(yaml.parse(data, Loader=yaml.SafeLoader)):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                raise ContractError(where, f"expected no anchors and aliases, found one {_place(event.start_mark)}")
-            if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.style is None:
-                raise ContractError(where, f"expected no merge keys, found one {_place(event.start_mark)}")
-            if number > _MAX_YAML_EVENTS:
-                raise ContractError(where, f"expected at most {_MAX_YAML_EVENTS} values, found more")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_YAML_DEPTH:  # PyYAML looks at all open levels for each token
-                raise ContractError(where, f"expected lists and mappings up to {_MAX_YAML_DEPTH} deep, found deeper")
-        return yaml.load(data, Loader=_PlainLoader)
-    except ContractError:
-        raise
-    except Exception as err:  # PyYAML raises KeyError, IndexError and others on odd scalars
-        mark = getattr(err, "problem_mark", None)
-        kind = err.problem if isinstance(err, _OddKeyError) else "something else"
-        found = f"{kind} {_place(mark)}" if mark else "a value that cannot be read"
-        raise ContractError(where, f"expected YAML, found {found}") from err
-
-
-class _OddKeyError(yaml.constructor.ConstructorError):
-    """A key that no plain map has; its `problem` says which."""
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Lists may be keys (`[20, 30]: shrub`), as tuples; a key given twice is refused: PyYAML would take the last."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        result: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            is_list = isinstance(key_node, yaml.SequenceNode)
-            key = (
-                _as_tuple(self.construct_sequence(key_node, deep=True)) if is_list else self.construct_object(key_node)
-            )
-            if isinstance(key, dict):
-                raise _OddKeyError(None, None, "a map as a key", key_node.start_mark)
-            if key in result:
-                raise _OddKeyError(None, None, "a key given twice", key_node.start_mark)
-            result[key] = self.construct_object(value_node, deep=deep)
-        return result
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
-
-
-def _place(mark: Any) -> str:
-    return f"in line {mark.line + 1}, column {mark.column + 1}"
+    message = first["msg"]
+    return f"field {field}: {message[:1].lower()}{message[1:]}, found {found}{more}"
 
 
 def sha256_hex(data: bytes) -> str:

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from landseg.contracts.dataset import BandName, Byte, ClassSchema, LabelMap, MappedColour, MappedRange, Scale
-from landseg.contracts.documents import Model, describe, parse_yaml
+from landseg.contracts.documents import Model
 from landseg.contracts.errors import DataError
 from landseg.contracts.names import ClassName, DatasetName
-from landseg.raw.label_map import IGNORE, parse_colours, parse_values
+from landseg.contracts.yaml_documents import read_yaml
+from landseg.raw.config_problems import describe_problems, flow
+from landseg.raw.label_map import IGNORE, parse_colour, parse_colours, parse_values
 
 FILE_NAME = "dataset.yaml"
 MAX_BANDS = 16
@@ -129,6 +131,28 @@ class DatasetConfig(Model):
     image_suffix: FileSuffix = Field(default="", exclude=True)
     label_suffix: FileSuffix = Field(default="", exclude=True)
     labels_without_image: Literal["error", "skip"] = Field(default="error", exclude=True)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _by_id(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not all(type(key) is int or str(key).isdecimal() for key in value):
+            return value
+        ids = {int(key): name for key, name in value.items()}
+        if sorted(ids) == list(range(len(value))):
+            return tuple(ids[index] for index in range(len(ids)))
+        if not all(isinstance(name, str) for name in ids.values()):
+            return value
+        lines = f"classes: {flow([ids[index] for index in sorted(ids)])}"
+        is_from_1 = sorted(ids) == list(range(1, len(value) + 1))
+        lines += " and label_offset: 1" if is_from_1 else f" and label_values: {flow(dict(sorted(ids.items())))}"
+        raise ValueError(
+            f"expected ids from 0 without gaps, found {', '.join(map(str, sorted(ids)[:5]))}: write {lines}"
+        )
+
+    @field_validator("palette", mode="before")
+    @classmethod
+    def _as_colours(cls, value: Any) -> Any:
+        return tuple(map(_colour, value)) if isinstance(value, list | tuple) else value
 
     @field_validator("classes", "palette", "bands", mode="before")
     @classmethod
@@ -283,13 +307,25 @@ def parse_config(data: bytes, where: object) -> DatasetConfig:
         ContractError: not YAML.
         DataError: a field is missing, unknown or wrong.
     """
-    document = parse_yaml(data, where)
-    if not isinstance(document, dict):
-        raise DataError(where, f"expected a mapping with version, name and classes, found {type(document).__name__}")
+    text = read_yaml(data, where)
+    if not isinstance(text.value, dict):
+        found = {list: "a list", str: "a text", type(None): "nothing"}.get(type(text.value), "a single value")
+        problem = f"expected a mapping with version, name and classes, found {found}"
+        raise DataError(where, problem, "write each line as `key: value`; docs/contracts.md shows the fields")
     try:
-        return DatasetConfig.model_validate(document)
+        return DatasetConfig.model_validate({str(key): value for key, value in text.value.items()})
     except ValidationError as err:
-        raise DataError(where, describe(err), "docs/contracts.md shows the fields") from err
+        problems = describe_problems(err, text, tuple(DatasetConfig.model_fields))
+        raise DataError(where, problems, "docs/contracts.md shows the fields") from err
+
+
+def _colour(item: Any) -> Any:
+    """A colour as three numbers; what is none is for the field's type to refuse."""
+    if item is None:
+        raise ValueError("expected a colour, found nothing: write '#ff0000' in quotes, as # begins a comment")
+    if isinstance(item, str):
+        return parse_colour(item)
+    return tuple(item) if isinstance(item, list) else item
 
 
 def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:

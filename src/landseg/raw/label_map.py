@@ -66,6 +66,16 @@ def parse_colours(given: Any) -> tuple[MappedColour, ...]:
     return tuple(sorted(found.items()))
 
 
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """Red, green and blue of one colour as people write it.
+
+    Raises:
+        ValueError: something else.
+    """
+    red, green, blue = bytes.fromhex(_colours(text)[0][1:])
+    return red, green, blue
+
+
 def _entries(given: Any, parse: Callable[[Any], list[T]], example: str) -> Iterator[tuple[list[T], str | None]]:
     """Parsed keys and class names; the other way round where the classes were written first."""
     if not isinstance(given, dict) or not given:

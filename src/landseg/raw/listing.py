@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from landseg.contracts.documents import MAX_YAML_BYTES
 from landseg.contracts.errors import DataError, printable
+from landseg.contracts.yaml_documents import MAX_YAML_BYTES
 from landseg.raw.dataset_yaml import FILE_NAME, DatasetConfig, parse_config
 from landseg.raw.file_start import wrong_content
 from landseg.raw.findings import Finding
