@@ -17,12 +17,12 @@ from typing import Any
 from landseg import storage
 from landseg.cli.progress import Steps
 from landseg.contracts.choices import PRECISION_CHOICES
-from landseg.contracts.documents import parse_yaml
 from landseg.contracts.errors import ConfigError, ContractError
 from landseg.contracts.executor import Outputs
 from landseg.contracts.names import check_run_id
 from landseg.contracts.parameters import add_parameter
 from landseg.contracts.probabilities import VIEWS
+from landseg.contracts.yaml_documents import parse_yaml
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
 from landseg.dataset.staging import Options
