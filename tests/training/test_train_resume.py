@@ -23,7 +23,7 @@ from landseg.training.trainer import train
 from mmcv.runner import HOOKS, Hook
 
 
-class KilledError(Exception):
+class KilledError(BaseException):  # an error of a hook would be one of the config
     pass
 
 

@@ -105,7 +105,7 @@ def test_a_damaged_tile_is_reported_by_name(num_workers: int, tmp_path: Path) ->
 
 
 def test_too_little_shared_memory_is_reported_before_training(dataset: str, tmp_path: Path) -> None:
-    options = {"data.train.pipeline": [{"type": "Normalize"}, {"type": "Pad", "size": (65536, 65536)}]}
+    options = {"data.train.pipeline": [{"type": "Normalize"}, {"type": "Pad", "size": (16384, 16384)}]}
     job = make_job(tmp_path, "swin", dataset, options=options, num_workers=2)
     with pytest.raises(
         ConfigError, match=r"/dev/shm: expected [\d.]+ MiB for the batches of 2 loader processes.*--shm-size"
