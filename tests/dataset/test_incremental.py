@@ -72,10 +72,13 @@ def test_known_tiles_are_not_decoded_again(raw, stage, monkeypatch):
     stage(raw)
     add_tile(raw, "x", 1)
     decoded = []
-    original = checks.decode_tiff
-    monkeypatch.setattr(
-        checks, "decode_tiff", lambda data, where, **k: decoded.append(where) or original(data, where, **k)
-    )
+    original = checks.decode_image_files
+
+    def decode(files, where, *args, **options):
+        decoded.append(where)
+        return original(files, where, *args, **options)
+
+    monkeypatch.setattr(checks, "decode_image_files", decode)
     stage(raw)
     assert decoded == [f"{raw}/train/images/x.tif"]
 

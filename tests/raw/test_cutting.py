@@ -14,7 +14,7 @@ from landseg.contracts.dataset import Geo
 from landseg.ensemble.geotiff_maps import write_labels
 from landseg.ensemble.stitching import scenes_of, stitch
 from landseg.raw.georeference import geo_tags, read_georeference
-from landseg.raw.tiff.decoding import decode_tiff
+from landseg.raw.tiff.decoding import opened_tiff
 
 TRANSFORM = (0.5, 0.0, 600000.0, 0.0, -0.5, 5400000.0)
 RULE = {"max_px": 100, "tile_px": 64, "overlap_px": 8}
@@ -124,16 +124,16 @@ def test_georeference_is_kept_and_moved(raw, stage):
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_georeferences_of_gdal_come_back_in_label_maps(name, tmp_path):
     with zipfile.ZipFile(ARCHIVE) as archive:
-        image = decode_tiff(archive.read(f"3-uint8-{name}.tif"), name, max_px=100)
-    assert image.transform == TRANSFORMS[name]
-    assert image.crs is not None
-    height, width = image.values.shape[:2]
+        data = archive.read(f"3-uint8-{name}.tif")
+    with opened_tiff(data, name) as page:
+        (transform, crs), (height, width) = read_georeference(page), page.shape[:2]
+    assert transform == TRANSFORMS[name]
+    assert crs is not None
     rows = [np.zeros((height, width), np.uint8)]
-    geo = Geo(crs=0, transform=image.transform)
-    write_labels(tmp_path / "labels.tif", rows, (height, width), ((1, 2, 3),), geo, (image.crs,))
+    geo = Geo(crs=0, transform=transform)
+    write_labels(tmp_path / "labels.tif", rows, (height, width), ((1, 2, 3),), geo, (crs,))
     with tifffile.TiffFile(tmp_path / "labels.tif") as tiff:
-        assert read_georeference(tiff.pages.first).transform == image.transform
-        assert read_georeference(tiff.pages.first).crs == image.crs
+        assert read_georeference(tiff.pages.first) == (transform, crs)
 
 
 def test_cutting_is_deterministic_and_cut_tiles_are_not_uploaded_again(raw, stage, tmp_path):

@@ -59,7 +59,7 @@ def parse(data: bytes) -> None:
         assert "\n" not in str(err)
         return
     for num_bands in (3, 16):
-        config.class_schema(num_bands, None)
+        config.class_schema(config.selected_bands(num_bands), None)
 
 
 @st.composite

@@ -73,7 +73,7 @@ def test_the_tree_is_the_raw_dataset_contract(tmp_path):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_the_description_is_a_valid_schema(bands, dtype):
     config = parse_config(sample.dataset_description(SampleOptions(bands=bands, dtype=dtype)).encode(), "dataset.yaml")
-    schema = config.class_schema(bands, config.scale_for(bands))
+    schema = config.class_schema(config.selected_bands(bands), config.scale_for(bands))
     assert config.name == "sample"
     assert schema.classes[0] == "background"
     assert schema.num_classes == 9

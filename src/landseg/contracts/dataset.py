@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -116,18 +117,35 @@ class SceneWindow(Model):
     width: Annotated[int, Field(ge=1)]
 
 
+class Validity(Model):
+    """Which pixels of a tile have data: a 1-bit PNG in the shard, 0 where there is none.
+
+    Attributes:
+        mask: (byte offset, length) of the PNG's content inside the shard's tar file.
+        sha256: of its bytes.
+        num_px: pixels that have data.
+    """
+
+    mask: tuple[Count, Count]
+    sha256: Sha256
+    num_px: Count
+
+
 class Tile(Model):
     """One row of a split's tile index: where the tile's bytes are and what they hold.
 
     `image` and `label` are (byte offset, length) inside the shard's tar file, pointing at the member's content: the
-    unchanged bytes of the source file, the same values transcoded, or a tile cut from a scene. `label` is None in an
+    unchanged bytes of the source file, its values transcoded, or a tile cut from a scene. `label` is None in an
     unlabelled split, `geo` in a file without georeference, `scene` in a tile that was not cut from a larger image.
 
     `image_sha256` and `label_sha256` are of the member's content; `source_image_sha256` and `source_label_sha256` are
     those of the source's file where it was transcoded.
 
-    `band_sums` and `band_squares` are the exact sums of the stored values and of their squares, per band in the file's
-    order; `label_counts` is (stored label value, pixels) by value.
+    `band_sums` and `band_squares` are the exact sums of the stored values and of their squares over the pixels that
+    have data, per band in the file's order; `label_counts` is (stored label value, pixels) by value.
+
+    `validity` is None where every pixel has data. `unused_labels` counts, by stored value, the pixels that the source
+    labels although they have no data; in the shard they have the ignored value.
     """
 
     id: TileId
@@ -145,6 +163,22 @@ class Tile(Model):
     band_sums: tuple[Count, ...] = ()
     band_squares: tuple[Count, ...] = ()
     label_counts: tuple[tuple[Byte, Count], ...] = ()
+    validity: Validity | None = None
+    unused_labels: tuple[tuple[Byte, Count], ...] = ()
+
+    @property
+    def members(self) -> Iterator[tuple[int, int]]:
+        """(byte offset, length) of everything that the shard holds of it."""
+        yield self.image
+        if self.label is not None:
+            yield self.label
+        if self.validity is not None:
+            yield self.validity.mask
+
+    @property
+    def num_valid_px(self) -> int:
+        """Pixels that have data."""
+        return self.height * self.width if self.validity is None else self.validity.num_px
 
 
 class SkippedTile(Model):
@@ -156,7 +190,7 @@ class SkippedTile(Model):
 
 
 class Shard(Blob):
-    """A plain tar file in WebDataset naming: `<tile id>.<image ext>` followed by `<tile id>.<label ext>`."""
+    """A plain tar file in WebDataset naming: `<tile id>.tif`, `.png` or `.label.tif`, and `.valid.png` of each tile."""
 
     num_tiles: Annotated[int, Field(ge=1)]
 
@@ -174,6 +208,34 @@ class SplitInfo(Model):
     band_std: tuple[float, ...]
 
 
+class SourceValues(Model):
+    """What the stored values say: `source value = first + step * stored value`, per band in the file's order.
+
+    Attributes:
+        dtype: type of the source files' values, by NumPy's name.
+        first: the source value that is stored as 0.
+        step: what one more stored is worth; 0 for a band that is not selected and was therefore not stored.
+    """
+
+    dtype: Annotated[str, Field(pattern=r"^(u?int(8|16|32|64)|float(16|32|64))$")]
+    first: tuple[float, ...]
+    step: tuple[float, ...]
+
+    def stored_scale(self, scale: Scale, bands: Sequence[int]) -> Scale:
+        """A scale of some bands, 1-based, in stored values."""
+        return self._turned(scale, bands, lambda value, first, step: (value - first) / step)
+
+    def source_scale(self, scale: Scale, bands: Sequence[int]) -> Scale:
+        """A scale of some bands, 1-based, in the source's values."""
+        return self._turned(scale, bands, lambda value, first, step: first + step * value)
+
+    def _turned(self, scale: Scale, bands: Sequence[int], turn: Callable[[float, float, float], float]) -> Scale:
+        steps = [(self.first[band - 1], self.step[band - 1]) for band in bands]
+        low = tuple(turn(value, *step) for value, step in zip(scale.low, steps, strict=True))
+        high = tuple(turn(value, *step) for value, step in zip(scale.high, steps, strict=True))
+        return scale.model_copy(update={"low": low, "high": high})
+
+
 class DatasetManifest(Document):
     """A staged dataset. Written last: a dataset whose manifest exists is complete.
 
@@ -182,6 +244,9 @@ class DatasetManifest(Document):
     `crs` holds the coordinate reference systems, to which tiles refer by position. `band_names` are those of all the
     files' bands, in their order; empty where dataset.yaml gives none. `label_map` is None where labels hold the values
     that `class_schema` describes.
+
+    `source_values` is None where the stored values are those of the source files. `rules` is a digest of what decides,
+    besides the files, which bytes are stored; None where all of them are the files' own.
     """
 
     kind: Literal["landseg.dataset"] = "landseg.dataset"
@@ -195,5 +260,7 @@ class DatasetManifest(Document):
     splits: dict[Split, SplitInfo]
     crs: tuple[GeoKeys, ...] = ()
     skipped: tuple[SkippedTile, ...] = ()
-    # Left out where it is None: manifests of datasets without a map stay what they were.
+    # Left out where they are None: manifests of datasets that need none of them stay what they were.
     label_map: LabelMap | None = Field(default=None, exclude_if=lambda value: value is None)
+    source_values: SourceValues | None = Field(default=None, exclude_if=lambda value: value is None)
+    rules: Sha256 | None = Field(default=None, exclude_if=lambda value: value is None)

@@ -108,7 +108,7 @@ class Document(Model):
         expected = cls.model_fields["kind"].default
         if not isinstance(obj, dict) or obj.get("kind") != expected:
             found = obj.get("kind") if isinstance(obj, dict) else type(obj).__name__
-            raise ContractError(where, f"expected a document of kind {expected!r}, found {found!r}")
+            raise ContractError(where, f"expected a document of kind {expected!r}, found {_REPR.repr(found)[:60]}")
         if obj.get("version") not in (cls.VERSION, *cls.EARLIER):
             raise ContractError(
                 where,

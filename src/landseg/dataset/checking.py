@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.dataset.previous import Checksums
-from landseg.raw.checks import READS_AT_ONCE, Checked, Expected, check_tiles, identify_tile
+from landseg.raw.checks import READS_AT_ONCE, Checked, check_tiles, identify_tile
 from landseg.raw.cutting import cut_scene
+from landseg.raw.images import Expected
 from landseg.raw.pairing import SourceTile, jobs
 from landseg.raw.processes import ProcessPool
 from landseg.raw.sources import Source
@@ -55,7 +57,7 @@ def checked_tiles(
     for checked in processes.map(functools.partial(check_tiles, source, expected), jobs(tiles)):
         scenes = [outcome.tile for outcome in checked.tiles if outcome.is_scene]
         if scenes:
-            yield Checked([outcome for outcome in checked.tiles if not outcome.is_scene], checked.histogram)
+            yield replace(checked, tiles=[outcome for outcome in checked.tiles if not outcome.is_scene])
             for scene in scenes:
                 yield from cut_scene(source, expected, scene, processes, scratch)
         else:

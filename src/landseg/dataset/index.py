@@ -43,7 +43,7 @@ class TileIndex:
                 in_order = in_order and before < tile.id
                 before = tile.id
                 size = info.shards[tile.shard].size_bytes if tile.shard < len(info.shards) else -1
-                if any(offset + length > size for offset, length in (tile.image, tile.label or tile.image)):
+                if any(offset + length > size for offset, length in tile.members):
                     raise ContractError(where, f"tile {tile.id} lies outside its shard")
                 self._starts.append(self._starts[-1] + len(line))
                 self.table.add(tile.id, tile.height, tile.width, tile.shard)

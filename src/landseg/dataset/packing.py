@@ -6,10 +6,11 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from landseg import storage
-from landseg.contracts.dataset import Geo, Shard, Tile
+from landseg.contracts.dataset import Geo, Shard, Tile, Validity
+from landseg.contracts.documents import sha256_hex
 from landseg.dataset.shards import Boundaries, ShardWriter, member_names
 from landseg.dataset.workspace import Workspace
 from landseg.raw.checks import CheckedTile, TileFacts
@@ -87,15 +88,20 @@ class Packer:
 
     def add(self, checked: CheckedTile, facts: TileFacts) -> Tile:
         """Append a tile; returns its row of the index."""
-        if self._boundaries.starts_shard(checked.tile.id, len(checked.image) + len(checked.label or b"")):
+        size = len(checked.image) + len(checked.label or b"") + len(checked.valid or b"")
+        if self._boundaries.starts_shard(checked.tile.id, size):
             self.end_shard()
         if self._writer is None:
             self._writer = ShardWriter(self._workspace.scratch / f"{self._split}-{len(self.shards)}.tar").__enter__()
         names = member_names(checked.tile.id, checked.label)
-        image = self._writer.add(next(names), checked.image)
-        label = None if checked.label is None else self._writer.add(next(names), checked.label)
+        image = self._writer.add(names.image, checked.image)
+        label = None if checked.label is None else self._writer.add(names.label, checked.label)
+        validity = None
+        if checked.valid is not None:
+            mask = self._writer.add(names.valid, checked.valid)
+            validity = Validity(mask=mask, sha256=sha256_hex(checked.valid), num_px=facts.num_valid_px)
         self._writer.num_tiles += 1
-        return tile_row(checked, facts, len(self.shards), image, label, self._workspace)
+        return tile_row(checked, facts, Place(len(self.shards), image, label, validity), self._workspace)
 
     def end_shard(self) -> None:
         """Finish the current shard, if there is one."""
@@ -114,14 +120,16 @@ class Packer:
         )
 
 
-def tile_row(
-    checked: CheckedTile,
-    facts: TileFacts,
-    shard: int,
-    image: tuple[int, int],
-    label: tuple[int, int] | None,
-    workspace: Workspace,
-) -> Tile:
+class Place(NamedTuple):
+    """Where a tile lies: its shard, and (byte offset, length) of its members inside of it."""
+
+    shard: int
+    image: tuple[int, int]
+    label: tuple[int, int] | None
+    validity: Validity | None
+
+
+def tile_row(checked: CheckedTile, facts: TileFacts, place: Place, workspace: Workspace) -> Tile:
     """A tile's row of the index."""
     geo = None
     if facts.transform is not None:
@@ -129,9 +137,9 @@ def tile_row(
         geo = Geo(crs=crs, transform=facts.transform)
     return Tile(
         id=checked.tile.id,
-        shard=shard,
-        image=image,
-        label=label,
+        shard=place.shard,
+        image=place.image,
+        label=place.label,
         height=facts.height,
         width=facts.width,
         image_sha256=facts.image_sha256,
@@ -143,4 +151,6 @@ def tile_row(
         band_sums=facts.band_sums,
         band_squares=facts.band_squares,
         label_counts=facts.label_counts,
+        validity=place.validity,
+        unused_labels=facts.unused_labels,
     )

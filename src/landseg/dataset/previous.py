@@ -15,9 +15,9 @@ from landseg.contracts.names import DatasetId
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.scaling import needs_histogram
 from landseg.dataset.workspace import Workspace
-from landseg.raw.checks import Kind
-from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
+from landseg.raw.images import Expected
+from landseg.raw.values import Kind
 
 _LIVE_SHARE = 0.75
 """A shard is reused if at least this share of its bytes is still wanted; the rest is dead weight for readers."""
@@ -50,10 +50,12 @@ class KeptSplit:
     tiles: dict[str, Tile]
     adopted: set[str] = field(default_factory=set)
 
-    def find(self, tile_id: str, checksums: Checksums) -> Tile | None:
-        """The row of a tile that was staged with these bytes."""
+    def find(self, tile_id: str, checksums: Checksums, valid_sha256: str | None) -> Tile | None:
+        """The row of a tile that was staged with these bytes of image and label, and of the mask of its data."""
         tile = self.tiles.get(tile_id)
-        return tile if tile is not None and (tile.image_sha256, tile.label_sha256) == checksums else None
+        if tile is None or (tile.image_sha256, tile.label_sha256) != checksums:
+            return None
+        return tile if (tile.validity and tile.validity.sha256) == valid_sha256 else None
 
     def find_source(self, tile_id: str, checksums: Checksums) -> Tile | None:
         """The row of a tile that was staged from files with these bytes."""
@@ -80,7 +82,15 @@ class Previous:
         """Its manifest."""
         return self.loaded.document
 
-    def kept(self, split: str, wanted: Mapping[str, Checksums], shard_bytes: int, workspace: Workspace) -> KeptSplit:
+    def kept(
+        self,
+        split: str,
+        wanted: Mapping[str, Checksums],
+        shard_bytes: int,
+        workspace: Workspace,
+        *,
+        same_rules: bool = True,
+    ) -> KeptSplit:
         """The shards of a split to reuse.
 
         Args:
@@ -89,6 +99,8 @@ class Previous:
                 while the scene is there: what they hold is known only after cutting.
             shard_bytes: target size of shards.
             workspace: takes the coordinate reference systems of the kept tiles.
+            same_rules: whether files that are not stored as they are would be stored as they were; otherwise such tiles
+                are not wanted.
         """
         if split not in self.tiles:
             return KeptSplit([], {})
@@ -96,8 +108,11 @@ class Previous:
         live = [0] * len(info.shards)
         whole = [0] * len(info.shards)
         for tile in self.tiles[split]:
-            size = tile.image[1] + (tile.label[1] if tile.label else 0)
+            size = sum(length for _, length in tile.members)
             whole[tile.shard] += size
+            as_it_is = tile.source_image_sha256 is None and tile.source_label_sha256 is None and tile.validity is None
+            if not as_it_is and not same_rules:
+                continue
             if tile.scene.id in wanted if tile.scene else wanted.get(tile.id) == source_checksums(tile):
                 live[tile.shard] += size
         keep = [index for index in range(len(whole)) if live[index] >= _LIVE_SHARE * whole[index] > 0]
@@ -123,21 +138,36 @@ class Previous:
     def _has_transcoded_labels(self) -> bool:
         return any(tile.source_label_sha256 for tiles in self.tiles.values() for tile in tiles)
 
-    def passed_same_checks(self, config: DatasetConfig, kind: Kind) -> bool:
+    def passed_same_checks(self, expected: Expected) -> bool:
         """Whether its tiles need no second look: they passed the same checks, and no histogram is needed."""
-        if needs_histogram(config, kind):
+        config, kind = expected.config, expected.kind
+        if kind is None or needs_histogram(config, kind):
             return False
-        if self.manifest.label_map != config.label_map:
+        manifest = self.manifest
+        dtype = manifest.source_values.dtype if manifest.source_values else manifest.dtype
+        if not kind.is_like(Kind(manifest.num_bands, dtype)) or not self.has_rules_of(expected):
             return False
-        same = config.class_schema(kind.num_bands, None)
-        rules, own = _label_rules(same), _label_rules(self.manifest.class_schema)
-        if same.palette != self.manifest.class_schema.palette and self._has_transcoded_labels():
+        if manifest.label_map != config.label_map:
+            return False
+        scale = expected.scale
+        if scale and expected.conversion:
+            scale = expected.conversion.record.stored_scale(scale, expected.bands)
+        same = config.class_schema(expected.bands, scale)
+        if same.palette != manifest.class_schema.palette and self._has_transcoded_labels():
             return False  # their colours may have been those of the palette
-        return Kind(self.manifest.num_bands, self.manifest.dtype) == kind and rules == own
+        # Other bands have other pixels without data, and another scale clips others: both are reported.
+        return _rules(same) == _rules(manifest.class_schema)
+
+    def has_rules_of(self, expected: Expected) -> bool:
+        """Whether files that are not stored as they are were stored as they would be now."""
+        return self.manifest.rules in (None, expected.rules) and (
+            self.manifest.rules is not None or not expected.has_own_rules
+        )
 
 
-def _label_rules(schema: ClassSchema) -> tuple[int, int, int, int | None]:
-    return schema.num_classes, schema.label_offset, schema.ignore_index, schema.stored_ignore
+def _rules(schema: ClassSchema) -> tuple[object, ...]:
+    labels = schema.num_classes, schema.label_offset, schema.ignore_index, schema.stored_ignore
+    return *labels, schema.bands, schema.scale
 
 
 def source_checksums(tile: Tile) -> Checksums:

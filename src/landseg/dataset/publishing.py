@@ -12,13 +12,13 @@ from typing import BinaryIO, Self
 
 from landseg import storage
 from landseg.contracts.dataset import DatasetManifest, Scale, Shard, SkippedTile, SplitInfo, Tile
-from landseg.contracts.documents import Blob, digest
+from landseg.contracts.documents import Blob, digest, sha256_hex
 from landseg.contracts.errors import DataError, StorageError
 from landseg.dataset.previous import Checksums, lacking_shard, manifest_uri
 from landseg.dataset.statistics import SplitStatistics
 from landseg.dataset.workspace import Workspace
-from landseg.raw.checks import Kind
 from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.images import Expected
 
 _FORMAT = 1
 """Part of every dataset id: raise it when the same input gives another result."""
@@ -39,6 +39,7 @@ class SplitIndex:
         shards: of the split.
         statistics: over its tiles.
         num_tiles: rows so far.
+        has_others: whether a tile is stored otherwise than as its files are, or has pixels without data.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class SplitIndex:
     shards: list[Shard] = field(default_factory=list)
     statistics: SplitStatistics = field(default_factory=SplitStatistics)
     num_tiles: int = 0
+    has_others: bool = False
     _last_id: str = ""
     _is_sorted: bool = True
     _file: BinaryIO | None = None
@@ -72,6 +74,7 @@ class SplitIndex:
         self._is_sorted = self._is_sorted and self._last_id < tile.id
         self._last_id = tile.id
         self.num_tiles += 1
+        self.has_others |= bool(tile.source_image_sha256 or tile.source_label_sha256 or tile.validity)
 
     def sort(self) -> None:
         """Sort the rows by id; without scenes and an earlier dataset they are sorted already.
@@ -102,6 +105,8 @@ class SplitIndex:
             for line in file:
                 row = json.loads(line)
                 image = row.get("source_image_sha256", row["image_sha256"])
+                if "scene" in row and "validity" in row:  # which the bytes of a cut image do not tell
+                    image = sha256_hex(f"{image} {row['validity']['sha256']}".encode())
                 yield row["id"], (image, row.get("source_label_sha256", row["label_sha256"]))
 
 
@@ -120,8 +125,7 @@ def dataset_id(config: DatasetConfig, splits: Mapping[str, Iterable[tuple[str, C
 def publish(
     workspace: Workspace,
     identity: str,
-    config: DatasetConfig,
-    kind: Kind,
+    expected: Expected,
     scale: Scale | None,
     splits: Mapping[str, SplitIndex],
     skipped: Iterable[SkippedTile],
@@ -136,7 +140,9 @@ def publish(
         raise StorageError(where, f"expected a shard of {lacking.size_bytes} bytes, found none", "stage again")
     uri = manifest_uri(workspace.storage_uri, identity)
     folder = storage.parent(uri)
-    schema = config.class_schema(kind.num_bands, scale)
+    config, kind, conversion = expected.config, expected.kind, expected.conversion
+    assert kind is not None, "tiles were read"
+    schema = config.class_schema(expected.bands, scale)
     infos = {}
     for name, split in splits.items():
         sha256 = storage.file_sha256(split.path)
@@ -160,12 +166,14 @@ def publish(
             "name": config.name,
             "class_schema": schema,
             "num_bands": kind.num_bands,
-            "dtype": kind.dtype,
+            "dtype": conversion.stored if conversion else kind.dtype,
             "band_names": config.band_names or (),
             "splits": infos,
             "crs": tuple(workspace.crs),
             "skipped": tuple(skipped),
             "label_map": config.label_map,
+            "source_values": conversion and conversion.record,
+            "rules": expected.rules if expected.has_own_rules or any(s.has_others for s in splits.values()) else None,
         }
     )
     return storage.publish_manifest(uri, manifest)

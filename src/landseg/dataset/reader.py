@@ -22,6 +22,7 @@ from landseg.contracts.errors import ConfigError, ContractError, StorageError
 from landseg.dataset.cache import ShardCache, default_limit
 from landseg.dataset.index import TileIndex
 from landseg.raw.tiff.decoding import decode_image, decode_label
+from landseg.raw.validity import decode_mask
 
 Access = Literal["neighbours", "random", "few"]
 """How a dataset in object storage is read. `neighbours`: shard by shard; those read before make room. `random`: in
@@ -119,6 +120,17 @@ class StagedDataset:
         where = f"label of tile {tile.id} of {self.uri}"
         stored = decode_label(self._bytes(split, tile.shard, tile.label, tile.label_sha256), where)
         return to_class_ids(stored, self.schema, where)
+
+    def read_valid(self, split: str, tile: Tile) -> NDArray[np.bool_] | None:
+        """Decode the mask of a tile's pixels that have data.
+
+        Returns:
+            (H, W), True where there is data; None where all pixels have data.
+        """
+        if tile.validity is None:
+            return None
+        data = self._bytes(split, tile.shard, tile.validity.mask, tile.validity.sha256)
+        return decode_mask(data, (tile.height, tile.width), f"mask of tile {tile.id} of {self.uri}")
 
     def _bytes(self, split: str, shard: int, span: tuple[int, int], sha256: str | None) -> memoryview:
         offset, length = span

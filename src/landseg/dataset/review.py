@@ -37,6 +37,7 @@ class Review:
     _images: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     _duplicates: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     _constant: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _empty: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _one_value: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _labels: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _footprints: Footprints = field(default_factory=Footprints)
@@ -59,9 +60,12 @@ class Review:
         else:
             self._images[split][key] = tile.id
             self._compare_values(split, tile)
-        num_pixels = tile.height * tile.width
+        num_pixels = tile.num_valid_px
         bands = list(zip(tile.band_sums, tile.band_squares, strict=True))
-        if all(num_pixels * squares == total * total for total, squares in bands):
+        if not num_pixels:
+            self._empty[split].append(tile.id)
+            self._warn(split, tile.id, "no pixel has data", "leave the tile out")
+        elif all(num_pixels * squares == total * total for total, squares in bands):
             self._constant[split].append(tile.id)
             value = "/".join(str(total // num_pixels) for total, _ in bands)
             self._warn(split, tile.id, f"every pixel is {value}: no data?", "leave the tile out")
@@ -98,8 +102,16 @@ class Review:
             _about_classes(schema, statistics),
             _about_sizes(statistics),
             _about_bands(schema, statistics),
+            _about_unused_labels(schema, statistics),
         ):
             yield Finding("", sentence, severity="warning")
+        for split, sums in statistics.items():
+            if missing := sums.num_pixels - sums.num_valid_px:
+                share = 100 * missing / sums.num_pixels
+                yield Finding.note(
+                    f"{missing} px of {split} ({share:.1f} %) have no data: they are left out of statistics, training "
+                    "and scores (nodata: none in dataset.yaml takes them for values)"
+                )
 
     def _about_duplicates(self) -> Iterator[str]:
         for (first, second), pairs in self._duplicates.items():
@@ -123,6 +135,8 @@ class Review:
     def _about_values(self) -> Iterator[str]:
         for split, ids in self._constant.items():
             yield f"{_count(ids, 'image')} of {split} with one value only ({_examples(ids)}): no data?"
+        for split, ids in self._empty.items():
+            yield f"{_count(ids, 'image')} of {split} without any data ({_examples(ids)})"
         for split, ids in self._one_value.items():
             share = 100 * len(ids) / self._labels[split]
             yield f"{_count(ids, 'label')} of {split} ({share:.1f} %) with one value only ({_examples(ids)})"
@@ -150,6 +164,19 @@ def _about_classes(schema: ClassSchema, statistics: Mapping[str, SplitStatistics
         yield f"classes that never occur in {split}: {', '.join(missing)}; {means}"
         if missing == [schema.classes[0]] and schema.label_offset == 0:
             yield f"only the first class is missing in {split}: do the labels run from 1? Then set label_offset: 1"
+
+
+def _about_unused_labels(schema: ClassSchema, statistics: Mapping[str, SplitStatistics]) -> Iterator[str]:
+    for split, sums in statistics.items():
+        found = [
+            f"{count} px {schema.classes[value - schema.label_offset]}"
+            if 0 <= value - schema.label_offset < schema.num_classes
+            else f"{count} px {value}"
+            for value, count in sorted(sums.unused_labels.items())
+        ]
+        if found:
+            total, shown = sum(sums.unused_labels.values()), ", ".join(found)
+            yield f"{total} px of {split} are labelled where the image has no data ({shown}): they are ignored"
 
 
 def _about_sizes(statistics: Mapping[str, SplitStatistics]) -> Iterator[str]:

@@ -1,32 +1,39 @@
-"""Bands and scale of a dataset: which stored band values become 0 and 255."""
+"""Bands and scale of a dataset: which band values become 0 and 255."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from landseg.contracts.dataset import Scale
 from landseg.contracts.errors import DataError
 from landseg.dataset.statistics import SplitStatistics, percentile_scale
-from landseg.raw.checks import Kind
 from landseg.raw.dataset_yaml import DatasetConfig, PercentileScale
 from landseg.raw.findings import Finding
+from landseg.raw.images import Expected
+from landseg.raw.values import Conversion, Kind
+
+_CLIPPED_SHARE = 0.05
+"""Percentiles 1-99 clip 1 % at either end, and their bands may do so in different pixels; more is worth a warning."""
 
 
 def needs_histogram(config: DatasetConfig, kind: Kind) -> bool:
     """Whether the scale depends on the values of all tiles."""
-    return isinstance(config.scale, PercentileScale) or (config.scale is None and kind.dtype == "uint16")
+    if kind.is_wide:  # measured before anything is staged
+        return False
+    return isinstance(config.scale, PercentileScale) or (config.scale is None and kind.dtype in ("uint16", "int16"))
 
 
 def resolve_scale(
-    config: DatasetConfig, kind: Kind, statistics: Mapping[str, SplitStatistics]
+    expected: Expected, kind: Kind, statistics: Mapping[str, SplitStatistics]
 ) -> tuple[Scale | None, list[Finding]]:
-    """The scale of the selected bands, None where values are used as stored; and notes on how it was chosen."""
-    notes: list[Finding] = []
-    if config.bands is None and kind.num_bands != 3:
-        notes.append(Finding.note(f"dataset.yaml lists no bands: all {kind.num_bands} are used, in the files' order"))
-    bands = config.bands or tuple(range(1, kind.num_bands + 1))
+    """The scale of the selected bands in stored values, None where they are used as stored; and notes on the choice."""
+    config, conversion, bands = expected.config, expected.conversion, expected.bands
+    notes = list(_notes_on_bands(config, kind))
     if not needs_histogram(config, kind):
-        return config.scale_for(len(bands)), notes
+        fixed = expected.scale
+        return conversion.record.stored_scale(fixed, bands) if fixed and conversion else fixed, notes
     rule = config.scale if isinstance(config.scale, PercentileScale) else PercentileScale()
     split = next(iter(statistics))
     if split != "train":
@@ -35,24 +42,91 @@ def resolve_scale(
     assert histogram is not None, "a staged split has tiles"
     scale, flat = percentile_scale(histogram, bands, rule.low, rule.high)
     if config.scale is None:
-        shown = ", ".join(f"{first:g}-{last:g}" for first, last in zip(scale.low, scale.high, strict=True))
+        shown = ", ".join(_ranges(scale, bands, conversion))
         percentiles = f"percentiles {rule.low:g}-{rule.high:g}"
-        sentence = f"uint16 and no scale in dataset.yaml: {percentiles} of each band ({shown}) become 0-255"
+        sentence = f"{kind.dtype} and no scale in dataset.yaml: {percentiles} of each band ({shown}) become 0-255"
         notes.append(Finding.note(sentence))
     notes += [Finding.note(f"band {band} is nearly constant in {split}: its percentiles coincide") for band in flat]
     return scale, notes
 
 
+def _ranges(scale: Scale, bands: tuple[int, ...], conversion: Conversion | None) -> Iterator[str]:
+    source = conversion.record.source_scale(scale, bands) if conversion else scale
+    for low, high in zip(source.low, source.high, strict=True):
+        yield f"{low:g}-{high:g}" if low >= 0 else f"{low:g} to {high:g}"
+
+
+def _notes_on_bands(config: DatasetConfig, kind: Kind) -> Iterator[Finding]:
+    numbers = config.band_numbers
+    if kind.alpha and config.alpha == "band" and (numbers is None or kind.alpha in numbers):
+        others = [band for band in numbers or range(1, kind.num_bands + 1) if band != kind.alpha]
+        yield Finding.note(
+            f"band {kind.alpha} is alpha by its tag, and a model sees it: bands: {others} leaves it out, "
+            "alpha: mask takes it for the mask of the pixels that have data"
+        )
+    elif config.bands is None and kind.num_bands != 3:
+        used = len(config.selected_bands(kind.num_bands, kind.alpha))
+        if used != 3:
+            yield Finding.note(f"dataset.yaml lists no bands: all {used} are used, in the files' order")
+
+
+def clipped(expected: Expected, scale: Scale | None, statistics: Mapping[str, SplitStatistics]) -> Iterator[Finding]:
+    """Warnings of bands of which the scale clips a large share.
+
+    Args:
+        expected: bands and conversion.
+        scale: of the selected bands, in stored values.
+        statistics: by split; only values that were looked at in this staging.
+    """
+    if scale is None or scale.method != "range":
+        return
+    bands = expected.bands
+    shown = list(_ranges(scale, bands, expected.conversion))
+    for split, sums in statistics.items():
+        found = []
+        for position, band in enumerate(bands):
+            share = _clipped_share(sums, band, scale.low[position], scale.high[position])
+            if share > _CLIPPED_SHARE:
+                least, most = _extent(sums, position, band, expected.conversion)
+                values = f"values from {least:g} to {most:g}, scale {shown[position]}"
+                found.append(f"{100 * share:.0f} % of band {band} ({values})")
+        if found:
+            sentence = f"the scale clips {', '.join(found)} of {split}: is it in the images' units?"
+            yield Finding("", sentence, severity="warning")
+
+
+def _clipped_share(sums: SplitStatistics, band: int, low: float, high: float) -> float:
+    """The share of a band's values beyond a scale in stored values; 0 where none was looked at."""
+    if sums.histogram is None or not sums.histogram[band - 1].any():
+        return 0.0
+    counts = sums.histogram[band - 1]
+    levels = np.arange(len(counts))
+    # Wide values beyond their scale were stored as its ends.
+    within = (levels > low) & (levels < high) if sums.extremes is not None else (levels >= low) & (levels <= high)
+    return float(counts[~within].sum() / counts.sum())
+
+
+def _extent(sums: SplitStatistics, position: int, band: int, conversion: Conversion | None) -> tuple[float, float]:
+    """Least and largest value of a band in the images' units."""
+    if sums.extremes is not None:
+        return float(sums.extremes[0, position]), float(sums.extremes[1, position])
+    assert sums.histogram is not None, "looked at"
+    (levels,) = sums.histogram[band - 1].nonzero()
+    first = conversion.first[band - 1] if conversion else 0.0
+    return float(levels[0]) + first, float(levels[-1]) + first
+
+
 def config_errors(config: DatasetConfig, kind: Kind, where: str) -> list[Finding]:
     """What dataset.yaml asks for that the images do not have."""
-    if config.bands and max(config.bands) > kind.num_bands:
-        error = DataError(where, f"bands asks for band {max(config.bands)}, the images have {kind.num_bands}")
+    numbers = config.band_numbers
+    if numbers and max(numbers) > kind.num_bands:
+        error = DataError(where, f"bands asks for band {max(numbers)}, the images have {kind.num_bands}")
         return [Finding.of(error)]
     if config.band_names and len(config.band_names) != kind.num_bands:
         problem = f"band_names gives {len(config.band_names)} names, the images have {kind.num_bands} bands"
         return [Finding.of(DataError(where, problem, "name every band of the files, in their order"))]
     try:
-        config.scale_for(len(config.bands) if config.bands else kind.num_bands)
+        config.check_bands(len(config.selected_bands(kind.num_bands, kind.alpha)))
     except ValueError as err:
         return [Finding.of(DataError(where, str(err)))]
     return []

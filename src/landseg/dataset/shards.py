@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from landseg.contracts.documents import sha256_hex
 
@@ -95,12 +94,19 @@ class ShardWriter:
         self.size_bytes += len(data)
 
 
-def member_names(tile_id: str, label: bytes | None) -> Iterator[str]:
-    """Member names of a tile: the image's, then the label's where there is one.
+class MemberNames(NamedTuple):
+    """The names of a tile's members."""
+
+    image: str
+    label: str
+    valid: str
+
+
+def member_names(tile_id: str, label: bytes | None) -> MemberNames:
+    """Names of a tile's members; that of the label follows from its bytes.
 
     WebDataset takes what precedes the first dot as the tile's key, so dots in an id are written as in a URL: `%2E`.
     """
     key = tile_id.replace("%", "%25").replace(".", "%2E")
-    yield f"{key}.tif"
-    if label is not None:
-        yield f"{key}.png" if label.startswith(b"\x89PNG") else f"{key}.label.tif"
+    is_tiff = label is not None and not label.startswith(b"\x89PNG")
+    return MemberNames(f"{key}.tif", f"{key}.label.tif" if is_tiff else f"{key}.png", f"{key}.valid.png")

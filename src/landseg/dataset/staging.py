@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -18,24 +18,28 @@ import numpy as np
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import DatasetManifest, SkippedTile, Tile
+from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
 from landseg.dataset.checking import checked_tiles, identify_tiles
-from landseg.dataset.packing import Packer, ShardUploads, tile_row
+from landseg.dataset.measuring import measure_scale
+from landseg.dataset.packing import Packer, Place, ShardUploads, tile_row
 from landseg.dataset.previous import Checksums, KeptSplit, Previous, load_previous, load_whole, record_latest
 from landseg.dataset.publishing import SplitIndex, dataset_id, publish, source_key
 from landseg.dataset.review import Review
-from landseg.dataset.scaling import config_errors, resolve_scale
+from landseg.dataset.scaling import clipped, config_errors, resolve_scale
 from landseg.dataset.statistics import SplitStatistics
 from landseg.dataset.workspace import Workspace
-from landseg.raw.checks import CheckedTile, Expected, Kind, probe_kind
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.checks import CheckedTile, probe_kind
+from landseg.raw.dataset_yaml import DatasetConfig, RangeScale
 from landseg.raw.findings import Finding, Findings
+from landseg.raw.images import Expected
 from landseg.raw.label_palettes import LabelPalettes
 from landseg.raw.labels import dataset_label_errors
 from landseg.raw.listing import RawDataset
 from landseg.raw.pairing import SourceTile, jobs
 from landseg.raw.processes import ProcessPool, memory_bytes
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
+from landseg.raw.values import Conversion, Kind
 
 _COPIES = 3
 """Of a decoded tile, that checking it takes at the same time."""
@@ -105,6 +109,7 @@ class _Staging:
     def __init__(self, raw: RawDataset, workspace: Workspace, options: Options) -> None:
         self.source, self.config, self.tiles = raw.source, raw.config, raw.pairing.tiles
         self.source_key = source_key(raw.fingerprint)
+        self.config_where = self.source.where(raw.config_path)
         self.workspace, self.options = workspace, options
         self.kind = probe_kind(self.source, [tile for tiles in self.tiles.values() for tile in tiles])
         self.expected = Expected(self.config, self.kind)
@@ -113,7 +118,7 @@ class _Staging:
         self.num_no_value_px = 0
         self.label_palettes = LabelPalettes(self.config)
         if self.kind is not None:
-            self.findings.add(config_errors(self.config, self.kind, self.source.where(raw.config_path)))
+            self.findings.add(config_errors(self.config, self.kind, self.config_where))
         self.result = StagingResult(self.config, self.kind, self.findings)
         self.result.review.crs = workspace.crs
 
@@ -130,9 +135,27 @@ class _Staging:
                 self._adopt(same)
             else:
                 with ProcessPool(min(self._affordable_processes(), num_jobs)) as processes:
-                    self._stage(processes, previous, checksums)
+                    if self._knows_how_to_store(processes):
+                        self._stage(processes, previous, checksums)
         if self.result.loaded is not None:
             record_latest(self.workspace.storage_uri, self.result.loaded.document, self.source_key)
+
+    def _knows_how_to_store(self, processes: ProcessPool) -> bool:
+        """Find out how the images' values are stored; False where `dataset.yaml` has to say it."""
+        kind = self.kind
+        if kind is None or any(finding.where == self.config_where for finding in self.findings.errors):
+            return True  # nothing is stored: all files are checked
+        if kind.is_wide and not isinstance(self.config.scale, RangeScale):
+            split = next(name for name, tiles in self.tiles.items() if tiles)
+            measured = self.source, self.expected, split, self.tiles[split], processes
+            scale, findings = measure_scale(*measured, where=self.config_where)
+            self.findings.add(findings)
+            if scale is None:
+                return False
+            self.expected = replace(self.expected, measured=scale)
+        conversion = Conversion.of(kind, self.expected.bands, self.expected.scale)
+        self.expected = replace(self.expected, conversion=conversion)
+        return True
 
     def _affordable_processes(self) -> int:
         """As many as were asked for, unless their largest tiles would not fit into half of the memory."""
@@ -208,9 +231,10 @@ class _Staging:
         """Take over what the earlier dataset has of a split: shards and, where they need no second look, tiles."""
         if previous is None:
             return KeptSplit([], {})
-        kept = previous.kept(split, checksums, self.options.shard_bytes, self.workspace)
+        same_rules = self.kind is None or previous.has_rules_of(self.expected)
+        kept = previous.kept(split, checksums, self.options.shard_bytes, self.workspace, same_rules=same_rules)
         index.shards = kept.shards
-        if self.kind is not None and previous.passed_same_checks(self.config, self.kind):
+        if previous.passed_same_checks(self.expected):
             for source_tile in self.tiles[split]:
                 tile = kept.find_source(source_tile.id, checksums[source_tile.id])
                 # Tiles above the limit would be cut today.
@@ -231,7 +255,7 @@ class _Staging:
             for checked in checked_tiles(
                 self.source, self.expected, tiles, processes, self.workspace.scratch, progress
             ):
-                index.statistics.add_histogram(checked.histogram)
+                index.statistics.add_values(checked)
                 for outcome in checked.tiles:
                     self.num_no_value_px += outcome.num_no_value_px
                     if outcome.used_colours and outcome.tile.label is not None:
@@ -249,10 +273,12 @@ class _Staging:
         facts = outcome.facts
         assert facts is not None, "only good tiles are packed"
         if self.findings.are_fatal:  # for the report only
-            return tile_row(outcome, facts, 0, (0, 0), None, self.workspace)
-        before = kept.find(outcome.tile.id, (facts.image_sha256, facts.label_sha256))
+            return tile_row(outcome, facts, Place(0, (0, 0), None, None), self.workspace)
+        valid_sha256 = None if outcome.valid is None else sha256_hex(outcome.valid)
+        before = kept.find(outcome.tile.id, (facts.image_sha256, facts.label_sha256), valid_sha256)
         if before is not None:
-            return tile_row(outcome, facts, before.shard, before.image, before.label, self.workspace)
+            place = Place(before.shard, before.image, before.label, before.validity)
+            return tile_row(outcome, facts, place, self.workspace)
         return packer.add(outcome, facts)
 
     def _publish(self, kind: Kind, splits: Mapping[str, SplitIndex]) -> None:
@@ -263,7 +289,8 @@ class _Staging:
         if self.num_no_value_px:
             problem = f"{self.num_no_value_px} label px are transparent or not a number: they are ignored"
             self.findings.add([Finding.note(problem)])
-        scale, notes = resolve_scale(self.config, kind, self.result.statistics)
+        scale, notes = resolve_scale(self.expected, kind, self.result.statistics)
+        notes += clipped(self.expected, scale, self.result.statistics)
         self.findings.add(notes if self.options.for_models else [])
         # Wherever the source lies, the same dataset has the same manifest: paths are relative to it.
         skipped = [
@@ -276,4 +303,4 @@ class _Staging:
             )
             for finding in self.findings.errors
         ]
-        self.result.loaded = publish(self.workspace, identity, self.config, kind, scale, splits, skipped)
+        self.result.loaded = publish(self.workspace, identity, self.expected, scale, splits, skipped)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,42 +15,23 @@ from landseg.contracts.dataset import GeoKeys, SceneWindow
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
 from landseg.raw.alignment import alignment_error
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.files import ImageFiles
 from landseg.raw.georeference import Georeference, Transform
+from landseg.raw.images import DecodedImage, Expected, decode_image_files, image_kind, measure_image, widest
 from landseg.raw.label_files import encode_label, read_label
-from landseg.raw.label_rule import LabelRule, StagedLabel, UsedColours
+from landseg.raw.label_rule import StagedLabel, UsedColours, value_counts
 from landseg.raw.labels import unknown_labels_error
 from landseg.raw.pairing import SourceTile
+from landseg.raw.reading import read_image
 from landseg.raw.sources import Source
-from landseg.raw.tiff.decoding import DecodedTiff, decode_tiff, image_info, label_georeference
+from landseg.raw.tiff.decoding import label_georeference
+from landseg.raw.validity import encode_mask
+from landseg.raw.values import Kind
 
 READS_AT_ONCE = 16
 _SMALL_BYTES = 16 << 20
 _COUNTED_PX = 1 << 20
 """Pixels that are counted at once: numpy widens them to 64 bits."""
-
-
-class Kind(NamedTuple):
-    """What all images of a dataset share."""
-
-    num_bands: int
-    dtype: str
-
-    def __str__(self) -> str:
-        return f"{self.num_bands} band{'s' if self.num_bands > 1 else ''} of {self.dtype}"
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a tile must be: `dataset.yaml`, and what most images are (None where none could be read)."""
-
-    config: DatasetConfig
-    kind: Kind | None
-
-    @functools.cached_property
-    def label_rule(self) -> LabelRule:
-        """What labels are staged as."""
-        return LabelRule(self.config)
 
 
 @dataclass(frozen=True)
@@ -63,8 +43,11 @@ class TileFacts:
         kind: bands and type.
         image_sha256, label_sha256: of the bytes to stage.
         source_image_sha256, source_label_sha256: of the source's file where the bytes to stage are others: transcoded.
-        band_sums, band_squares: exact sums over pixels of the values and their squares, per band in file order.
+        band_sums, band_squares: exact sums over pixels with data of the stored values and their squares, per band in
+            file order.
         label_counts: (stored label value, pixels) by value; empty where unlabelled.
+        unused_labels: the same of the pixels that are labelled in the source although they have no data.
+        num_valid_px: pixels that have data.
         transform, crs: the georeference.
         scene: the window of the scene it was cut from.
     """
@@ -82,19 +65,23 @@ class TileFacts:
     scene: SceneWindow | None = None
     source_image_sha256: str | None = None
     source_label_sha256: str | None = None
+    unused_labels: tuple[tuple[int, int], ...] = ()
+    num_valid_px: int = 0
 
 
 @dataclass(frozen=True)
 class CheckedTile:
     """A tile after its check: the bytes and facts of a good one, the errors of a bad one.
 
-    A scene has neither: it is cut first. `num_no_value_px` counts label pixels that are transparent or not a number;
-    `used_colours` are those of the label's palette.
+    A scene has neither: it is cut first. `valid` is the mask of the pixels that have data, None where all have.
+    `num_no_value_px` counts label pixels that are transparent or not a number; `used_colours` are those of the label's
+    palette.
     """
 
     tile: SourceTile
     image: bytes = b""
     label: bytes | None = None
+    valid: bytes | None = None
     facts: TileFacts | None = None
     errors: tuple[DataError, ...] = ()
     is_scene: bool = False
@@ -104,22 +91,39 @@ class CheckedTile:
 
 @dataclass(frozen=True)
 class Checked:
-    """Some tiles in order, and the histogram of the good ones' values: (B, 256 or 65536) int64, None without any."""
+    """Some tiles in order, and the values of the good ones.
+
+    Attributes:
+        tiles: in order.
+        histogram: (B, 256 or 65536) int64, of the stored values that have data; None without good tiles.
+        extremes: (2, selected bands) least and largest value in the source's units, of wide values; else None.
+    """
 
     tiles: list[CheckedTile]
     histogram: NDArray[np.int64] | None
+    extremes: NDArray[np.float64] | None = None
 
 
 def check_tiles(source: Source, expected: Expected, tiles: Sequence[SourceTile]) -> Checked:
     """Read, decode and check tiles."""
-    outcomes = []
-    total: NDArray[np.int64] | None = None
-    for tile, content in zip(tiles, read_tiles(source, tiles), strict=True):
-        outcome, histogram = _check_tile(source, expected, tile, content)
-        outcomes.append(outcome)
-        if histogram is not None:
-            total = histogram if total is None else total + histogram
-    return Checked(outcomes, total)
+    checked = (
+        _check_tile(source, expected, tile, content)
+        for tile, content in zip(tiles, read_tiles(source, tiles), strict=True)
+    )
+    return joined(checked)
+
+
+def joined(checked: Iterable[Checked]) -> Checked:
+    """The tiles of several, and the values of all of them."""
+    tiles: list[CheckedTile] = []
+    histogram: NDArray[np.int64] | None = None
+    extremes: NDArray[np.float64] | None = None
+    for some in checked:
+        tiles += some.tiles
+        if some.histogram is not None:
+            histogram = some.histogram if histogram is None else histogram + some.histogram
+        extremes = widest(extremes, some.extremes)
+    return Checked(tiles, histogram, extremes)
 
 
 def without_traceback(err: DataError) -> DataError:
@@ -133,10 +137,14 @@ def identify_tile(source: Source, tile: SourceTile) -> tuple[str, str | None]:
     content = _read_tile(source, tile)
     if isinstance(content, DataError):
         return "", None
-    return sha256_hex(content[0]), None if content[1] is None else sha256_hex(content[1])
+    return content[0].sha256, None if content[1] is None else sha256_hex(content[1])
 
 
-def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[tuple[bytes, bytes | None] | DataError]:
+TileFiles = tuple[ImageFiles, bytes | None]
+"""The bytes of image and label."""
+
+
+def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[TileFiles | DataError]:
     """Images and labels of a few tiles, or the error of one that cannot be read; over a network several at once."""
     if not source.is_remote:
         return [_read_tile(source, tile) for tile in tiles]
@@ -145,29 +153,26 @@ def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[tuple[bytes,
     return [contents[tile.id] for tile in tiles]
 
 
-def _read_tile(source: Source, tile: SourceTile) -> tuple[bytes, bytes | None] | DataError:
+def _read_tile(source: Source, tile: SourceTile) -> TileFiles | DataError:
     try:
-        return source.read(tile.image), source.read(tile.label) if tile.label else None
+        return read_image(source, tile), source.read(tile.label) if tile.label else None
     except DataError as err:
-        return err
+        return without_traceback(err)
 
 
-def _check_tile(
-    source: Source, expected: Expected, tile: SourceTile, content: tuple[bytes, bytes | None] | DataError
-) -> tuple[CheckedTile, NDArray[np.int64] | None]:
+def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: TileFiles | DataError) -> Checked:
     """Check one tile; all its errors are collected."""
     if isinstance(content, DataError):
-        return CheckedTile(tile, errors=(content,)), None
+        return Checked([CheckedTile(tile, errors=(content,))], None)
     image, label = content
     where = source.where(tile.image.path)
     errors: list[DataError] = []
-    decoded: DecodedTiff | None = None
+    decoded: DecodedImage | None = None
     staged: StagedLabel | None = None
     try:
-        decoded = decode_tiff(image, where, max_px=expected.config.scenes.max_px)
+        decoded = decode_image_files(image, where, expected, max_px=expected.config.scenes.max_px)
         if decoded is None:
-            return CheckedTile(tile, is_scene=True), None
-        errors += image_errors(decoded.values, where, expected)
+            return Checked([CheckedTile(tile, is_scene=True)], None)
     except DataError as err:
         errors.append(without_traceback(err))
     if tile.label is not None and label is not None:
@@ -181,17 +186,15 @@ def _check_tile(
         except DataError as err:
             errors.append(without_traceback(err))
     if errors or decoded is None:
-        return CheckedTile(tile, errors=tuple(errors)), None
+        return Checked([CheckedTile(tile, errors=tuple(errors))], None)
+    sources = image.sha256, None if label is None else sha256_hex(label)
     if staged is None:
-        return good_tile(tile, image, label, decoded, ())
-    if staged.is_unchanged:
-        checked, histogram = good_tile(tile, image, label, decoded, staged.counts)
-        return replace(checked, used_colours=staged.used_colours), histogram
-    assert label is not None, "a staged label was read"
-    checked, histogram = good_tile(
-        tile, image, encode_label(staged.values), decoded, staged.counts, source_label_sha256=sha256_hex(label)
+        return good_tile(tile, decoded, None, None, expected, sources=sources)
+    checked = good_tile(tile, decoded, staged.values, label if staged.is_unchanged else None, expected, sources=sources)
+    (outcome,) = checked.tiles
+    return replace(
+        checked, tiles=[replace(outcome, num_no_value_px=staged.num_no_data_px, used_colours=staged.used_colours)]
     )
-    return (replace(checked, num_no_value_px=staged.num_no_data_px, used_colours=staged.used_colours), histogram)
 
 
 def place_errors(
@@ -208,31 +211,91 @@ def place_errors(
 
 def good_tile(
     tile: SourceTile,
-    image: bytes,
+    image: DecodedImage,
+    classes: NDArray[Any] | None,
     label: bytes | None,
-    decoded: DecodedTiff,
-    label_counts: tuple[tuple[int, int], ...],
+    expected: Expected,
+    *,
+    sources: tuple[str | None, str | None] = (None, None),
     scene: SceneWindow | None = None,
-    source_label_sha256: str | None = None,
-) -> tuple[CheckedTile, NDArray[np.int64]]:
-    """Facts and histogram of a tile without errors."""
-    histogram = band_histogram(decoded.values)
+) -> Checked:
+    """Bytes, facts and values of a tile without errors.
+
+    Args:
+        tile: the tile.
+        image: its image.
+        classes: (H, W) label values as they are staged; None where unlabelled.
+        label: the label's bytes, if they can be staged as they are.
+        expected: what says which label value is ignored.
+        sources: checksums of the files of image and label; None for a tile of a scene.
+        scene: the window of the scene that it was cut from.
+    """
+    unused: tuple[tuple[int, int], ...] = ()
+    if classes is not None and image.valid is not None:
+        ignored = expected.label_rule.ignored
+        classes, unused = _without_data(classes, image.valid, ignored)
+        label = label if not unused else None
+    if classes is not None and label is None:
+        label = encode_label(classes.astype(np.uint8))
+    data = image.encoded()
+    num_px = image.values.shape[0] * image.values.shape[1]
+    histogram = band_histogram(image.values, image.valid)
     levels = np.arange(histogram.shape[1], dtype=np.int64)
+    image_sha256, label_sha256 = sha256_hex(data), None if label is None else sha256_hex(label)
     facts = TileFacts(
-        height=decoded.values.shape[0],
-        width=decoded.values.shape[1],
-        kind=kind_of(decoded.values),
-        image_sha256=sha256_hex(image),
-        label_sha256=None if label is None else sha256_hex(label),
+        height=image.values.shape[0],
+        width=image.values.shape[1],
+        kind=kind_of(image.values),
+        image_sha256=image_sha256,
+        label_sha256=label_sha256,
         band_sums=tuple(int(value) for value in histogram @ levels),
         band_squares=tuple(int(value) for value in histogram @ (levels * levels)),
-        label_counts=label_counts,
-        transform=decoded.transform,
-        crs=decoded.crs,
+        label_counts=() if classes is None else value_counts(classes),
+        transform=image.transform,
+        crs=image.crs,
         scene=scene,
-        source_label_sha256=source_label_sha256,
+        source_image_sha256=sources[0] if sources[0] != image_sha256 else None,
+        source_label_sha256=sources[1] if sources[1] != label_sha256 else None,
+        unused_labels=unused,
+        num_valid_px=num_px if image.valid is None else int(np.count_nonzero(image.valid)),
     )
-    return CheckedTile(tile, image, label, facts), histogram
+    valid = None if image.valid is None else encode_mask(image.valid)
+    return Checked([CheckedTile(tile, data, label, valid, facts)], histogram, image.extremes)
+
+
+def _without_data(
+    classes: NDArray[Any], valid: NDArray[np.bool_], ignored: int
+) -> tuple[NDArray[Any], tuple[tuple[int, int], ...]]:
+    """Label values, ignored where there is no data, and how many pixels of each value that changes."""
+    changed = ~valid & (classes != ignored)
+    if not changed.any():
+        return classes, ()
+    values, counts = np.unique(classes[changed], return_counts=True)
+    unused = tuple((int(value), int(count)) for value, count in zip(values, counts, strict=True))
+    return np.where(changed, classes.dtype.type(ignored), classes), unused
+
+
+def measure_tiles(
+    source: Source, expected: Expected, per_tile: int, tiles: Sequence[SourceTile]
+) -> tuple[int, NDArray[np.float64] | None, NDArray[np.float64]]:
+    """Look at the values of the selected bands of some tiles, scenes included.
+
+    Returns:
+        The number of tiles; (2, bands) least and largest value, None without data; and (pixels, bands) a sample of
+        about `per_tile` pixels of each tile. Files that cannot be read are left out: the checks report them.
+    """
+    extremes: NDArray[np.float64] | None = None
+    samples = [np.empty((0, len(expected.bands)))]
+    for tile, content in zip(tiles, read_tiles(source, tiles), strict=True):
+        if isinstance(content, DataError):
+            continue
+        try:
+            found, sample = measure_image(content[0], source.where(tile.image.path), expected, per_tile)
+        except DataError:
+            continue
+        extremes = widest(extremes, found)
+        samples.append(sample)
+    return len(tiles), extremes, np.concatenate(samples)
 
 
 def probe_kind(source: Source, tiles: Sequence[SourceTile], samples: int = 16) -> Kind | None:
@@ -250,23 +313,25 @@ def probe_kind(source: Source, tiles: Sequence[SourceTile], samples: int = 16) -
 def _kind(source: Source, tile: SourceTile) -> Kind | None:
     """An image's kind by its header; None for a damaged file, which is reported when it is checked."""
     try:
-        info = image_info(source.read(tile.image), source.where(tile.image.path))
+        return image_kind(read_image(source, tile), source.where(tile.image.path))
     except DataError:
         return None
-    return Kind(info.num_bands, info.dtype)
 
 
-def band_histogram(values: NDArray[Any]) -> NDArray[np.int64]:
+def band_histogram(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
     """Count values exactly.
 
     Args:
         values: (H, W, B) uint8 or uint16.
+        valid: (H, W), where values count; None: everywhere.
 
     Returns:
         (B, 256 or 65536) int64.
     """
     num_bands = values.shape[2]
-    if values.dtype == np.uint8 and num_bands in (3, 4):
+    if valid is not None:
+        values = values[valid][:, None]
+    elif values.dtype == np.uint8 and num_bands in (3, 4):
         # Pillow counts three times as fast as numpy, which widens to 64 bit first.
         return np.array(Image.fromarray(values).histogram(), np.int64).reshape(num_bands, 256)
     levels = int(np.iinfo(values.dtype).max) + 1
@@ -281,14 +346,6 @@ def band_histogram(values: NDArray[Any]) -> NDArray[np.int64]:
 def kind_of(values: NDArray[Any]) -> Kind:
     """Bands and type of an (H, W, B) array."""
     return Kind(values.shape[2], str(values.dtype))
-
-
-def image_errors(values: NDArray[Any], where: str, expected: Expected) -> list[DataError]:
-    """What is wrong with a decoded image."""
-    if expected.kind is None or kind_of(values) == expected.kind:
-        return []
-    found = kind_of(values)
-    return [DataError(where, f"expected {expected.kind}, as in most images, found {found}", "all images must be alike")]
 
 
 def label_errors(

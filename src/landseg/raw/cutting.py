@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import Geo, GeoKeys, SceneWindow
+from landseg.contracts.dataset import GeoKeys, SceneWindow
 from landseg.contracts.errors import DataError
 from landseg.contracts.names import MAX_TILE_ID_BYTES
 from landseg.raw.checks import (
     Checked,
     CheckedTile,
-    Expected,
     good_tile,
-    image_errors,
+    joined,
     label_errors,
     place_errors,
     read_tiles,
     without_traceback,
 )
-from landseg.raw.georeference import Georeference, Transform, geo_tags
-from landseg.raw.label_files import encode_label, read_label
-from landseg.raw.label_rule import StagedLabel, UsedColours, value_counts
+from landseg.raw.georeference import Georeference, Transform
+from landseg.raw.images import DecodedImage, Expected, spool_image
+from landseg.raw.label_files import read_label
+from landseg.raw.label_rule import StagedLabel, UsedColours
 from landseg.raw.pairing import SourceTile
 from landseg.raw.processes import ProcessPool
 from landseg.raw.scenes import Window, cut, shifted, tile_id
 from landseg.raw.sources import Source
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
-from landseg.raw.tiff.decoding import DecodedTiff, spool_tiff
 
 MAX_SCENE_BYTES = 1 << 34
 """The largest scene, decoded; it is on local disk while it is cut."""
@@ -48,12 +45,13 @@ _TILES_PER_JOB = 16
 
 @dataclass(frozen=True)
 class _Scene:
-    """A decoded scene on local disk: `image` and `label` are .npy files."""
+    """A decoded scene on local disk: `image`, `valid` and `label` are .npy files."""
 
     tile: SourceTile
     height: int
     width: int
     image: Path
+    valid: Path | None
     label: Path | None
     transform: Transform | None
     crs: GeoKeys | None
@@ -65,43 +63,44 @@ def cut_scene(
     source: Source, expected: Expected, tile: SourceTile, processes: ProcessPool, scratch: Path
 ) -> Iterator[Checked]:
     """Check a scene and cut it; yields its tiles row by row, or its errors."""
-    image, label = scratch / "scene-image.npy", scratch / "scene-label.npy"
+    files = [scratch / f"scene-{name}.npy" for name in ("image", "valid", "label")]
+    image, valid, label = files
     try:
-        (outcome,) = processes.map(functools.partial(_decode_scene, source, expected, image=image, label=label), [tile])
+        decode = functools.partial(_decode_scene, source, expected, image=image, valid=valid, label=label)
+        ((outcome, extremes),) = processes.map(decode, [tile])
         if isinstance(outcome, CheckedTile):
             yield Checked([outcome], None)
             return
         about = CheckedTile(tile, num_no_value_px=outcome.num_no_value_px, used_colours=outcome.used_colours)
-        yield Checked([about], None)
+        yield Checked([about], None, extremes)
         rule = expected.config.scenes
         windows = cut(outcome.height, outcome.width, rule.tile_px, rule.overlap_px)
         jobs = [windows[start : start + _TILES_PER_JOB] for start in range(0, len(windows), _TILES_PER_JOB)]
-        yield from processes.map(functools.partial(_cut_tiles, outcome), jobs)
+        yield from processes.map(functools.partial(_cut_tiles, outcome, expected), jobs)
     finally:
-        image.unlink(missing_ok=True)
-        label.unlink(missing_ok=True)
+        for file in files:
+            file.unlink(missing_ok=True)
 
 
 def _decode_scene(
-    source: Source, expected: Expected, tile: SourceTile, *, image: Path, label: Path
-) -> _Scene | CheckedTile:
-    """Decode a scene into local files; a tile with errors where that fails."""
+    source: Source, expected: Expected, tile: SourceTile, *, image: Path, valid: Path, label: Path
+) -> tuple[_Scene | CheckedTile, NDArray[np.float64] | None]:
+    """Decode a scene into local files, with the extremes of wide values; a tile with errors where that fails."""
     errors: list[DataError] = []
-    decoded: DecodedTiff | None = None
+    decoded: DecodedImage | None = None
     staged: StagedLabel | None = None
     (content,) = read_tiles(source, [tile])
     if isinstance(content, DataError):
-        return CheckedTile(tile, errors=(content,))
-    image_bytes, label_bytes = content
+        return CheckedTile(tile, errors=(content,)), None
+    files, label_bytes = content
     where = source.where(tile.image.path)
     size, longest = len(tile.id.encode()), MAX_TILE_ID_BYTES - len(tile_id("", Window(0, 0, 0, 0)))
     if size > longest:  # its tiles' ids are longer than its own
         problem = f"expected a scene's file name of at most {longest} bytes without its extension, found {size}"
         errors.append(DataError(where, problem, "rename it"))
     try:
-        limit = min(MAX_SCENE_BYTES, max(MAX_DECODED_BYTES, _MAX_RATIO * len(image_bytes)))
-        decoded = spool_tiff(image_bytes, where, image, limit)
-        errors += image_errors(decoded.values, where, expected)
+        limit = min(MAX_SCENE_BYTES, max(MAX_DECODED_BYTES, _MAX_RATIO * files.size_bytes))
+        decoded = spool_image(files, where, expected, limit, image, valid)
     except DataError as err:
         errors.append(without_traceback(err))
     if tile.label is not None and label_bytes is not None:
@@ -117,65 +116,47 @@ def _decode_scene(
         except DataError as err:
             errors.append(without_traceback(err))
     if errors or decoded is None:
-        return CheckedTile(tile, errors=tuple(errors))
-    return _Scene(
+        return CheckedTile(tile, errors=tuple(errors)), None
+    scene = _Scene(
         tile,
         decoded.values.shape[0],
         decoded.values.shape[1],
         image,
+        None if decoded.valid is None else valid,
         label if tile.label is not None else None,
         decoded.transform,
         decoded.crs,
         staged.num_no_data_px if staged else 0,
         staged.used_colours if staged else (),
     )
+    return scene, decoded.extremes
 
 
-def _cut_tiles(scene: _Scene, windows: Sequence[Window]) -> Checked:
+def _cut_tiles(scene: _Scene, expected: Expected, windows: Sequence[Window]) -> Checked:
     """Cut some windows out of a decoded scene."""
     stored = np.load(scene.image, mmap_mode="r")
     image = stored[:, 0].transpose(1, 2, 0, 3).reshape(scene.height, scene.width, -1)
+    valid = None if scene.valid is None else np.load(scene.valid, mmap_mode="r")
     label = None if scene.label is None else np.load(scene.label, mmap_mode="r")
-    outcomes: list[CheckedTile] = []
-    total: NDArray[np.int64] | None = None
-    for window in windows:
-        outcome, histogram = _cut_tile(scene, window, image, label)
-        outcomes.append(outcome)
-        total = histogram if total is None else total + histogram
-    return Checked(outcomes, total)
+    return joined(_cut_tile(scene, expected, window, image, valid, label) for window in windows)
 
 
 def _cut_tile(
-    scene: _Scene, window: Window, image: NDArray[Any], label: NDArray[Any] | None
-) -> tuple[CheckedTile, NDArray[np.int64]]:
+    scene: _Scene,
+    expected: Expected,
+    window: Window,
+    image: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    label: NDArray[Any] | None,
+) -> Checked:
     part = np.s_[window.y : window.y + window.height, window.x : window.x + window.width]
-    values = np.ascontiguousarray(image[part])
-    classes = None if label is None else np.ascontiguousarray(label[part])
+    has_data = None if valid is None or valid[part].all() else np.ascontiguousarray(valid[part])
     transform = scene.transform and shifted(scene.transform, window.y, window.x)
     return good_tile(
         SourceTile(scene.tile.split, tile_id(scene.tile.id, window), scene.tile.image, scene.tile.label),
-        _encode_image(values, transform, scene.crs),
-        None if classes is None else encode_label(classes),
-        DecodedTiff(values, transform, scene.crs),
-        () if classes is None else value_counts(classes),
-        SceneWindow(id=scene.tile.id, y=window.y, x=window.x, height=scene.height, width=scene.width),
+        DecodedImage(np.ascontiguousarray(image[part]), has_data, transform, scene.crs),
+        None if label is None else np.ascontiguousarray(label[part]),
+        None,
+        expected,
+        scene=SceneWindow(id=scene.tile.id, y=window.y, x=window.x, height=scene.height, width=scene.width),
     )
-
-
-def _encode_image(values: NDArray[Any], transform: Transform | None, crs: GeoKeys | None) -> bytes:
-    """An (H, W, B) tile as Deflate-compressed TIFF: any program reads it, and the same pixels give the same bytes."""
-    buffer = io.BytesIO()
-    bands = values.shape[2]
-    geo = transform and Geo(crs=None if crs is None else 0, transform=transform)
-    tifffile.imwrite(
-        buffer,
-        values if bands > 1 else values[:, :, 0],
-        photometric="rgb" if bands in (3, 4) and values.dtype == np.uint8 else "minisblack",
-        planarconfig="contig" if bands > 1 else None,
-        compression="adobe_deflate",
-        predictor=True,
-        metadata=None,
-        software=False,
-        extratags=geo_tags(geo, () if crs is None else (crs,)),
-    )
-    return buffer.getvalue()

@@ -34,12 +34,11 @@ _PALETTE = (
 )
 """Distinct colours for datasets that name none: land-cover-like for the first nine classes."""
 
-Band = Annotated[int, Field(ge=1, le=MAX_BANDS)]
 FileSuffix = Annotated[str, Field(max_length=100, pattern=r"^[^/\\]*$")]
 
 
 class RangeScale(Model):
-    """Stored values `low`…`high` become 0…255: one number for all bands, or one per selected band."""
+    """The images' values `low`…`high` become 0…255: one number for all bands, or one per selected band."""
 
     method: Literal["range"]
     low: tuple[float, ...]
@@ -60,7 +59,7 @@ class RangeScale(Model):
 
 
 class PercentileScale(Model):
-    """The percentiles of the train split's stored values become 0 and 255, per band."""
+    """The percentiles of the train split's values become 0 and 255, per band; values without data do not count."""
 
     method: Literal["percentile"] = "percentile"
     low: Annotated[float, Field(ge=0, le=100)] = 1.0
@@ -102,13 +101,17 @@ class DatasetConfig(Model):
         name: the dataset's name, shown in reports.
         classes: class names; the position is the class id.
         palette: one RGB colour per class, or None for the default colours.
-        bands: 1-based TIFF bands in the order a model sees them, or None for all.
+        bands: 1-based bands in the order a model sees them, or None for all; or, where each band is a file of its own,
+            the files' names in this order, with `{id}` for the tile's id: `{id}_B04.tif`.
         band_names: names of all bands of the TIFFs, in the files' order. A model finds its bands by them.
         ignore_index: label value, as stored, that is neither trained on nor scored.
         label_offset: label value, as stored, of the first class.
         label_values: what stored label values mean, in place of an offset; None without.
         label_colours: what the colours of labels mean; None: the colours of `palette` mean their classes.
-        scale: how stored values become 0…255, or None: uint8 as it is, uint16 by percentiles 1-99.
+        scale: how the images' values become 0…255, or None: 8 bits as they are, 16 bits by percentiles 1-99.
+        nodata: value of pixels without data, one for all selected bands or one for each, in place of what the files
+            declare; `none` if every pixel has data, whatever the files declare.
+        alpha: whether a band that is alpha by its tag is a band like the others, or the mask of the pixels with data.
         scenes: which images are cut into tiles, and how.
         image_suffix, label_suffix: what the names of image and label files hold behind the tile's name.
         labels_without_image: whether they are errors or left out.
@@ -118,7 +121,7 @@ class DatasetConfig(Model):
     name: DatasetName
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=255)]
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
-    bands: Annotated[tuple[Band, ...], Field(min_length=1, max_length=MAX_BANDS)] | None = None
+    bands: Annotated[tuple[int | str, ...], Field(min_length=1, max_length=MAX_BANDS)] | None = None
     band_names: Annotated[tuple[BandName, ...], Field(min_length=1, max_length=MAX_BANDS)] | None = None
     ignore_index: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] = 255
     label_offset: Byte = 0
@@ -131,6 +134,9 @@ class DatasetConfig(Model):
     image_suffix: FileSuffix = Field(default="", exclude=True)
     label_suffix: FileSuffix = Field(default="", exclude=True)
     labels_without_image: Literal["error", "skip"] = Field(default="error", exclude=True)
+    # Left out of the dataset's id where they have their defaults: without them it is what it was before they existed.
+    nodata: float | tuple[float, ...] | Literal["none"] | None = Field(default=None, exclude_if=lambda v: v is None)
+    alpha: Literal["band", "mask"] = Field(default="band", exclude_if=lambda v: v == "band")
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -178,6 +184,30 @@ class DatasetConfig(Model):
     def _parse_colours(cls, value: Any) -> tuple[MappedColour, ...]:
         return parse_colours(value)
 
+    @field_validator("bands", mode="after")
+    @classmethod
+    def _numbers_or_files(cls, value: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
+        numbers = [band for band in value or () if isinstance(band, int)]
+        files = [band for band in value or () if isinstance(band, str)]
+        if numbers and files:
+            raise ValueError("expected numbers of bands or names of files, not both")
+        if any(not 1 <= band <= MAX_BANDS for band in numbers):
+            raise ValueError(f"expected numbers of bands from 1 to {MAX_BANDS}")
+        if any(band.count("{id}") != 1 or "/" in band for band in files):
+            raise ValueError("expected names of files with {id} for the tile's id, such as '{id}_B04.tif'")
+        return value
+
+    @field_validator("nodata", mode="before")
+    @classmethod
+    def _nodata_values(cls, value: Any) -> Any:
+        if str(value).lower() in ("nan", ".nan"):  # never has data, so saying it adds nothing
+            return None
+        values = value if isinstance(value, list) else [value]
+        numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in values)
+        if not values or not (numbers or value in ("none", None)):
+            raise ValueError("expected a number, a list of numbers, or none")
+        return tuple(value) if isinstance(value, list) else value
+
     @field_validator("scale", mode="before")
     @classmethod
     def _scale_tuples(cls, value: Any) -> Any:
@@ -201,9 +231,21 @@ class DatasetConfig(Model):
         if not is_mapped and self.label_offset <= self.ignore_index <= self.last_label:
             raise ValueError(f"ignore_index {self.ignore_index} is also the label value of a class")
         self._check_label_map()
-        if self.bands is not None and isinstance(self.scale, RangeScale):
-            self.scale_for(len(self.bands))
+        if self.bands is not None:
+            self.check_bands(len(self.bands))
         return self
+
+    @property
+    def band_numbers(self) -> tuple[int, ...] | None:
+        """The selected bands, 1-based; None for all of the images' bands."""
+        if self.bands is None or self.band_files:
+            return None
+        return tuple(band for band in self.bands if isinstance(band, int))
+
+    @property
+    def band_files(self) -> tuple[str, ...]:
+        """Where each band is a file of its own: their names, with `{id}` for the tile's id."""
+        return tuple(band for band in self.bands or () if isinstance(band, str))
 
     @property
     def last_label(self) -> int:
@@ -266,17 +308,35 @@ class DatasetConfig(Model):
                 raise ValueError(f"ignore_index {self.ignore_index} is also a value of {name} in label_values")
 
     def scale_for(self, num_bands: int) -> Scale | None:
-        """The fixed scale of the selected bands; None without one, or where percentiles decide it."""
+        """The fixed scale of the selected bands, in the images' values; None where there is none."""
         if not isinstance(self.scale, RangeScale):
             return None
-        given = len(self.scale.low)
-        if given not in {1, num_bands}:
-            raise ValueError(f"scale needs 1 or {num_bands} low and high values, one per selected band, found {given}")
-        repeat = num_bands if given == 1 else 1
+        repeat = num_bands if len(self.scale.low) == 1 else 1
         return Scale(low=self.scale.low * repeat, high=self.scale.high * repeat, method="range")
 
-    def class_schema(self, num_bands: int, scale: Scale | None) -> ClassSchema:
-        """The class schema of a dataset whose files have `num_bands` bands.
+    def check_bands(self, num_bands: int) -> None:
+        """Check that scale and nodata have values for this many selected bands.
+
+        Raises:
+            ValueError: they have not.
+        """
+        if isinstance(self.scale, RangeScale) and (given := len(self.scale.low)) not in {1, num_bands}:
+            raise ValueError(f"scale needs 1 or {num_bands} low and high values, one per selected band, found {given}")
+        if isinstance(self.nodata, tuple) and (given := len(self.nodata)) not in {1, num_bands}:
+            raise ValueError(f"nodata needs 1 or {num_bands} values, one per selected band, found {given}")
+
+    def selected_bands(self, num_bands: int, alpha: int = 0) -> tuple[int, ...]:
+        """The 1-based bands that a model sees, in its order.
+
+        Args:
+            num_bands: bands of the images.
+            alpha: the one that is alpha by its tag; 0 without one.
+        """
+        every = tuple(band for band in range(1, num_bands + 1) if self.alpha == "band" or band != alpha)
+        return self.band_numbers or every
+
+    def class_schema(self, bands: tuple[int, ...], scale: Scale | None) -> ClassSchema:
+        """The class schema of a dataset of which `bands` are selected; `scale` is in stored values.
 
         An ignore_index that would collide with a class id once the offset is subtracted (0 = unlabelled with classes
         1…K) is read as 255. With a label map, labels are staged as class ids, 255 where ignored.
@@ -285,7 +345,7 @@ class DatasetConfig(Model):
             return ClassSchema(
                 classes=self.classes,
                 palette=self.class_palette,
-                bands=self.bands or tuple(range(1, num_bands + 1)),
+                bands=bands,
                 scale=scale,
             )
         collides = self.ignore_index < len(self.classes)
@@ -295,7 +355,7 @@ class DatasetConfig(Model):
             ignore_index=255 if collides else self.ignore_index,
             stored_ignore=self.ignore_index if collides else None,
             label_offset=self.label_offset,
-            bands=self.bands or tuple(range(1, num_bands + 1)),
+            bands=bands,
             scale=scale,
         )
 

@@ -189,7 +189,7 @@ def _decode_tiff(page: tifffile.TiffPage, data: bytes, where: object, limit: int
     assert page.dtype is not None, "checked above"
     info = ImageInfo(page.imagelength, page.imagewidth, page.samplesperpixel, str(page.dtype))
     check_size(info.height * info.width * info.num_bands * page.dtype.itemsize, where, limit)
-    check_segments(page, info, data, where)
+    check_segments(page, data, where)
     out = page.asarray(squeeze=False, maxworkers=1)
     separate, _, height, width, interleaved = page.shaped
     values: NDArray[Any] = out.reshape(page.shaped)[:, 0].transpose(1, 2, 0, 3)

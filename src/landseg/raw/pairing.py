@@ -29,17 +29,22 @@ ById = dict[str, SourceFile]
 
 @dataclass(frozen=True, slots=True)
 class SourceTile:
-    """An image with its label (None in an unlabelled split)."""
+    """An image with its label (None in an unlabelled split).
+
+    `image` is the first band's file where each band is a file of its own; `bands` are then the others', in order.
+    """
 
     split: str
     id: str
     image: SourceFile
     label: SourceFile | None
+    bands: tuple[SourceFile, ...] = ()
 
     @property
     def size_bytes(self) -> int:
         """Bytes of image and label together."""
-        return self.image.size_bytes + (self.label.size_bytes if self.label else 0)
+        files = (self.image, *self.bands, *((self.label,) if self.label else ()))
+        return sum(file.size_bytes for file in files)
 
 
 @dataclass

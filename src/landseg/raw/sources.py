@@ -86,6 +86,10 @@ class Source(ABC):
     def read(self, file: SourceFile) -> bytes:
         """The bytes of a file."""
 
+    def file(self, path: str) -> SourceFile | None:
+        """The file at a path; None where there is none."""
+        return next((file for file in self.files() if file.path == path), None)
+
     def fingerprint(self) -> str | None:
         """A digest that changes with any file, computed without reading one; None where there can be none.
 
@@ -105,6 +109,13 @@ class FolderSource(Source):
         if not found:
             raise DataError(self.uri, "an empty folder", LAYOUT_HINT)
         return sorted(found, key=lambda file: file.path)
+
+    def file(self, path: str) -> SourceFile | None:
+        """See :meth:`Source.file`."""
+        found = Path(self.uri) / path
+        if not f"{os.path.realpath(found)}/".startswith(f"{os.path.realpath(self.uri)}/") or not found.is_file():
+            return None
+        return SourceFile(path, found.stat().st_size)
 
     def fingerprint(self) -> str | None:
         """From sizes, modification times and inodes, as git does it.
@@ -166,6 +177,11 @@ class PrefixSource(Source):
         if not all(info.etag for info in found):
             return None
         return _digest([f"{info.uri.removeprefix(self.uri)}\0{info.size_bytes} {info.etag}" for info in found])
+
+    def file(self, path: str) -> SourceFile | None:
+        """See :meth:`Source.file`."""
+        info = storage.stat(self.where(path))
+        return None if info is None else SourceFile(path, info.size_bytes)
 
     def folders(self) -> set[str]:
         """See :meth:`Source.folders`; object storage has no empty folders."""

@@ -13,10 +13,10 @@ from landseg import __version__, storage
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Tile
 from landseg.dataset.reader import to_class_ids, to_model_range
 from landseg.dataset.staging import Options, StagingResult
-from landseg.raw.checks import Kind
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.tiff.decoding import decode_image, decode_label
+from landseg.raw.values import Kind
 from landseg.report.data import DataReport, Need, SampleTile, SplitStats
 from landseg.report.pictures import shrink
 
@@ -63,9 +63,9 @@ def data_report(result: StagingResult, source: str, options: Options, seconds: f
 def _unpublished_schema(config: DatasetConfig, kind: Kind | None) -> ClassSchema:
     """The schema of a refused dataset: with all bands, where it asks for some that its images do not have."""
     num_bands = kind.num_bands if kind else 3
-    if max(config.bands or (1,)) > num_bands:
+    if max(config.band_numbers or (1,)) > num_bands:
         config = config.model_copy(update={"bands": None})
-    return config.class_schema(num_bands, None)
+    return config.class_schema(config.selected_bands(num_bands, kind.alpha if kind else 0), None)
 
 
 def needs(manifest: DatasetManifest, result: StagingResult) -> Iterator[Need]:

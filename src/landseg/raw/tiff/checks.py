@@ -5,11 +5,11 @@ Only headers are read, the TIFF's and those of JPEG strips; nothing is allocated
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from typing import NamedTuple
 
-import numpy as np
 import tifffile
 
 from landseg.contracts.errors import DataError
@@ -21,7 +21,9 @@ JPEG, PLANAR_SEPARATE = 7, 2
 
 _MAX_PAGES = 64
 """The largest image has fewer overviews and masks."""
-_REDUCED_OR_MASK = 1 | 4
+_MASK = 4
+_REDUCED_OR_MASK = 1 | _MASK
+_WRITE_ARRAY = "tifffile.imwrite(path, array, planarconfig='{planarconfig}', photometric='minisblack')"
 COMPRESSIONS = {
     1: "none",
     5: "LZW",
@@ -36,6 +38,8 @@ _PREDICTORS = (1, 2)
 _INTEGER = 1
 _SAMPLE_FORMATS = {1: "unsigned integer", 2: "signed integer", 3: "float", 5: "complex", 6: "complex"}
 _GREY_OR_RGB, _PALETTE, _YCBCR = (0, 1, 2), 3, 6
+_YCBCR_COMPRESSIONS = (JPEG, 50001, 50002)
+"""JPEG, WebP and JPEG XL, which store RGB so; decoders turn it back."""
 _PHOTOMETRICS = {3: "palette", 4: "mask", 5: "CMYK", 6: "uncompressed YCbCr", 8: "CIELab", 9: "CIELab", 10: "CIELab"}
 
 
@@ -51,24 +55,77 @@ class ImageInfo(NamedTuple):
 def check_pages(tiff: tifffile.TiffFile, where: object) -> None:
     """Overviews and masks may follow the image; a second image may not, as it would be left out silently."""
     num_pages = len(tiff.pages)
-    others = (tiff.pages[index] for index in range(1, min(num_pages, _MAX_PAGES)))
-    if num_pages > _MAX_PAGES or any(not int(getattr(page, "subfiletype", 0)) & _REDUCED_OR_MASK for page in others):
-        raise DataError(where, f"expected one image in the TIFF, found {num_pages}", "store one per file")
+    others = [tiff.pages[index] for index in range(1, min(num_pages, _MAX_PAGES))]
+    if num_pages > _MAX_PAGES or any(not _is_reduced_or_mask(page) for page in others):
+        problem, hint = f"expected one image in the TIFF, found {num_pages}", "store one per file"
+        height, width = tiff.pages.first.shape[:2]
+        if all(page.shape == tiff.pages.first.shape for page in others):
+            problem += f" of {height}x{width}"
+            if num_pages <= MAX_BANDS and len(tiff.pages.first.shape) == 2:
+                hint = f"if they are bands, {_WRITE_ARRAY.format(planarconfig='separate')}, of shape (bands, H, W)"
+            elif width <= MAX_BANDS:
+                problem += f", which look like the rows of an array of shape ({num_pages}, {height}, {width})"
+                hint = f"write its bands as one image: {_WRITE_ARRAY.format(planarconfig='contig')}"
+        raise DataError(where, problem, hint)
+
+
+def _is_reduced_or_mask(page: object) -> bool:
+    return bool(int(getattr(page, "subfiletype", 0)) & _REDUCED_OR_MASK)
+
+
+def has_mask(tiff: tifffile.TiffFile) -> bool:
+    """Whether a mask follows the image."""
+    return any(int(getattr(page, "subfiletype", 0)) & _MASK for page in itertools.islice(tiff.pages, 1, _MAX_PAGES))
+
+
+def is_plain(page: tifffile.TiffPage) -> bool:
+    """Whether the values are stored as shards store them: uint8 or uint16 in a compression known here.
+
+    Anything else is for GDAL to decode.
+    """
+    values = page.sampleformat == _INTEGER and page.bitspersample in (8, 16)
+    return values and page.compression in COMPRESSIONS and page.predictor in _PREDICTORS
+
+
+def is_sparse(page: tifffile.TiffPage) -> bool:
+    """Whether parts of the image were never written."""
+    return not all(page.databytecounts)
 
 
 def check_page(page: tifffile.TiffPage, where: object, *, is_label: bool = False) -> ImageInfo:
-    """The image's kind.
+    """The kind of a plain image.
 
     Raises:
         DataError: it is not supported.
     """
-    _check_values(page, where, is_label=is_label)
+    info = check_layout(page, where, is_label=is_label)
+    bits = page.bitspersample
+    if page.sampleformat != _INTEGER or bits not in (8, 16):
+        kind = _SAMPLE_FORMATS.get(page.sampleformat, "unknown")
+        command = "-ot Byte -co NBITS=8" if is_label else "-ot UInt16 -co NBITS=16"
+        hint = f"convert all files alike, e.g. gdal_translate {command}"
+        raise DataError(where, f"expected uint8 or uint16 values, found {bits}-bit {kind}", hint)
     if page.compression not in COMPRESSIONS:
         known = ", ".join(dict.fromkeys(COMPRESSIONS.values()))
         name = getattr(page.compression, "name", page.compression)
         raise DataError(where, f"TIFF compression {name} is not supported (known: {known})", "write it again as ZSTD")
     if page.predictor not in _PREDICTORS:
         raise DataError(where, f"TIFF predictor {page.predictor} is not supported for integers")
+    return info
+
+
+def check_layout(page: tifffile.TiffPage, where: object, *, is_label: bool = False) -> ImageInfo:
+    """Accept flat images of band values and class values: no indexes into colours, no other colour space.
+
+    Raises:
+        DataError: it is something else.
+    """
+    photometric = int(page.photometric)
+    known = photometric in _GREY_OR_RGB or (photometric == _YCBCR and page.compression in _YCBCR_COMPRESSIONS)
+    if not known and not (photometric == _PALETTE and is_label):
+        name = _PHOTOMETRICS.get(photometric, f"photometric {photometric}")
+        hint = "expand it to RGB: gdal_translate -expand rgb does" if photometric == _PALETTE else "write it as RGB"
+        raise DataError(where, f"expected band values, found {name} colours", hint)
     if page.imagedepth != 1 or page.tiledepth not in (0, 1):
         raise DataError(where, "expected a flat image, found a TIFF with depth")
     info = ImageInfo(page.imagelength, page.imagewidth, page.samplesperpixel, f"uint{page.bitspersample}")
@@ -77,22 +134,6 @@ def check_page(page: tifffile.TiffPage, where: object, *, is_label: bool = False
     if info.height < 1 or info.width < 1:
         raise DataError(where, f"expected an image, found {info.height}x{info.width} pixels")
     return info
-
-
-def _check_values(page: tifffile.TiffPage, where: object, *, is_label: bool) -> None:
-    """Accept band values and class values only: no indexes into colours, no other colour space."""
-    photometric = int(page.photometric)
-    known = photometric in _GREY_OR_RGB or (photometric == _YCBCR and page.compression == JPEG)
-    if not known and not (photometric == _PALETTE and is_label):
-        name = _PHOTOMETRICS.get(photometric, f"photometric {photometric}")
-        hint = "expand it to RGB: gdal_translate -expand rgb does" if photometric == _PALETTE else "write it as RGB"
-        raise DataError(where, f"expected band values, found {name} colours", hint)
-    bits = page.bitspersample
-    if page.sampleformat != _INTEGER or bits not in (8, 16):
-        kind = _SAMPLE_FORMATS.get(page.sampleformat, "unknown")
-        command = "-ot Byte -co NBITS=8" if is_label else "-scale LOW HIGH 0 65535 -ot UInt16"
-        hint = f"convert all files alike, e.g. gdal_translate {command}"
-        raise DataError(where, f"expected uint8 or uint16 values, found {bits}-bit {kind}", hint)
 
 
 def check_size(num_bytes: int, where: object, limit: int) -> None:
@@ -105,27 +146,38 @@ def check_size(num_bytes: int, where: object, limit: int) -> None:
         )
 
 
-def check_segments(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memoryview, where: object) -> None:
-    """Every strip or TIFF tile must exist, lie inside the file, and decode to no more than the header says.
+def segments(page: tifffile.TiffPage, where: object) -> tuple[int, int, int]:
+    """Rows and columns of a strip or TIFF tile, and the number of planes.
 
-    GDAL reads those that were never written as 0 or nodata: the file is sparse on purpose, or its writer was killed.
+    Raises:
+        DataError: damaged.
     """
     if page.is_tiled:
         rows, columns = page.tilelength, page.tilewidth
     else:
-        rows, columns = min(page.rowsperstrip, info.height), info.width
+        rows, columns = min(page.rowsperstrip, page.imagelength), page.imagewidth
     if rows < 1 or columns < 1:
         raise DataError(where, "the TIFF is damaged: its tiles have no size")
-    planes = info.num_bands if page.planarconfig == PLANAR_SEPARATE else 1
-    check_size(rows * columns * info.num_bands // planes * np.dtype(info.dtype).itemsize, where, MAX_DECODED_BYTES)
-    expected = math.ceil(info.height / rows) * math.ceil(info.width / columns) * planes
+    return rows, columns, page.samplesperpixel if page.planarconfig == PLANAR_SEPARATE else 1
+
+
+def check_segments(page: tifffile.TiffPage, data: bytes | memoryview, where: object, *, sparse: bool = False) -> None:
+    """Every strip or TIFF tile must lie inside the file and decode to no more than the header says.
+
+    All must exist, unless `sparse`: GDAL reads those that were never written as 0 or nodata, whether the file is sparse
+    on purpose or its writer was killed.
+    """
+    rows, columns, planes = segments(page, where)
+    bytes_per_px = page.samplesperpixel // planes * -(-page.bitspersample // 8)
+    check_size(rows * columns * bytes_per_px, where, MAX_DECODED_BYTES)
+    expected = math.ceil(page.imagelength / rows) * math.ceil(page.imagewidth / columns) * planes
     if not len(page.dataoffsets) == len(page.databytecounts) == expected:
         raise DataError(where, f"the TIFF is damaged: expected {expected} strips, found {len(page.dataoffsets)}")
-    if missing := sum(not count for count in page.databytecounts):
+    if (missing := sum(not count for count in page.databytecounts)) and not sparse:
         raise DataError(
             where,
-            f"{missing} of {expected} parts of the TIFF were never written",
-            "write it again; if it is sparse, gdal_translate -co SPARSE_OK=FALSE fills it",
+            f"{missing} of {expected} parts of the TIFF were never written, and it declares no nodata value",
+            "write it again; if it is sparse on purpose, say nodata: 0 in dataset.yaml",
         )
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         if offset + count > len(data):
@@ -134,7 +186,7 @@ def check_segments(page: tifffile.TiffPage, info: ImageInfo, data: bytes | memor
                 f"the TIFF is truncated: expected at least {offset + count} bytes, found {len(data)}",
                 "copy or write the file again",
             )
-        if page.compression == JPEG:
+        if page.compression == JPEG and count:
             _check_jpeg(data[offset : offset + count], rows, columns, where)
 
 

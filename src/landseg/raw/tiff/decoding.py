@@ -16,7 +16,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, cast
 
 import imagecodecs
 import numpy as np
@@ -24,10 +24,9 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from landseg.contracts.dataset import GeoKeys
 from landseg.contracts.errors import DataError
 from landseg.raw.file_start import PNG_MAGIC, read_start
-from landseg.raw.georeference import Georeference, Transform, read_georeference
+from landseg.raw.georeference import Georeference, read_georeference
 from landseg.raw.tiff.checks import (
     JPEG,
     MAX_DECODED_BYTES,
@@ -50,33 +49,9 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LZW = 5
 
 
-class DecodedTiff(NamedTuple):
-    """An image and its georeference.
-
-    Attributes:
-        values: (H, W, B) uint8 or uint16, all bands in the file's order.
-        transform: see :class:`landseg.contracts.dataset.Geo`; None where the file has none.
-        crs: the coordinate reference system; None where the file names none.
-    """
-
-    values: NDArray[Any]
-    transform: Transform | None
-    crs: GeoKeys | None
-
-
 def is_tiff(data: bytes | memoryview) -> bool:
     """Whether the bytes begin as a TIFF or BigTIFF does."""
     return bytes(data[:4]) in TIFF_MAGIC
-
-
-def image_info(data: bytes, where: object) -> ImageInfo:
-    """Size, bands and type of a TIFF, from its header.
-
-    Raises:
-        DataError: not a TIFF, damaged, or of a kind that is not supported.
-    """
-    with _opened(data, where) as page:
-        return check_page(page, where)
 
 
 def decode_image(data: bytes | memoryview, where: object) -> NDArray[Any]:
@@ -92,35 +67,21 @@ def decode_image(data: bytes | memoryview, where: object) -> NDArray[Any]:
     Raises:
         DataError: not a TIFF, damaged, too large, or of a kind that is not supported.
     """
-    with _opened(data, where) as page:
+    with opened_tiff(data, where) as page:
         return np.ascontiguousarray(_decode(page, data, where, MAX_DECODED_BYTES))
 
 
-def decode_tiff(data: bytes, where: object, *, max_px: int) -> DecodedTiff | None:
-    """Decode a TIFF together with its georeference.
-
-    Returns:
-        The image, or None where a side is longer than `max_px`: then nothing is decoded.
-
-    Raises:
-        DataError: as :func:`decode_image`.
-    """
-    with _opened(data, where) as page:
-        info = check_page(page, where)
-        if max(info.height, info.width) > max_px:
-            return None
-        values = np.ascontiguousarray(_decode(page, data, where, MAX_DECODED_BYTES))
-        return DecodedTiff(values, *read_georeference(page))
-
-
-def spool_tiff(data: bytes, where: object, spool: Path, limit: int) -> DecodedTiff:
-    """Decode a large TIFF into an .npy file; the values are a map of it.
+def decode_page(
+    page: tifffile.TiffPage, data: bytes | memoryview, where: object, *, limit: int, spool: Path | None = None
+) -> NDArray[Any]:
+    """Decode the page of an opened TIFF that is plain; into an .npy file, which the values then map, if there is one.
 
     Raises:
         DataError: as :func:`decode_image`, or decoded it would exceed `limit` bytes.
     """
-    with _opened(data, where) as page:
-        return DecodedTiff(_decode(page, data, where, limit, spool), *read_georeference(page))
+    with _damage_is_reported(where):
+        values = _decode(page, data, where, limit, spool)
+        return np.ascontiguousarray(values) if spool is None else values
 
 
 class _View(io.RawIOBase):
@@ -160,17 +121,30 @@ class _View(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def _opened(data: bytes | memoryview, where: object) -> Iterator[tifffile.TiffPage]:
-    """The page that holds the image."""
+def opened_tiff(data: bytes | memoryview, where: object) -> Iterator[tifffile.TiffPage]:
+    """The page that holds the image.
+
+    Raises:
+        DataError: not a TIFF, damaged, or with several images.
+    """
     if not is_tiff(data):
         found, action = read_start(data)
         raise DataError(where, f"expected a TIFF, found {found}", action or "write the image as GeoTIFF or TIFF")
+    with (
+        _damage_is_reported(where),
+        warnings.catch_warnings(),
+        tifffile.TiffFile(cast(BinaryIO, _View(data))) as tiff,
+    ):
+        warnings.simplefilter("ignore")
+        page = tiff.pages.first
+        check_pages(tiff, where)
+        yield page
+
+
+@contextlib.contextmanager
+def _damage_is_reported(where: object) -> Iterator[None]:
     try:
-        with warnings.catch_warnings(), tifffile.TiffFile(cast(BinaryIO, _View(data))) as tiff:
-            warnings.simplefilter("ignore")
-            page = tiff.pages.first
-            check_pages(tiff, where)
-            yield page
+        yield
     except DataError:
         raise
     except Exception as err:  # whatever error a third-party decoder raises on damaged bytes, the file is at fault
@@ -188,7 +162,7 @@ def _decode(
 ) -> NDArray[Any]:
     info = check_page(page, where, is_label=is_label)
     check_size(info.height * info.width * info.num_bands * np.dtype(info.dtype).itemsize, where, limit)
-    check_segments(page, info, data, where)
+    check_segments(page, data, where)
     # tifffile's normalised shape: (separate bands, depth 1, height, width, interleaved bands)
     separate, _, height, width, interleaved = page.shaped
     shape = (separate, 1, height, width, interleaved)
@@ -217,7 +191,7 @@ def decode_label(data: bytes | memoryview, where: object, *, limit: int = MAX_DE
         DataError: neither, damaged, larger than `limit`, or with colours in place of class values.
     """
     if is_tiff(data):
-        with _opened(data, where) as page:
+        with opened_tiff(data, where) as page:
             if page.samplesperpixel != 1:
                 problem = f"expected a label with 1 band, found {page.samplesperpixel}"
                 raise DataError(where, problem, "store one class value per pixel")
@@ -236,7 +210,7 @@ def label_georeference(data: bytes | memoryview, where: object) -> Georeference:
     """
     if not is_tiff(data):
         return Georeference()
-    with _opened(data, where) as page:
+    with opened_tiff(data, where) as page:
         return read_georeference(page)
 
 

@@ -1,0 +1,39 @@
+"""Reading all the files of an image from a source."""
+
+from __future__ import annotations
+
+from landseg.contracts.errors import DataError
+from landseg.raw import gdal
+from landseg.raw.files import ImageFiles
+from landseg.raw.pairing import SourceTile
+from landseg.raw.sources import Source
+from landseg.raw.tiff.decoding import MAX_FILE_BYTES
+from landseg.raw.vrt import referenced_files
+
+
+def read_image(source: Source, tile: SourceTile) -> ImageFiles:
+    """The bytes of an image's files.
+
+    Raises:
+        DataError: one cannot be read, or lies outside the dataset.
+    """
+    data = source.read(tile.image)
+    if tile.bands:
+        return ImageFiles(data, bands=tuple(source.read(file) for file in tile.bands))
+    if gdal.driver_of(data) != "VRT":
+        return ImageFiles(data)
+    where = source.where(tile.image.path)
+    left = MAX_FILE_BYTES
+
+    def read(path: str) -> bytes:
+        nonlocal left
+        file = source.file(path)
+        if file is None:
+            raise DataError(where, f"refers to {path}, which is not in the dataset", "add the file, or build it again")
+        left -= file.size_bytes
+        if left < 0:
+            raise DataError(where, f"refers to more than {MAX_FILE_BYTES >> 20} MiB of files", "cut it into tiles")
+        return source.read(file)
+
+    referenced = referenced_files(data, tile.image.path, where, read)
+    return ImageFiles(data, path=tile.image.path, referenced=referenced)

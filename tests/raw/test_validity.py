@@ -1,0 +1,149 @@
+"""Pixels without data are nobody's class: left out of statistics, ignored in labels, carried along as a mask."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+from raw_tiles import random_image, random_label, write_config, write_label
+from test_images import UTM, stored, write_gdal, write_tile
+
+from landseg.contracts.dataset import SPLITS
+
+
+def stats(dataset, split="train"):
+    return dataset.manifest.splits[split]
+
+
+@pytest.mark.parametrize("how", ["tag", "yaml", "list", "mask", "alpha"])
+def test_pixels_without_data(how, tmp_path, stage):
+    root = tmp_path / "raw"
+    fields = {"yaml": {"nodata": 0}, "list": {"nodata": [0, 0, 0]}, "alpha": {"alpha": "mask"}}.get(how, {})
+    write_config(root, **fields)
+    lacks = np.zeros((24, 24), bool)
+    lacks[:, :8] = True
+    image = np.maximum(random_image(1), 1)
+    image[lacks] = 0
+    image[3, 20] = (0, 9, 9)  # a dark value in one band is a value
+    options = {"tag": {"nodata": 0}, "mask": {"mask": ~lacks}, "alpha": {"alpha": "YES", "photometric": "RGB"}}
+    written = np.dstack([image, np.where(lacks, 0, 255).astype(np.uint8)]) if how == "alpha" else image
+    write_tile(root, "a.tif", written, **options.get(how, {}))
+    write_tile(root, "b.tif", np.dstack([random_image(2), np.full((24, 24), 255, np.uint8)])[:, :, : written.shape[2]])
+    label = random_label(1)
+
+    run = stage(root)
+    assert run.status == 0, run.err
+    dataset = run.dataset()
+    first, second = dataset.tiles("train")
+    np.testing.assert_array_equal(dataset.read_valid("train", first), ~lacks)
+    assert dataset.read_valid("train", second) is None
+    np.testing.assert_array_equal(dataset.read_image("train", first), image)  # all bands, alpha not among them
+    np.testing.assert_array_equal(dataset.read_label("train", first), np.where(lacks, 255, label))
+    known = np.concatenate([image[~lacks], random_image(2).reshape(-1, 3)]).astype(float)
+    np.testing.assert_allclose(stats(dataset).band_mean, known.mean(axis=0))
+    np.testing.assert_allclose(stats(dataset).band_std, known.std(axis=0))
+    counts = {int(value): int(count) for value, count in zip(*np.unique(label[lacks], return_counts=True), strict=True)}
+    assert dict(first.unused_labels) == counts
+    warnings = run.checks["warnings"]
+    assert any(line.startswith("192 px of train are labelled where the image has no data") for line in warnings)
+    assert any(line.startswith("192 px of train (16.7 %) have no data") for line in warnings)
+    again = stage(root)
+    assert again.loaded == run.loaded
+    assert again.checks["warnings"] == warnings
+
+
+def test_declared_nodata_is_a_value_where_dataset_yaml_says_so(tmp_path, stage):
+    root = tmp_path / "raw"
+    image = random_image(1)
+    image[:5] = 0
+    write_config(root)
+    write_tile(root, "a.tif", image, nodata=0)
+    assert stage(root).dataset().tiles("train")[0].validity is not None
+    write_config(root, nodata="none")
+    dataset = stage(root).dataset()
+    (tile,) = dataset.tiles("train")
+    assert tile.validity is None
+    assert tile.source_label_sha256 is None
+    np.testing.assert_array_equal(dataset.read_label("train", tile), random_label(1))
+    write_config(root, nodata=7)
+    assert stage(root).dataset().tiles("train")[0].validity is None  # in place of what the file declares
+    write_config(root, nodata="some")
+    assert "field nodata" in stage(root).error
+
+
+def test_nodata_is_left_out_of_percentiles(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root)
+    image = (200 + random_image(1, dtype="uint16") % 100).astype(np.uint16)
+    image[:, :10] = 65535
+    write_tile(root, "a.tif", image, nodata=65535)
+    dataset = stage(root).dataset()
+    assert min(dataset.schema.scale.low) >= 200
+    assert max(dataset.schema.scale.high) < 300
+
+
+def test_other_nodata_rules_store_tiles_anew(tmp_path, stage):
+    """The files are the same, what is stored of them is not."""
+    root = tmp_path / "raw"
+    image = random_image(1)
+    image[:5] = 9
+    write_config(root, nodata=9)
+    for name in "abc":
+        write_tile(root, f"{name}.tif", image)
+    first = stage(root).dataset()
+    write_config(root, nodata=10)
+    second = stage(root).dataset()
+    write_config(root, nodata=9)
+    assert [dataset.tiles("train")[0].validity is None for dataset in (first, second)] == [False, True]
+    assert stage(root).dataset().manifest == first.manifest
+
+
+def test_parts_that_were_never_written_are_nodata_where_that_is_declared(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root)
+    image = np.maximum(random_image(3, 48), 1)
+    path = root / "train/images/a.tif"
+    write_tile(root, "a.tif", image)
+    profile = {"driver": "GTiff", "count": 3, "height": 48, "width": 48, "dtype": "uint8", "sparse_ok": True}
+    profile |= {"tiled": True, "blockxsize": 16, "blockysize": 16, "crs": "EPSG:32633", "transform": UTM}
+    for nodata in (0, None):
+        with rasterio.open(path, "w", **profile, nodata=nodata) as file:
+            file.write(image[:, 16:].transpose(2, 0, 1), window=rasterio.windows.Window(16, 0, 32, 48))
+        run = stage(root)
+        if nodata is None:
+            assert "3 of 9 parts of the TIFF were never written" in run.error
+            (root / "dataset.yaml").write_text((root / "dataset.yaml").read_text() + "nodata: 0\n")  # as it says
+            assert "say nodata: 0 in dataset.yaml" in run.error
+            run = stage(root)
+        dataset = run.dataset()
+        (tile,) = dataset.tiles("train")
+        valid = dataset.read_valid("train", tile)
+        assert not valid[:, :16].any()
+        assert valid[:, 16:].all()
+        np.testing.assert_array_equal(stored(dataset, tile)[:, 16:], image[:, 16:])
+
+
+def test_alpha_is_told(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root)
+    write_tile(root, "a.tif", random_image(1, bands=4), alpha="YES", photometric="RGB")
+    (note,) = [line for line in stage(root).checks["warnings"] if "alpha" in line]
+    assert "band 4 is alpha by its tag" in note
+    line = note.split("sees it: ")[1].split(" leaves")[0]
+    (root / "dataset.yaml").write_text((root / "dataset.yaml").read_text() + line + "\n")
+    run = stage(root)
+    assert run.dataset().schema.bands == (1, 2, 3)
+    assert not [line for line in run.checks["warnings"] if "alpha" in line]
+
+
+def test_tiles_without_any_data(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root)
+    for split in SPLITS[:2]:
+        write_tile(root, "a.tif", random_image(1), split)
+    write_gdal(root / "train/images/empty.tif", np.zeros((24, 24, 3), np.uint8), nodata=0)
+    write_label(root / "train/labels/empty.png", random_label(1))
+    run = stage(root)
+    assert run.status == 0, run.err
+    assert "1 image of train without any data (empty)" in run.checks["warnings"]
+    np.testing.assert_allclose(stats(run.dataset()).band_mean, random_image(1).reshape(-1, 3).mean(axis=0))
