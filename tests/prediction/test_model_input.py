@@ -222,3 +222,20 @@ def test_band_names_are_recorded_and_checked(tmp_path: Path, capsys: pytest.Capt
 def test_a_dataset_without_band_names_keeps_its_id(tmp_path: Path) -> None:
     write_raw(tmp_path / "raw", train=1, val=0, test=0)
     assert StagedDataset.open(stage(tmp_path, "raw"), tmp_path).manifest.dataset_id == "b65b70d265364880"
+
+
+def floats(low: float, high: float) -> DatasetManifest:
+    """A dataset of one float band that stores low-high as 0-65535."""
+    source = {"dtype": "float32", "first": (low,), "step": ((high - low) / 65535,)}
+    return manifest((1,), 1, "uint16", source_values=source, scale=scale(0, 65535, 1))
+
+
+def test_scales_are_compared_in_the_values_of_the_files() -> None:
+    model = trained(input_of(floats(0.0, 1.0)), 1)
+    assert model.input is not None
+    assert model.input.scale == scale(0, 1, 1)
+    fitted = fit_input(model, floats(-1.0, 3.0)).scale
+    assert fitted is not None
+    np.testing.assert_allclose((fitted.low, fitted.high), ((65535 / 4,), (65535 / 2,)))
+    with pytest.raises(ContractError, match=r"within its scale \(write .*scale: .method: range, low: .0., high: .1"):
+        fit_input(model, floats(0.0, 0.5))

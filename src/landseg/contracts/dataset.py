@@ -14,6 +14,7 @@ SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
 Byte = Annotated[int, Field(ge=0, le=255)]
 ImageDtype = Literal["uint8", "uint16"]
+SourceDtype = Annotated[str, Field(pattern=r"^(u?int(8|16|32|64)|float(16|32|64))$")]
 BandNumber = Annotated[int, Field(ge=1, le=16)]
 BandName = Annotated[str, Field(pattern=r"^[^\s,]{1,32}$")]
 
@@ -217,7 +218,7 @@ class SourceValues(Model):
         step: what one more stored is worth; 0 for a band that is not selected and was therefore not stored.
     """
 
-    dtype: Annotated[str, Field(pattern=r"^(u?int(8|16|32|64)|float(16|32|64))$")]
+    dtype: SourceDtype
     first: tuple[float, ...]
     step: tuple[float, ...]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from landseg.contracts.dataset import BandName, BandNumber, ClassSchema, ImageDtype, Scale
+from landseg.contracts.dataset import BandName, BandNumber, ClassSchema, Scale, SourceDtype
 from landseg.contracts.documents import Blob, Count, Document, Model, Sha256
 from landseg.contracts.names import DatasetId, ModelName
 
@@ -26,7 +26,7 @@ class ModelInput(Model):
     bands: Annotated[tuple[BandNumber, ...], Field(min_length=1, max_length=16)]
     band_names: tuple[BandName, ...] = ()
     num_file_bands: BandNumber | None = None
-    dtype: ImageDtype | None = None
+    dtype: SourceDtype | None = None
     scale: Scale | None = None
     tile_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Scale
 from landseg.contracts.errors import ContractError
 from landseg.contracts.model import ModelInput
@@ -11,6 +13,8 @@ from landseg.models.trained_model import TrainedModel
 
 _EIGHT_BITS = "uint8"
 _TOP = 255.0
+_LEVELS = 65535
+"""The largest stored value of 16 bits."""
 
 
 def input_of(manifest: DatasetManifest, tile_size: tuple[int, int] | None = None) -> ModelInput:
@@ -20,13 +24,13 @@ def input_of(manifest: DatasetManifest, tile_size: tuple[int, int] | None = None
         manifest: the dataset's.
         tile_size: (height, width) of the largest training tile.
     """
-    schema, names = manifest.class_schema, manifest.band_names
+    schema, names, source = manifest.class_schema, manifest.band_names, manifest.source_values
     return ModelInput(
         bands=schema.bands,
         band_names=tuple(names[band - 1] for band in schema.bands) if names else (),
         num_file_bands=manifest.num_bands,
-        dtype=manifest.dtype,
-        scale=schema.scale,
+        dtype=source.dtype if source else manifest.dtype,
+        scale=source.source_scale(schema.scale, schema.bands) if source and schema.scale else schema.scale,
         tile_size=tile_size,
     )
 
@@ -95,10 +99,33 @@ def _by_name(wanted: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _scale(model: TrainedModel, manifest: DatasetManifest, bands: tuple[int, ...]) -> Scale | None:
+    """What :func:`_source_scale` finds, in the values that the dataset stores."""
+    scale, source = _source_scale(model, manifest, bands), manifest.source_values
+    if source is None or scale is None:
+        return scale
+    if missing := [band for band in bands if not source.step[band - 1]]:
+        raise ContractError(
+            model.uri,
+            f"the model takes band {missing[0]}, which the dataset does not store, as its bands leave it out",
+            f"list the model's bands in dataset.yaml, bands: [{_listed(bands)}], and stage again",
+        )
+    stored = source.stored_scale(scale, bands)
+    if np.dtype(source.dtype).itemsize > 2 and (min(stored.low) < -0.5 or max(stored.high) > _LEVELS + 0.5):
+        lows, highs = (", ".join(f"{value:g}" for value in values) for values in (scale.low, scale.high))
+        raise ContractError(
+            model.uri,
+            f"the model sees values of {_range(scale)} as 0-255, of which the dataset stores only those within its scale",
+            f"write the model's into dataset.yaml, scale: {{method: range, low: [{lows}], high: [{highs}]}}; stage again",
+        )
+    return stored
+
+
+def _source_scale(model: TrainedModel, manifest: DatasetManifest, bands: tuple[int, ...]) -> Scale | None:
     """The model's scale where the files hold values as it was trained on, else the one that dataset.yaml gives."""
-    own = manifest.class_schema.scale
-    dtype = _dtype(model.input)
-    if dtype == manifest.dtype:
+    own, source = manifest.class_schema.scale, manifest.source_values
+    own = source.source_scale(own, manifest.class_schema.bands) if own and source else own
+    held, dtype = source.dtype if source else manifest.dtype, _dtype(model.input)
+    if dtype == held:
         if model.input is not None:
             return model.input.scale
         if own is None:
@@ -115,7 +142,7 @@ def _scale(model: TrainedModel, manifest: DatasetManifest, bands: tuple[int, ...
     raise ContractError(
         model.uri,
         f"the model was trained on {dtype} images, whose {_range(trained)} it sees as 0-255; the dataset holds "
-        f"{manifest.dtype}, and which of its values correspond to these is not known",
+        f"{held}, and which of its values correspond to these is not known",
         f"write them into dataset.yaml, e.g. scale: {{method: range, low: {lowest:g}, high: {highest:g}}}; stage again",
     )
 
