@@ -114,8 +114,8 @@ def _scale(model: TrainedModel, manifest: DatasetManifest, bands: tuple[int, ...
         lows, highs = (", ".join(f"{value:g}" for value in values) for values in (scale.low, scale.high))
         raise ContractError(
             model.uri,
-            f"the model sees values of {_range(scale)} as 0-255, of which the dataset stores only those within its scale",
-            f"write the model's into dataset.yaml, scale: {{method: range, low: [{lows}], high: [{highs}]}}; stage again",
+            f"the model sees {_range(scale)} as 0-255, of which the dataset stores only what is within its scale",
+            f"write the model's to dataset.yaml, scale: {{method: range, low: [{lows}], high: [{highs}]}}; stage again",
         )
     return stored
 
