@@ -100,10 +100,9 @@ def test_files_that_are_not_used_are_reported(raw, stage):
     (raw / "legend.png").write_bytes(b"x")
     assert stage(raw).checks["warnings"][0].startswith("1 .png file outside of the splits not used")
     (raw / "train/images/t0009.ecw").write_bytes(b"x")
-    assert (
-        "train/images: expected images (.tif, .tiff, .png, .jpg, .jpeg, .jp2, .j2k, .vrt, .webp, .bmp), found 1 .ecw file (convert them"
-        in stage(raw).error
-    )
+    error = stage(raw).error
+    assert "train/images: expected images (.tif, .tiff, .png" in error
+    assert "found 1 .ecw file (convert them" in error
 
 
 def test_areas_are_read_and_part_of_the_ids(raw, stage):
