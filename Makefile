@@ -14,8 +14,9 @@ NAMESPACE ?= kubeflow
 
 # What the user gives reaches the shell through the environment: there it is a value, in a recipe it would be code.
 export BASE_IMAGE BUILD_ARGS CUDA_ARCHS DOCKER ENDPOINT FLAVOR MAX_JOBS NAMESPACE NETWORK_POLICY \
-       OVERLAY PARAMS PIP_INDEX_URL PLATFORM PULL_SECRET QUEUE REGISTRY RUN SERVICE_ACCOUNT SOURCE STEP STORAGE TAG WAIT
-CLUSTER = set -f; for param in $$PARAMS; do set -- "$$@" --param "$$param"; done; \
+       OVERLAY PARAMS PIP_INDEX_URL PLATFORM PULL_SECRET QUEUE REGISTRY RUN SET SIZES SERVICE_ACCOUNT SOURCE STEP STORAGE TAG WAIT
+SIZED   = set -f; for pair in $$SET; do set -- "$$@" --set "$$pair"; done; set -- "$$@" --sizes "$$SIZES"
+CLUSTER = $(SIZED); for param in $$PARAMS; do set -- "$$@" --param "$$param"; done; \
           set -- "$$@" --endpoint "$$ENDPOINT" --registry "$$REGISTRY" --tag "$$TAG" --queue "$$QUEUE" \
             --service-account "$$SERVICE_ACCOUNT" $${WAIT:+--wait}; \
           test "$$NAMESPACE" = kubeflow || set -- "$$@" --namespace "$$NAMESPACE"
@@ -66,11 +67,11 @@ format: $(STAMP) ## format the code, fix what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-compile: $(STAMP) ## compile to the committed YAML, or for one cluster to build/compiled (REGISTRY=… TAG=… QUEUE=…)
-	$(BIN)/python -m pipelines compile --registry "$$REGISTRY" --tag "$$TAG" --queue "$$QUEUE" \
-	  $(if $(REGISTRY)$(TAG)$(QUEUE),--output-dir build/compiled)
+compile: $(STAMP) ## compile to the committed YAML, or for one cluster to build/compiled (REGISTRY=… TAG=… QUEUE=… SIZES=… SET=…)
+	@$(SIZED); set -- "$$@" --registry "$$REGISTRY" --tag "$$TAG" --queue "$$QUEUE"; \
+	$(BIN)/python -m pipelines compile "$$@" $(if $(REGISTRY)$(TAG)$(QUEUE)$(SIZES)$(SET),--output-dir build/compiled)
 
-submit: $(STAMP) ## start a run on a cluster (ENDPOINT=… STORAGE=s3://… SOURCE=s3://… [RUN=…] [PARAMS="a=1 b=2"])
+submit: $(STAMP) ## start a run on a cluster (ENDPOINT=… STORAGE=s3://… SOURCE=s3://… [RUN=…] [PARAMS="a=1 b=2"] [SIZES=…] [SET="train.memory=48Gi"])
 	@set -- --storage-uri "$$STORAGE" --source "$$SOURCE" $(if $(RUN),--run-id "$$RUN"); $(CLUSTER); \
 	$(BIN)/python -m pipelines submit "$$@"
 

@@ -37,6 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     images.add_argument("--registry", default="", metavar="HOST/PATH", help="where the cluster pulls the images from")
     images.add_argument("--tag", default="", help="tag of the images (default: the version of landseg)")
     images.add_argument("--queue", default="", metavar="NAME", help="Kueue LocalQueue for the steps with GPUs")
+    images.add_argument("--sizes", default="", metavar="FILE", help="what steps request: a TOML file, or an overlay")
+    images.add_argument(
+        "--set", action="append", default=[], metavar="STEP.NAME=VALUE", help="one of the sizes: train.memory=48Gi"
+    )
 
     parameters = argparse.ArgumentParser(add_help=False)
     parameters.add_argument(
@@ -102,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compile(args: argparse.Namespace) -> int:
+    from pipelines.dags import sizes
     from pipelines.dags.compile import PIPELINES, compile_text, targets
     from pipelines.dags.scheduling import with_queue
 
@@ -113,14 +118,17 @@ def _compile(args: argparse.Namespace) -> int:
             print(f"{path} is not what the code compiles to: run `make compile`", file=sys.stderr)
         return 2 if stale else 0
     if args.output_dir is None:
-        if args.registry or args.tag or args.queue:
-            raise UserError("--registry, --tag and --queue make YAML for one cluster: give --output-dir too")
+        if args.registry or args.tag or args.queue or args.sizes or args.set:
+            raise UserError(
+                "--registry, --tag, --queue, --sizes and --set make YAML for one cluster: give --output-dir too"
+            )
         files = targets()
     else:
         files = {args.output_dir / f"{name}.yaml": pipeline for name, pipeline in PIPELINES.items()}
+    settings = sizes.read(args.sizes, args.set)
     for path, item in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(with_queue(compile_text(item, args.registry, args.tag), args.queue))
+        path.write_text(sizes.apply(with_queue(compile_text(item, args.registry, args.tag), args.queue), settings))
         print(path)
     return 0
 
@@ -196,6 +204,7 @@ def _deploy(args: argparse.Namespace) -> int:
 def _to_cluster(args: argparse.Namespace, pipeline: str, given: list[str], name: str, *, use_cache: bool) -> int:
     from pipelines.arguments import parse_parameters
     from pipelines.cluster import client, submit
+    from pipelines.dags import sizes
     from pipelines.dags.compile import PIPELINES, package, with_images
     from pipelines.dags.scheduling import with_queue
     from pipelines.source import pin_configs
@@ -204,6 +213,7 @@ def _to_cluster(args: argparse.Namespace, pipeline: str, given: list[str], name:
         raise UserError(f"expected one of {', '.join(PIPELINES)}, found {pipeline!r}")
     parameters = pin_configs(parse_parameters(package(pipeline), given))
     text = with_queue(with_images(package(pipeline).read_text(), args.registry, args.tag), args.queue)
+    text = sizes.apply(text, sizes.read(args.sizes, args.set))
     target = submit.Target(client.normalise(args.endpoint), args.namespace, args.service_account)
     submission = submit.submit(target, pipeline, text if use_cache else without_cache(text), parameters, name)
     print(submission.link)

@@ -199,6 +199,6 @@ def row(step: Step) -> str:
 
 def test_the_table_in_the_documentation() -> None:
     text = (ROOT / "docs" / "kubeflow.md").read_text()
-    section = text.partition("## What each step requests")[2].partition("\n## ")[0]
+    section = text.partition("## What each step requests")[2].partition("\n##")[0]
     documented = [line for line in section.splitlines() if line.startswith("|")][2:]
     assert sorted(documented) == sorted({row(step) for step in TRAIN.values()})
