@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from landseg import storage
 from landseg.contracts.dataset import Split
 from landseg.contracts.labels import LabelsManifest, MapArchive
 from landseg.ensemble.maps import write_tar
-from landseg.ensemble.scene_maps import write_scenes
+from landseg.ensemble.scene_maps import SceneResult
 from landseg.ensemble.shard_results import LABELS, Ensemble, ShardResult
 from landseg.ensemble.split_results import SplitResult, combine
 from landseg.ensemble.split_scores import Scoring, score
@@ -37,7 +37,9 @@ class Outcome:
     scorings: tuple[Scoring, ...]
 
 
-def publish(ensemble: Ensemble, report: Callable[[Outcome], str]) -> storage.Loaded[LabelsManifest]:
+def publish(
+    ensemble: Ensemble, scenes: Mapping[Split, Sequence[SceneResult]], report: Callable[[Outcome], str]
+) -> storage.Loaded[LabelsManifest]:
     """Write everything, the manifest last.
 
     Only the times in the report depend on when, where and in how many shares the work was done.
@@ -45,6 +47,7 @@ def publish(ensemble: Ensemble, report: Callable[[Outcome], str]) -> storage.Loa
     Args:
         ensemble: the ensemble; all its shards are averaged. Their results are read a few at a time, because those of
             many tiles would not fit into memory together.
+        scenes: the results of the splits' scenes.
         report: renders the HTML report.
     """
     by_split: dict[Split, list[tuple[Split, int]]] = {}
@@ -58,7 +61,6 @@ def publish(ensemble: Ensemble, report: Callable[[Outcome], str]) -> storage.Loa
         return ensemble.result(by_split[split][number])
 
     names = [member.name for member in ensemble.members]
-    scenes = write_scenes(ensemble)
     results = tuple(
         combine(split, len(shards), functools.partial(read, split), scenes.get(split, ()))
         for split, shards in by_split.items()

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from landseg import storage
 from landseg.contracts.dataset import Split, Tile
-from landseg.contracts.documents import Blob, Count, Model, sha256_hex
+from landseg.contracts.documents import Blob, Count, Model, sha256_hex, validate
 from landseg.contracts.errors import DamagedObjectError
 from landseg.contracts.labels import LayerName
 from landseg.contracts.names import TileId
@@ -35,7 +35,7 @@ from landseg.ensemble.trained_models import seen_by
 from landseg.probabilities.codec import Stored
 from landseg.probabilities.layout import plan_splits, share_cuts
 from landseg.scoring.confusion import class_areas, confusion_matrix
-from landseg.storage.records import read_record, write_record
+from landseg.storage.records import read_content, write_record
 
 SAMPLES = 64
 """A tile's disagreement and entropy are means over a grid of at least this many pixels in both directions."""
@@ -149,14 +149,32 @@ class Ensemble:
             cuts = [number * len(shards) // num_shares for number in range(num_shares + 1)]
         return shards[cuts[share] : cuts[share + 1]]
 
-    def finished(self, shard: tuple[Split, int]) -> ShardResult | None:
-        """The result of a shard, or None where the shard has still to be averaged."""
-        result = read_record(ShardResult, storage.join(self.folder, _record(shard)))
-        for archive in result.archives.values() if result else ():
-            found = storage.stat(storage.join(self.folder, archive.path))
-            if found is None or found.size_bytes != archive.size_bytes:
-                return None
-        return result
+    def parts(self) -> dict[str, int]:
+        """What has been written below `parts/` and `scenes/` so far: sizes by path in the folder."""
+        found = [info for name in ("parts", "scenes") for info in storage.list_objects(storage.join(self.folder, name))]
+        return {info.uri.removeprefix(self.folder).lstrip("/"): info.size_bytes for info in found}
+
+    def is_recorded(self, shard: tuple[Split, int], parts: Mapping[str, int]) -> bool:
+        """Whether a shard's record is among `parts`."""
+        return _record(shard) in parts
+
+    def is_finished(self, shard: tuple[Split, int], parts: Mapping[str, int]) -> bool:
+        """Whether a shard has been averaged: its record is among `parts`, and so is what the record lists."""
+        if _record(shard) not in parts:
+            return False
+        content = read_content(storage.join(self.folder, _record(shard)))
+        if content is None:
+            return False
+        result = validate(ShardResult, content, _record(shard))
+        if any(parts.get(archive.path) != archive.size_bytes for archive in result.archives.values()):
+            return False
+        self._copy(shard).parent.mkdir(exist_ok=True)
+        self._copy(shard).write_bytes(content)
+        return True
+
+    def _copy(self, shard: tuple[Split, int]) -> Path:
+        """Where the record of a finished shard is kept: whoever joins all shares reads it several times."""
+        return self.scratch / "results" / _record(shard).rpartition("/")[2]
 
     def result(self, shard: tuple[Split, int]) -> ShardResult:
         """The result of a shard that is known to be finished.
@@ -164,11 +182,11 @@ class Ensemble:
         Raises:
             DamagedObjectError: it is gone, or not what was written.
         """
-        uri = storage.join(self.folder, _record(shard))
-        result = read_record(ShardResult, uri)
-        if result is None:
+        uri, copy = storage.join(self.folder, _record(shard)), self._copy(shard)
+        content = copy.read_bytes() if copy.exists() else read_content(uri)
+        if content is None:
             raise DamagedObjectError(uri, "expected the record of a finished shard, found none", "run the stage again")
-        return result
+        return validate(ShardResult, content, uri)
 
     def average_shard(self, shard: tuple[Split, int]) -> ShardResult:
         """Average a shard and write its result."""

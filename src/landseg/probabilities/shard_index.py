@@ -106,15 +106,14 @@ class ShardIndex:
         for shard in self:
             yield from shard.tiles
 
-    def find(self, tile_id: str) -> tuple[ProbsShard, int] | None:
-        """The shard that holds a tile, and the tile's position in it; None where there is none."""
+    def place(self, tile_id: str) -> tuple[int, int] | None:
+        """The number of the shard that holds a tile, and the tile's position in it; None where there is none."""
         for first_ids, numbers in self._arrays.values():
             place = bisect_right(first_ids, tile_id) - 1
             if place >= 0:
-                shard = self[numbers[place]]
-                for position, tile in enumerate(shard.tiles):
+                for position, tile in enumerate(self[numbers[place]].tiles):
                     if tile.id == tile_id:
-                        return shard, position
+                        return numbers[place], position
         return None
 
     @functools.cached_property

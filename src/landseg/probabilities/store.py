@@ -268,10 +268,10 @@ class ProbsReader:
             tile_id: the tile.
             view: number of the view in `spec.views`; None for the mean over views.
         """
-        found = self.index(split).find(tile_id) if split in self.manifest.splits else None
-        if found is None:
+        place = self.index(split).place(tile_id) if split in self.manifest.splits else None
+        if place is None:
             raise DataError(f"tile {tile_id}", f"is not in the probabilities of {self.spec.model} for split {split}")
-        shard, position = found
+        shard, position = self.index(split)[place[0]], place[1]
         blob = shard if view is None else shard.views[view]
         uri = self._uri(blob)
         return ShardReader(shard, self.spec, uri, blob.size_bytes, functools.partial(_fetch_range, uri)).read(position)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from landseg import storage
@@ -20,6 +20,7 @@ from landseg.ensemble.fitted_weights import Fit, fit_weights
 from landseg.ensemble.maps import remove_maps
 from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.publishing import Outcome, publish
+from landseg.ensemble.scene_maps import Scenes
 from landseg.ensemble.shard_results import LAYERS, Ensemble
 from landseg.ensemble.trained_models import seen_by
 from landseg.raw.processes import num_cpus
@@ -133,23 +134,24 @@ def average(
     )
     if labels := finished(LabelsManifest, ensemble.folder):
         return labels
-    own = ensemble.share(share - 1, num_shares)
+    scenes = Scenes(ensemble)
     try:
-        _average(ensemble, own, num_threads)
+        parts = ensemble.parts()
+        _average(ensemble, ensemble.share(share - 1, num_shares), parts, num_threads)
+        scenes.write(scenes.share(share - 1, num_shares), parts, num_threads)
+        left = _unfinished(ensemble, scenes)
     except BaseException:
         costs.record(folder, context.seconds)
         raise
-    others = set(ensemble.shards).difference(own)
-    left = sum(storage.parallel(lambda shard: ensemble.finished(shard) is None, others))
     if left:
-        _log.info("%d shards of other shares have yet to be averaged", left)
+        _log.info("%s of other shares have yet to be averaged", left)
         costs.record(folder, context.seconds)
         return None
 
     def report(outcome: Outcome) -> str:
         return render(ensemble_report(outcome, context.run_id, context.seconds, num_threads))
 
-    labels = publish(ensemble, report)
+    labels = publish(ensemble, scenes.results(), report)
     costs.record(folder, context.seconds)
     return labels
 
@@ -201,15 +203,35 @@ def _fit(folder: str, members: list[Member], dataset: StagedDataset, temperature
     return fitted
 
 
-def _average(ensemble: Ensemble, shards: list[tuple[Split, int]], num_threads: int) -> None:
-    def work(shard: tuple[Split, int]) -> int:
-        return len((ensemble.finished(shard) or ensemble.average_shard(shard)).tiles)
-
+def _average(ensemble: Ensemble, shards: list[tuple[Split, int]], parts: Mapping[str, int], num_threads: int) -> None:
     reader = ensemble.members[0].reader
-    total = sum(len(reader.index(split)[number].tiles) for split, number in shards)
-    with Progress("averaging", total, "tiles") as progress:
-        for num_tiles in storage.parallel(work, shards, workers=num_threads):
-            progress.advance(num_tiles)
+
+    def num_tiles(shard: tuple[Split, int]) -> int:
+        return len(reader.index(shard[0])[shard[1]].tiles)
+
+    def work(shard: tuple[Split, int]) -> int:
+        if not ensemble.is_finished(shard, parts):
+            ensemble.average_shard(shard)
+        return num_tiles(shard)
+
+    with Progress("averaging", sum(map(num_tiles, shards)), "tiles") as progress:
+        for done in storage.parallel(work, shards, workers=num_threads):
+            progress.advance(done)
+
+
+def _unfinished(ensemble: Ensemble, scenes: Scenes) -> str:
+    """How many shards and scenes have yet to be averaged, in words; empty where there is none.
+
+    Mostly one listing tells. Records are read only once all of them are there, by the worker that joins them.
+    """
+    parts = ensemble.parts()
+    shards = [shard for shard in ensemble.shards if not ensemble.is_recorded(shard, parts)]
+    if not shards:
+        found = storage.parallel(lambda shard: (shard, ensemble.is_finished(shard, parts)), ensemble.shards)
+        shards = [shard for shard, is_finished in found if not is_finished]
+    left = [place for place in scenes.places if not scenes.is_finished(place, parts)]
+    counts = [f"{len(shards)} shards"] * bool(shards) + [f"{len(left)} scenes"] * bool(left)
+    return " and ".join(counts)
 
 
 def write_outputs(context: StageContext, labels: storage.Loaded[LabelsManifest]) -> None:
