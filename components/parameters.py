@@ -33,7 +33,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
     flag: str = ""
     required_in: tuple[str, ...] = ()
-    per_model: bool = False
+    per_model: tuple[str, ...] = ()
     pipeline_name: str = ""
     defaults_in: Mapping[str, Any] | None = None
     kfp_type: str = ""

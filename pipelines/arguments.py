@@ -97,8 +97,9 @@ def _check_others(name: str, value: Any, declared: dict[str, Any], values: dict[
         if found not in allowed:
             raise UserError(f"--param {name}={value}: expected {other}={' or '.join(allowed)} with it, found {found}")
     if name == "weights" and re.match(r"[ .0-9]", value):
-        probs = values.get("probs_uris", declared.get("probs_uris", {}).get("defaultValue"))
-        expected = len(MODELS) if probs is None else probs.count(",") + 1
+        listed = next((key for key in ("probs_uris", "model_uris") if key in declared), "")
+        uris = values.get(listed, declared[listed].get("defaultValue", "")) if listed else ""
+        expected = uris.count(",") + 1 if listed else len(MODELS)
         if (found := value.count(",") + 1) != expected:
             raise UserError(f"--param weights: expected {expected} numbers, one per model, found {found}")
 

@@ -15,8 +15,8 @@ average_probs = make_component(
         **{
             f"probs_{number}": (
                 dsl.Input[list[dsl.Dataset]],
-                f"what the workers of export-probs wrote for the {ordinal} model; leave it out where there is none, "
-                "or probs_uris is given",
+                f"what the workers of export-probs wrote for the {ordinal} model, or for several; leave it out where "
+                "there is none, or probs_uris is given",
             )
             for number, ordinal in enumerate(ORDINALS, 1)
         },

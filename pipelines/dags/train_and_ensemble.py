@@ -5,5 +5,4 @@ from pipelines.dags.whole import make_pipeline
 train_and_ensemble = make_pipeline(
     "train-and-ensemble",
     "Train Swin-Base + UPerNet and ResNeSt-101 + DeepLabV3+, average their probabilities, report.",
-    trains=True,
 )

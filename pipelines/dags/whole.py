@@ -1,4 +1,4 @@
-"""Makes a whole pipeline: stage the tiles, a branch per model, average the models' probabilities."""
+"""Makes a whole pipeline: stage the tiles, train each model in a branch of its own, average their probabilities."""
 
 from typing import Any
 
@@ -12,23 +12,22 @@ from pipelines.dags.branches import branch_parameters, component_arguments, make
 from pipelines.dags.scheduling import AVERAGE_PROBS, STAGE_DATA, schedule
 
 
-def make_pipeline(name: str, description: str, *, trains: bool) -> Any:
+def make_pipeline(name: str, description: str) -> Any:
     """Make the pipeline of all models.
 
     Args:
         name: the pipeline's name, under which the table of parameters knows it.
         description: shown in the UI.
-        trains: whether it trains the models; else it is given the URI of each.
     """
     if len(MODELS) > len(ORDINALS):
         raise ValueError(f"components/models.py: expected at most {len(ORDINALS)} models, found {len(MODELS)}")
     table = [one for one in parameters().values() if name in one.pipelines]
-    of_branch = branch_parameters(name, trains=trains)
-    branches = {model: make_branch(model, name, train if trains else None) for model, train in MODELS.items()}
+    of_branch = branch_parameters(name)
+    branches = {model: make_branch(model, name, train) for model, train in MODELS.items()}
 
     def pipeline(*arguments: Any) -> None:
         given = bound(pipeline, arguments)
-        values = {one.name: given[one.in_pipeline()] for one in table if not one.per_model}
+        values = {one.name: given[one.in_pipeline()] for one in table if name not in one.per_model}
         stage = stage_data(**component_arguments("stage-data", values))
         schedule(stage, STAGE_DATA, "stage-data")
         dataset = stage.outputs["dataset"]
@@ -46,7 +45,7 @@ def make_pipeline(name: str, description: str, *, trains: bool) -> Any:
         [
             (one.declared(one.in_pipeline(model), one.default_for(model, name)), one.description)
             for one in table
-            for model in (MODELS if one.per_model else [""])
+            for model in (MODELS if name in one.per_model else [""])
         ],
     )
     display_name = f"landseg: {name.replace('-', ' ')}"

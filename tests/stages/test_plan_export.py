@@ -45,7 +45,21 @@ def test_kfp_gets_a_list(staged, tmp_path):
     flags = ["--dataset", staged, "--storage-uri", str(tmp_path), "--workers=2", "--executor-input", text]
     assert main(["plan-export", *flags]) == 0
     assert json.loads(parameter.read_text()) == ["1/2", "2/2"]
-    assert json.loads((tmp_path / "output.json").read_text()) == {"parameterValues": {"shares": ["1/2", "2/2"]}}
+    values = {"shares": ["1/2", "2/2"], "exports": []}
+    assert json.loads((tmp_path / "output.json").read_text()) == {"parameterValues": values}
+
+
+def test_every_worker_of_every_model(staged, tmp_path, capsys):
+    exports = tmp_path / "exports"
+    outputs = {"parameters": {"exports": {"outputFile": str(exports)}}}
+    flags = ["--workers=2", "--models=s3://b/a.json, m.pth", "--executor-input", json.dumps({"outputs": outputs})]
+    told = shares(staged, tmp_path, capsys, *flags)
+    expected = [(model, worker) for model in ("s3://b/a.json", "m.pth") for worker in ("1/2", "2/2")]
+    assert list(zip(told[::2], told[1::2], strict=True)) == expected
+    found = json.loads(exports.read_text())
+    assert [(one["model_uri"], one["worker"]) for one in found] == expected
+    assert main(["plan-export", "--dataset", staged, "--storage-uri", str(tmp_path), "--models=a,b,a"]) == 2
+    assert "--models: expected each model once, found a twice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

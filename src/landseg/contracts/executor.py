@@ -76,7 +76,7 @@ class Outputs:
         """Add metadata to an artifact (metrics, confusion matrix, facts for the UI)."""
         self._metadata.setdefault(name, {}).update(values)
 
-    def parameter(self, name: str, value: str | int | float | bool | list[str]) -> None:
+    def parameter(self, name: str, value: str | int | float | bool | list[str] | list[dict[str, str]]) -> None:
         """Set an output parameter."""
         self._parameters[name] = value
 

@@ -152,9 +152,16 @@ def test_workers_that_left_shards_out_are_refused(tmp_path: Path) -> None:
         references(tmp_path, left)
 
 
+def test_each_result_among_what_workers_left_counts(tmp_path: Path) -> None:
+    paths = [tmp_path / str(i) for i in range(6)]
+    uris = [f"s3://b/{name}" for name in "aabbcc"]
+    left = [worker_left(path, uri, "{}" * (i % 2)) for i, (path, uri) in enumerate(zip(paths, uris, strict=True))]
+    assert references(tmp_path, left) == [str(path) for path in paths[1::2]]
+
+
 def test_workers_on_different_results_are_refused(tmp_path: Path) -> None:
-    left = [worker_left(tmp_path / str(i), f"s3://b/probs/{i}") for i in range(2)]
-    with pytest.raises(ContractError, match="found several: s3://b/probs/0, s3://b/probs/1"):
+    left = [worker_left(tmp_path / str(i), f"s3://b/probs/{i}", "{}" * i) for i in range(2)]
+    with pytest.raises(ContractError, match=r"s3://b/probs/0: .*found that none did.*on GPUs of one kind"):
         references(tmp_path, left)
 
 
@@ -171,9 +178,10 @@ def test_the_dag_view_is_grouped_by_model() -> None:
     def group(name: str, *steps: str) -> dict[str, Any]:
         return {**dict.fromkeys(steps), f"workers-{name}": {f"export-probs-{name}": None}}
 
-    for pipeline, trained in (("train-and-ensemble", True), ("predict", False)):
+    groups = {name: group(name, f"train-{name}", f"plan-export-{name}") for name in MODELS}
+    loop = {"plan-export": None, "workers": {"export-probs": None}}
+    for pipeline, between in (("train-and-ensemble", groups), ("predict", loop)):
         spec = spec_of(ROOT / "pipelines" / "compiled" / f"{pipeline}.yaml")
-        groups = {name: group(name, *([f"train-{name}"] if trained else []), f"plan-export-{name}") for name in MODELS}
-        assert dag_names(spec, spec["root"]["dag"]) == {"stage-data": None, **groups, "average-probs": None}
+        assert dag_names(spec, spec["root"]["dag"]) == {"stage-data": None, **between, "average-probs": None}
         assert spec["pipelineInfo"]["displayName"].startswith("landseg: ")
         assert spec["pipelineInfo"]["description"]

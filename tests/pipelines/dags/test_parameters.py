@@ -171,7 +171,7 @@ def test_submit_refuses_what_the_stage_would(capsys: pytest.CaptureFixture[str])
         verb = TABLE[name]["verbs"][0]
         verb = "export-probs" if verb == "plan-export" and name != "workers" else verb
         for value in values:
-            own = "swin_export_workers" if name == "workers" else name
+            own = "export_workers" if name == "workers" else name
             more = ["probs_uris=a,b"] if verb == "average-probs" else []
             there = stage_refuses(verb, f"{flag(name)}={value}")
             here = submit_refuses(PACKAGES[verb], f"{own}={value}", *more)
@@ -192,7 +192,9 @@ def test_choices_that_need_another() -> None:
 
 
 def test_one_weight_per_model() -> None:
-    assert "expected 2 numbers, one per model, found 3" in submit_refuses("predict", "weights=1,2,3")
+    assert "expected 2 numbers, one per model, found 3" in submit_refuses("train-and-ensemble", "weights=1,2,3")
+    assert "expected 2 numbers, one per model, found 3" in submit_refuses("predict", "weights=1,2,3", "model_uris=a,b")
+    assert not submit_refuses("predict", "weights=1,2,3", "model_uris=a,b,c")
     assert not submit_refuses("average-probs", "weights=1,2,3", "probs_uris=a,b,c")
     assert "expected 3 numbers" in submit_refuses("average-probs", "weights=1", "probs_uris=a,b,c")
 
@@ -257,7 +259,7 @@ def test_the_parameters_of_a_pipeline(pipeline: str) -> None:
     for name, entry in TABLE.items():
         if pipeline in entry["pipelines"]:
             own = entry.get("pipeline_name", name)
-            for model in MODELS if entry.get("per_model") else [""]:
+            for model in MODELS if pipeline in entry.get("per_model", []) else [""]:
                 default = entry.get("defaults_in", {}).get(pipeline, entry.get("default", MISSING))
                 default = MISSING if pipeline in entry.get("required_in", []) else default
                 expected[f"{model}_{own}" if model else own] = (name, model if default == "{model}" else default)

@@ -30,10 +30,13 @@ for name in parsed.outputs.artifacts:
     parsed.outputs.metadata(name, {"sha256": result})
 for name in parsed.outputs.parameter_files:
     workers = int(argv[argv.index("--workers") + 1])
-    parsed.outputs.parameter(name, [f"{i + 1}/{workers}" for i in range(workers)])
+    shares = [f"{i + 1}/{workers}" for i in range(workers)]
+    models = [model for model in argv[argv.index("--models") + 1].split(",") if model]
+    exports = [{"model_uri": model, "worker": share} for model in models for share in shares]
+    parsed.outputs.parameter(name, {"shares": shares, "exports": exports}[name])
 parsed.outputs.close()
 """
-GIVEN = {"source": "/tiles", "storage_uri": "/storage", "run_id": "r", "source_version": "1"}
+GIVEN = {"source": "/tiles", "storage_uri": "/storage", "run_id": "r", "source_version": "1", "weights": "auto"}
 TRAINS = {"train-swin", "train-resnest"}
 PLANS = {"plan-export-swin", "plan-export-resnest"}
 EXPORTS = {"export-probs-swin", "export-probs-resnest"}
@@ -73,7 +76,7 @@ CHANGES: list[tuple[str, str, set[str]]] = [
 ]
 
 
-PREDICT = {"swin_model_uri": "a", "resnest_model_uri": "b"}
+PREDICT = {"model_uris": "a,b"}
 WORDS = {  # of the table in the documentation
     frozenset(ALL): "every step",
     frozenset(WITH_RUN): "trainings, exports, average-probs",
@@ -138,10 +141,11 @@ def test_another_image_tag_reruns_everything(bench: Bench, tmp_path: Path) -> No
 
 
 def test_predict_reruns_what_depends_on_a_model(bench: Bench) -> None:
-    assert bench.rerun(package("predict"), **PREDICT) == AFTER_STAGING - TRAINS  # the tiles are staged already
+    steps = {"plan-export", "export-probs", "average-probs"}  # the tiles are staged already
+    assert bench.rerun(package("predict"), **PREDICT) == steps
     assert bench.rerun(package("predict"), **PREDICT) == set()
-    changed = bench.rerun(package("predict"), **{**PREDICT, "resnest_model_uri": "c"})
-    assert changed == {"export-probs-resnest", "average-probs"}
+    assert bench.rerun(package("predict"), model_uris="a,b,c,d,e,f") == steps
+    assert bench.rerun(package("predict"), model_uris="a,b", export_workers="2") == steps
 
 
 @pytest.mark.parametrize("name", ["train-and-ensemble", "predict"])

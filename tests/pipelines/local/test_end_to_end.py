@@ -260,7 +260,7 @@ def test_predict_takes_models_by_their_uris(finished: Finished) -> None:
     models = {model: finished.output(f"train-{model}", "model").metadata["uri"] for model in ("swin", "resnest")}
     given = [
         f"source={finished.parameters['source']}", f"storage_uri={finished.storage_uri}", "run_id=predicted",
-        f"swin_model_uri={models['swin']}", f"resnest_model_uri={models['resnest']}", "tta=none",
+        f"model_uris={models['swin']},{models['resnest']}", "tta=none", "export_workers=2",
     ]  # fmt: skip
     runs = local.run(package("predict"), parse_parameters(package("predict"), given), finished.root)
     labels = json.loads(Path(runs[-1].outputs["labels"].path).read_text())

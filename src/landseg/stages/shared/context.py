@@ -99,12 +99,13 @@ class StageContext:
 
         A path or URI that exists as it stands is taken whole, commas included.
 
-        The artifacts are called `<name>`, or `<name>_1`, `<name>_2` and so on; each may come from several workers.
+        The artifacts are called `<name>`, or `<name>_1`, `<name>_2` and so on; each may be what several workers of one
+        or of several models wrote.
         """
         found = [item for value in given for item in _items(value)]
         if not found:
             wired = sorted(key for key in self.inputs if re.fullmatch(rf"{name}(_\d+)?", key))
-            found = [_one_reference(key, self.inputs[key]) for key in wired if self.inputs[key]]
+            found = [reference for key in wired if self.inputs[key] for reference in _references(self.inputs[key])]
         if not found:
             raise ConfigError(f"--{name}", "expected a manifest's URI or path, or a reference file; found nothing")
         _log.debug("reads %s: %s", name, ", ".join(found))
@@ -145,30 +146,29 @@ def record_arguments(folder: str, values: dict[str, Any]) -> None:
         storage.write_document(uri, Arguments(values=given))
 
 
-def _one_reference(name: str, artifacts: list[dict[str, Any]]) -> str:
-    """The reference among what the workers of a stage wrote: the last of them to finish wrote it.
+def _references(artifacts: list[dict[str, Any]]) -> list[str]:
+    """The reference to each result among what the workers of a stage wrote: the last of a result's workers wrote it.
 
     Raises:
-        ContractError: the workers did not work on the same result, or none found all of the work done.
+        ContractError: no worker of a result found all of its work done.
     """
     paths = [artifact_path(artifact) for artifact in artifacts]
     if len(paths) == 1:
-        return str(paths[0])
-    uris = sorted({str(artifact.get("metadata", {}).get("uri", "")) for artifact in artifacts})
-    if len(uris) > 1:
-        raise ContractError(
-            f"--{name}",
-            f"expected {len(paths)} workers on one result, found several: {', '.join(uris)}",
-            "run all workers on GPUs of one kind, with the same parameters",
-        )
-    written = [path for path in paths if path.is_file() and path.stat().st_size]
-    if not written:
-        raise ContractError(
-            uris[0],
-            f"expected the last of {len(paths)} workers to publish it, found that none did: shards are missing",
-            "run the stage's workers again: they write what is missing",
-        )
-    return str(written[0])
+        return [str(paths[0])]
+    by_result: dict[str, list[Path]] = {}
+    for artifact, path in zip(artifacts, paths, strict=True):
+        by_result.setdefault(str(artifact.get("metadata", {}).get("uri", "")), []).append(path)
+    found = []
+    for uri, tried in by_result.items():
+        written = [path for path in tried if path.is_file() and path.stat().st_size]
+        if not written:
+            raise ContractError(
+                uri,
+                f"expected the last of {len(tried)} workers to publish it, found that none did: shards are missing",
+                "run the stage's workers again, on GPUs of one kind: they write what is missing",
+            )
+        found.append(str(written[0]))
+    return found
 
 
 def finished(kind: type[D], folder: str, *others: str) -> storage.Loaded[D] | None:
