@@ -11,6 +11,7 @@ from landseg.contracts.errors import DataError, printable
 from landseg.contracts.names import MAX_TILE_ID_BYTES, odd_characters
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
+from landseg.raw.folder_names import similar_name
 from landseg.raw.layout import ROLES, Layout, understand
 from landseg.raw.sources import Source, SourceFile
 from landseg.raw.split_lists import TileFinder, find_lists, splits_of
@@ -152,10 +153,9 @@ class _Pairer:
             if labels:
                 here = f"{len(images)} images and {len(labels)} labels"
                 problem = f"expected train, val and test to be told apart, found {here} in {self._folders()}"
-                action = (
-                    "list their names in train.txt and val.txt next to dataset.yaml, one a line, or sort them into "
-                )
-                self._add(DataError(self.source.uri, problem, f"{action}train/images, train/labels, val/images, ..."))
+                action = "list their names in train.txt and val.txt next to dataset.yaml, one a line, or make folders"
+                action = self._misspelt() or f"{action} train and val with images and labels in each"
+                self._add(DataError(self.source.uri, problem, action))
                 return rest
             if images:
                 self.remarks.append("images without labels are test")
@@ -173,6 +173,13 @@ class _Pairer:
         said = (f"{split} from {printable(lists[split][0].path)}" for split in SPLITS if split in lists)
         self.remarks.append(", ".join(said))
         return rest
+
+    def _misspelt(self) -> str:
+        """What to rename where folders are nearly called as splits."""
+        paths = [folder.path for held in self.layout.folders.values() for folder in held]
+        near = {name: similar_name(name) for path in paths for name in path.split("/")}
+        said = [f"{printable(name)} to {split}" for name, split in near.items() if split in SPLITS]
+        return f"rename {', '.join(said)}" if said else ""
 
     def _folders(self) -> str:
         found = (printable(self.layout.where("", role)) for role in ROLES if ("", role) in self.layout.folders)
