@@ -203,7 +203,9 @@ def _place(source: Source, folders: list[Folder], layout: Layout) -> None:
     layout.present |= {split for split, _ in layout.folders if split}
     if not layout.folders and not any(stray.kind != "unrelated" for stray in strays):
         return
-    layout.findings += stray_findings(source, strays)
+    images = (folder for (_, role), held in layout.folders.items() if role == "images" for folder in held)
+    has_vrt = any(split_suffix(file.path)[1] == ".vrt" for folder in images for file in folder.files)
+    layout.findings += stray_findings(source, strays, has_vrt=has_vrt)
 
 
 def _top_level(source: Source, by_folder: dict[str, list[SourceFile]], layout: Layout) -> list[str]:

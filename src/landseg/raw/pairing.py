@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from landseg.contracts.dataset import SPLITS
 from landseg.contracts.errors import DataError, printable
 from landseg.contracts.names import MAX_TILE_ID_BYTES, odd_characters
+from landseg.raw.band_files import join_bands, unjoined_bands
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.folder_names import similar_name
@@ -30,22 +31,17 @@ ById = dict[str, SourceFile]
 
 @dataclass(frozen=True, slots=True)
 class SourceTile:
-    """An image with its label (None in an unlabelled split).
-
-    `image` is the first band's file where each band is a file of its own; `bands` are then the others', in order.
-    """
+    """An image with its label (None in an unlabelled split)."""
 
     split: str
     id: str
     image: SourceFile
     label: SourceFile | None
-    bands: tuple[SourceFile, ...] = ()
 
     @property
     def size_bytes(self) -> int:
         """Bytes of image and label together."""
-        files = (self.image, *self.bands, *((self.label,) if self.label else ()))
-        return sum(file.size_bytes for file in files)
+        return self.image.size_bytes + (self.label.size_bytes if self.label else 0)
 
 
 @dataclass
@@ -73,6 +69,8 @@ def jobs(tiles: Iterable[SourceTile]) -> Iterator[list[SourceTile]]:
 def pair(source: Source, files: Sequence[SourceFile], config: DatasetConfig) -> Pairing:
     """Understand the layout, pair images and labels by name, and collect everything that does not fit."""
     layout = understand(source, files)
+    if config.band_files:
+        layout.findings += join_bands(source, layout, config)
     return _Pairer(source, layout, config).pair()
 
 
@@ -88,6 +86,9 @@ class _Pairer:
         self.remarks = layout.remarks
         # What is missing may then be what is not understood.
         self.is_unclear = any(finding.severity == "error" for finding in layout.findings)
+        if not config.band_files and (error := unjoined_bands(source, layout, self.is_paired)):
+            self.result.findings.append(error)
+            self.is_unclear = True
 
     def pair(self) -> Pairing:
         """The tiles and findings."""
@@ -201,7 +202,8 @@ class _Pairer:
                 self._add(self._unpaired(split, images, labels), split)
             return []
         tiles = []
-        for tile_id in sorted(images.keys() | labels.keys()):
+        wrong = {finding.tile_id for finding in self.result.findings if finding.split == split}
+        for tile_id in sorted((images.keys() | labels.keys()) - wrong):
             image, label = images.get(tile_id), labels.get(tile_id)
             if image is not None and (label is not None or not is_labelled):
                 tiles.append(SourceTile(split, tile_id, image, label))

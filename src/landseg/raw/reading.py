@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from landseg.contracts.errors import DataError
 from landseg.raw import gdal
+from landseg.raw.band_files import BandFiles
 from landseg.raw.files import ImageFiles
 from landseg.raw.pairing import SourceTile
 from landseg.raw.sources import Source
@@ -17,9 +18,10 @@ def read_image(source: Source, tile: SourceTile) -> ImageFiles:
     Raises:
         DataError: one cannot be read, or lies outside the dataset.
     """
+    if isinstance(tile.image, BandFiles):
+        first, *others = (source.read(file) for file in tile.image.bands)
+        return ImageFiles(first, bands=tuple(others))
     data = source.read(tile.image)
-    if tile.bands:
-        return ImageFiles(data, bands=tuple(source.read(file) for file in tile.bands))
     if gdal.driver_of(data) != "VRT":
         return ImageFiles(data)
     where = source.where(tile.image.path)

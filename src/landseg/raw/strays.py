@@ -46,24 +46,28 @@ def conflict(source: Source, split: str, role: str, places: Sequence[str]) -> Fi
     )
 
 
-def stray_findings(source: Source, strays: Iterable[Stray]) -> list[Finding]:
-    """One finding for each kind of strays, with counts and the first folders."""
+def stray_findings(source: Source, strays: Iterable[Stray], *, has_vrt: bool = False) -> list[Finding]:
+    """One finding for each kind of strays, with counts and the first folders.
+
+    `has_vrt`: whether an image is a VRT, which may refer to any of them.
+    """
     by_kind: dict[tuple[str, str], list[Stray]] = {}
     for stray in strays:
         near = next((name for name in map(similar_name, stray.path.split("/")) if name), "")
         kind = "misspelt" if stray.kind == "unrelated" and near else stray.kind
         by_kind.setdefault((kind, "" if kind == "no split" else stray.says), []).append(stray)
-    return [_finding(source, kind, held) for (kind, _), held in sorted(by_kind.items())]
+    return [_finding(source, kind, held, has_vrt) for (kind, _), held in sorted(by_kind.items())]
 
 
-def _finding(source: Source, kind: str, strays: list[Stray]) -> Finding:
+def _finding(source: Source, kind: str, strays: list[Stray], has_vrt: bool) -> Finding:
     path = strays[0].path
     says = " and ".join(sorted({stray.says for stray in strays}))
     found = counted(file for stray in strays for file in stray.files)
     if kind == "unrelated":
         folders = ", ".join(printable(stray.path) or "the dataset's own folder" for stray in strays[:_SHOWN])
         more = f" and {len(strays) - _SHOWN} more" if len(strays) > _SHOWN else ""
-        return Finding("", f"{found} outside of the splits not used: in {folders}{more}", severity="warning")
+        unless = ", unless a VRT refers to them" if has_vrt else ""
+        return Finding("", f"{found} outside of the splits not used{unless}: in {folders}{more}", severity="warning")
     more = f" (and in {len(strays) - 1} more folders)" if len(strays) > 1 else ""
     name = next((name for name in path.split("/") if similar_name(name)), "")
     rename = f"rename {printable(name)} to {similar_name(name)}" if name else ""

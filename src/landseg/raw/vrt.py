@@ -49,19 +49,21 @@ def referenced_files(data: bytes, path: str, where: object, read: Callable[[str]
     """
     found: dict[str, bytes] = {}
 
-    def follow(data: bytes, path: str, depth: int) -> None:
-        if depth > _MAX_DEPTH:
+    def follow(data: bytes, chain: tuple[str, ...]) -> None:
+        if len(chain) > _MAX_DEPTH:
             raise DataError(where, "refers to virtual images that refer to others too deeply", _HINT)
         for element in _file_names(_parsed(data, where)):
-            name = _resolved(element, path, where)
+            name = _resolved(element, chain[-1], where)
+            if name in chain:
+                raise DataError(where, "refers to itself", _HINT)
             if name not in found:
                 if len(found) >= _MAX_FILES:
                     raise DataError(where, f"refers to more than {_MAX_FILES} files", _HINT)
                 found[name] = read(name)
                 if gdal.driver_of(found[name]) == "VRT":
-                    follow(found[name], name, depth + 1)
+                    follow(found[name], (*chain, name))
 
-    follow(data, path, 1)
+    follow(data, (path,))
     return found
 
 
