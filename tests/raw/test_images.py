@@ -135,6 +135,7 @@ def test_percentiles_of_signed_values_are_told_in_their_own_units(tmp_path, stag
     write_tile(root, "a.tif", np.full((24, 24, 3), -300, np.int16) + np.arange(24, dtype=np.int16)[:, None, None])
     run = stage(root)
     assert "(-300 to -277, -300 to -277, -300 to -277) become 0-255" in run.checks["warnings"][-1]
+    assert run.checks["splits"]["train"]["band_mean"] == [-288.5] * 3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint32", "int32"])

@@ -76,6 +76,7 @@ def test_nodata_is_left_out_of_percentiles(tmp_path, stage):
     write_config(root)
     image = (200 + random_image(1, dtype="uint16") % 100).astype(np.uint16)
     image[:, :10] = 65535
+    image[:5, :, 0] = 65535  # bands that do not begin in the same column
     write_tile(root, "a.tif", image, nodata=65535)
     dataset = stage(root).dataset()
     assert min(dataset.schema.scale.low) >= 200
@@ -147,3 +148,26 @@ def test_tiles_without_any_data(tmp_path, stage):
     assert run.status == 0, run.err
     assert "1 image of train without any data (empty)" in run.checks["warnings"]
     np.testing.assert_allclose(stats(run.dataset()).band_mean, random_image(1).reshape(-1, 3).mean(axis=0))
+
+
+def test_a_label_that_declares_a_class_as_nodata(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root)
+    label = random_label(1)
+    for split in SPLITS[:2]:
+        write_tile(root, "a.tif", random_image(len(split)), split)
+        (root / split / "labels/a.png").unlink()
+        write_gdal(root / split / "labels/a.tif", label[:, :, None], nodata=0)
+    (warning,) = [line for line in stage(root).checks["warnings"] if "declare" in line]
+    assert warning.startswith(
+        "2 labels declare nodata 0, which dataset.yaml calls class background: if these pixels are"
+    )
+    write_config(root, classes=["field", "water"])
+    lines = warning.split("and write ")[1]
+    (root / "dataset.yaml").write_text((root / "dataset.yaml").read_text() + lines + "\n")  # as it says
+    run = stage(root)
+    assert run.status == 0, run.err
+    assert not [line for line in run.checks["warnings"] if "declare" in line]
+    dataset = run.dataset()
+    expected = np.where(label == 0, 255, label - 1)
+    np.testing.assert_array_equal(dataset.read_label("train", dataset.tiles("train")[0]), expected)

@@ -230,6 +230,14 @@ class SourceValues(Model):
         """A scale of some bands, 1-based, in the source's values."""
         return self._turned(scale, bands, lambda value, first, step: first + step * value)
 
+    def source_moments(
+        self, mean: Sequence[float], std: Sequence[float], bands: Sequence[int]
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Means and deviations of some bands, 1-based, in the source's values."""
+        steps = [(self.first[band - 1], self.step[band - 1]) for band in bands]
+        means = tuple(first + step * value for value, (first, step) in zip(mean, steps, strict=True))
+        return means, tuple(step * value for value, (_, step) in zip(std, steps, strict=True))
+
     def _turned(self, scale: Scale, bands: Sequence[int], turn: Callable[[float, float, float], float]) -> Scale:
         steps = [(self.first[band - 1], self.step[band - 1]) for band in bands]
         low = tuple(turn(value, *step) for value, step in zip(scale.low, steps, strict=True))

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from landseg.contracts.dataset import ClassSchema, GeoKeys, Tile
+from landseg.contracts.dataset import ClassSchema, GeoKeys, SourceValues, Tile
 from landseg.contracts.documents import sha256_hex
 from landseg.dataset.footprints import Footprints
 from landseg.dataset.statistics import SplitStatistics
@@ -92,7 +92,9 @@ class Review:
             where = f"{split}/{tile_id}"
             self._about_tiles.append(Finding(where, problem, action, "warning", split, tile_id))
 
-    def findings(self, schema: ClassSchema, statistics: Mapping[str, SplitStatistics]) -> Iterator[Finding]:
+    def findings(
+        self, schema: ClassSchema, statistics: Mapping[str, SplitStatistics], source: SourceValues | None = None
+    ) -> Iterator[Finding]:
         """Warnings: about the first suspicious tiles, then about the dataset as a whole."""
         yield from self._about_tiles
         for sentence in itertools.chain(
@@ -101,7 +103,7 @@ class Review:
             self._about_values(),
             _about_classes(schema, statistics),
             _about_sizes(statistics),
-            _about_bands(schema, statistics),
+            _about_bands(schema, statistics, source),
             _about_unused_labels(schema, statistics),
         ):
             yield Finding("", sentence, severity="warning")
@@ -185,8 +187,12 @@ def _about_sizes(statistics: Mapping[str, SplitStatistics]) -> Iterator[str]:
         yield f"tile sizes differ widely: sides from {min(sides)} to {max(sides)} px; crops and resizing will too"
 
 
-def _about_bands(schema: ClassSchema, statistics: Mapping[str, SplitStatistics]) -> Iterator[str]:
-    moments = {split: sums.mean_std(schema.bands) for split, sums in statistics.items() if sums.num_pixels}
+def _about_bands(
+    schema: ClassSchema, statistics: Mapping[str, SplitStatistics], source: SourceValues | None
+) -> Iterator[str]:
+    moments = {split: sums.mean_std(schema.bands) for split, sums in statistics.items() if sums.num_valid_px}
+    if source:
+        moments = {split: source.source_moments(*both, schema.bands) for split, both in moments.items()}
     for first, second in itertools.combinations(moments, 2):
         (means, stds), (other_means, other_stds) = moments[first], moments[second]
         for band, mean, std, other_mean, other_std in zip(
@@ -197,5 +203,5 @@ def _about_bands(schema: ClassSchema, statistics: Mapping[str, SplitStatistics])
             if spread > 0 and (abs(mean - other_mean) > _MEAN_SHIFT * spread or ratio > _STD_RATIO):
                 yield (
                     f"band {band} differs between {first} and {second}: "
-                    f"mean {mean:.1f} against {other_mean:.1f}, deviation {std:.1f} against {other_std:.1f}"
+                    f"mean {mean:.4g} against {other_mean:.4g}, deviation {std:.4g} against {other_std:.4g}"
                 )

@@ -33,6 +33,7 @@ from landseg.raw.checks import CheckedTile, probe_kind
 from landseg.raw.dataset_yaml import DatasetConfig, RangeScale
 from landseg.raw.findings import Finding, Findings
 from landseg.raw.images import Expected
+from landseg.raw.label_nodata import label_nodata_warnings
 from landseg.raw.label_palettes import LabelPalettes
 from landseg.raw.labels import dataset_label_errors
 from landseg.raw.listing import RawDataset
@@ -116,6 +117,7 @@ class _Staging:
         self.findings = Findings(options.on_bad_tile, options.max_bad)
         self.findings.add(raw.pairing.findings)
         self.num_no_value_px = 0
+        self.label_nodata: Counter[float] = Counter()
         self.label_palettes = LabelPalettes(self.config)
         if self.kind is not None:
             self.findings.add(config_errors(self.config, self.kind, self.config_where))
@@ -258,6 +260,8 @@ class _Staging:
                 index.statistics.add_values(checked)
                 for outcome in checked.tiles:
                     self.num_no_value_px += outcome.num_no_value_px
+                    if outcome.label_nodata is not None:
+                        self.label_nodata[outcome.label_nodata] += 1
                     if outcome.used_colours and outcome.tile.label is not None:
                         self.label_palettes.add(outcome.used_colours, self.source.where(outcome.tile.label.path))
                     self.findings.add(Finding.of(error, split, outcome.tile.id) for error in outcome.errors)
@@ -289,6 +293,7 @@ class _Staging:
         if self.num_no_value_px:
             problem = f"{self.num_no_value_px} label px are transparent or not a number: they are ignored"
             self.findings.add([Finding.note(problem)])
+        self.findings.add(label_nodata_warnings(self.label_nodata, self.config))
         scale, notes = resolve_scale(self.expected, kind, self.result.statistics)
         notes += clipped(self.expected, scale, self.result.statistics)
         self.findings.add(notes if self.options.for_models else [])

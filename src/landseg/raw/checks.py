@@ -75,7 +75,7 @@ class CheckedTile:
 
     A scene has neither: it is cut first. `valid` is the mask of the pixels that have data, None where all have.
     `num_no_value_px` counts label pixels that are transparent or not a number; `used_colours` are those of the label's
-    palette.
+    palette; `label_nodata` is the nodata value that the label declares.
     """
 
     tile: SourceTile
@@ -87,6 +87,7 @@ class CheckedTile:
     is_scene: bool = False
     num_no_value_px: int = 0
     used_colours: UsedColours = ()
+    label_nodata: float | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: T
     errors: list[DataError] = []
     decoded: DecodedImage | None = None
     staged: StagedLabel | None = None
+    nodata: float | None = None
     try:
         decoded = decode_image_files(image, where, expected, max_px=expected.config.scenes.max_px)
         if decoded is None:
@@ -178,7 +180,8 @@ def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: T
     if tile.label is not None and label is not None:
         where = source.where(tile.label.path)
         try:
-            staged = expected.label_rule.stage(read_label(label, where), where)
+            stored = read_label(label, where)
+            nodata, staged = stored.nodata, expected.label_rule.stage(stored, where)
             errors += label_errors(staged, decoded and decoded.values.shape[:2], where, expected)
             if decoded is not None and staged.size == decoded.values.shape[:2]:
                 image_georeference = Georeference(decoded.transform, decoded.crs)
@@ -191,10 +194,13 @@ def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: T
     if staged is None:
         return good_tile(tile, decoded, None, None, expected, sources=sources)
     checked = good_tile(tile, decoded, staged.values, label if staged.is_unchanged else None, expected, sources=sources)
-    (outcome,) = checked.tiles
-    return replace(
-        checked, tiles=[replace(outcome, num_no_value_px=staged.num_no_data_px, used_colours=staged.used_colours)]
+    about_label = replace(
+        checked.tiles[0],
+        num_no_value_px=staged.num_no_data_px,
+        used_colours=staged.used_colours,
+        label_nodata=nodata,
     )
+    return replace(checked, tiles=[about_label])
 
 
 def place_errors(
@@ -231,17 +237,20 @@ def good_tile(
         scene: the window of the scene that it was cut from.
     """
     unused: tuple[tuple[int, int], ...] = ()
+    is_source = label is not None
     if classes is not None and image.valid is not None:
         ignored = expected.label_rule.ignored
         classes, unused = _without_data(classes, image.valid, ignored)
-        label = label if not unused else None
+        label, is_source = (None, False) if unused else (label, is_source)
     if classes is not None and label is None:
         label = encode_label(classes.astype(np.uint8))
     data = image.encoded()
     num_px = image.values.shape[0] * image.values.shape[1]
     histogram = band_histogram(image.values, image.valid)
     levels = np.arange(histogram.shape[1], dtype=np.int64)
-    image_sha256, label_sha256 = sha256_hex(data), None if label is None else sha256_hex(label)
+    # Bytes that are staged as they are have been hashed.
+    image_sha256 = sources[0] if image.plain is not None and sources[0] else sha256_hex(data)
+    label_sha256 = None if label is None else sources[1] if is_source and sources[1] else sha256_hex(label)
     facts = TileFacts(
         height=image.values.shape[0],
         width=image.values.shape[1],
@@ -259,6 +268,8 @@ def good_tile(
         unused_labels=unused,
         num_valid_px=num_px if image.valid is None else int(np.count_nonzero(image.valid)),
     )
+    for band, level in image.sentinels:  # they are values of single bands, but not for percentiles
+        histogram[band - 1, level] = 0
     valid = None if image.valid is None else encode_mask(image.valid)
     return Checked([CheckedTile(tile, data, label, valid, facts)], histogram, image.extremes)
 

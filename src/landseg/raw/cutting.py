@@ -57,6 +57,8 @@ class _Scene:
     crs: GeoKeys | None
     num_no_value_px: int
     used_colours: UsedColours
+    label_nodata: float | None
+    sentinels: tuple[tuple[int, int], ...]
 
 
 def cut_scene(
@@ -71,7 +73,12 @@ def cut_scene(
         if isinstance(outcome, CheckedTile):
             yield Checked([outcome], None)
             return
-        about = CheckedTile(tile, num_no_value_px=outcome.num_no_value_px, used_colours=outcome.used_colours)
+        about = CheckedTile(
+            tile,
+            num_no_value_px=outcome.num_no_value_px,
+            used_colours=outcome.used_colours,
+            label_nodata=outcome.label_nodata,
+        )
         yield Checked([about], None, extremes)
         rule = expected.config.scenes
         windows = cut(outcome.height, outcome.width, rule.tile_px, rule.overlap_px)
@@ -89,6 +96,7 @@ def _decode_scene(
     errors: list[DataError] = []
     decoded: DecodedImage | None = None
     staged: StagedLabel | None = None
+    nodata: float | None = None
     (content,) = read_tiles(source, [tile])
     if isinstance(content, DataError):
         return CheckedTile(tile, errors=(content,)), None
@@ -107,7 +115,7 @@ def _decode_scene(
         where = source.where(tile.label.path)
         try:
             stored = read_label(label_bytes, where, limit=MAX_SCENE_LABEL_BYTES)
-            staged = expected.label_rule.stage(stored, where)
+            nodata, staged = stored.nodata, expected.label_rule.stage(stored, where)
             errors += label_errors(staged, decoded and decoded.values.shape[:2], where, expected)
             if decoded is not None and staged.size == decoded.values.shape[:2]:
                 image_georeference = Georeference(decoded.transform, decoded.crs)
@@ -128,6 +136,8 @@ def _decode_scene(
         decoded.crs,
         staged.num_no_data_px if staged else 0,
         staged.used_colours if staged else (),
+        nodata,
+        decoded.sentinels,
     )
     return scene, decoded.extremes
 
@@ -154,7 +164,7 @@ def _cut_tile(
     transform = scene.transform and shifted(scene.transform, window.y, window.x)
     return good_tile(
         SourceTile(scene.tile.split, tile_id(scene.tile.id, window), scene.tile.image, scene.tile.label),
-        DecodedImage(np.ascontiguousarray(image[part]), has_data, transform, scene.crs),
+        DecodedImage(np.ascontiguousarray(image[part]), has_data, transform, scene.crs, sentinels=scene.sentinels),
         None if label is None else np.ascontiguousarray(label[part]),
         None,
         expected,

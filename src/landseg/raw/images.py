@@ -32,6 +32,7 @@ from landseg.raw.tiff.checks import (
     check_layout,
     check_segments,
     check_size,
+    declared_nodata,
     has_mask,
     is_plain,
     is_sparse,
@@ -43,7 +44,6 @@ from landseg.raw.validity import Nodata, both, nodata_values, valid_pixels
 from landseg.raw.values import Conversion, Kind
 from landseg.raw.vrt import opened_vrt
 
-_NODATA_TAG = 42113
 _ALPHA_SAMPLES = (1, 2)
 _READ = "TIFF, PNG, JPEG, JPEG 2000, WebP, BMP and VRT are read"
 
@@ -110,6 +110,7 @@ class DecodedImage(NamedTuple):
         crs: the coordinate reference system; None where the file names none.
         extremes: (2, selected bands) least and largest value in the source's units, of wide values; else None.
         plain: the file's bytes where they are stored as they are; None where the values are written anew.
+        sentinels: (band, stored value) of nodata values of 16 bits, which a pixel with data may hold in some bands.
     """
 
     values: NDArray[Any]
@@ -118,6 +119,7 @@ class DecodedImage(NamedTuple):
     crs: GeoKeys | None
     extremes: NDArray[np.float64] | None = None
     plain: bytes | None = None
+    sentinels: tuple[tuple[int, int], ...] = ()
 
     def encoded(self) -> bytes:
         """The bytes to store."""
@@ -235,10 +237,12 @@ class _PlainTiff:
     ) -> DecodedImage:
         check_kind(self.kind, self._where, expected)
         values = decode_page(self._page, self._data, self._where, limit=limit, spool=spool)
-        declared = (_declared_nodata(self._page),) * self.kind.num_bands
-        masks = self._masks(values, expected, nodata_values(expected.config, expected.bands, declared))
-        valid = _collect(masks, (self.height, self.width), valid_spool)
-        return DecodedImage(values, valid, *read_georeference(self._page), plain=self._data)
+        declared = (declared_nodata(self._page),) * self.kind.num_bands
+        nodata = nodata_values(expected.config, expected.bands, declared)
+        valid = _collect(self._masks(values, expected, nodata), (self.height, self.width), valid_spool)
+        return DecodedImage(
+            values, valid, *read_georeference(self._page), plain=self._data, sentinels=_sentinels(expected, nodata)
+        )
 
     def _masks(self, values: NDArray[Any], expected: Expected, nodata: Nodata) -> Iterator[_RowsMask]:
         """The mask, some rows at a time; nothing where the file can have none."""
@@ -296,7 +300,14 @@ class _GdalImage:
                 yield start, end, valid
 
         valid = _collect(masks(), (self.height, self.width), valid_spool)
-        return DecodedImage(out[0, 0], valid, *self._georeference(), None if extremes is None else extremes.values)
+        return DecodedImage(
+            out[0, 0],
+            valid,
+            *self._georeference(),
+            None if extremes is None else extremes.values,
+            None,
+            _sentinels(expected, nodata),
+        )
 
     def chunks(
         self, expected: Expected, nodata: Nodata, unwritten: NDArray[np.bool_] | None = None
@@ -402,17 +413,21 @@ def _collect(masks: Iterator[_RowsMask], shape: tuple[int, int], spool: Path | N
     return whole
 
 
+def _sentinels(expected: Expected, nodata: Nodata) -> tuple[tuple[int, int], ...]:
+    """See :class:`DecodedImage`. Of 8 bits there are none: 0 in a single band is a dark value."""
+    kind, conversion = expected.kind, expected.conversion
+    if kind is None or kind.dtype not in ("uint16", "int16"):
+        return ()
+    levels = [
+        (band, int(value - (conversion.first[band - 1] if conversion else 0)))
+        for band, value in zip(expected.bands, nodata, strict=True)
+        if value is not None and float(value).is_integer()
+    ]
+    return tuple((band, level) for band, level in levels if 0 <= level <= np.iinfo(np.uint16).max)
+
+
 def _alpha(page: tifffile.TiffPage) -> int:
     """1-based number of the band that is alpha by its tag; 0 without one."""
     extra = tuple(int(sample) for sample in page.extrasamples)
     first = page.samplesperpixel - len(extra) + 1
     return next((first + index for index, sample in enumerate(extra) if sample in _ALPHA_SAMPLES), 0)
-
-
-def _declared_nodata(page: tifffile.TiffPage) -> float | None:
-    """GDAL's nodata tag; None without one, and where it is no number."""
-    text = page.tags.valueof(_NODATA_TAG)
-    try:
-        return None if text is None else float(str(text).strip("\0 "))
-    except ValueError:
-        return None

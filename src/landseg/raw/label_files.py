@@ -28,6 +28,7 @@ from landseg.raw.tiff.checks import (
     check_pages,
     check_segments,
     check_size,
+    declared_nodata,
 )
 from landseg.raw.tiff.decoding import (
     check_png_chunks,
@@ -57,6 +58,7 @@ class StoredLabel:
         is_plain: whether the file is one that every stage reads as it is.
         palette: (N, 3) uint8 colours of a file with a palette.
         no_data: (H, W), True where a pixel has no value: transparent, or not a number; None without such pixels.
+        nodata: the value that a TIFF declares to mean that there is no data; None where it declares none.
     """
 
     values: NDArray[Any]
@@ -64,6 +66,7 @@ class StoredLabel:
     is_plain: bool = False
     palette: NDArray[np.uint8] | None = None
     no_data: NDArray[np.bool_] | None = None
+    nodata: float | None = None
 
 
 def read_label(data: bytes, where: object, *, limit: int = MAX_DECODED_BYTES) -> StoredLabel:
@@ -157,13 +160,14 @@ def _read_tiff(data: bytes, where: object, limit: int) -> StoredLabel:
         if bands == 1 and is_integer and photometric in (_MINISWHITE, _MINISBLACK, _TIFF_PALETTE):
             palette = None if colours is None else np.ascontiguousarray((colours.T >> 8).astype(np.uint8))
             values = decode_label(data, where, limit=limit)
-            return StoredLabel(values, "values" if palette is None else "indexes", is_plain=True, palette=palette)
+            kind: Literal["values", "indexes"] = "values" if palette is None else "indexes"
+            return StoredLabel(values, kind, is_plain=True, palette=palette, nodata=declared_nodata(page))
         if dtype.kind not in "biuf":
-            kind = _KINDS.get(page.sampleformat, "unknown values")
+            found = _KINDS.get(page.sampleformat, "unknown values")
             raise DataError(
-                where, f"expected class values or colours, found {page.bitspersample}-bit {kind}", "convert it"
+                where, f"expected class values or colours, found {page.bitspersample}-bit {found}", "convert it"
             )
-        values = _decode_tiff(page, data, where, limit)
+        values, nodata = _decode_tiff(page, data, where, limit), declared_nodata(page)
     has_alpha = bands in (2, 4)
     if bands > 4 or (has_alpha and not page.extrasamples) or (bands >= 3 and dtype.kind != "u"):
         problem = f"expected a label with 1 band of class values, or RGB, found {bands} bands of {dtype}"
@@ -175,7 +179,9 @@ def _read_tiff(data: bytes, where: object, limit: int) -> StoredLabel:
     if dtype.kind == "f":
         stored, nan = _whole(stored, where)
         no_data = nan if no_data is None else no_data if nan is None else no_data | nan
-    return StoredLabel(stored.astype(np.uint8) if dtype.kind == "b" else stored, "values", no_data=no_data)
+    return StoredLabel(
+        stored.astype(np.uint8) if dtype.kind == "b" else stored, "values", no_data=no_data, nodata=nodata
+    )
 
 
 def _decode_tiff(page: tifffile.TiffPage, data: bytes, where: object, limit: int) -> NDArray[Any]:

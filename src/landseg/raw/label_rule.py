@@ -83,6 +83,7 @@ class LabelRule:
         self._is_plain = label_map is None
         self.ignored = config.ignore_index if label_map is None else _IGNORED
         first = config.label_offset if label_map is None else 0
+        self._classes, self._first = config.classes, first
         staged: dict[str | None, int] = {name: first + index for index, name in enumerate(config.classes)}
         staged[None] = self.ignored
         if label_map is None:
@@ -101,6 +102,13 @@ class LabelRule:
                     self._shared_colour = f"#{colour:06x}"
                 colours[colour] = staged[name]
         self._colours = _Table((colour, colour, value) for colour, value in sorted(colours.items()))
+
+    def class_of(self, value: float) -> str | None:
+        """The class that a stored value means; None where it means none, or is ignored."""
+        if not self._maps_values or not float(value).is_integer() or not self._values.knows(int(value)):
+            return None
+        staged = int(self._values.lookup(np.array([int(value)]))[0][0])
+        return None if staged == self.ignored else self._classes[staged - self._first]
 
     def stage(self, label: StoredLabel, where: object) -> StagedLabel:
         """Stage a label.

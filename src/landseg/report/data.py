@@ -31,8 +31,8 @@ class SplitStats:
         class_pixels: labelled pixels per class; empty where unlabelled.
         ignored_pixels: pixels with the ignored label value.
         class_tiles: tiles that hold each class; empty where not counted.
-        band_mean: per selected band, in stored units.
-        band_std: per selected band, in stored units.
+        band_mean: per selected band, in the images' values.
+        band_std: per selected band, in the images' values.
         tile_sizes: number of tiles by (height, width) in pixels; empty where not counted.
     """
 

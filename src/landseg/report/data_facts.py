@@ -53,11 +53,20 @@ def data_report(result: StagingResult, source: str, options: Options, seconds: f
                 "shard bytes": options.shard_bytes,
                 "on bad tile": options.on_bad_tile,
                 "max bad": options.max_bad,
-                "scale": "as stored" if schema.scale is None else f"{schema.scale.low} to {schema.scale.high}",
+                "scale": _scale(schema, manifest),
             },
             "versions": {"landseg": __version__},
         },
     )
+
+
+def _scale(schema: ClassSchema, manifest: DatasetManifest | None) -> str:
+    """Which of the images' values a model sees as 0 and 255."""
+    scale, source = schema.scale, manifest.source_values if manifest else None
+    if scale is None:
+        return "as stored"
+    scale = source.source_scale(scale, schema.bands) if source else scale
+    return f"{scale.low} to {scale.high}"
 
 
 def _unpublished_schema(config: DatasetConfig, kind: Kind | None) -> ClassSchema:
@@ -128,10 +137,13 @@ def _num_tiles(manifest: DatasetManifest, splits: Sequence[str]) -> int:
 
 def _splits(result: StagingResult, schema: ClassSchema) -> Iterator[SplitStats]:
     infos = {str(name): info for name, info in result.loaded.document.splits.items()} if result.loaded else {}
+    source = result.loaded.document.source_values if result.loaded else None
     for name, sums in result.statistics.items():
         if not sums.num_pixels:
             continue
         mean, std = sums.mean_std(schema.bands)
+        if source:  # in the images' own values
+            mean, std = source.source_moments(mean, std, schema.bands)
         labelled = bool(sums.label_counts)
         shards = infos[name].shards if name in infos else ()
         yield SplitStats(
@@ -155,7 +167,8 @@ def _findings(result: StagingResult, schema: ClassSchema) -> Iterator[Finding]:
         if result.loaded:
             finding = replace(finding, problem=f"left out: {finding.problem}", severity="warning")
         yield finding
-    yield from result.review.findings(schema, result.statistics)
+    source = result.loaded.document.source_values if result.loaded else None
+    yield from result.review.findings(schema, result.statistics, source)
     yield from result.findings.warnings
     yield from result.findings.notes
 

@@ -19,6 +19,7 @@ MAX_DECODED_BYTES = 1 << 29
 """The largest tile, decoded: 8192 x 8192 px with 4 bands of uint16."""
 JPEG, PLANAR_SEPARATE = 7, 2
 
+_NODATA_TAG = 42113
 _MAX_PAGES = 64
 """The largest image has fewer overviews and masks."""
 _MASK = 4
@@ -85,6 +86,15 @@ def is_plain(page: tifffile.TiffPage) -> bool:
     """
     values = page.sampleformat == _INTEGER and page.bitspersample in (8, 16)
     return values and page.compression in COMPRESSIONS and page.predictor in _PREDICTORS
+
+
+def declared_nodata(page: tifffile.TiffPage) -> float | None:
+    """GDAL's nodata tag; None without one, and where it is no number."""
+    text = page.tags.valueof(_NODATA_TAG)
+    try:
+        return None if text is None else float(str(text).strip("\0 "))
+    except ValueError:
+        return None
 
 
 def is_sparse(page: tifffile.TiffPage) -> bool:
