@@ -127,6 +127,16 @@ def test_a_stock_checkpoint_is_a_start(place: Place, capsys: pytest.CaptureFixtu
         torch.testing.assert_close(value, start, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def test_an_earlier_model_is_a_start_by_its_reference(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--epochs", "1", "--pretrained", str(place.root / "out" / "model.json"), "--lr", "1e-9"]
+    assert place.train(*more, out="further") == 0
+    assert "weights loaded" in capsys.readouterr().err
+    earlier, _ = place.model()
+    assert place.model("further")[0].parameters["pretrained_sha256"] == earlier.checkpoint.sha256
+    assert main(["status", "--storage-uri", str(place.root / "store"), "--run-id", "r"]) == 0
+    assert ", epochs 1, lr 1e-09, pretrained " in capsys.readouterr().out
+
+
 def test_training_on_val_leaves_it_unscored(tmp_path: Path) -> None:
     place = Place(tmp_path, train=2, val=2, step=0)
     assert place.train("--epochs", "1", "--train-splits", "train,val", "--batch-per-gpu", "4") == 0
@@ -232,11 +242,15 @@ def test_stock_configs_train(config: str, tmp_path: Path, capsys: pytest.Capture
 
 
 def test_what_a_config_says_in_vain_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["evaluation.save_best=mIoU", "evaluation.metric=[mIoU,mDice]", "resume_from=x.pth"]
+    options = ["evaluation.save_best=mDice", "evaluation.metric=[mIoU,mDice]", "resume_from=x.pth"]
     place = Place(tmp_path, train=4, val=0)
     assert place.train("--epochs", "1", "--batch-per-gpu", "4", "--cfg-options", *options) == 0
     said = capsys.readouterr().err
-    for text in ("evaluation.save_best is not used", "evaluation.metric mDice is not used", "resume_from is not used"):
+    for text in (
+        "evaluation.save_best is not used: no labelled val",
+        "evaluation.metric mDice is not used",
+        "resume_from is not used",
+    ):
         assert text in said
 
 

@@ -24,6 +24,7 @@ from landseg.contracts.errors import (
     without_credentials,
     without_signatures,
 )
+from landseg.contracts.model import ModelManifest
 from landseg.models.checkpoint import read_checkpoint
 from landseg.models.download import download, fetch_object, is_http
 
@@ -69,6 +70,23 @@ def find_source(config: mmcv.Config, choice: str) -> str | None:
     if config.get("pretrained"):
         return str(config.pretrained)
     return next((str(part[key]) for part, key in _sources(config.model)), None)
+
+
+def weights_of_model(source: str) -> str:
+    """Where the weights of a model that landseg trained are, with their checksum; other sources unchanged.
+
+    Args:
+        source: as :func:`find_source` returns it; a model's is its manifest, or a reference to it (`model.json`).
+
+    Raises:
+        StorageError: the manifest cannot be read.
+        ContractError: it is not a model's.
+    """
+    if not source.endswith(".json"):
+        return source
+    loaded = storage.read_document(ModelManifest, source)
+    weights = loaded.document.checkpoint
+    return f"{storage.join(storage.parent(loaded.uri), weights.path)}#sha256={weights.sha256}"
 
 
 def _sources(node: Any) -> Iterator[tuple[Any, str]]:

@@ -47,8 +47,8 @@ class TrainingReport:
         iterations: the iterations that were logged, rising; the x axis of `losses` and `lr`.
         losses: by name (`loss`, `decode.loss_ce`, `aux.loss_ce`): one value per logged iteration; `loss` is the sum.
         lr: learning rate per logged iteration.
-        evaluations: in the order in which they were made; the last one is the model's. Their scores are empty where no
-            pixel of val is labelled.
+        evaluations: in the order in which they were made. Their scores are empty where no pixel of val is labelled.
+        selected_iteration: that of the evaluation which is the model's; None for the last one.
         train_pixels: labelled pixels per class in the training data; empty if not known.
         num_parameters: the number of the model's weights.
         images_per_s: mean training speed over all processes.
@@ -71,6 +71,7 @@ class TrainingReport:
     losses: Mapping[str, Sequence[float]]
     lr: Sequence[float]
     evaluations: tuple[Evaluation, ...]
+    selected_iteration: int | None = None
     train_pixels: tuple[int, ...] = ()
     num_parameters: int | None = None
     images_per_s: float | None = None
@@ -81,6 +82,12 @@ class TrainingReport:
     config: str = ""
     provenance: Facts = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def model_evaluation(self) -> Evaluation:
+        """The evaluation of the weights that became the model."""
+        own = [one for one in self.evaluations if one.iteration == self.selected_iteration]
+        return own[-1] if own else self.evaluations[-1]
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,8 @@ def render(report: TrainingReport) -> str:
     nothing_labelled = bool(report.evaluations) and not any(one.scores for one in report.evaluations)
     if nothing_labelled:
         report = replace(report, evaluations=())
-    last = report.evaluations[-1].scores if report.evaluations else {}
-    entry = Entry(Prediction(report.name, last), 0, report.name)
+    own = report.model_evaluation.scores if report.evaluations else {}
+    entry = Entry(Prediction(report.name, own), 0, report.name)
     total = sum(report.train_pixels)
     shares = [pixels / max(1, total) for pixels in report.train_pixels]
     charts = _charts(report)
@@ -143,22 +150,26 @@ def _verdict(report: TrainingReport, nothing_labelled: bool) -> Markup:
         why = "no pixel of val is labelled" if nothing_labelled else "no labelled split was held out from training"
         return Markup("<b>{}</b> was not scored: {}.").format(report.name, why)
     best = max(report.evaluations, key=lambda evaluation: evaluation.scores["mIoU"])
-    last = report.evaluations[-1]
+    own, last = report.model_evaluation, report.evaluations[-1]
     text = Markup("<b>{}</b> reaches a mean IoU of <b>{} %</b> on val after {} {}.").format(
-        report.name, percent(last.scores["mIoU"], 2), last.epoch, "epoch" if last.epoch == 1 else "epochs"
+        report.name, percent(own.scores["mIoU"], 2), own.epoch, "epoch" if own.epoch == 1 else "epochs"
     )
-    if best is not last:
+    if own is not last:
+        text += Markup(
+            " These weights were selected by their score; the last ones, after epoch {}, reach {} %."
+        ).format(last.epoch, percent(last.scores["mIoU"], 2))
+    elif best is not own:
         text += Markup(" It was {} % after epoch {}.").format(percent(best.scores["mIoU"], 2), best.epoch)
     return text
 
 
 def _best_epoch(report: TrainingReport, key: str) -> str:
-    """A class's best score and its epoch, unless that is the last one."""
+    """A class's best score and its epoch, unless that is the model's."""
     known = [evaluation for evaluation in report.evaluations if key in evaluation.scores]
     if not known:
         return NO_VALUE
     best = max(known, key=lambda evaluation: evaluation.scores[key])
-    if best is report.evaluations[-1]:
+    if best is report.model_evaluation:
         return NO_VALUE
     return f"{percent(best.scores[key])} (epoch {best.epoch})"
 

@@ -42,6 +42,7 @@ def training_report(
         lr=curve.pop("lr"),
         losses={name: values for name, values in curve.items() if "loss" in name},
         evaluations=tuple(Evaluation(**evaluation) for evaluation in result["evaluations"]),
+        selected_iteration=result.get("selected_iteration"),
         train_pixels=tuple(map(sum, zip(*pixels, strict=True))),
         num_parameters=result["num_parameters"],
         images_per_s=result["images_per_s"],
@@ -65,6 +66,10 @@ def _warnings(parameters: dict[str, Any]) -> tuple[str, ...]:
     warnings = []
     if "val" in parameters["train_splits"]:
         warnings.append("The model was trained on val: no score of it on val says anything.")
+    if parameters.get("selection", "last") != "last":
+        warnings.append(
+            "The weights with the best score on val were selected: that score is higher than on unseen tiles."
+        )
     if parameters["class_weights"] != "none":
         warnings.append("Classes are weighted in the loss: it does not compare with that of another weighting.")
     return tuple(warnings)

@@ -171,9 +171,25 @@ def _text(storage_uri: str, run_id: str, states: list[StageState]) -> str:
         facts = {key: value for key, value in state.facts.items() if key != "summary"}
         shown = ", ".join(f"{key} {_shown(value)}" for key, value in facts.items())
         lines += [f"{f'{state.stage} {state.name}':24}{state.state:12}{when:21}{shown}".rstrip(), f"    {state.uri}"]
+        lines += [f"    {differing}" for differing in _differing(state, states)]
     lines += [f"{f'{stage} {name}':24}not begun" for stage, name in _not_begun(states)]
     scored = [state.facts["summary"] for state in states if "summary" in state.facts]
     return "\n".join([*lines, *(_scores(scored[-1]) if scored else [])])
+
+
+def _differing(state: StageState, states: list[StageState]) -> list[str]:
+    """What a stage was run with that others of its name were not, where there are others: one line, or none."""
+    others = [
+        other for other in states if (other.stage, other.name) == (state.stage, state.name) and other is not state
+    ]
+    if not others or not state.name:
+        return []
+    differing = [
+        f"{key} {value}"
+        for key, value in state.arguments.items()
+        if any(other.arguments.get(key) != value for other in others)
+    ]
+    return [f"with {', '.join(differing)}" if differing else "with the same parameters, and other options or code"]
 
 
 def _shown(value: Any) -> str:

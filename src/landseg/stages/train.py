@@ -63,7 +63,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="overrides of the config, as in mmseg",
     )
     group = parser.add_argument_group("the recipe")
-    for name in ("epochs", "batch_per_gpu", "lr", "seed", "train_splits", "pretrained", "class_weights"):
+    for name in (
+        "epochs",
+        "batch_per_gpu",
+        "lr",
+        "seed",
+        "train_splits",
+        "pretrained",
+        "class_weights",
+        "selection",
+        "patience",
+    ):
         add_parameter(group, name)
     group = parser.add_argument_group("how to train")
     add_parameter(group, "gpus")
@@ -159,6 +169,7 @@ def _plan(
     from landseg.training import job
     from landseg.training.class_weights import set_class_weights
     from landseg.training.input.pipeline import normalisation
+    from landseg.training.selection import Selection, save_best
     from landseg.training.settings import check_settings
     from landseg.training.unused_settings import unused_settings
 
@@ -167,6 +178,7 @@ def _plan(
     config = load_config(args.config, parse_options(args.cfg_options))
     check_settings(config)
     source = pretrained.find_source(config, args.pretrained or config.get("load_from") or "")
+    source = source and pretrained.weights_of_model(source)
     fitted = fit_config(pretrained.without_pretrained(config), manifest.class_schema)
     for sentence in unused_settings(config, fitted, manifest.class_schema):
         _log.warning("%s: %s", args.config, sentence)
@@ -176,6 +188,11 @@ def _plan(
     set_normalisation(config, *normalisation(config, manifest, splits))
     val = manifest.splits.get("val")
     scored = val is not None and val.labelled and "val" not in splits
+    selection = Selection.of(args.selection, args.patience, config, manifest.class_schema, scored)
+    if not scored and save_best(config) and args.selection == "auto":
+        _log.warning(
+            "%s: evaluation.save_best is not used: no labelled val tiles are held out from training", args.config
+        )
     identity = {
         "name": args.name,
         "dataset_sha256": dataset.sha256,
@@ -189,6 +206,8 @@ def _plan(
         "compile": args.compile,
         "class_weights": args.class_weights,
         "deterministic": args.deterministic,
+        "selection": f"best {selection.metric}" if selection.ships_best else "last",
+        "patience": selection.patience,
     }
     loaders = args.num_workers if args.num_workers is not None else min(4, max(1, num_cpus() // processes))
     plan = job.TrainingJob(
@@ -211,6 +230,7 @@ def _plan(
         checkpoint_interval=args.checkpoint_interval,
         checkpoint_minutes=args.checkpoint_minutes,
         deterministic=args.deterministic,
+        selection=selection,
     )
     return plan, identity, source
 
@@ -229,7 +249,11 @@ def _publish(job: TrainingJob, dataset: StagedDataset, identity: dict[str, Any])
     from landseg.training.provenance import versions
 
     result = _settled(job)
-    scores = result["evaluations"][-1]["scores"] if result["evaluations"] else {}
+    selected = {key: result[key] for key in ("iterations", "selected_iteration") if key in result}
+    # The last evaluation is the model's, unless it was selected by its score.
+    iteration = result.get("selected_iteration")
+    own = [evaluation for evaluation in result["evaluations"] if evaluation["iteration"] == iteration]
+    scores = (own or result["evaluations"] or [{"scores": {}}])[-1]["scores"]
     document = ModelManifest(
         name=job.name,
         checkpoint=Blob(**result["checkpoint"]),
@@ -239,7 +263,9 @@ def _publish(job: TrainingJob, dataset: StagedDataset, identity: dict[str, Any])
         mean=tuple(result["mean"]),
         std=tuple(result["std"]),
         metrics=scores,
-        parameters=masked({key: value for key, value in identity.items() if key != "config"}) | result["speed"],
+        parameters=masked({key: value for key, value in identity.items() if key != "config"})
+        | result["speed"]
+        | selected,
         versions=versions(),
         dataset_id=dataset.manifest.dataset_id,
         dataset_sha256=dataset.sha256,

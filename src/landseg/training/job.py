@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import mmcv
 from landseg.contracts.choices import Precision
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
+from landseg.training.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class TrainingJob:
         checkpoint_interval: iterations between checkpoints, in addition to those at the end of epochs; 0 for none.
         checkpoint_minutes: minutes between checkpoints, in addition to those at the end of epochs; 0 for none.
         deterministic: whether to ask GPUs for deterministic kernels.
+        selection: which weights become the model, and when training ends early.
     """
 
     name: str
@@ -58,6 +60,7 @@ class TrainingJob:
     checkpoint_interval: int
     checkpoint_minutes: float
     deterministic: bool
+    selection: Selection = field(default_factory=Selection)
 
 
 def set_parameters(config: mmcv.Config, *, epochs: int = 0, batch_per_gpu: int = 0, lr: float = 0.0) -> None:

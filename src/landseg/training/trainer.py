@@ -109,17 +109,20 @@ class Trainer:
             self.runner.resume_epoch()
         self.session.model.train()
         for iteration in range(done, self.length.max_iters):
+            if self._ends_early(done):
+                break
             self.runner.go_to(iteration)
             if self.length.by_epoch and iteration % per_epoch == 0:
                 self.runner.call_hook("before_train_epoch")
             self._iterate(next(self._batches))
             if self.length.by_epoch and (iteration + 1) % per_epoch == 0:
                 self.runner.call_hook("after_train_epoch")
-            self._after_iteration(iteration + 1)
+            done = iteration + 1
+            self._after_iteration(done)
         if not self.length.by_epoch:
             self.runner.call_hook("after_epoch")
         self.runner.call_hook("after_run")
-        self.publisher.finish()
+        self.publisher.finish(done)
 
     def close(self) -> None:
         """End the loader processes and the progress line, and wait for what is being published."""
@@ -231,6 +234,16 @@ class Trainer:
             self._stop()
         self._evaluate_if_due(done)
 
+    def _ends_early(self, done: int) -> bool:
+        """Whether patience is at its end. Scores are the same in every process."""
+        selection = self.job.selection
+        if not selection.ends_early(self.log.evaluations):
+            return False
+        if self.team.leads:
+            text = "after %d iterations: %s on val has not risen in %d evaluations; training ends early"
+            _log.info(text, done, selection.metric, selection.patience)
+        return True
+
     def _evaluate_if_due(self, done: int) -> None:
         split = self.job.eval_split
         if split is None or not self.length.evaluates_after(done):
@@ -248,6 +261,7 @@ class Trainer:
             self._stop()
         else:
             self.log.evaluated(done, scores)
+            self.publisher.keep_if_best(done)
             if self.team.leads:
                 found = (
                     f"mIoU {scores['mIoU']:.4f} on {split}" if scores else f"no score: no pixel of {split} is labelled"

@@ -7,6 +7,7 @@ import mmcv
 from landseg.contracts.dataset import ClassSchema
 from landseg.models.build import IGNORED, ignored_indices, losses, num_classes, parts_with
 from landseg.training.input.pipeline import train_dataset
+from landseg.training.selection import known_metrics, save_best
 
 
 def unused_settings(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchema) -> list[str]:
@@ -42,8 +43,8 @@ def unused_settings(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchem
             "is where its probability is above 0.5"
         )
     evaluation = config.get("evaluation") or {}
-    if evaluation.get("save_best"):
-        sentences.append("evaluation.save_best is not used: the model is the last iteration's")
+    if (metric := save_best(config)) not in {None, *known_metrics(schema)}:
+        sentences.append(f"evaluation.save_best {metric} is not computed: mIoU decides which weights are the best")
     metrics = evaluation.get("metric", "mIoU")
     if others := {metrics} - {"mIoU"} if isinstance(metrics, str) else {*metrics} - {"mIoU"}:
         sentences.append(f"evaluation.metric {', '.join(sorted(others))} is not used: IoU and accuracy are computed")

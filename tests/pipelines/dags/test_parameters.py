@@ -61,7 +61,7 @@ COMPONENTS = {
 PIPELINES = ("train-and-ensemble", "predict")
 MISSING = object()
 CHECKED = {"choices", "minimum", "maximum", "pattern", "each_of", "requires"}
-ALIKE = {"class_weights", "dtype", "seen_val", "on_bad_tile"}
+ALIKE = {"class_weights", "dtype", "seen_val", "on_bad_tile", "selection"}
 """Parameters with choices alone, as `precision` has them."""
 PACKAGES = {
     "plan-export": "predict",
@@ -127,7 +127,7 @@ VALUES = {
     "precision": ["bf16", "fp8"],
     "temperature": ["none", "warm"],
     "views": ["mean", "each", "all"],
-    **{name: ["0", "1", "-1"] for name in ("epochs", "batch_per_gpu", "lr", "seed", "gpus", "max_bad")},
+    **{name: ["0", "1", "-1"] for name in ("epochs", "batch_per_gpu", "lr", "seed", "gpus", "max_bad", "patience")},
 }
 """By parameter: values that are right and values that are not, which both readers must tell apart alike."""
 

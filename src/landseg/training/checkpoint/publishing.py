@@ -37,6 +37,7 @@ class Publisher:
         self.session, self.log = session, log
         job = session.job
         self.store = CheckpointStore(storage.join(job.folder, "checkpoints"), job.scratch, job.keep, _log.warning)
+        self.best = CheckpointStore(storage.join(job.folder, "best"), job.scratch / "best", 2, _log.warning)
         self._published = -1
         self._start = self._last = time.monotonic()
         self._seconds_before = 0.0
@@ -100,6 +101,14 @@ class Publisher:
             self._publish(done, random_states)
         session.team.barrier()  # the leader may wait for storage longer than others may wait for its gradients
 
+    def keep_if_best(self, done: int) -> None:
+        """Publish the weights of `done` finished iterations where they are to be the model if none better follow."""
+        selection = self.session.job.selection
+        best = selection.best(self.log.evaluations)
+        if selection.ships_best and self.session.team.leads and best is not None and best["iteration"] == done:
+            self.best.scratch.mkdir(exist_ok=True)
+            self.best.publish(self._model_content(done), done, done // self.session.order.iters_per_epoch)
+
     def _publish(self, done: int, random_states: list[dict[str, Any]]) -> None:
         session = self.session
         content = self._model_content(done)
@@ -115,17 +124,20 @@ class Publisher:
         self.store.publish(content, done, done // session.order.iters_per_epoch)
         self.store.submit(self._upload_curves)
 
-    def finish(self) -> None:
-        """Publish the model, and leave in `scratch` what the manifest and the report need."""
+    def finish(self, done: int) -> None:
+        """Publish the model, and leave in `scratch` what the manifest and the report need.
+
+        Args:
+            done: finished iterations: all, unless training ends early.
+        """
         session, job, team = self.session, self.session.job, self.session.team
         if not team.leads:
             team.barrier()
             return
         local = job.scratch / MODEL
-        content = self._model_content(session.length.max_iters)
-        content["state_dict"] = without_averages(
-            content["state_dict"]
-        )  # after an epoch they are the weights themselves
+        content = self._selected(done)
+        # After an epoch the averages stand in the weights' own places.
+        content["state_dict"] = without_averages(content["state_dict"])
         write_local(content, local)
         file = storage.put_once(job.folder, MODEL, local)
         local.unlink()
@@ -138,6 +150,8 @@ class Publisher:
             "evaluations": self.log.evaluations,
             "images_per_s": self.log.images_per_s,
             "skipped_steps": self.log.skipped_steps,
+            "iterations": done,
+            "selected_iteration": content["meta"]["iter"],
             "seconds": self._seconds(),
             "num_parameters": sum(parameter.numel() for parameter in session.model.parameters()),
             "peak_memory_bytes": memory_bytes(team.device),
@@ -157,6 +171,23 @@ class Publisher:
             LandsegError: something could not be published.
         """
         self.store.flush()
+        self.best.flush()
+
+    def _selected(self, done: int) -> dict[str, Any]:
+        """The weights that become the model, as a checkpoint."""
+        selection = self.session.job.selection
+        best = selection.best(self.log.evaluations) if selection.ships_best else None
+        if best is None or best["iteration"] == done:
+            return self._model_content(done)
+        self.best.flush()
+        content = self.best.read(best["iteration"])
+        if content is None:
+            _log.warning(
+                "the best weights, of iteration %d, are not in storage: the last ones become the model",
+                best["iteration"],
+            )
+            return self._model_content(done)
+        return content
 
     def _model_content(self, done: int) -> dict[str, Any]:
         session = self.session

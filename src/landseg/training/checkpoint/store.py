@@ -125,6 +125,16 @@ class CheckpointStore:
                 self.warn(f"checkpoint skipped: {err}")
         return None
 
+    def read(self, iteration: int) -> dict[str, Any] | None:
+        """The checkpoint of an iteration, read and verified; None where it is not there or damaged."""
+        for uri in self._complete():
+            if uri.endswith(f"/iter_{iteration:08d}.json"):
+                try:
+                    return self._read(uri)
+                except (ContractError, DamagedObjectError, ObjectNotFoundError) as err:
+                    self.warn(f"checkpoint skipped: {err}")
+        return None
+
     def _read(self, uri: str) -> dict[str, Any]:
         file = storage.read_document(CheckpointInfo, uri).document.file
         source, local = storage.join(self.folder, file.path), self.scratch / "resume.pth"
