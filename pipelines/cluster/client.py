@@ -7,7 +7,8 @@ Credentials come from the environment, never from the command line, where other 
 - `KFP_USERNAME` and `KFP_PASSWORD`: log in as the Kubeflow login page does (Dex);
 - nothing: the service account token that KFP mounts into pods, where there is one; else no credentials.
 
-`KFP_CA_CERT` names the file with the certificate authority of the endpoint.
+`KFP_CA_CERT` names the file with the certificate authority of the endpoint, else `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`
+or `SSL_CERT_FILE`; `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are followed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import io
 import json
 import os
 import re
+import ssl
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ import requests
 import urllib3
 from kfp.client import ServiceAccountTokenVolumeCredentials
 
-from pipelines.cluster.login import ca_certificate, log_in
+from pipelines.cluster.login import CA_VARIABLES, ca_certificate, log_in
 from pipelines.errors import UserError
 from pipelines.timeouts import TIMEOUT_S
 
@@ -121,10 +123,21 @@ def too_old(server: Server) -> bool:
 
 
 def connect(endpoint: str, login: dict[str, Any], namespace: str) -> kfp.Client:
-    """KFP's client, quiet and with time limits."""
-    with quiet():
-        client = kfp.Client(host=endpoint, namespace=namespace or "kubeflow", ssl_ca_cert=ca_certificate(), **login)
+    """KFP's client, quiet, with time limits, and through the proxy of the environment, which it does not know itself.
+
+    Raises:
+        UserError: it cannot be set up, or asks the server something and gets no answer.
+    """
+    proxy = requests.utils.select_proxy(endpoint, requests.utils.get_environ_proxies(endpoint))
+    if proxy:
+        proxy = requests.utils.prepend_scheme_if_needed(proxy, "http")
+    options = {"ssl_ca_cert": ca_certificate(), "proxy": proxy, **login}
+    with explained(endpoint), quiet():
+        client = kfp.Client(host=endpoint, namespace=namespace or "kubeflow", **options)
     rest = client._run_api.api_client.rest_client  # one for all of the client's services
+    if proxy and (user := requests.utils.get_auth_from_url(proxy))[0]:
+        headers = urllib3.make_headers(proxy_basic_auth=":".join(user))
+        rest.pool_manager.proxy_headers = rest.pool_manager.connection_pool_kw["_proxy_headers"] = headers
     stock = rest.request
 
     def request(*args: Any, _request_timeout: Any = None, **kwargs: Any) -> Any:
@@ -179,8 +192,10 @@ def quiet() -> Iterator[None]:
 def _network_errors(endpoint: str) -> Iterator[None]:
     try:
         yield
-    except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as err:
-        raise UserError(f"{endpoint}: its certificate is not trusted: set KFP_CA_CERT ({err})") from err
+    except (requests.exceptions.SSLError, urllib3.exceptions.SSLError, ssl.SSLError) as err:
+        raise _untrusted(endpoint, err) from err
+    except requests.exceptions.ProxyError as err:
+        raise _proxy_fails(endpoint, err) from err
     except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as err:
         raise UserError(
             f"{endpoint} does not answer in time: is the server overloaded, or a proxy in the way?"
@@ -188,9 +203,28 @@ def _network_errors(endpoint: str) -> Iterator[None]:
     except urllib3.exceptions.MaxRetryError as err:
         if isinstance(err.reason, urllib3.exceptions.ReadTimeoutError):
             raise UserError(f"{endpoint} does not answer in time") from err
+        if isinstance(err.reason, urllib3.exceptions.SSLError):
+            raise _untrusted(endpoint, err.reason) from err
+        if isinstance(err.reason, urllib3.exceptions.ProxyError):
+            raise _proxy_fails(endpoint, err.reason) from err
         raise UserError(f"{endpoint} is out of reach ({err.reason}): is the port-forward running?") from err
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as err:
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as err:
         raise UserError(f"{endpoint} is out of reach ({_first_line(err)}): is the port-forward running?") from err
+
+
+def _untrusted(endpoint: str, err: Exception) -> UserError:
+    given = next(
+        (f"{name}={os.environ[name]}" for name in CA_VARIABLES if os.environ.get(name)), "no file of authorities"
+    )
+    return UserError(
+        f"{endpoint}: its certificate is not trusted with {given}: set KFP_CA_CERT to the file of the certificate "
+        f"authority that signed it ({_first_line(err)})"
+    )
+
+
+def _proxy_fails(endpoint: str, err: Exception) -> UserError:
+    reason = re.sub(r"://[^/\s@]*@", "://***@", _first_line(err))
+    return UserError(f"{endpoint} is out of reach through the proxy: check HTTPS_PROXY, or set NO_PROXY ({reason})")
 
 
 def _first_line(err: Exception) -> str:

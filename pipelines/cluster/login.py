@@ -45,16 +45,23 @@ def log_in(endpoint: str, username: str, password: str, timeout_s: tuple[float, 
     return _cookies(session)
 
 
+CA_VARIABLES = ("KFP_CA_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+"""Variables with the file of certificate authorities, the first that is set counting: KFP's, and what companies set."""
+
+
 def ca_certificate() -> str | None:
-    """The file that `KFP_CA_CERT` gives; None where it is unset or empty, and the usual authorities are trusted.
+    """The file with the certificate authorities to trust; None where no variable gives one: then the usual ones are.
 
     Raises:
         UserError: there is no such file.
     """
-    path = os.environ.get("KFP_CA_CERT") or None
-    if path is not None and not Path(path).is_file():
-        raise UserError(f"KFP_CA_CERT: expected the file of a certificate authority, found none at {path}")
-    return path
+    for name in CA_VARIABLES:
+        path = os.environ.get(name)
+        if path and not Path(path).is_file():
+            raise UserError(f"{name}: expected the file of a certificate authority, found none at {path}")
+        if path:
+            return path
+    return None
 
 
 def _refuse_elsewhere(endpoint: str, page: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from pipelines.errors import UserError
 EXPERIMENT = "landseg"
 _FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 _MAX_MISSED_POLLS = 10
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True)
@@ -75,18 +77,19 @@ def submit(
     login = client.credentials(target.endpoint)
     server = client.check_server(target.endpoint, login)
     _say(f"{target.endpoint} is KFP {server.version}{', multi-user' if server.multi_user else ''}")
+    namespace = _profile(target) if server.multi_user else None
     notes = [
         preflight.check_version(server),
         preflight.check_images(package),
-        preflight.check_secret(target.namespace or "kubeflow"),
+        preflight.check_secret(namespace or target.namespace or "kubeflow"),
         preflight.check_storage(str(parameters["storage_uri"])),
     ]
     for note in filter(None, notes):
         _say(f"note: {note}")
-    connection = client.connect(target.endpoint, login, target.namespace)
+    connection = client.connect(target.endpoint, login, namespace or "")
     with client.explained(target.endpoint), client.quiet():
-        pipeline_id, version_id = _upload(connection, pipeline, package)
-        experiment = connection.create_experiment(EXPERIMENT, namespace=target.namespace or None)
+        pipeline_id, version_id = _upload(connection, pipeline, package, namespace)
+        experiment = connection.create_experiment(EXPERIMENT, namespace=namespace)
         run = connection.run_pipeline(
             experiment.experiment_id,
             run_name,
@@ -136,15 +139,34 @@ def wait(target: Target, run_id: str, *, timeout_s: float, poll_s: float = 10.0)
     )
 
 
-def _upload(connection: kfp.Client, pipeline: str, package: str) -> tuple[str, str]:
-    """The ids of the pipeline and of the version with exactly this YAML; each is created if it does not exist."""
+def _profile(target: Target) -> str:
+    """The namespace in a multi-user Kubeflow: the one that is given, or that of the pod that submits.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if target.namespace:
+        return target.namespace
+    if _POD_NAMESPACE.is_file():
+        return _POD_NAMESPACE.read_text().strip()
+    raise UserError(
+        f"{target.endpoint} is a multi-user Kubeflow: give your profile's namespace, NAMESPACE=… (--namespace)"
+    )
+
+
+def _upload(connection: kfp.Client, pipeline: str, package: str, namespace: str | None) -> tuple[str, str]:
+    """The ids of the pipeline and of the version with exactly this YAML; each is created if it does not exist.
+
+    With a namespace, the pipeline is private to it: ordinary users may share none.
+    """
     name = f"{version()}-{hashlib.sha256(package.encode()).hexdigest()[:8]}"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{pipeline}.yaml"
         path.write_text(package)
-        pipeline_id = connection.get_pipeline_id(pipeline)
+        pipeline_id = _find_pipeline(connection, pipeline, namespace)
         if pipeline_id is None:
-            pipeline_id = connection.upload_pipeline(str(path), pipeline_name=pipeline).pipeline_id
+            uploaded = connection.upload_pipeline(str(path), pipeline_name=pipeline, namespace=namespace)
+            pipeline_id = uploaded.pipeline_id
         version_id = _find_version(connection, pipeline_id, name)
         if version_id is None:
             try:
@@ -155,6 +177,12 @@ def _upload(connection: kfp.Client, pipeline: str, package: str) -> tuple[str, s
                 if version_id is None:  # 409: someone else uploaded it in the meantime
                     raise
     return pipeline_id, version_id
+
+
+def _find_pipeline(connection: kfp.Client, name: str, namespace: str | None) -> str | None:
+    same = {"operation": 1, "key": "display_name", "stringValue": name}  # 1: equals
+    page = connection.list_pipelines(filter=json.dumps({"predicates": [same]}), namespace=namespace)
+    return str(page.pipelines[0].pipeline_id) if page.pipelines else None
 
 
 def _find_version(connection: kfp.Client, pipeline_id: str, name: str) -> str | None:

@@ -175,7 +175,8 @@ class KfpServer:
         return {**health, "tag_name": self.version, "commit_sha": "0"}  # the server says more than its own model
 
     def _list_pipelines(self, path: str, query: dict[str, str], *_: Any) -> Any:
-        found = _filtered(self.pipelines.values(), query)
+        there = [item for item in self.pipelines.values() if (item.namespace or "") == query.get("namespace", "")]
+        found = _filtered(there, query)
         return api.V2beta1ListPipelinesResponse(pipelines=found or None, total_size=len(found))
 
     def _upload(self, path: str, query: dict[str, str], body: bytes, headers: Any) -> Any:
@@ -186,9 +187,16 @@ class KfpServer:
         assert platform.platforms["kubernetes"].deployment_spec.executors
         version_id = str(uuid.uuid4())
         if path.endswith("/upload"):
-            if any(item.display_name == query["name"] for item in self.pipelines.values()):
+            if self.cookie and not query.get("namespace"):  # what KFP 2.18 says to all but administrators
+                raise RefusedError(400, "Failed to create a pipeline: a namespace is required")
+            if any(
+                (item.display_name, item.namespace) == (query["name"], query.get("namespace"))
+                for item in self.pipelines.values()
+            ):
                 raise RefusedError(409, f"Already exist error: the pipeline name {query['name']} is taken")
-            pipeline = api.V2beta1Pipeline(pipeline_id=str(uuid.uuid4()), display_name=query["name"])
+            pipeline = api.V2beta1Pipeline(
+                pipeline_id=str(uuid.uuid4()), display_name=query["name"], namespace=query.get("namespace")
+            )
             self.pipelines[pipeline.pipeline_id] = pipeline
             answer: Any = pipeline
         else:
@@ -214,6 +222,8 @@ class KfpServer:
 
     def _create_experiment(self, path: str, query: dict[str, str], body: bytes, headers: Any) -> Any:
         experiment = _model(body, "V2beta1Experiment")
+        if bool(experiment.namespace) != bool(self.cookie):
+            raise RefusedError(400, "Invalid input error: a namespace belongs to multi-user mode")
         experiment.experiment_id = str(uuid.uuid4())
         self.experiments[experiment.experiment_id] = experiment
         return experiment

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from certificates import company_ca
+from kfp_server import KfpServer
 
+from pipelines.cluster import client
 from pipelines.cluster.client import normalise
-from pipelines.cluster.login import _refuse_elsewhere, ca_certificate
+from pipelines.cluster.login import CA_VARIABLES, _refuse_elsewhere, ca_certificate
 from pipelines.errors import UserError
 
 
@@ -30,6 +36,8 @@ def test_an_endpoint_gets_a_scheme() -> None:
 
 def test_an_empty_ca_certificate_is_none_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With `verify=""` requests would check no certificate."""
+    for name in CA_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KFP_CA_CERT", "")
     assert ca_certificate() is None
     monkeypatch.setenv("KFP_CA_CERT", str(tmp_path / "ca.pem"))
@@ -37,6 +45,68 @@ def test_an_empty_ca_certificate_is_none_at_all(monkeypatch: pytest.MonkeyPatch,
         ca_certificate()
     (tmp_path / "ca.pem").touch()
     assert ca_certificate() == str(tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_what_companies_set_is_trusted_too(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for other in CA_VARIABLES:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, str(tmp_path / "gone.pem"))
+    with pytest.raises(UserError, match=f"{name}: expected the file of a certificate authority, found none at"):
+        ca_certificate()
+    (tmp_path / "company.pem").touch()
+    monkeypatch.setenv(name, str(tmp_path / "company.pem"))
+    assert ca_certificate() == str(tmp_path / "company.pem")
+
+
+@pytest.fixture
+def company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+    """A KFP server behind TLS with a certificate of a company's own: its endpoint and the authority's file."""
+    for name in [*CA_VARIABLES, *(one for one in os.environ if one.startswith("KFP_"))]:
+        monkeypatch.delenv(name, raising=False)
+    ca, context = company_ca(tmp_path)
+    with KfpServer() as server:
+        server._http.socket = context.wrap_socket(server._http.socket, server_side=True)
+        yield server.endpoint.replace("http:", "https:"), ca
+
+
+@pytest.mark.parametrize("name", ["KFP_CA_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_a_companys_certificate(name: str, company: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint, ca = company
+    for ask in (_check, _list):
+        with pytest.raises(UserError, match="is not trusted with no file of authorities: set KFP_CA_CERT"):
+            ask(endpoint)
+    monkeypatch.setenv(name, str(ca))
+    assert _check(endpoint) == "2.17.1"
+    assert _list(endpoint) == 0
+    ca.write_text("no certificate")
+    for ask in (_check, _list):
+        with pytest.raises(UserError, match=f"its certificate is not trusted with {name}="):
+            ask(endpoint)
+
+
+def test_a_proxy_is_used_and_its_password_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        proxy = f"127.0.0.1:{listener.getsockname()[1]}"
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, f"http://me:PSECRET@{proxy}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for endpoint in ("https://kfp.example.org", "http://kfp.example.org"):
+        for ask in (_check, _list):
+            with pytest.raises(UserError, match="out of reach through the proxy: check HTTPS_PROXY") as caught:
+                ask(endpoint)
+            assert "PSECRET" not in str(caught.value)
+
+
+def _check(endpoint: str) -> str:
+    return client.check_server(endpoint, {}).version
+
+
+def _list(endpoint: str) -> int | None:
+    with client.explained(endpoint):
+        return client.connect(endpoint, {}, "").list_pipelines().total_size
 
 
 @pytest.mark.parametrize(

@@ -189,8 +189,25 @@ def test_a_session_cookie_is_sent(server: KfpServer, monkeypatch: pytest.MonkeyP
         send(server, namespace="me")
     monkeypatch.setenv("KFP_COOKIES", server.cookie)
     assert send(server, namespace="me").run_id in server.runs
+    send(server, namespace="me")
     (experiment,) = server.experiments.values()
     assert experiment.namespace == "me"
+    assert [pipeline.namespace for pipeline in server.pipelines.values()] == ["me"]
+    assert len(server.versions) == 2  # that of the upload, and landseg's own
+
+
+def test_a_multi_user_kubeflow_needs_a_namespace(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.cookie = "authservice_session=xyz"
+    monkeypatch.setenv("KFP_COOKIES", server.cookie)
+    monkeypatch.setattr(submit, "_POD_NAMESPACE", Path("/nonexistent"))
+    with pytest.raises(UserError, match="is a multi-user Kubeflow: give your profile's namespace, NAMESPACE="):
+        send(server)
+    assert not server.pipelines
+
+
+def test_where_kfp_is_alone_its_namespace_is_no_profile(server: KfpServer) -> None:
+    assert send(server, namespace="kfp").run_id in server.runs
+    assert [pipeline.namespace for pipeline in server.pipelines.values()] == [None]
 
 
 def test_logging_in_as_the_login_page_does(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
