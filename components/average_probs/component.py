@@ -22,7 +22,7 @@ average_probs = make_component(
         },
     },
     outputs={
-        "labels": (dsl.Output[dsl.Dataset], "reference to the manifest of the label PNGs"),
+        "labels": (dsl.Output[dsl.Dataset], "reference to the manifest of the label maps"),
         "metrics": (dsl.Output[dsl.Metrics], "mIoU, mAcc and aAcc of each model and of the ensemble"),
         "confusion_matrix": (dsl.Output[dsl.ClassificationMetrics], "of the ensemble"),
         "report": (dsl.Output[dsl.HTML], "scores side by side, confusion matrix, gallery"),

@@ -9,11 +9,9 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_tiles import UTM
 
 from landseg.contracts.dataset import Geo, SceneWindow, Tile
 from landseg.contracts.errors import ContractError
-from landseg.ensemble.geotiff_maps import write_labels
 from landseg.ensemble.stitching import Scene, blend_weights, join, scenes_of, stitch
 from landseg.raw.georeference import Georeference, read_georeference
 from landseg.raw.scenes import cut, shifted, tile_id
@@ -105,30 +103,6 @@ def test_a_missing_tile_is_refused():
             stitched(scenes_of(rest)[0], np.ones((2, 20, 30), np.float32))
     with pytest.raises(ContractError, match="different sizes"):
         scenes_of([tiles[0], tiles_of(21, 30, 10, 2)[1]])
-
-
-@pytest.mark.parametrize("transform", [(0.5, 0.0, 100.0, 0.0, -0.5, 900.0), (0.5, 0.1, 3.0, 0.1, -0.5, 9.0)])
-@pytest.mark.parametrize("shape", [(700, 1300), (512, 512), (3, 5)])
-def test_label_geotiffs(tmp_path, shape, transform):
-    labels = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
-    path = tmp_path / "labels.tif"
-    parts = np.array_split(labels, 3)
-    write_labels(path, parts, shape, ((255, 0, 0), (0, 255, 0), (0, 0, 255)), Geo(crs=0, transform=transform), (UTM,))
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages.first
-        np.testing.assert_array_equal(page.asarray(), labels)
-        assert page.is_tiled
-        assert page.compression == 8
-        assert page.colormap[:, :3].tolist() == [[65535, 0, 0], [0, 65535, 0], [0, 0, 65535]]
-        assert read_georeference(page).transform == pytest.approx(transform)
-        assert read_georeference(page).crs == UTM
-    assert read_back_is_deterministic(path, parts, shape, transform)
-
-
-def read_back_is_deterministic(path, parts, shape, transform) -> bool:
-    first = path.read_bytes()
-    write_labels(path, parts, shape, ((255, 0, 0), (0, 255, 0), (0, 0, 255)), Geo(crs=0, transform=transform), (UTM,))
-    return first == path.read_bytes()
 
 
 def test_no_georeference():

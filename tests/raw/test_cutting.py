@@ -11,7 +11,7 @@ from make_foreign_tiffs import ARCHIVE, TRANSFORMS
 from raw_tiles import UTM, random_image, random_label, write_config, write_image, write_label
 
 from landseg.contracts.dataset import Geo
-from landseg.ensemble.geotiff_maps import write_labels
+from landseg.ensemble.geotiff_maps import MapStyle, write_map
 from landseg.ensemble.stitching import scenes_of, stitch
 from landseg.raw.georeference import geo_tags, read_georeference
 from landseg.raw.tiff.decoding import opened_tiff
@@ -131,7 +131,7 @@ def test_georeferences_of_gdal_come_back_in_label_maps(name, tmp_path):
     assert crs is not None
     rows = [np.zeros((height, width), np.uint8)]
     geo = Geo(crs=0, transform=transform)
-    write_labels(tmp_path / "labels.tif", rows, (height, width), ((1, 2, 3),), geo, (crs,))
+    write_map(tmp_path / "labels.tif", rows, (height, width), MapStyle(255, {0: "a"}, ((1, 2, 3),)), geo, (crs,))
     with tifffile.TiffFile(tmp_path / "labels.tif") as tiff:
         assert read_georeference(tiff.pages.first) == (transform, crs)
 

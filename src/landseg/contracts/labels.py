@@ -10,7 +10,7 @@ from landseg.contracts.dataset import ClassSchema, Split
 from landseg.contracts.documents import Blob, Document, Model, Sha256
 from landseg.contracts.names import DatasetId, ModelName, TileId
 
-LayerName = Literal["entropy", "disagreement"]
+LayerName = Literal["entropy", "disagreement", "confidence"]
 
 
 class MemberRecord(Model):
@@ -30,13 +30,13 @@ class MemberRecord(Model):
 
 
 class MapArchive(Blob):
-    """A plain tar file of a split's maps: `<tile_id>.png`, sorted by id."""
+    """A plain tar file of a split's maps, sorted by id: `<tile_id>.tif` of tiles with a georeference, else `.png`."""
 
     num_tiles: Annotated[int, Field(ge=1)]
 
 
-class SceneLabels(Blob):
-    """The label map of a scene whose tiles overlap: a GeoTIFF of the scene's size."""
+class SceneMap(Blob):
+    """A map of a scene whose tiles overlap: a GeoTIFF of the scene's size."""
 
     scene: TileId
 
@@ -46,10 +46,12 @@ class LabelsManifest(Document):
 
     Attributes:
         members: in the order in which their probabilities are summed: by name, then by checksum.
-        splits: for each, an archive of single-channel palette PNGs: a pixel's value is its class id plus
+        splits: for each, an archive of single-channel palette images: a pixel's value is its class id plus
             `class_schema.label_offset`, as in the dataset's labels.
-        layers: by layer and split, archives of 8-bit grey PNGs: 255 times the value, rounded.
+        layers: by layer and split, archives of 8-bit grey images: 255 times the value, rounded, in PNGs; 254 times in
+            GeoTIFFs.
         scenes: for splits with tiles cut from scenes: each scene's label map, from its tiles' blended probabilities.
+        scene_layers: by layer, likewise: 254 times the value, rounded.
         summary: `summary.json`, the scores of every model, every subset of them and the ensemble, with intervals.
         ranking: `ranking.csv`, all tiles, those most worth inspecting first.
         report: `report.html`.
@@ -63,7 +65,8 @@ class LabelsManifest(Document):
     members: Annotated[tuple[MemberRecord, ...], Field(min_length=1)]
     splits: dict[Split, MapArchive]
     layers: dict[LayerName, dict[Split, MapArchive]] = Field(default_factory=dict)
-    scenes: dict[Split, tuple[SceneLabels, ...]] = Field(default_factory=dict)
+    scenes: dict[Split, tuple[SceneMap, ...]] = Field(default_factory=dict)
+    scene_layers: dict[LayerName, dict[Split, tuple[SceneMap, ...]]] = Field(default_factory=dict)
     summary: Blob
     ranking: Blob
     report: Blob

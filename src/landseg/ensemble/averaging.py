@@ -182,6 +182,20 @@ def entropy(mean: Probs) -> Probs:
     return np.clip(result, 0, 1)  # only rounding can leave that range
 
 
+def confidence(mean: Probs) -> Probs:
+    """How probable an ensemble takes the class to be that it chooses.
+
+    Args:
+        mean: (C, H, W) float32, mean probabilities, in any unit.
+
+    Returns:
+        (H, W) float32 in 0-1.
+    """
+    total = np.maximum(mean.sum(axis=0), np.finfo(np.float32).tiny)
+    result: Probs = mean.max(axis=0) / total
+    return np.clip(result, 0, 1)  # only rounding can leave that range
+
+
 def disagreement(stored: Sequence[Stored]) -> Probs:
     """How far apart models are: the probability mass on which not all of them agree.
 

@@ -80,6 +80,11 @@ def publish(
         splits=archives(LABELS),
         layers={layer: archives(layer) for layer in ensemble.layers},
         scenes={split: tuple(result.labels for result in found) for split, found in scenes.items()},
+        scene_layers={
+            layer: {split: tuple(result.layers[layer] for result in found) for split, found in scenes.items()}
+            for layer in ensemble.layers
+            if scenes
+        },
         summary=storage.put_once(ensemble.folder, "summary.json", summary.encode()),
         ranking=storage.put_once(ensemble.folder, "ranking.csv", ranking(results, names)),
         report=storage.put_once(ensemble.folder, "report.html", html.encode()),

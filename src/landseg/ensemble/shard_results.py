@@ -29,8 +29,9 @@ from landseg.ensemble.averaging import Average, Labels, disagreement, entropy, s
 from landseg.ensemble.fewer_views import FewerViewsAverage, fewer_views, open_views
 from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fitted_weights import Fit
-from landseg.ensemble.maps import encode_grey, encode_png, tar_member
+from landseg.ensemble.maps import tar_member
 from landseg.ensemble.members import Member, make_average, open_shards
+from landseg.ensemble.tile_maps import TileMaps, layer_values, map_name
 from landseg.ensemble.trained_models import seen_by
 from landseg.probabilities.codec import Stored
 from landseg.probabilities.layout import plan_splits, share_cuts
@@ -116,6 +117,15 @@ class Ensemble:
     def average(self) -> Average:
         """The arithmetic."""
         return make_average(self.members)
+
+    @functools.cached_property
+    def tile_maps(self) -> TileMaps:
+        """What writes the maps of tiles."""
+        # What labels an image, not what it was staged as: the same models give the same file in any dataset.
+        models = ", ".join(
+            f"{member.name} {member.reader.spec.checkpoint_sha256[:12]} x {member.weight:g}" for member in self.members
+        )
+        return TileMaps(self.dataset.schema, self.dataset.manifest.crs, {"LANDSEG_MODELS": models})
 
     @functools.cached_property
     def fewer_views(self) -> tuple[FewerViewsAverage, ...]:
@@ -261,12 +271,10 @@ class Ensemble:
             areas=areas,
             view_areas=view_areas,
         )
-        images = {LABELS: encode_png(labels[-1], schema)}
+        images = {LABELS: self.tile_maps.labels(tile, labels[-1])}
         for layer in self.layers:
-            images[layer] = encode_grey(
-                disagreement(prepared) if layer == "disagreement" else entropy(average.mean(prepared))
-            )
-        return result, {kind: tar_member(f"{tile.id}.png", image) for kind, image in images.items()}, matrices
+            images[layer] = self.tile_maps.layer(tile, layer, layer_values(layer, average, prepared))
+        return result, {kind: tar_member(map_name(tile), image) for kind, image in images.items()}, matrices
 
 
 def differing_share(labels: Sequence[Labels]) -> float:

@@ -17,7 +17,7 @@ _KEY_DIRECTORY, _DOUBLE_PARAMS, _ASCII_PARAMS = 34735, 34736, 34737
 _SHORT, _DOUBLE, _ASCII = 3, 12, 2
 _RASTER_TYPE_KEY, _PIXEL_IS_AREA, _PIXEL_IS_POINT = 1025, 1, 2
 _MAX_ASCII_BYTES = 16384
-_PIXEL_COORDINATES = ((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+PIXEL_COORDINATES = ((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
 """What programs write, without a CRS, for images that lie nowhere."""
 
 
@@ -42,7 +42,7 @@ def read_georeference(page: tifffile.TiffPage) -> Georeference:
     does nothing is none.
     """
     transform, crs = read_transform(page), read_geo_keys(page)
-    if transform in _PIXEL_COORDINATES and crs is None:
+    if transform in PIXEL_COORDINATES and crs is None:
         transform = None
     directory = () if crs is None else crs.directory
     keys = [directory[start : start + 4] for start in range(0, len(directory), 4)]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from landseg import storage
 from landseg.cli.console import is_quiet
-from landseg.contracts.labels import LabelsManifest
+from landseg.contracts.dataset import Split
+from landseg.contracts.labels import LabelsManifest, SceneMap
 from landseg.dataset.reader import StagedDataset
-from landseg.ensemble.maps import extract_pngs, list_maps
+from landseg.ensemble.geotiff_maps import encode_names, label_style
+from landseg.ensemble.maps import extract_maps, list_maps
+from landseg.ensemble.tile_maps import map_name
 from landseg.scoring.scores import METRICS
 
 
@@ -27,8 +31,9 @@ def write_maps(
     Args:
         labels: the manifest of the maps.
         dataset: what they are of.
-        directory: the folder. Label maps of tiles go to `<split>/`, layers to `<split>-<layer>/`, scenes to
-            `<split>-scenes/`.
+        directory: the folder. Label maps of tiles go to `<split>/`, layers to `<split>-<layer>/`, label maps of scenes
+            to `<split>-scenes/`, their layers to `<split>-scenes-<layer>/`. Next to a GeoTIFF of labels lies its
+            `.aux.xml` with the class names.
         scratch: for archives.
         flat: for a dataset of one split: label maps of tiles and of scenes go to the folder itself, layers to
             `<layer>/`; tiles that were cut from a scene have no map but the scene's.
@@ -38,28 +43,41 @@ def write_maps(
     """
     folder, document = storage.parent(labels.uri), labels.document
     archives = {"" if flat else str(split): (split, archive) for split, archive in document.splits.items()}
+    label_folders = set(archives)
     for layer, by_split in document.layers.items():
         archives |= {(layer if flat else f"{split}-{layer}"): (split, found) for split, found in by_split.items()}
-    wanted = {name: [tile.id for tile in dataset.index(split)] for name, (split, _) in archives.items()}
+    names = {name: [map_name(tile) for tile in dataset.index(split)] for name, (split, _) in archives.items()}
     cut = {tile.id for _, (split, _) in archives.items() for tile in dataset.index(split) if flat and tile.scene}
-    scenes = {
-        ("" if flat else f"{split}-scenes/") + f"{scene.scene}.tif": scene
-        for split, found in document.scenes.items()
-        for scene in found
+    scenes = _scene_maps(document.scenes, "" if flat else "{}-scenes/")
+    wanted = {
+        f"{name}/{one}".lstrip("/"): name in label_folders
+        for name, ones in names.items()
+        for one in ones
+        if one.rpartition(".")[0] not in cut
     }
-    paths = [
-        f"{name}/{tile_id}.png".lstrip("/") for name, ids in wanted.items() for tile_id in ids if tile_id not in cut
-    ]
-    list_maps(directory, [*paths, *scenes])
+    label_maps = [path for path, is_label_map in wanted.items() if is_label_map] + list(scenes)
+    sidecars = [f"{path}.aux.xml" for path in label_maps if path.endswith(".tif")]
+    for layer, others in document.scene_layers.items():
+        scenes |= _scene_maps(others, f"{layer}/" if flat else f"{{}}-scenes-{layer}/")
+    paths = [*wanted, *scenes]
+    list_maps(directory, [*paths, *sidecars])
     for name, (_, archive) in archives.items():
         path = scratch / "maps.tar"
         storage.get_file(storage.join(folder, archive.path), path, sha256=archive.sha256)
         with path.open("rb") as file:
-            extract_pngs(file, [f"{tile_id}.png" for tile_id in wanted[name]], directory / name, skip=cut)
+            extract_maps(file, names[name], directory / name, skip=cut)
         path.unlink()
     for name, scene in scenes.items():
         storage.get_file(storage.join(folder, scene.path), directory / name, sha256=scene.sha256)
-    return [*paths, *scenes]
+    class_names = encode_names(label_style(document.class_schema, {}))
+    for name in sidecars:
+        (directory / name).write_bytes(class_names)
+    return paths
+
+
+def _scene_maps(by_split: Mapping[Split, Sequence[SceneMap]], folder: str) -> dict[str, SceneMap]:
+    """Maps of scenes by path; `folder` names the folder of a split."""
+    return {f"{folder.format(split)}{one.scene}.tif": one for split, maps in by_split.items() for one in maps}
 
 
 def score_lines(summary: dict[str, Any]) -> list[str]:

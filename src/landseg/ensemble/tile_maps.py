@@ -1,0 +1,83 @@
+"""The maps of tiles: GeoTIFFs of those whose place is known, PNGs of the others and of those cut from scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from landseg.contracts.dataset import ClassSchema, GeoKeys, Tile
+from landseg.contracts.labels import LayerName
+from landseg.ensemble.averaging import Average, Labels, confidence, disagreement, entropy
+from landseg.ensemble.geotiff_maps import VALUE_STEPS, MapStyle, encode_map, label_style, value_style
+from landseg.ensemble.maps import encode_grey, encode_png
+from landseg.probabilities.codec import Probs, Stored
+
+
+def map_name(tile: Tile) -> str:
+    """The file name of a tile's maps."""
+    return f"{tile.id}.tif" if _is_geotiff(tile) else f"{tile.id}.png"
+
+
+def _is_geotiff(tile: Tile) -> bool:
+    """Whether a tile is an input of its own whose place is known; of a scene, the scene's map has it."""
+    return tile.geo is not None and tile.scene is None
+
+
+def layer_values(layer: LayerName, average: Average, prepared: Sequence[Stored]) -> Probs:
+    """What a layer shows.
+
+    Args:
+        layer: its name.
+        average: the ensemble's arithmetic.
+        prepared: (C, H, W) of each model, or a blend of such tiles.
+
+    Returns:
+        (H, W) float32 in 0-1.
+    """
+    if layer == "disagreement":
+        return disagreement(prepared)
+    return (entropy if layer == "entropy" else confidence)(average.mean(prepared))
+
+
+def quantised(values: Probs) -> Labels:
+    """Values from 0 to 1 as a GeoTIFF holds them."""
+    steps: Labels = np.rint(values * np.float32(VALUE_STEPS)).astype(np.uint8)
+    return steps
+
+
+@dataclass(frozen=True)
+class TileMaps:
+    """Writes the maps of a dataset's tiles.
+
+    Attributes:
+        schema: what labels mean.
+        crs: the manifest's.
+        facts: where the maps come from.
+    """
+
+    schema: ClassSchema
+    crs: tuple[GeoKeys, ...]
+    facts: dict[str, str]
+
+    def label_style(self, name: str) -> MapStyle:
+        """The style of the label map of a tile or scene."""
+        return label_style(self.schema, self.facts | {"LANDSEG_IMAGE": name})
+
+    def value_style(self, name: str, layer: LayerName) -> MapStyle:
+        """The style of a layer of a tile or scene."""
+        return value_style(self.facts | {"LANDSEG_IMAGE": name, "LANDSEG_LAYER": layer})
+
+    def labels(self, tile: Tile, labels: Labels) -> bytes:
+        """A label map: class id plus `label_offset`, as in the dataset's own labels."""
+        if tile.geo is None or not _is_geotiff(tile):
+            return encode_png(labels, self.schema)
+        stored = labels + np.uint8(self.schema.label_offset)
+        return encode_map(stored, self.label_style(tile.id), tile.geo, self.crs)
+
+    def layer(self, tile: Tile, layer: LayerName, values: Probs) -> bytes:
+        """A map of values from 0 to 1."""
+        if tile.geo is None or not _is_geotiff(tile):
+            return encode_grey(values)
+        return encode_map(quantised(values), self.value_style(tile.id, layer), tile.geo, self.crs)

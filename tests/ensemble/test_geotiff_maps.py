@@ -1,0 +1,214 @@
+"""Maps as a GIS opens them: GeoTIFFs that are cloud optimized, with palette, names, nodata and where they come from."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+import tifffile
+from ensembles import export, make_spec, open_dataset
+from rasterio.crs import CRS
+from raw_tiles import random_image, random_label, write_config, write_image, write_label
+
+from landseg import storage
+from landseg.cli.main import main
+from landseg.contracts.dataset import ClassSchema, Geo
+from landseg.contracts.labels import LabelsManifest
+from landseg.ensemble.averaging import confidence, disagreement, entropy
+from landseg.ensemble.geotiff_maps import encode_map, encode_names, label_style, value_style, write_map
+from landseg.raw.crs import keys_of
+from landseg.raw.georeference import geo_tags
+
+UTM = CRS.from_epsg(32633)
+LISTED = (keys_of(UTM),)
+NORTH_UP = (0.5, 0.0, 100.0, 0.0, -0.5, 900.0)
+TURNED = (0.5, 0.1, 3.0, 0.1, -0.5, 9.0)
+NAMES, COLOURS = ("water", "Bäume & Büsche", "a < b"), ((0, 0, 255), (0, 128, 0), (200, 0, 1))
+
+
+def schema(**fields) -> ClassSchema:
+    return ClassSchema(classes=NAMES, palette=COLOURS, bands=(1,), **fields)
+
+
+def assert_cloud_optimized(path) -> None:
+    """As `rio cogeo validate` does: headers before pixels, overviews and tiles where a map is large."""
+    with tifffile.TiffFile(path) as file:
+        pages = list(file.pages)
+        headers = [page.offset for page in pages]
+        assert headers == sorted(headers)
+        assert all(header < min(page.dataoffsets) for page in pages for header in headers)
+        first = pages[0]
+        assert max(first.shape) <= 512 or first.is_tiled
+        sides = [max(page.shape) for page in pages]
+        assert sides[-1] <= 512
+        starts = [min(page.dataoffsets) for page in pages]
+        assert starts == sorted(starts, reverse=True), "the smallest overview comes first"
+        assert all(page.subfiletype & 1 for page in pages[1:])
+
+
+@pytest.mark.parametrize("transform", [NORTH_UP, TURNED], ids=["north up", "turned"])
+@pytest.mark.parametrize("shape", [(700, 1300), (512, 512), (3, 5)])
+def test_label_maps(tmp_path, shape, transform):
+    labels = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
+    labels[:2, :2] = 255
+    style, geo = label_style(schema(), {"LANDSEG_IMAGE": "a & b"}), Geo(crs=0, transform=transform)
+    path = tmp_path / "map.tif"
+    write_map(path, np.array_split(labels, 3), shape, style, geo, LISTED)
+    assert path.read_bytes() == encode_map(labels, style, geo, LISTED) == encode_map(labels, style, geo, LISTED)
+    assert list(tmp_path.iterdir()) == [path]
+    assert_cloud_optimized(path)
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(1), labels)
+        assert tuple(file.transform)[:6] == pytest.approx(transform)
+        assert file.crs == UTM
+        assert file.nodata == 255
+        assert (file.read_masks(1) == np.where(labels == 255, 0, 255)).all()
+        assert [file.colormap(1)[value][:3] for value in range(3)] == list(COLOURS)
+        assert file.colormap(1)[255][3] == 0
+        assert file.overviews(1) == ([2, 4] if shape[0] == 700 else [])
+        tags = file.tags()
+        assert [tags[f"CLASS_{value}"] for value in range(3)] == list(NAMES)
+        assert tags["LANDSEG_IMAGE"] == "a & b"
+        assert tags["TIFFTAG_SOFTWARE"].startswith("landseg ")
+
+
+def test_values_are_those_of_the_datasets_labels(tmp_path):
+    style = label_style(schema(label_offset=10), {})
+    geo = Geo(crs=0, transform=NORTH_UP)
+    (tmp_path / "map.tif").write_bytes(encode_map(np.full((4, 5), 12, np.uint8), style, geo, LISTED))
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.colormap(1)[12][:3] == COLOURS[2]
+        assert file.tags()["CLASS_12"] == NAMES[2]
+    many = ClassSchema(classes=tuple(map(str, range(255))), palette=(COLOURS[0],) * 255, bands=(1,), label_offset=1)
+    assert label_style(many, {}).nodata == 0
+    assert label_style(many.model_copy(update={"label_offset": 0}), {}).nodata == 255
+
+
+def test_gdal_reads_the_class_names(tmp_path):
+    style = label_style(schema(label_offset=1), {})
+    path = tmp_path / "map.tif"
+    path.write_bytes(encode_map(np.full((4, 5), 1, np.uint8), style, Geo(crs=0, transform=NORTH_UP), LISTED))
+    (tmp_path / "map.tif.aux.xml").write_bytes(encode_names(style))
+    rasterio.shutil.copy(path, tmp_path / "map.vrt", driver="VRT")  # which repeats what GDAL knows of the map
+    band = ET.parse(tmp_path / "map.vrt").getroot().find("VRTRasterBand")
+    assert [item.text for item in band.find("CategoryNames")] == [None, *NAMES]
+    rows = [[cell.text for cell in row] for row in band.find("GDALRasterAttributeTable").findall("Row")]
+    assert rows == [[str(n + 1), NAMES[n], *map(str, COLOURS[n])] for n in range(3)]
+
+
+def test_maps_of_values(tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (600, 40)).astype(np.uint8)
+    (tmp_path / "map.tif").write_bytes(encode_map(values, value_style({}), Geo(crs=0, transform=NORTH_UP), LISTED))
+    assert_cloud_optimized(tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.nodata == 255
+        assert file.scales == (pytest.approx(1 / 254),)
+        np.testing.assert_array_equal(file.read(1), values)
+        assert file.overviews(1) == [2]
+
+
+SIZES = {"scene": (150, 100), "tile": (64, 50), "bare": (64, 64)}
+SCENES = {"max_px": 64, "tile_px": 64, "overlap_px": 16}
+
+
+@pytest.fixture
+def staged(tmp_path):
+    """A scene, a tile, and a tile without a georeference."""
+    root = tmp_path / "raw"
+    write_config(root, scenes=SCENES, label_offset=1)
+    for seed, (name, (height, width)) in enumerate(SIZES.items()):
+        geo = None if name == "bare" else Geo(crs=0, transform=(10.0, 0.0, 5e5 + 1e4 * seed, 0.0, -10.0, 5e6))
+        image = np.ascontiguousarray(random_image(seed, 150)[:height, :width])
+        write_image(root / f"test/images/{name}.tif", image, extratags=geo_tags(geo, LISTED))
+        write_label(root / f"test/labels/{name}.png", random_label(seed, 150)[:height, :width] + np.uint8(1))
+    args = ["stage-data", "--source", str(root), "--storage-uri", str(tmp_path), "--output-dir", str(tmp_path)]
+    assert main([*args, "--num-workers", "1"]) == 0
+    return str(tmp_path / "dataset.json")
+
+
+def average(staged, refs, tmp_path, *flags) -> storage.Loaded[LabelsManifest]:
+    common = ["--dataset", staged, "--storage-uri", str(tmp_path), "--run-id", "r", "--num-workers", "1"]
+    probs = [argument for ref in refs for argument in ("--probs", ref)]
+    assert main(["average-probs", *common, *probs, "--output-dir", str(tmp_path / "out"), *flags]) == 0
+    return storage.read_document(LabelsManifest, str(tmp_path / "out/labels.json"))
+
+
+def made_up(dataset, split, tile, model):
+    rng = np.random.default_rng([*tile.id.encode(), *model.encode()])
+    return rng.dirichlet(np.ones(3), (tile.height, tile.width)).transpose(2, 0, 1).astype(np.float32)
+
+
+def test_every_input_with_a_place_has_a_geotiff(staged, tmp_path):
+    dataset = open_dataset(staged, tmp_path)
+    refs = [export(tmp_path / model, dataset, model, splits=("test",), probs=made_up) for model in ("x", "y")]
+    maps = tmp_path / "maps"
+    labels = average(staged, refs, tmp_path, "--png-dir", str(maps), "--layers", "entropy,disagreement,confidence")
+    cut = {f"{tile.id}.png" for tile in dataset.tiles("test") if tile.scene}
+    names = {"tile.tif", "bare.png"}
+    assert {path.name for path in (maps / "test").iterdir()} == cut | names | {"tile.tif.aux.xml"}
+    assert {path.name for path in (maps / "test-scenes").iterdir()} == {"scene.tif", "scene.tif.aux.xml"}
+    found = {"scene": maps / "test-scenes/scene.tif", "tile": maps / "test/tile.tif"}
+    checkpoint = make_spec(dataset, "x").checkpoint_sha256
+    for name, path in found.items():
+        assert_cloud_optimized(path)
+        with rasterio.open(path) as file, rasterio.open(tmp_path / f"raw/test/images/{name}.tif") as image:
+            assert (file.crs, file.transform, file.shape) == (image.crs, image.transform, image.shape)
+            assert set(np.unique(file.read(1))) <= {1, 2, 3}
+            assert file.tags()["LANDSEG_MODELS"].startswith(f"x {checkpoint[:12]} x 1, y ")
+            assert file.tags()["LANDSEG_IMAGE"] == name
+    for layer in ("entropy", "disagreement", "confidence"):
+        assert {path.name for path in (maps / f"test-{layer}").iterdir()} == cut | names
+        for path in (maps / f"test-{layer}/tile.tif", maps / f"test-scenes-{layer}/scene.tif"):
+            with rasterio.open(path) as file, rasterio.open(found[path.stem]) as other:
+                assert (file.crs, file.transform, file.shape) == (other.crs, other.transform, other.shape)
+                assert (file.nodata, file.tags()["LANDSEG_LAYER"]) == (255, layer)
+                assert file.read(1).max() <= 254
+    # a scene's files in storage, with the names beside them; a second run finds them
+    folder = storage.parent(labels.uri)
+    scene = labels.document.scenes["test"][0]
+    stored = storage.get_bytes(storage.join(folder, scene.path))
+    assert stored == found["scene"].read_bytes()
+    sidecar = storage.get_bytes(storage.join(folder, f"{scene.path}.aux.xml"))
+    assert sidecar == (maps / "test-scenes/scene.tif.aux.xml").read_bytes()
+    listed = set(json.loads((maps / "maps.json").read_text()))
+    assert listed == {str(path.relative_to(maps)) for path in maps.rglob("*") if path.is_file()} - {"maps.json"}
+    again = average(staged, refs, tmp_path, "--layers", "entropy,disagreement,confidence")
+    assert again.sha256 == labels.sha256
+    assert main(["verify", labels.uri]) == 0
+
+
+def test_layers_of_scenes_are_those_of_the_blended_probabilities(staged, tmp_path):
+    """A scene of one window: its layers are the tile's."""
+    probs = np.random.default_rng(0).dirichlet(np.ones(3), (150, 100)).transpose(2, 0, 1).astype(np.float32)
+    other = np.roll(probs, 1, axis=0)
+
+    def of(scene_probs):
+        def window(dataset, split, tile, model):
+            y, x = (tile.scene.y, tile.scene.x) if tile.scene else (0, 0)
+            return scene_probs[:, y : y + tile.height, x : x + tile.width]
+
+        return window
+
+    dataset = open_dataset(staged, tmp_path)
+    refs = [
+        export(tmp_path / model, dataset, model, splits=("test",), dtype="float32", probs=of(own))
+        for model, own in (("x", probs), ("y", other))
+    ]
+    maps = tmp_path / "maps"
+    average(staged, refs, tmp_path, "--png-dir", str(maps), "--layers", "entropy,disagreement,confidence")
+    mean = (probs + other) / 2
+    expected = {"entropy": entropy(mean), "confidence": confidence(mean), "disagreement": disagreement([probs, other])}
+    for layer, values in expected.items():
+        with rasterio.open(maps / f"test-scenes-{layer}/scene.tif") as file:
+            np.testing.assert_allclose(file.read(1) * file.scales[0], values, atol=0.6 / 254)
+        with rasterio.open(maps / f"test-{layer}/tile.tif") as file:
+            np.testing.assert_allclose(file.read(1) * file.scales[0], values[:64, :50], atol=0.6 / 254)
+
+
+def test_confidence():
+    assert confidence(np.array([[[3.0]], [[1.0]]], np.float32)).item() == 0.75
+    assert confidence(np.zeros((2, 1, 1), np.float32)).item() == 0
