@@ -11,6 +11,7 @@ import rasterio
 import rasterio.shutil
 import tifffile
 from ensembles import export, make_spec, open_dataset
+from PIL import Image
 from rasterio.crs import CRS
 from raw_tiles import random_image, random_label, write_config, write_image, write_label
 
@@ -179,6 +180,44 @@ def test_every_input_with_a_place_has_a_geotiff(staged, tmp_path):
     again = average(staged, refs, tmp_path, "--layers", "entropy,disagreement,confidence")
     assert again.sha256 == labels.sha256
     assert main(["verify", labels.uri]) == 0
+
+
+def test_pixels_without_data_have_no_class(tmp_path):
+    """In maps of scenes and tiles, with and without a place; they count in no share."""
+    root, rng = tmp_path / "raw", np.random.default_rng(0)
+    write_config(root, scenes=SCENES, label_offset=1)
+    without = {}
+    for seed, (name, (height, width)) in enumerate(SIZES.items()):
+        geo = None if name == "bare" else Geo(crs=0, transform=(10.0, 0.0, 5e5 + 1e4 * seed, 0.0, -10.0, 5e6))
+        image = np.maximum(np.ascontiguousarray(random_image(seed, 150)[:height, :width]), 1)
+        image[:, :20] = 0
+        without[name] = np.zeros((height, width), bool)
+        without[name][:, :20] = True
+        tags = [*geo_tags(geo, LISTED), (42113, 2, 0, "0", True)]
+        write_image(root / f"test/images/{name}.tif", image, extratags=tags)
+        label = rng.integers(1, 4, (height, width)).astype(np.uint8)
+        write_label(root / f"test/labels/{name}.png", np.where(without[name], np.uint8(255), label))
+    args = ["stage-data", "--source", str(root), "--storage-uri", str(tmp_path), "--output-dir", str(tmp_path)]
+    assert main([*args, "--num-workers", "1"]) == 0
+    staged = str(tmp_path / "dataset.json")
+    dataset = open_dataset(staged, tmp_path)
+    refs = [export(tmp_path / model, dataset, model, splits=("test",), probs=made_up) for model in ("x", "y")]
+    maps = tmp_path / "maps"
+    labels = average(staged, refs, tmp_path, "--png-dir", str(maps), "--layers", "entropy")
+    total = 0
+    for name, path in {"scene": "test-scenes/scene.tif", "tile": "test/tile.tif"}.items():
+        with rasterio.open(maps / path) as file:
+            np.testing.assert_array_equal(file.read(1) == 255, without[name])
+            np.testing.assert_array_equal(file.read_masks(1) == 0, without[name])
+        with rasterio.open(maps / path.replace("/", "-entropy/")) as file:
+            np.testing.assert_array_equal(file.read(1) == 255, without[name])
+        total += int((~without[name]).sum())
+    with Image.open(maps / "test/bare.png") as png:
+        values, colours = np.asarray(png), np.asarray(png.convert("RGBA"))
+    np.testing.assert_array_equal(values == 255, without["bare"])
+    np.testing.assert_array_equal(colours[..., 3] == 0, without["bare"])
+    summary = json.loads(storage.get_bytes(storage.join(storage.parent(labels.uri), "summary.json")))
+    assert np.sum(summary["confusion"]) == total + int((~without["bare"]).sum())
 
 
 def test_layers_of_scenes_are_those_of_the_blended_probabilities(staged, tmp_path):

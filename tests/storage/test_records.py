@@ -5,18 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landseg.contracts.errors import ContractError
-from landseg.contracts.labels import SceneLabels
+from landseg.contracts.labels import SceneMap
 from landseg.ensemble.fitted_weights import Fit
 from landseg.storage.records import read_record, write_record
 
-RECORD = SceneLabels(path="scenes/val/a.tif", size_bytes=3, sha256="0" * 64, scene="ä")
+RECORD = SceneMap(path="scenes/val/a.tif", size_bytes=3, sha256="0" * 64, scene="ä")
 
 
 def test_round_trip(tmp_path):
     uri = str(tmp_path / "record.json")
-    assert read_record(SceneLabels, uri) is None
+    assert read_record(SceneMap, uri) is None
     write_record(uri, RECORD)
-    assert read_record(SceneLabels, uri) == RECORD
+    assert read_record(SceneMap, uri) == RECORD
     with pytest.raises(ContractError, match=r"record\.json"):
         read_record(Fit, uri)
 
@@ -29,11 +29,11 @@ def test_a_flipped_bit_makes_it_none(tmp_path_factory, data):
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
     # Upper and lower case of a hexadecimal digit of an escape, say, are one and the same content.
-    assert read_record(SceneLabels, str(path)) in (None, RECORD)
+    assert read_record(SceneMap, str(path)) in (None, RECORD)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"sha256": 1, "content": 2}', b'{"content": {"a": 1}}'])
 def test_anything_else_is_none(tmp_path, content):
     path = tmp_path / "other.json"
     path.write_bytes(content)
-    assert read_record(SceneLabels, str(path)) is None
+    assert read_record(SceneMap, str(path)) is None

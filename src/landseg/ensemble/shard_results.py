@@ -54,9 +54,10 @@ class TileResult(Model):
         id: the tile.
         scene: the scene that it was cut from, which is scored in its place.
         spans: (offset, length) of its block in each of the result's archives.
-        pixels: per class, pixels of the ensemble's label map.
-        disagreement: mean over the tile (:func:`landseg.ensemble.averaging.disagreement`); 0 for a single model.
-        entropy: mean over the tile (:func:`landseg.ensemble.averaging.entropy`).
+        pixels: per class, pixels of the ensemble's label map that have data.
+        disagreement: mean over the tile's pixels that have data (:func:`landseg.ensemble.averaging.disagreement`); 0
+            for a single model.
+        entropy: mean likewise (:func:`landseg.ensemble.averaging.entropy`).
         differing: share of the tile's pixels where the models' own labels are not all the same.
         areas: for each ensemble of :func:`landseg.ensemble.averaging.subsets`, by class: pixels that are right, pixels
             of the truth, pixels of the prediction, among those that are scored (none, in a tile that weights were
@@ -244,6 +245,9 @@ class Ensemble:
         every = max(1, min(tile.height, tile.width) // SAMPLES)
         sampled = [np.ascontiguousarray(values[:, ::every, ::every]) for values in prepared]
         alone = average.labels(sampled, [(model,) for model in range(len(prepared))])
+        valid = self.dataset.read_valid(split, tile)
+        with_data = None if valid is None else valid[::every, ::every]
+        chosen = labels[-1] if valid is None else labels[-1][valid]
         areas, matrices = None, None
         view_areas: dict[Tta, tuple[NestedCounts, ...]] = {}
         if tile.label is not None:
@@ -264,23 +268,30 @@ class Ensemble:
             id=tile.id,
             scene=tile.scene.id if tile.scene else None,
             spans={},
-            pixels=tuple(int(np.count_nonzero(labels[-1] == i)) for i in range(schema.num_classes)),
-            disagreement=float(disagreement(sampled).mean(dtype=np.float64)),
-            entropy=float(entropy(average.mean(sampled)).mean(dtype=np.float64)),
-            differing=differing_share(alone),
+            pixels=tuple(int(np.count_nonzero(chosen == i)) for i in range(schema.num_classes)),
+            disagreement=_mean(disagreement(sampled), with_data),
+            entropy=_mean(entropy(average.mean(sampled)), with_data),
+            differing=differing_share(alone, with_data),
             areas=areas,
             view_areas=view_areas,
         )
-        images = {LABELS: self.tile_maps.labels(tile, labels[-1])}
+        images = {LABELS: self.tile_maps.labels(tile, labels[-1], valid)}
         for layer in self.layers:
-            images[layer] = self.tile_maps.layer(tile, layer, layer_values(layer, average, prepared))
+            images[layer] = self.tile_maps.layer(tile, layer, layer_values(layer, average, prepared), valid)
         return result, {kind: tar_member(map_name(tile), image) for kind, image in images.items()}, matrices
 
 
-def differing_share(labels: Sequence[Labels]) -> float:
-    """Share of the pixels where not all label maps are the same."""
+def differing_share(labels: Sequence[Labels], valid: NDArray[np.bool_] | None = None) -> float:
+    """Share of the pixels, those with data where `valid` is given, where not all label maps are the same."""
     same = np.logical_and.reduce([one == labels[0] for one in labels])
-    return float(1 - same.mean(dtype=np.float64))
+    return 1 - _mean(same, valid) if valid is None or valid.any() else 0.0
+
+
+def _mean(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> float:
+    """The mean over the pixels that have data; 0 without any."""
+    if valid is not None:
+        values = values[valid]
+    return float(values.mean(dtype=np.float64)) if values.size else 0.0
 
 
 def nested(array: NDArray[np.int64]) -> Any:

@@ -6,11 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from landseg.contracts.dataset import ClassSchema, GeoKeys, Tile
 from landseg.contracts.labels import LayerName
 from landseg.ensemble.averaging import Average, Labels, confidence, disagreement, entropy
-from landseg.ensemble.geotiff_maps import VALUE_STEPS, MapStyle, encode_map, label_style, value_style
+from landseg.ensemble.geotiff_maps import (
+    NO_VALUE,
+    VALUE_STEPS,
+    MapStyle,
+    encode_map,
+    label_style,
+    nodata_label,
+    value_style,
+)
 from landseg.ensemble.maps import encode_grey, encode_png
 from landseg.probabilities.codec import Probs, Stored
 
@@ -41,10 +50,16 @@ def layer_values(layer: LayerName, average: Average, prepared: Sequence[Stored])
     return (entropy if layer == "entropy" else confidence)(average.mean(prepared))
 
 
-def quantised(values: Probs) -> Labels:
-    """Values from 0 to 1 as a GeoTIFF holds them."""
+def stored_labels(labels: Labels, schema: ClassSchema, valid: NDArray[np.bool_] | None) -> Labels:
+    """Class ids as label maps hold them, as in the dataset's own labels; `valid` is where there is data."""
+    stored = labels + np.uint8(schema.label_offset)
+    return stored if valid is None else np.where(valid, stored, np.uint8(nodata_label(schema)))
+
+
+def stored_values(values: Probs, valid: NDArray[np.bool_] | None) -> Labels:
+    """Values from 0 to 1 as GeoTIFFs hold them; `valid` is where there is data."""
     steps: Labels = np.rint(values * np.float32(VALUE_STEPS)).astype(np.uint8)
-    return steps
+    return steps if valid is None else np.where(valid, steps, np.uint8(NO_VALUE))
 
 
 @dataclass(frozen=True)
@@ -69,15 +84,15 @@ class TileMaps:
         """The style of a layer of a tile or scene."""
         return value_style(self.facts | {"LANDSEG_IMAGE": name, "LANDSEG_LAYER": layer})
 
-    def labels(self, tile: Tile, labels: Labels) -> bytes:
-        """A label map: class id plus `label_offset`, as in the dataset's own labels."""
+    def labels(self, tile: Tile, labels: Labels, valid: NDArray[np.bool_] | None) -> bytes:
+        """A label map: class id plus `label_offset`, as in the dataset's own labels; `valid` is where there is data."""
+        stored = stored_labels(labels, self.schema, valid)
         if tile.geo is None or not _is_geotiff(tile):
-            return encode_png(labels, self.schema)
-        stored = labels + np.uint8(self.schema.label_offset)
+            return encode_png(stored, self.schema, nodata=None if valid is None else nodata_label(self.schema))
         return encode_map(stored, self.label_style(tile.id), tile.geo, self.crs)
 
-    def layer(self, tile: Tile, layer: LayerName, values: Probs) -> bytes:
-        """A map of values from 0 to 1."""
+    def layer(self, tile: Tile, layer: LayerName, values: Probs, valid: NDArray[np.bool_] | None) -> bytes:
+        """A map of values from 0 to 1; PNGs show 0 where there is no data."""
         if tile.geo is None or not _is_geotiff(tile):
-            return encode_grey(values)
-        return encode_map(quantised(values), self.value_style(tile.id, layer), tile.geo, self.crs)
+            return encode_grey(values if valid is None else values * valid)
+        return encode_map(stored_values(values, valid), self.value_style(tile.id, layer), tile.geo, self.crs)
