@@ -146,7 +146,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_here(args: argparse.Namespace, path: Path, arguments: dict[str, object], *, use_cache: bool) -> int:
-    from pipelines.local import containers
+    from pipelines.local import containers, ending
     from pipelines.local import runner as local
 
     places = [str(arguments[name]) for name in ("source", "storage_uri") if name in arguments]
@@ -155,10 +155,11 @@ def _run_here(args: argparse.Namespace, path: Path, arguments: dict[str, object]
     launcher = containers.container_command(folders) if args.docker else local.host_command
     code = containers.code_in_images(path) if args.docker else ""
     try:
-        local.run(path, arguments, root, launcher=launcher, code=code, use_cache=use_cache)
+        runs = local.run(path, arguments, root, launcher=launcher, code=code, use_cache=use_cache)
     except local.StageFailedError as err:
         print(f"python -m pipelines {args.command}: {err}", file=sys.stderr)
         return 2 if err.status == 2 else 1
+    print("\n".join(ending.lines(runs)))
     return 0
 
 

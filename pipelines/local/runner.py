@@ -32,7 +32,7 @@ from typing import Any
 import botocore.exceptions
 import yaml
 from google.protobuf import json_format
-from kfp import local
+from kfp import dsl, local
 from kfp.local import cache, pipeline_orchestrator, subprocess_task_handler
 from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 from kfp.local.status import Status
@@ -167,6 +167,8 @@ class _Session:
             seconds = time.monotonic() - start
             for key, value in outputs.items():  # the only place where kfp.local looks for the items of a loop
                 kwargs["io_store"].put_parent_input(f"pipelinechannel--{task_name}-{key}", value)
+                if isinstance(value, dsl.HTML):
+                    _name_as_html(value)
             session.runs.append(TaskRun(session.executing, seconds, not session.executed, outputs))
             session.say(f"{session.executing}: " + (f"done in {seconds:.1f} s" if session.executed else "reused"))
             return outputs, status
@@ -217,6 +219,22 @@ class _Cache(cache.LocalCache):  # type: ignore[misc]
         outputs: dict[str, Any] | None = super().get(key)
         artifacts = [] if outputs is None else [value for value in outputs.values() if hasattr(value, "metadata")]
         return outputs if all(_exists(artifact.metadata.get("uri", "")) for artifact in artifacts) else None
+
+
+def html_file(artifact: Any) -> Path:
+    """The file of an HTML artifact under a name that a browser opens."""
+    return Path(f"{artifact.path}.html")
+
+
+def _name_as_html(artifact: Any) -> None:
+    """Give an HTML artifact a second name: KFP names files after artifacts, without a suffix."""
+    path, named = Path(artifact.path), html_file(artifact)
+    if path.is_file():
+        named.unlink(missing_ok=True)
+        try:
+            named.hardlink_to(path)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, named)
 
 
 def _source_digest() -> str:

@@ -84,15 +84,15 @@ def test_every_step_ran_and_handed_over_its_artifacts(finished: Finished) -> Non
         "stage-data": ["checks", "dataset", "report"],
         "train-swin": ["metrics", "model", "report"],
         "train-resnest": ["metrics", "model", "report"],
-        "plan-export-swin": ["shares"],
-        "plan-export-resnest": ["shares"],
+        "plan-export-swin": ["exports", "shares"],
+        "plan-export-resnest": ["exports", "shares"],
         "export-probs-swin": ["probs"],
         "export-probs-resnest": ["probs"],
         "average-probs": ["confusion_matrix", "labels", "metrics", "report", "summary"],
     }
     for run in finished.runs:
         for name, artifact in run.outputs.items():
-            if name == "shares":
+            if name in ("exports", "shares"):
                 continue
             path = Path(artifact.path)
             assert path.is_file(), name
@@ -274,3 +274,17 @@ def test_the_command_line_says_the_same(finished: Finished) -> None:
     done = subprocess.run([*command, "--param=source_version="], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "average-probs: reused"
+    told = done.stdout.splitlines()
+    summary = json.loads(Path(finished.output("average-probs", "summary").path).read_text())
+    assert told[0].split() == ["val", "resnest", "swin", "ensemble"]
+    assert told[1].split() == [
+        "mIoU",
+        *(f"{scores['mIoU']:.4f}" for scores in (*summary["models"].values(), summary["ensemble"])),
+    ]
+    labels = finished.output("average-probs", "labels").metadata["uri"]
+    assert told[4] == f"maps: {labels.removesuffix('/manifest.json')}"
+    reports = [Path(line.partition(": ")[2]) for line in told[5:]]
+    assert [line.partition(":")[0] for line in told[5:]] == [
+        f"report of {step}" for step in ("stage-data", "train-resnest", "train-swin", "average-probs")
+    ]
+    assert all(path.suffix == ".html" and path.read_text().startswith("<!doctype html>") for path in reports)
