@@ -135,7 +135,7 @@ deploy: $(STAMP) ## prepare a namespace of the cluster (OVERLAY=external-s3|in-c
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --build-constraints requirements/build.txt --generate-hashes
 # GDAL reads what people bring; the images with torch only read what was staged.
-STAGING_ONLY := $(foreach package,rasterio affine attrs certifi click click-plugins cligj,--no-emit-package $(package))
+STAGING_ONLY := $(foreach package,pyogrio rasterio affine attrs certifi click click-plugins cligj,--no-emit-package $(package))
 lock: ## lock the requirements again after a change in pyproject.toml (needs uv)
 	$(COMPILE) --all-extras pyproject.toml -o requirements/dev.txt
 	$(COMPILE) --no-annotate pyproject.toml -o requirements/data.txt

@@ -262,7 +262,7 @@ def test_pixels_without_a_value_are_ignored_and_counted(tmp_path, stage):
     raw = dataset(tmp_path / "raw", [np.dstack([IDS, alpha])])
     run = stage(raw)
     np.testing.assert_array_equal(staged_ids(run)[0], np.where(IDS == 2, 255, IDS))
-    note = f"{np.count_nonzero(IDS == 2)} label px are transparent or not a number: they are ignored"
+    note = f"{np.count_nonzero(IDS == 2)} label px have no value (transparent, NaN, outside): they are ignored"
     assert note in run.checks["warnings"]
 
 

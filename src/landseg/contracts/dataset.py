@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from landseg.contracts.documents import Blob, Count, Document, Model, Sha256
+from landseg.contracts.label_source import LabelSource
 from landseg.contracts.names import ClassName, DatasetId, DatasetName, TileId
 
 SPLITS = ("train", "val", "test")
@@ -251,7 +252,8 @@ class DatasetManifest(Document):
     `dataset_id` names the content (schema, tiles and their bytes) and nothing else: neither the time nor the place of
     staging. Band statistics are over the selected bands, in the order of `class_schema.bands`, in stored units.
     `crs` holds the coordinate reference systems, to which tiles refer by position. `band_names` are those of all the
-    files' bands, in their order; empty where dataset.yaml gives none. `label_map` is None where labels hold the values
+    files' bands, in their order; empty where dataset.yaml gives none. `label_source` is None where labels are files of
+    their own. `label_map` is None where labels hold the values
     that `class_schema` describes.
 
     `source_values` is None where the stored values are those of the source files. `rules` is a digest of what decides,
@@ -271,5 +273,6 @@ class DatasetManifest(Document):
     skipped: tuple[SkippedTile, ...] = ()
     # Left out where they are None: manifests of datasets that need none of them stay what they were.
     label_map: LabelMap | None = Field(default=None, exclude_if=lambda value: value is None)
+    label_source: LabelSource | None = Field(default=None, exclude_if=lambda value: value is None)
     source_values: SourceValues | None = Field(default=None, exclude_if=lambda value: value is None)
     rules: Sha256 | None = Field(default=None, exclude_if=lambda value: value is None)

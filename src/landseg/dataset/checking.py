@@ -15,24 +15,29 @@ from landseg.raw.cutting import cut_scene
 from landseg.raw.images import Expected
 from landseg.raw.pairing import SourceTile, jobs
 from landseg.raw.processes import ProcessPool
+from landseg.raw.shared_labels import SharedLabels
 from landseg.raw.sources import Source
 
 
 def identify_tiles(
-    source: Source, splits: Mapping[str, Sequence[SourceTile]], num_threads: int
+    source: Source, splits: Mapping[str, Sequence[SourceTile]], num_threads: int, shared_labels: SharedLabels | None
 ) -> dict[str, dict[str, Checksums]]:
     """Checksums of all files, by split and stem.
 
     Args:
         source: where the files are.
         splits: the tiles of each split.
+        shared_labels: the labels of all images, if they are one file.
         num_threads: threads for a local source. Threads will do: reading and hashing release the interpreter's lock.
     """
     if source.is_remote:
         num_threads = READS_AT_ONCE
 
     def identify(tiles: Sequence[SourceTile]) -> list[tuple[str, Checksums]]:
-        return [(tile.id, identify_tile(source, tile)) for tile in tiles]
+        return [(tile.id, with_shared(tile, identify_tile(source, tile))) for tile in tiles]
+
+    def with_shared(tile: SourceTile, found: Checksums) -> Checksums:
+        return (found[0], shared_labels.sha256) if tile.shares_label and shared_labels else found
 
     found: dict[str, dict[str, Checksums]] = {}
     for split, tiles in splits.items():

@@ -172,6 +172,7 @@ def publish(
             "crs": tuple(workspace.crs),
             "skipped": tuple(skipped),
             "label_map": config.label_map,
+            "label_source": config.labels,
             "source_values": conversion and conversion.record,
             "rules": expected.rules if expected.has_own_rules or any(s.has_others for s in splits.values()) else None,
         }

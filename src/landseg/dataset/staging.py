@@ -39,6 +39,7 @@ from landseg.raw.labels import dataset_label_errors
 from landseg.raw.listing import RawDataset
 from landseg.raw.pairing import SourceTile, jobs
 from landseg.raw.processes import ProcessPool, memory_bytes
+from landseg.raw.shared_labels import open_shared_labels
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
 from landseg.raw.values import Conversion, Kind
 
@@ -113,7 +114,8 @@ class _Staging:
         self.config_where = self.source.where(raw.config_path)
         self.workspace, self.options = workspace, options
         self.kind = probe_kind(self.source, [tile for tiles in self.tiles.values() for tile in tiles])
-        self.expected = Expected(self.config, self.kind)
+        self.shared_labels = open_shared_labels(self.source, self.config, workspace.scratch)
+        self.expected = Expected(self.config, self.kind, shared_labels=self.shared_labels)
         self.findings = Findings(options.on_bad_tile, options.max_bad)
         self.findings.add(raw.pairing.findings)
         self.num_no_value_px = 0
@@ -132,7 +134,7 @@ class _Staging:
         if previous and self._is_unchanged(previous):
             self._adopt(previous)
         else:
-            checksums = identify_tiles(self.source, self.tiles, self.options.num_processes) if previous else {}
+            checksums = self._identify() if previous else {}
             if previous and not self.findings.errors and (same := self._published(previous, checksums)):
                 self._adopt(same)
             else:
@@ -141,6 +143,9 @@ class _Staging:
                         self._stage(processes, previous, checksums)
         if self.result.loaded is not None:
             record_latest(self.workspace.storage_uri, self.result.loaded.document, self.source_key)
+
+    def _identify(self) -> dict[str, dict[str, Checksums]]:
+        return identify_tiles(self.source, self.tiles, self.options.num_processes, self.shared_labels)
 
     def _knows_how_to_store(self, processes: ProcessPool) -> bool:
         """Find out how the images' values are stored; False where `dataset.yaml` has to say it."""
@@ -291,7 +296,7 @@ class _Staging:
             self.result.loaded = same.loaded
             return
         if self.num_no_value_px:
-            problem = f"{self.num_no_value_px} label px are transparent or not a number: they are ignored"
+            problem = f"{self.num_no_value_px} label px have no value (transparent, NaN, outside): they are ignored"
             self.findings.add([Finding.note(problem)])
         self.findings.add(label_nodata_warnings(self.label_nodata, self.config))
         scale, notes = resolve_scale(self.expected, kind, self.result.statistics)

@@ -34,21 +34,29 @@ def alignment_error(
     offsets = corner_offsets_px(label, image, size)
     if offsets is not None and np.abs(offsets).max() <= TOLERANCE_PX:
         return None
+    found = describe_difference(label, image, size)
+    origins = f"origin {_pair(_origin(label.transform))}, the image's {_pair(_origin(image.transform))}"
+    advice = _advice(label, image, size, where, image_where, ignored)
+    return DataError(
+        where,
+        f"expected a label that lies on its image, found one {found} ({origins})",
+        f"align it: {advice}; or, if its pixels fit and its georeference is wrong, write it without one",
+    )
+
+
+def describe_difference(label: Georeference, image: Georeference, size: tuple[int, int]) -> str:
+    """How a label lies, in place of how its image does: CRS, size of pixels, offset. Both have a transform."""
+    assert label.transform is not None and image.transform is not None
+    offsets = corner_offsets_px(label, image, size)
     found = []
-    if offsets is None or not _same_crs(label, image):
+    if offsets is None or not same_crs(label, image):
         found.append(f"in {describe_crs(label.crs)} in place of {describe_crs(image.crs)}")
     label_px, image_px = _pixel_size(label.transform), _pixel_size(image.transform)
     if not np.allclose(label_px, image_px, rtol=1e-6):
         found.append(f"with pixels of {_pair(label_px, ' x ')} in place of {_pair(image_px, ' x ')}")
     if offsets is not None:
-        found.append(_describe_offset(offsets[0]))
-    origins = f"origin {_pair(_origin(label.transform))}, the image's {_pair(_origin(image.transform))}"
-    advice = _advice(label, image, size, where, image_where, ignored)
-    return DataError(
-        where,
-        f"expected a label that lies on its image, found one {', '.join(found)} ({origins})",
-        f"align it: {advice}; or, if its pixels fit and its georeference is wrong, write it without one",
-    )
+        found.append(describe_offset(offsets[0]))
+    return ", ".join(found)
 
 
 def corner_offsets_px(label: Georeference, image: Georeference, size: tuple[int, int]) -> NDArray[np.float64] | None:
@@ -68,7 +76,7 @@ def corner_offsets_px(label: Georeference, image: Georeference, size: tuple[int,
     corners = np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64)
     a, b, c, d, e, f = label.transform
     x, y = corners @ (a, b) + c, corners @ (d, e) + f
-    if not _same_crs(label, image):
+    if not same_crs(label, image):
         assert label.crs is not None and image.crs is not None
         moved = transform_points(label.crs, image.crs, np.stack([x, y], axis=1))
         if moved is None:
@@ -82,7 +90,7 @@ def corner_offsets_px(label: Georeference, image: Georeference, size: tuple[int,
     return np.stack([(e * x - b * y) / determinant, (a * y - d * x) / determinant], axis=1) - corners
 
 
-def _same_crs(label: Georeference, image: Georeference) -> bool:
+def same_crs(label: Georeference, image: Georeference) -> bool:
     """Whether coordinates mean the same; a CRS that is not stated, or not known, is taken to be the other's."""
     if label.crs is None or image.crs is None or label.crs == image.crs:
         return True
@@ -103,7 +111,8 @@ def _pair(values: tuple[float, float], separator: str = ", ") -> str:
     return separator.join(f"{value:.10g}" for value in values)
 
 
-def _describe_offset(offset: NDArray[np.float64]) -> str:
+def describe_offset(offset: NDArray[np.float64]) -> str:
+    """Columns and rows in words."""
     parts = [
         f"{abs(value):.2f}".rstrip("0").rstrip(".") + f" px {words[int(value < 0)]}"
         for value, words in zip(offset, (("to the right", "to the left"), ("down", "up")), strict=True)
@@ -119,7 +128,7 @@ def _advice(
     assert image.transform is not None
     a, b, c, d, e, f = image.transform
     height, width = size
-    target = "" if _same_crs(label, image) else f" -t_srs {describe_crs(image.crs)}"
+    target = "" if same_crs(label, image) else f" -t_srs {describe_crs(image.crs)}"
     name = shlex.quote(PurePosixPath(where).name)
     if b or d or a < 0 or e > 0 or (target and "EPSG:" not in target):
         like = shlex.quote(PurePosixPath(image_where).name)

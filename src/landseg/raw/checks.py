@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +14,15 @@ from landseg import storage
 from landseg.contracts.dataset import GeoKeys, SceneWindow
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
-from landseg.raw.alignment import alignment_error
 from landseg.raw.files import ImageFiles
-from landseg.raw.georeference import Georeference, Transform
+from landseg.raw.georeference import Transform
 from landseg.raw.images import DecodedImage, Expected, decode_image_files, image_kind, measure_image, widest
-from landseg.raw.label_files import encode_label, read_label
-from landseg.raw.label_rule import StagedLabel, UsedColours, value_counts
-from landseg.raw.labels import unknown_labels_error
+from landseg.raw.label_checks import stage_label, without_traceback
+from landseg.raw.label_files import encode_label
+from landseg.raw.label_rule import UsedColours, value_counts
 from landseg.raw.pairing import SourceTile
 from landseg.raw.reading import read_image
 from landseg.raw.sources import Source
-from landseg.raw.tiff.decoding import label_georeference
 from landseg.raw.validity import encode_mask
 from landseg.raw.values import Kind
 
@@ -127,12 +125,6 @@ def joined(checked: Iterable[Checked]) -> Checked:
     return Checked(tiles, histogram, extremes)
 
 
-def without_traceback(err: DataError) -> DataError:
-    """The error alone: its traceback would keep the file's bytes in memory for as long as the error is kept."""
-    rebuild, arguments = err.__reduce__()
-    return cast(DataError, rebuild(*arguments))
-
-
 def identify_tile(source: Source, tile: SourceTile) -> tuple[str, str | None]:
     """SHA-256 of image and label, without decoding; ("", None) for a tile that cannot be read."""
     content = _read_tile(source, tile)
@@ -156,7 +148,8 @@ def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[TileFiles | 
 
 def _read_tile(source: Source, tile: SourceTile) -> TileFiles | DataError:
     try:
-        return read_image(source, tile), source.read(tile.label) if tile.label else None
+        label = source.read(tile.label) if tile.label and not tile.shares_label else None
+        return read_image(source, tile), label
     except DataError as err:
         return without_traceback(err)
 
@@ -169,28 +162,19 @@ def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: T
     where = source.where(tile.image.path)
     errors: list[DataError] = []
     decoded: DecodedImage | None = None
-    staged: StagedLabel | None = None
-    nodata: float | None = None
     try:
         decoded = decode_image_files(image, where, expected, max_px=expected.config.scenes.max_px)
         if decoded is None:
             return Checked([CheckedTile(tile, is_scene=True)], None)
     except DataError as err:
         errors.append(without_traceback(err))
-    if tile.label is not None and label is not None:
-        where = source.where(tile.label.path)
-        try:
-            stored = read_label(label, where)
-            nodata, staged = stored.nodata, expected.label_rule.stage(stored, where)
-            errors += label_errors(staged, decoded and decoded.values.shape[:2], where, expected)
-            if decoded is not None and staged.size == decoded.values.shape[:2]:
-                image_georeference = Georeference(decoded.transform, decoded.crs)
-                errors += place_errors(source, expected, tile, label, staged.size, image_georeference)
-        except DataError as err:
-            errors.append(without_traceback(err))
+    staged, found = stage_label(source, expected, tile, label, decoded)
+    errors += found
     if errors or decoded is None:
         return Checked([CheckedTile(tile, errors=tuple(errors))], None)
-    sources = image.sha256, None if label is None else sha256_hex(label)
+    shared = expected.shared_labels
+    label_sha256 = sha256_hex(label) if label is not None else shared.sha256 if staged and shared else None
+    sources = image.sha256, label_sha256
     if staged is None:
         return good_tile(tile, decoded, None, None, expected, sources=sources)
     checked = good_tile(tile, decoded, staged.values, label if staged.is_unchanged else None, expected, sources=sources)
@@ -198,21 +182,9 @@ def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: T
         checked.tiles[0],
         num_no_value_px=staged.num_no_data_px,
         used_colours=staged.used_colours,
-        label_nodata=nodata,
+        label_nodata=staged.nodata,
     )
     return replace(checked, tiles=[about_label])
-
-
-def place_errors(
-    source: Source, expected: Expected, tile: SourceTile, label: bytes, size: tuple[int, int], image: Georeference
-) -> list[DataError]:
-    """What is wrong with where a label lies; `size` is its (height, width)."""
-    assert tile.label is not None, "labelled tiles only"
-    where = source.where(tile.label.path)
-    own = label_georeference(label, where)
-    image_where = source.where(tile.image.path)
-    error = alignment_error(own, image, size, where, image_where, expected.config.ignore_index)
-    return [] if error is None else [error]
 
 
 def good_tile(
@@ -357,22 +329,3 @@ def band_histogram(values: NDArray[Any], valid: NDArray[np.bool_] | None = None)
 def kind_of(values: NDArray[Any]) -> Kind:
     """Bands and type of an (H, W, B) array."""
     return Kind(values.shape[2], str(values.dtype))
-
-
-def label_errors(
-    label: StagedLabel, image_size: tuple[int, ...] | None, where: str, expected: Expected
-) -> list[DataError]:
-    """What is wrong with a decoded label; `image_size` is (height, width), None where the image is damaged."""
-    errors: list[DataError] = []
-    if label.unknown is not None:
-        errors.append(unknown_labels_error(label.unknown, where, expected.config))
-    if image_size is not None and label.size != image_size:
-        errors.append(
-            DataError(
-                where,
-                f"label and image differ in size: expected {image_size[0]}x{image_size[1]} px as in the image, "
-                f"found {label.size[0]}x{label.size[1]}",
-                "cut both to the same size",
-            )
-        )
-    return errors

@@ -19,15 +19,12 @@ from landseg.raw.checks import (
     CheckedTile,
     good_tile,
     joined,
-    label_errors,
-    place_errors,
     read_tiles,
-    without_traceback,
 )
-from landseg.raw.georeference import Georeference, Transform
+from landseg.raw.georeference import Transform
 from landseg.raw.images import DecodedImage, Expected, spool_image
-from landseg.raw.label_files import read_label
-from landseg.raw.label_rule import StagedLabel, UsedColours
+from landseg.raw.label_checks import stage_label, without_traceback
+from landseg.raw.label_rule import UsedColours
 from landseg.raw.pairing import SourceTile
 from landseg.raw.processes import ProcessPool
 from landseg.raw.scenes import Window, cut, shifted, tile_id
@@ -95,8 +92,6 @@ def _decode_scene(
     """Decode a scene into local files, with the extremes of wide values; a tile with errors where that fails."""
     errors: list[DataError] = []
     decoded: DecodedImage | None = None
-    staged: StagedLabel | None = None
-    nodata: float | None = None
     (content,) = read_tiles(source, [tile])
     if isinstance(content, DataError):
         return CheckedTile(tile, errors=(content,)), None
@@ -111,18 +106,10 @@ def _decode_scene(
         decoded = spool_image(files, where, expected, limit, image, valid)
     except DataError as err:
         errors.append(without_traceback(err))
-    if tile.label is not None and label_bytes is not None:
-        where = source.where(tile.label.path)
-        try:
-            stored = read_label(label_bytes, where, limit=MAX_SCENE_LABEL_BYTES)
-            nodata, staged = stored.nodata, expected.label_rule.stage(stored, where)
-            errors += label_errors(staged, decoded and decoded.values.shape[:2], where, expected)
-            if decoded is not None and staged.size == decoded.values.shape[:2]:
-                image_georeference = Georeference(decoded.transform, decoded.crs)
-                errors += place_errors(source, expected, tile, label_bytes, staged.size, image_georeference)
-            np.save(label, staged.values.astype(np.uint8, copy=False))
-        except DataError as err:
-            errors.append(without_traceback(err))
+    staged, found = stage_label(source, expected, tile, label_bytes, decoded, MAX_SCENE_LABEL_BYTES)
+    errors += found
+    if staged is not None:
+        np.save(label, staged.values.astype(np.uint8, copy=False))
     if errors or decoded is None:
         return CheckedTile(tile, errors=tuple(errors)), None
     scene = _Scene(
@@ -136,7 +123,7 @@ def _decode_scene(
         decoded.crs,
         staged.num_no_data_px if staged else 0,
         staged.used_colours if staged else (),
-        nodata,
+        staged.nodata if staged else None,
         decoded.sentinels,
     )
     return scene, decoded.extremes

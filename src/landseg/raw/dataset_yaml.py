@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from landseg.contracts.dataset import BandName, Byte, ClassSchema, LabelMap, MappedColour, MappedRange, Scale
 from landseg.contracts.documents import Model
 from landseg.contracts.errors import DataError
+from landseg.contracts.label_source import LabelSource
 from landseg.contracts.names import ClassName, DatasetName
 from landseg.contracts.yaml_documents import read_yaml
 from landseg.raw.config_problems import describe_problems, flow
@@ -106,6 +107,7 @@ class DatasetConfig(Model):
         band_names: names of all bands of the TIFFs, in the files' order. A model finds its bands by them.
         ignore_index: label value, as stored, that is neither trained on nor scored.
         label_offset: label value, as stored, of the first class.
+        labels: one file with the labels of all images, or how labels are resampled; None: a label per image, as it is.
         label_values: what stored label values mean, in place of an offset; None without.
         label_colours: what the colours of labels mean; None: the colours of `palette` mean their classes.
         scale: how the images' values become 0…255, or None: 8 bits as they are, 16 bits by percentiles 1-99.
@@ -125,7 +127,8 @@ class DatasetConfig(Model):
     band_names: Annotated[tuple[BandName, ...], Field(min_length=1, max_length=MAX_BANDS)] | None = None
     ignore_index: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] = 255
     label_offset: Byte = 0
-    # Left out of the dataset's id where they are None: ids of datasets without a map stay what they were.
+    # Left out of the dataset's id where they are None: ids of datasets without them stay what they were.
+    labels: LabelSource | None = Field(default=None, exclude_if=lambda value: value is None)
     label_values: tuple[MappedRange, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     label_colours: tuple[MappedColour, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     scale: ScaleRule | None = None
@@ -173,6 +176,11 @@ class DatasetConfig(Model):
     def _numbers_are_names(cls, value: Any) -> Any:
         # Of a model that knows no names, the bands are called by their numbers.
         return tuple(str(item) if type(item) is int else item for item in value) if isinstance(value, list) else value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _file_alone(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
 
     @field_validator("label_values", mode="before")
     @classmethod
@@ -253,6 +261,16 @@ class DatasetConfig(Model):
         return self.label_offset + len(self.classes) - 1
 
     @property
+    def shared_labels(self) -> str:
+        """The file with the labels of all images; "" where each has its own."""
+        return (self.labels and self.labels.file) or ""
+
+    @property
+    def resamples_labels(self) -> bool:
+        """Whether labels on other grids than their images are resampled."""
+        return self.labels is not None and self.labels.resample is not None
+
+    @property
     def label_map(self) -> LabelMap | None:
         """What stored values and colours mean; None where labels are staged with the values that they have.
 
@@ -288,6 +306,7 @@ class DatasetConfig(Model):
 
     def _check_label_map(self) -> None:
         mapped = {
+            "labels": [None if name == IGNORE else name for name in (self.labels.class_names if self.labels else ())],
             "label_values": [name for _, _, name in self.label_values or ()],
             "label_colours": [name for _, name in self.label_colours or ()],
         }
@@ -299,7 +318,7 @@ class DatasetConfig(Model):
                 raise ValueError(f"{field}: {unknown[0]} is none of the classes; expected one of {expected}")
             if IGNORE in self.classes:
                 raise ValueError(f"{field}: {IGNORE} means that pixels are left out: give the class another name")
-            if self.label_offset:
+            if self.label_offset and field != "labels":
                 raise ValueError(f"{field} says what labels mean, and so does label_offset: remove label_offset")
         if self.label_values is None and self.label_colours is not None and self.ignore_index != 255:
             raise ValueError(f"label_colours says what labels mean: map a colour to {IGNORE}, and remove ignore_index")

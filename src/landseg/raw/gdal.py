@@ -10,6 +10,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from landseg.contracts.errors import DataError
 from landseg.raw.crs import keys_of
 from landseg.raw.dataset_yaml import MAX_BANDS
+from landseg.raw.file_start import read_start
 from landseg.raw.georeference import Georeference
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ class Raster:
     def read(self, start: int, end: int) -> NDArray[Any]:
         """Rows `start` to `end`: (end - start, W, B) of the file's type."""
         out = np.empty((end - start, self.info.width, self.info.num_bands), self.info.dtype)
-        with _damage_is_reported(self._where):
+        with damage_is_reported(self._where):
             band = 0
             for dataset in self._datasets:
                 values = dataset.read(window=((start, end), (0, self.info.width)))
@@ -112,7 +114,7 @@ class Raster:
     def mask(self, start: int, end: int) -> NDArray[np.bool_]:
         """Rows `start` to `end` of the mask that comes with the image: (end - start, W), True where there is data."""
         valid = np.ones((end - start, self.info.width), np.bool_)
-        with _damage_is_reported(self._where):
+        with damage_is_reported(self._where):
             for dataset in self._datasets:
                 if _has_mask(dataset):
                     valid &= dataset.read_masks(1, window=((start, end), (0, self.info.width))) > 0
@@ -121,7 +123,7 @@ class Raster:
     def georeference(self) -> Georeference:
         """Where the image lies, as the file says."""
         dataset = self._datasets[0]
-        with _damage_is_reported(self._where):
+        with damage_is_reported(self._where):
             a, b, c, d, e, f = tuple(dataset.transform)[:6]
             crs = keys_of(dataset.crs) if dataset.crs else None
         return Georeference(None if dataset.transform.is_identity else (a, b, c, d, e, f), crs)
@@ -142,7 +144,7 @@ def opened(files: Sequence[tuple[bytes, str]], where: object) -> Iterator[Raster
         rasterio = load()
         stack.enter_context(rasterio.Env(**_SETTINGS))
         datasets = []
-        with _damage_is_reported(where):
+        with damage_is_reported(where):
             for data, driver in files:
                 memory = stack.enter_context(rasterio.MemoryFile(data, ext=".dat"))
                 datasets.append(stack.enter_context(memory.open(driver=driver, sharing=False)))
@@ -211,7 +213,30 @@ def _has_mask(dataset: DatasetReader) -> bool:
 
 
 @contextlib.contextmanager
-def _damage_is_reported(where: object) -> Iterator[None]:
+def opened_file(path: Path, drivers: Sequence[str], where: object) -> Iterator[DatasetReader]:
+    """Open a local file that is too large to hold in memory, by one of some drivers.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(4096)
+    driver = driver_of(start)
+    if driver not in drivers:
+        found, action = read_start(start)
+        raise DataError(where, f"expected a raster ({', '.join(drivers)}), found {found}", action or "convert it")
+    rasterio = load()
+    with (
+        rasterio.Env(**_SETTINGS),
+        damage_is_reported(where),
+        rasterio.open(path, driver=driver, sharing=False) as dataset,
+    ):
+        yield dataset
+
+
+@contextlib.contextmanager
+def damage_is_reported(where: object) -> Iterator[None]:
+    """Whatever GDAL raises becomes an error of the file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -26,6 +26,7 @@ from landseg.raw.file_start import PNG_MAGIC, read_start
 from landseg.raw.files import ImageFiles
 from landseg.raw.georeference import Georeference, Transform, read_georeference
 from landseg.raw.label_rule import LabelRule
+from landseg.raw.shared_labels import SharedLabels
 from landseg.raw.tiff.checks import (
     MAX_DECODED_BYTES,
     ImageInfo,
@@ -63,6 +64,7 @@ class Expected:
     kind: Kind | None
     conversion: Conversion | None = None
     measured: Scale | None = None
+    shared_labels: SharedLabels | None = None
 
     @property
     def bands(self) -> tuple[int, ...]:
@@ -83,14 +85,17 @@ class Expected:
     @property
     def has_own_rules(self) -> bool:
         """Whether `dataset.yaml` changes how a plain TIFF is stored, or nothing is stored as it is."""
+        if self.config.labels is not None:
+            return True
         return self.conversion is not None or self.config.nodata is not None or self.config.alpha == "mask"
 
     @property
     def rules(self) -> str:
         """A digest of what decides, besides the files, which bytes are stored."""
-        nodata, conversion = self.config.nodata, self.conversion
+        nodata, conversion, labels = self.config.nodata, self.conversion, self.config.labels
         return digest(
             {
+                **({} if labels is None else {"labels": labels.model_dump(mode="json")}),
                 "nodata": list(nodata) if isinstance(nodata, tuple) else nodata,
                 "alpha": self.config.alpha,
                 "bands": list(self.bands),

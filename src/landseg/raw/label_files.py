@@ -9,7 +9,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import imagecodecs
@@ -42,7 +42,7 @@ _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _STRETCHED = {1: 255, 2: 85, 4: 17, 8: 1, 16: 1}
 """What libpng multiplies grey values of a depth by."""
 _LOSSY = {6: "JPEG", 7: "JPEG", 33007: "JPEG", 34892: "lossy JPEG", 50001: "WebP", 50002: "JPEG XL"}
-_LOSSLESS_HINT = "write the labels again from their source as PNG, or as TIFF with the compression LZW, Deflate or ZSTD"
+LOSSLESS_HINT = "write the labels again from their source as PNG, or as TIFF with the compression LZW, Deflate or ZSTD"
 _KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats"}
 _MINISWHITE, _MINISBLACK, _TIFF_RGB, _TIFF_PALETTE = 0, 1, 2, 3
 _CHUNK_PX = 1 << 20
@@ -59,6 +59,7 @@ class StoredLabel:
         palette: (N, 3) uint8 colours of a file with a palette.
         no_data: (H, W), True where a pixel has no value: transparent, or not a number; None without such pixels.
         nodata: the value that a TIFF declares to mean that there is no data; None where it declares none.
+        is_cut: whether it was put onto its image's grid.
     """
 
     values: NDArray[Any]
@@ -67,6 +68,12 @@ class StoredLabel:
     palette: NDArray[np.uint8] | None = None
     no_data: NDArray[np.bool_] | None = None
     nodata: float | None = None
+    is_cut: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.values.shape[0], self.values.shape[1]
 
 
 def read_label(data: bytes, where: object, *, limit: int = MAX_DECODED_BYTES) -> StoredLabel:
@@ -87,7 +94,7 @@ def read_label(data: bytes, where: object, *, limit: int = MAX_DECODED_BYTES) ->
     found, action = read_start(data)
     if found in ("a JPEG", "a JPEG 2000", "a WebP"):
         problem = f"expected a label with the values that were drawn, found {found}, whose compression changes them"
-        raise DataError(where, problem, _LOSSLESS_HINT)
+        raise DataError(where, problem, LOSSLESS_HINT)
     raise DataError(where, f"expected a PNG or TIFF label, found {found}", action or "write it as PNG")
 
 
@@ -153,7 +160,7 @@ def _read_tiff(data: bytes, where: object, limit: int) -> StoredLabel:
             problem = (
                 f"expected a label with the values that were drawn, found a TIFF compressed as {_LOSSY[compression]}"
             )
-            raise DataError(where, f"{problem}, which changes them", _LOSSLESS_HINT)
+            raise DataError(where, f"{problem}, which changes them", LOSSLESS_HINT)
         bands, photometric, dtype = page.samplesperpixel, int(page.photometric), np.dtype(page.dtype or "V")
         is_integer = page.sampleformat == 1 and page.bitspersample in (8, 16)
         colours = page.colormap if photometric == _TIFF_PALETTE else None
@@ -168,20 +175,48 @@ def _read_tiff(data: bytes, where: object, limit: int) -> StoredLabel:
                 where, f"expected class values or colours, found {page.bitspersample}-bit {found}", "convert it"
             )
         values, nodata = _decode_tiff(page, data, where, limit), declared_nodata(page)
-    has_alpha = bands in (2, 4)
-    if bands > 4 or (has_alpha and not page.extrasamples) or (bands >= 3 and dtype.kind != "u"):
+        has_alpha = bool(page.extrasamples)
+    return replace(stored_label(values, where, has_alpha=has_alpha), nodata=nodata)
+
+
+def stored_label(
+    values: NDArray[Any],
+    where: object,
+    palette: NDArray[np.uint8] | None = None,
+    *,
+    has_alpha: bool = False,
+    outside: NDArray[np.bool_] | None = None,
+) -> StoredLabel:
+    """A label of which the bands are known.
+
+    Args:
+        values: (H, W, B) values: one band, one and alpha, RGB or RGBA.
+        where: the file, for the error line.
+        palette: the colours of indexes.
+        has_alpha: whether the last band is alpha.
+        outside: where there is no label.
+
+    Raises:
+        DataError: other bands, fractions, or half transparent.
+    """
+    bands, dtype = values.shape[2], values.dtype
+    has_alpha = has_alpha and bands in (2, 4)
+    if (bands not in (1, 3, 4) and not has_alpha) or (bands >= 3 and dtype.kind != "u") or dtype.kind not in "biuf":
         problem = f"expected a label with 1 band of class values, or RGB, found {bands} bands of {dtype}"
         raise DataError(where, problem, "store one class value per pixel")
-    no_data = _transparent(values[:, :, -1] if has_alpha else None, where)
+    no_data = _joined(_transparent(values[:, :, -1] if has_alpha else None, where), outside)
     if bands >= 3:
         return StoredLabel(_packed(values[:, :, :3], where), "colours", no_data=no_data)
     stored = values[:, :, 0]
     if dtype.kind == "f":
         stored, nan = _whole(stored, where)
-        no_data = nan if no_data is None else no_data if nan is None else no_data | nan
-    return StoredLabel(
-        stored.astype(np.uint8) if dtype.kind == "b" else stored, "values", no_data=no_data, nodata=nodata
-    )
+        no_data = _joined(no_data, nan)
+    stored = stored.astype(np.uint8) if dtype.kind == "b" else stored
+    return StoredLabel(stored, "values" if palette is None else "indexes", palette=palette, no_data=no_data)
+
+
+def _joined(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    return other if one is None else one if other is None else one | other
 
 
 def _decode_tiff(page: tifffile.TiffPage, data: bytes, where: object, limit: int) -> NDArray[Any]:
@@ -189,7 +224,7 @@ def _decode_tiff(page: tifffile.TiffPage, data: bytes, where: object, limit: int
     if page.compression not in COMPRESSIONS:
         name = getattr(page.compression, "name", page.compression)
         known = ", ".join(dict.fromkeys(name for code, name in COMPRESSIONS.items() if code != JPEG))
-        raise DataError(where, f"TIFF compression {name} is not supported for labels (known: {known})", _LOSSLESS_HINT)
+        raise DataError(where, f"TIFF compression {name} is not supported for labels (known: {known})", LOSSLESS_HINT)
     if page.imagedepth != 1 or page.tiledepth not in (0, 1):
         raise DataError(where, "expected a flat image, found a TIFF with depth")
     assert page.dtype is not None, "checked above"

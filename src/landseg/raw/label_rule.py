@@ -51,6 +51,7 @@ class StagedLabel:
         unknown: what means nothing; None where everything means something.
         num_no_data_px: pixels without a value (transparent, or not a number), which are ignored.
         used_colours: the colours that its palette gives to the indexes that it holds.
+        nodata: the nodata value that its file declares.
     """
 
     values: NDArray[Any]
@@ -59,6 +60,7 @@ class StagedLabel:
     unknown: UnknownLabels | None = None
     num_no_data_px: int = 0
     used_colours: UsedColours = ()
+    nodata: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,6 +76,7 @@ class LabelRule:
 
     Attributes:
         ignored: what ignored pixels are staged as.
+        staged_classes: what classes are staged as, by name; under None, what is ignored.
     """
 
     def __init__(self, config: DatasetConfig) -> None:
@@ -86,6 +89,7 @@ class LabelRule:
         self._classes, self._first = config.classes, first
         staged: dict[str | None, int] = {name: first + index for index, name in enumerate(config.classes)}
         staged[None] = self.ignored
+        self.staged_classes = staged
         if label_map is None:
             own = sorted(staged.values())
             self._values = _Table((value, value, value) for value in own)
@@ -109,6 +113,11 @@ class LabelRule:
             return None
         staged = int(self._values.lookup(np.array([int(value)]))[0][0])
         return None if staged == self.ignored else self._classes[staged - self._first]
+
+    def staged_value(self, value: int) -> int | None:
+        """What a stored value is staged as; None where it means nothing."""
+        staged, known = self._values.lookup(np.array([value]))
+        return int(staged[0]) if known[0] else None
 
     def stage(self, label: StoredLabel, where: object) -> StagedLabel:
         """Stage a label.

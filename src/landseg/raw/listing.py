@@ -13,6 +13,7 @@ from landseg.raw.file_start import wrong_content
 from landseg.raw.findings import Finding
 from landseg.raw.folder_names import Clarity, read_folder_name
 from landseg.raw.pairing import Pairing, pair
+from landseg.raw.shared_labels import belonging_files
 from landseg.raw.sources import Source, SourceFile, visible
 from landseg.raw.strays import counted
 from landseg.raw.suffixes import RASTER_SUFFIXES, split_suffix
@@ -62,7 +63,8 @@ class RawDataset:
             files = visible(source.files())
             file = next(file for file in files if file.path == name)
         config = parse_config(_read_config(source, file), source.where(name))
-        pairing = pair(source, [other for other in files if other != file], config)
+        others = {file.path} | belonging_files(source, config)
+        pairing = pair(source, [other for other in files if other.path not in others], config)
         pairing.findings[:0] = findings
         return cls(source, fingerprint, config, name, pairing)
 

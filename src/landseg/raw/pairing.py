@@ -26,22 +26,29 @@ _JOB_BYTES = 4 << 20
 _JOB_TILES = 32
 _SHOWN = 3
 
+_LISTS = "list their names in train.txt and val.txt next to dataset.yaml, one a line, or make folders"
+
 ById = dict[str, SourceFile]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceTile:
-    """An image with its label (None in an unlabelled split)."""
+    """An image with its label (None in an unlabelled split).
+
+    `shares_label`: the label is that of all images, and no part of this tile's bytes.
+    """
 
     split: str
     id: str
     image: SourceFile
     label: SourceFile | None
+    shares_label: bool = False
 
     @property
     def size_bytes(self) -> int:
         """Bytes of image and label together."""
-        return self.image.size_bytes + (self.label.size_bytes if self.label else 0)
+        own_label = self.label if not self.shares_label else None
+        return self.image.size_bytes + (own_label.size_bytes if own_label else 0)
 
 
 @dataclass
@@ -101,6 +108,9 @@ class _Pairer:
                 self.result.tiles[split] = self._pair_split(
                     split, found.get((split, "images"), {}), found.get((split, "labels"), {})
                 )
+        if self.config.shared_labels and not any(self.result.tiles.get(split) for split in LABELLED_SPLITS):
+            problem = "expected images of train or val for the labels that dataset.yaml names, found none"
+            self._add(DataError(self.source.uri, problem, f"{_LISTS} train and val with images in each"))
         self._remark()
         return self.result
 
@@ -154,8 +164,7 @@ class _Pairer:
             if labels:
                 here = f"{len(images)} images and {len(labels)} labels"
                 problem = f"expected train, val and test to be told apart, found {here} in {self._folders()}"
-                action = "list their names in train.txt and val.txt next to dataset.yaml, one a line, or make folders"
-                action = self._misspelt() or f"{action} train and val with images and labels in each"
+                action = self._misspelt() or f"{_LISTS} train and val with images and labels in each"
                 self._add(DataError(self.source.uri, problem, action))
                 return rest
             if images:
@@ -196,6 +205,8 @@ class _Pairer:
                 action = f"add images, or remove the folder of {split}"
                 self._add(DataError(self._where(split, "images"), problem, action), split)
             return []
+        if self.config.shared_labels and split in LABELLED_SPLITS:
+            return self._with_shared_labels(split, images, labels)
         is_labelled = split in LABELLED_SPLITS or bool(labels)
         if is_labelled and images.keys().isdisjoint(labels):
             if not is_explained:
@@ -222,6 +233,17 @@ class _Pairer:
             sentence = f"{len(alone)} labels of {split} have no image and are left out: {printable(names)}"
             self.result.findings.append(Finding.note(sentence))
         return tiles
+
+    def _with_shared_labels(self, split: str, images: ById, labels: ById) -> list[SourceTile]:
+        shared = self.config.shared_labels
+        if labels:
+            problem = f"expected no labels in folders, because dataset.yaml names {printable(shared)} for all images"
+            action = "remove labels from dataset.yaml, or the folder of labels"
+            self._add(DataError(self._where(split, "labels"), f"{problem}; found {len(labels)}", action), split)
+        label = SourceFile(shared, 0)
+        return [
+            SourceTile(split, tile_id, image, label, shares_label=True) for tile_id, image in sorted(images.items())
+        ]
 
     def _expected(self, split: str, role: str, tile_id: str, images: ById, labels: ById) -> str:
         """The path at which an image or label would belong to a tile, called as its siblings are."""

@@ -81,15 +81,16 @@ def opened_vrt(files: ImageFiles, where: object) -> Iterator[gdal.Raster]:
     folder = uuid.uuid4().hex
     paths = {name: gdal.mounted_path(folder, number) for number, name in enumerate(files.referenced)}
     contents = [
-        _rewritten(data, name, paths, where) if gdal.driver_of(data) == "VRT" else data
+        rewritten(data, name, paths, where) if gdal.driver_of(data) == "VRT" else data
         for name, data in files.referenced.items()
     ]
-    top = _rewritten(files.data, files.path, paths, where)
+    top = rewritten(files.data, files.path, paths, where)
     with gdal.mounted(folder, contents), gdal.opened([(top, "VRT")], where) as raster:
         yield raster
 
 
-def _rewritten(data: bytes, path: str, paths: dict[str, str], where: object) -> bytes:
+def rewritten(data: bytes, path: str, paths: dict[str, str], where: object) -> bytes:
+    """The XML of a virtual image, with other paths in place of those in the source."""
     root = _parsed(data, where)
     for element in _file_names(root):
         element.text = paths[_resolved(element, path, where)]

@@ -22,7 +22,7 @@ HELP = "check versions, compiled ops, GPUs, shared memory, scratch space and obj
 EXAMPLE = "landseg doctor --gpus 2 --min-shm-gb 8 --storage-uri s3://bucket/landseg"
 
 PACKAGES = (
-    *("numpy", "boto3", "tifffile", "imagecodecs", "rasterio", "zarr"),
+    *("numpy", "boto3", "tifffile", "imagecodecs", "rasterio", "pyogrio", "zarr"),
     *("torch", "torchvision", "mmcv-full", "mmcv", "mmsegmentation"),
 )
 _GIB = 1 << 30
