@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,7 @@ class SharedLabels:
             opened.read, opened.size, opened.georeference, image, size, where, name=name, nearest=self.nearest
         )
         label = stored_label(values, self.where, opened.palette, has_alpha=opened.has_alpha, outside=outside)
-        return rule.stage(label, self.where)
+        return replace(rule.stage(label, self.where), nodata=opened.nodata)
 
 
 def belonging_files(source: Source, config: DatasetConfig) -> set[str]:
@@ -198,6 +198,7 @@ class _Opened:
     georeference: Georeference
     palette: NDArray[np.uint8] | None
     has_alpha: bool
+    nodata: float | None
 
     def read(self, top: int, bottom: int, left: int, right: int) -> NDArray[Any]:
         """(H, W, B) values of a window."""
@@ -227,4 +228,5 @@ def _opened(path: Path, where: str) -> _Opened:
             Georeference(transform, crs),
             palette,
             "alpha" in interpretation,
+            dataset.nodata,
         )
