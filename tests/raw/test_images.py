@@ -167,6 +167,35 @@ def test_wide_values_need_a_scale_and_the_one_that_is_proposed_works(dtype, tmp_
     assert (valid is None) if not dtype.startswith("f") else (valid == known.all(axis=2)).all()
 
 
+def test_eight_bits_saved_as_wider_integers_come_back(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root)
+    write_tile(root, "a.tif", random_image(1).astype(np.int32))
+    line = stage(root).error.split("write ")[1].split(" (all values of 8 bits)")[0]
+    (root / "dataset.yaml").write_text(f"{(root / 'dataset.yaml').read_text()}{line}\n")
+    dataset = stage(root).dataset()
+    np.testing.assert_array_equal(dataset.read_image("train", dataset.tiles("train")[0]), random_image(1))
+
+
+def test_a_compression_that_gdal_lacks_is_named(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root)
+    path = write_tile(root, "a.tif", random_image(1, bands=1))
+    write_image(path, random_image(1, bands=1)[:, :, 0], compression="jpegxl")
+    run = stage(root)
+    assert run.status == 0 or "the compression JXL is not supported by the GDAL that is installed" in run.error
+
+
+def test_single_bits_are_zeros_and_ones(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root)
+    path = write_tile(root, "a.tif", random_image(1, bands=1))
+    write_image(path, random_image(1, bands=1)[:, :, 0] > 99)
+    dataset = stage(root).dataset()
+    image = dataset.read_image("train", dataset.tiles("train")[0])
+    np.testing.assert_array_equal(image, random_image(1, bands=1) > 99)
+
+
 def test_percentiles_of_floats(tmp_path, stage):
     root = tmp_path / "raw"
     write_config(root, scale={"method": "percentile", "low": 10, "high": 90})

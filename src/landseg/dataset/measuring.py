@@ -22,6 +22,7 @@ from landseg.raw.sources import Source
 
 _SAMPLED_PX = 1 << 20
 _LEAST_PER_TILE = 64
+_EIGHT_BITS = 255
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,13 @@ def measure_scale(
         sentence = f"percentiles {rule.low:g}-{rule.high:g} of a sample of {split}'s pixels, per band: {shown}"
         return Scale(low=tuple(lows), high=tuple(highs), method="percentile"), [Finding.note(sentence)]
     found = ", ".join(f"{low:.6g} to {high:.6g}" for low, high in zip(*measured.extremes, strict=True))
+    rule_text = "percentiles 1 and 99"
+    if "int" in expected.kind.dtype and measured.extremes.min() >= 0 and measured.extremes.max() <= _EIGHT_BITS:
+        lows, highs, rule_text = [0.0] * len(lows), [float(_EIGHT_BITS)] * len(lows), "all values of 8 bits"
     low, high = _yaml(lows, highs)
     problem = f"{expected.kind.dtype} images need a scale: values of {split} run from {found}"
     lines = f"scale: {{method: range, low: {low}, high: {high}}}"
-    action = f"write {lines} (percentiles 1 and 99), and nodata: VALUE if one of them stands for no data"
+    action = f"write {lines} ({rule_text}), and nodata: VALUE if one of them stands for no data"
     return None, [Finding.of(DataError(where, problem, action))]
 
 

@@ -191,7 +191,8 @@ def _info(datasets: Sequence[DatasetReader], where: object) -> RasterInfo:
         raise DataError(where, f"expected real values, found {dtypes[0]}", "store amplitude or intensity")
     colours = [colour.name for dataset in datasets for colour in dataset.colorinterp]
     for colour in colours:
-        if colour in _UNSUPPORTED:
+        # A TIFF's colours are checked by its tags: to GDAL, one of a single bit has a palette of black and white.
+        if colour in _UNSUPPORTED and not (colour == "palette" and first.driver == "GTiff"):
             hint = "expand it to RGB: gdal_translate -expand rgb does" if colour == "palette" else "write it as RGB"
             raise DataError(where, f"expected band values, found {_UNSUPPORTED[colour]} colours", hint)
     block = max(rows * columns for dataset in datasets for rows, columns in dataset.block_shapes)
@@ -244,6 +245,9 @@ def damage_is_reported(where: object) -> Iterator[None]:
     except DataError:
         raise
     except Exception as err:  # whatever GDAL and rasterio raise on damaged bytes, the file is at fault
+        if codec := re.search(r"missing codec (?:for )?(\w+)", f"{err.__cause__} {err}"):
+            problem = f"the compression {codec[1]} is not supported by the GDAL that is installed"
+            raise DataError(where, problem, "write it again with the compression ZSTD or Deflate") from err
         reason = _OWN_NAMES.sub("", str(err.__cause__ or err)).splitlines() or [""]
         problem = f"the image is truncated or damaged: {reason[0][:120]}"
         raise DataError(where, problem, "copy or write the file again") from err

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".vrt", ".webp", ".bmp")
+IMAGE_SUFFIXES = (
+    ".tif",
+    ".tiff",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".jp2",
+    ".j2k",
+    ".jpx",
+    ".vrt",
+    ".webp",
+    ".bmp",
+)
 """Of files that can be read as images."""
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 """Of files that can be read as labels."""
