@@ -96,6 +96,18 @@ UNDERSTOOD = {
         "train/a train/b",
     ),
     "same names side by side": ("train/a.tif train/a.png val/b.tif val/b.png", "train/a val/b"),
+    "side by side with an ending": (
+        " ".join(f"train/{n}.tif train/{n}_m.png" for n in ("a", "b", "c")),
+        "train/a train/b train/c",
+    ),
+    "labels of all splits in one folder": (
+        "images/train/a_sat.tif images/val/b_sat.tif images/test/c_sat.tif labels/a_mask.png labels/b_mask.png",
+        "train/a val/b test/c",
+    ),
+    "labels of all splits in areas": (
+        "train/images/x/a.tif val/images/x/b.tif masks/x/a.png masks/x/b.png",
+        "train/x__a val/x__b",
+    ),
     "images to predict": ("images/a.tif images/b.tif", "test/a test/b"),
     "images alone": ("a.tif b.tif", "test/a test/b"),
 }
@@ -250,6 +262,16 @@ def test_labels_without_image_can_be_left_out_as_a_class_of_their_own():
     assert list(tiles(found)) == ["train/a"]
     assert lines(found, "error") == []
     assert lines(found, "note") == [": 1 labels of train have no image and are left out: b ()"]
+
+
+def test_an_expected_file_lies_in_the_area_of_its_image():
+    paths = (
+        "flair_aerial_train/D1/Z1/img/IMG_1.tif flair_aerial_train/D1/Z2/img/IMG_2.tif "
+        "flair_labels_train/D1/Z1/msk/MSK_1.tif"
+    )
+    found = paired(paths)
+    assert "expected flair_labels_train/D1/Z2/msk/MSK_2.tif" in lines(found, "error")[0]
+    assert "found images of train in flair_aerial_train/*/*/img, labels" in lines(found, "note")[0]
 
 
 def test_an_expected_file_is_called_as_its_siblings_are():

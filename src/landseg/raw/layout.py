@@ -61,26 +61,55 @@ class Layout:
 
     Attributes:
         folders: by split and role; with the split "" where no folder tells it.
-        present: the splits of which there is a folder, even an empty one.
+        present: the splits of which there is a folder, even an empty one, and its name.
         lists: files that may list the tiles of a split (`train.txt`).
         others: files without pixels that are not used.
         findings: folders that are not used or not clear.
         remarks: what was understood, where it is not the documented layout.
+        unrelated: folders with pixels whose names say nothing.
     """
 
     folders: dict[tuple[str, str], list[Folder]] = field(default_factory=lambda: defaultdict(list))
-    present: set[str] = field(default_factory=set)
+    present: dict[str, str] = field(default_factory=dict)
     lists: list[SourceFile] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    unrelated: list[str] = field(default_factory=list)
+
+    @property
+    def has_shared_labels(self) -> bool:
+        """Whether the images are in folders of splits, and the labels of all splits in one folder."""
+        return ("", "labels") in self.folders and any(split for split, _ in self.folders)
 
     def where(self, split: str, role: str) -> str:
-        """The folder of a role, as it is called here or as it ought to be."""
-        at = self.folders.get((split, role))
-        if at:
-            return "/".join(at[0].path.split("/")[: _last(at[0]) + 1])
-        return f"{split}/{role}" if split else role
+        """The folder of a role, as it is called here or as it ought to be, with * for areas inside of it."""
+        return "/".join(self.template(split, role))
+
+    def template(self, split: str, role: str) -> list[str]:
+        """The names of :meth:`where`, one by one."""
+        if at := self.folders.get((split, role)):
+            return _template(at[0])
+        if not (other := self.folders.get((split, "labels" if role == "images" else "images"))):
+            return [self.present.get(split, split), role] if split else [role]
+        names = []
+        for name in _template(other[0]):
+            said = read_folder_name(name)
+            is_role = bool(said.roles) and name in other[0].shape
+            names.append((f"{split}_{role}" if said.splits else role) if is_role else name)
+        return names
+
+
+def _template(folder: Folder) -> list[str]:
+    """The names of a folder and of those around it, * for areas; without areas at the end."""
+    names = folder.path.split("/") if folder.path else []
+    is_telling = [name in folder.shape for name in names]
+    if not any(is_telling):
+        return names[: len(names) - len(folder.area)]
+    around = len(names) - sum(is_telling) - len(folder.area)  # folders around everything are no areas
+    areas = [index for index, telling in enumerate(is_telling) if not telling][around:]
+    end = max(index for index, telling in enumerate(is_telling) if telling) + 1
+    return ["*" if index in areas else name for index, name in enumerate(names[:end])]
 
 
 def understand(source: Source, files: Iterable[SourceFile]) -> Layout:
@@ -98,7 +127,7 @@ def understand(source: Source, files: Iterable[SourceFile]) -> Layout:
             layout.others.append(file.path)
     folders = _without_wrapper([_read(path, held) for path, held in by_folder.items()], layout)
     folders = _with_roles(folders)
-    layout.present = {split for name in source.folders() for split in _plain_splits(name)}
+    layout.present = {split: name for name in sorted(source.folders()) for split in _plain_splits(name)}
     _place(source, folders, layout)
     if not layout.folders and not layout.findings:
         layout.findings.append(no_dataset(source, _top_level(source, by_folder, layout)))
@@ -130,12 +159,6 @@ def _read(path: str, files: list[SourceFile]) -> Folder:
         tuple(unicodedata.normalize("NFC", name) for index, name in enumerate(names) if index not in telling),
         tuple(name for index, name in enumerate(names) if index in telling),
     )
-
-
-def _last(folder: Folder) -> int:
-    """Position of the last folder name on the path that says something."""
-    names = folder.path.split("/")
-    return max((index for index, name in enumerate(names) if name in folder.shape), default=len(names) - 1)
 
 
 def _without_wrapper(folders: list[Folder], layout: Layout) -> list[Folder]:
@@ -183,6 +206,7 @@ def _place(source: Source, folders: list[Folder], layout: Layout) -> None:
     strays: list[Stray] = []
     clear = [folder for folder in folders if len(folder.roles) == 1 and len(folder.splits) <= 1]
     by_folder = any(folder.splits for folder in clear)
+    has_shared_labels = all(bool(folder.splits) == (folder.role == "images") for folder in clear)
     for folder in folders:
         if len(folder.roles) > 1 or len(folder.splits) > 1:
             says = " and ".join(folder.roles if len(folder.roles) > 1 else folder.splits)
@@ -191,7 +215,7 @@ def _place(source: Source, folders: list[Folder], layout: Layout) -> None:
             strays.append(Stray("no role", folder.path, folder.files, says=folder.split))
         elif not folder.roles:
             strays.append(Stray("unrelated", folder.path, folder.files))
-        elif by_folder and not folder.splits:
+        elif by_folder and not folder.splits and not (folder.role == "labels" and has_shared_labels):
             strays.append(Stray("no split", folder.path, folder.files, says=folder.role))
         else:
             layout.folders[folder.split, folder.role].append(folder)
@@ -200,9 +224,10 @@ def _place(source: Source, folders: list[Folder], layout: Layout) -> None:
         if len(places) > 1:
             layout.findings.append(conflict(source, split, role, places))
             held[:] = [folder for folder in held if "/".join(folder.shape) == places[0]]
-    layout.present |= {split for split, _ in layout.folders if split}
+    layout.present |= {split: split for split, _ in layout.folders if split and split not in layout.present}
     if not layout.folders and not any(stray.kind != "unrelated" for stray in strays):
         return
+    layout.unrelated = [stray.path for stray in strays if stray.kind == "unrelated" and stray.path]
     images = (folder for (_, role), held in layout.folders.items() if role == "images" for folder in held)
     has_vrt = any(split_suffix(file.path)[1] == ".vrt" for folder in images for file in folder.files)
     layout.findings += stray_findings(source, strays, has_vrt=has_vrt)

@@ -100,9 +100,11 @@ class _Pairer:
     def pair(self) -> Pairing:
         """The tiles and findings."""
         found = self._collect()
-        if any(split == "" for split, _ in self.layout.folders):
+        if self.layout.has_shared_labels:
+            found = self._shared(found)
+        elif any(split == "" for split, _ in self.layout.folders):
             found = self._divided(found)
-        present = self.layout.present | {split for split, _ in found}
+        present = self.layout.present.keys() | {split for split, _ in found}
         for split in SPLITS:
             if split in present:
                 self.result.tiles[split] = self._pair_split(
@@ -155,10 +157,41 @@ class _Pairer:
     def _add(self, error: DataError, split: str = "", tile_id: str = "") -> None:
         self.result.findings.append(Finding.of(error, split, tile_id))
 
+    def _shared(self, found: dict[tuple[str, str], ById]) -> dict[tuple[str, str], ById]:
+        """Labels that lie in one folder for all splits go to the split of their image."""
+        labels = found.pop(("", "labels"))
+        splits: dict[str, str] = {}
+        twice: list[str] = []
+        for split in SPLITS:
+            images = found.get((split, "images"), {})
+            again = (tile_id for tile_id in images if tile_id in splits and tile_id in labels)
+            twice += [f"{tile_id} (in {splits[tile_id]} and {split})" for tile_id in again]
+            splits.update(dict.fromkeys(images, split))
+            if split in LABELLED_SPLITS or not images.keys().isdisjoint(labels):
+                found[split, "labels"] = {tile_id: labels[tile_id] for tile_id in images if tile_id in labels}
+        where = self._where("", "labels")
+        if twice:
+            problem = f"expected each label to belong to one image, found {len(twice)} tiles in two splits: "
+            action = "keep each image in one split, or make a folder of labels for each split"
+            self._add(DataError(where, f"{problem}{_first(twice)}", action))
+        if alone := sorted(labels.keys() - splits.keys()):
+            said = f"{len(alone)} labels without image: {_first(alone)}"
+            if self.config.labels_without_image == "skip":
+                self.result.findings.append(Finding.note(f"{said}; they are left out"))
+            else:
+                action = "remove the labels, or set labels_without_image: skip in dataset.yaml"
+                self._add(DataError(where, f"expected an image for each label, found {said}", action))
+        return found
+
     def _divided(self, found: dict[tuple[str, str], ById]) -> dict[tuple[str, str], ById]:
         """Files whose folders name no split, divided by lists."""
         images, labels = found.get(("", "images"), {}), found.get(("", "labels"), {})
         rest = {key: files for key, files in found.items() if key[0]}
+        if labels and not images:
+            elsewhere = f", but {_first(self.layout.unrelated)}" if self.layout.unrelated else ""
+            problem = f"expected a folder of images next to {self._folders()}, found none{elsewhere}"
+            self._add(DataError(self.source.uri, problem, "rename the folder of the images to images"))
+            return rest
         lists = find_lists(self.layout.lists)
         if not lists:
             if labels:
@@ -177,8 +210,7 @@ class _Pairer:
                 if tile_id in splits:
                     rest.setdefault((splits[tile_id], role), {})[tile_id] = file
         if unlisted := [file for files in (images, labels) for tile_id, file in files.items() if tile_id not in splits]:
-            names = ", ".join(file.path for file in unlisted[:_SHOWN]) + (", ..." if len(unlisted) > _SHOWN else "")
-            sentence = f"{counted(unlisted)} in no list and not used: {printable(names)}"
+            sentence = f"{counted(unlisted)} in no list and not used: {_first([file.path for file in unlisted])}"
             self.result.findings.append(Finding("", sentence, severity="warning"))
         said = (f"{split} from {printable(lists[split][0].path)}" for split in SPLITS if split in lists)
         self.remarks.append(", ".join(said))
@@ -229,8 +261,7 @@ class _Pairer:
                 action = "add the image, remove the label, or set labels_without_image: skip in dataset.yaml"
                 self._add(DataError(self.source.where(labels[tile_id].path), problem, action), split, tile_id)
         if self.config.labels_without_image == "skip" and (alone := labels.keys() - images.keys()):
-            names = ", ".join(sorted(alone)[:_SHOWN]) + (", ..." if len(alone) > _SHOWN else "")
-            sentence = f"{len(alone)} labels of {split} have no image and are left out: {printable(names)}"
+            sentence = f"{len(alone)} labels of {split} have no image and are left out: {_first(sorted(alone))}"
             self.result.findings.append(Finding.note(sentence))
         return tiles
 
@@ -251,7 +282,9 @@ class _Pairer:
         affixes = self.naming.images if role == "images" else self.naming.labels
         suffix = split_suffix(next(iter(siblings.values())).path)[1] if siblings else SUFFIXES[role][0]
         *areas, core = tile_id.split(AREA_SEPARATOR) if self._has_areas(split) else [tile_id]
-        return "/".join(part for part in (self._folder(split, role), *areas, affixes.around(core) + suffix) if part)
+        key = "" if (split, role) not in self.layout.folders and ("", role) in self.layout.folders else split
+        names = [areas.pop(0) if name == "*" and areas else name for name in self.layout.template(key, role)]
+        return "/".join((*names, *areas, affixes.around(core) + suffix))
 
     def _has_areas(self, split: str) -> bool:
         folders = [self.layout.folders.get((key, role), []) for key in (split, "") for role in ROLES]
@@ -289,6 +322,10 @@ class _Pairer:
             one = len(others) == 1
             what = "1 other file is not used:" if one else f"{len(others)} other files are not used, the first is"
             self.result.findings.append(Finding.note(f"{what} {others[0]}"))
+
+
+def _first(names: Sequence[str]) -> str:
+    return printable(", ".join(names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _naming_advice(labels: Iterable[SourceFile]) -> str:

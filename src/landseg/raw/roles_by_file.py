@@ -34,16 +34,20 @@ def roles_by_name(files: Sequence[SourceFile]) -> Divided | None:
 
 
 def roles_by_suffix(files: Sequence[SourceFile]) -> Divided | None:
-    """Files by role, where each image has a label of the same name: `12.tif` and `12.png`; else None."""
+    """Files by role, where each image has a PNG of the same name, or of that and one ending (`12_m`); else None."""
     by_suffix: dict[str, list[SourceFile]] = defaultdict(list)
     for file in files:
         by_suffix[split_suffix(file.path)[1]].append(file)
     labels = by_suffix.pop(".png", [])
-    if len(by_suffix) != 1 or not labels:
+    suffix, images = next(iter(by_suffix.items()), ("", []))
+    if len(by_suffix) != 1 or len(images) != len(labels) or suffix not in _IMAGES_ONLY:
         return None
-    images = next(iter(by_suffix.values()))
-    same = {split_suffix(file.path)[0] for file in images} == {split_suffix(file.path)[0] for file in labels}
-    return {"images": images, "labels": labels} if same and next(iter(by_suffix)) in _IMAGES_ONLY else None
+    stems = {split_suffix(file.path)[0] for file in images}
+    first = split_suffix(labels[0].path)[0]
+    ending = next((first[end:] for end in range(len(first), 0, -1) if first[:end] in stems), None)
+    if ending is None or {f"{stem}{ending}" for stem in stems} != {split_suffix(file.path)[0] for file in labels}:
+        return None
+    return {"images": images, "labels": labels}
 
 
 _IMAGES_ONLY = {".jpg", ".jpeg", *SUFFIXES["images"]} - {".png"}

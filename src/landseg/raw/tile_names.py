@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from landseg.raw.dataset_yaml import DatasetConfig
@@ -100,7 +100,11 @@ def stem_of(path: str) -> str:
 def find_naming(layout: Layout, config: DatasetConfig) -> Naming | None:
     """How images and labels are named so that they can be paired; None where no image has a label."""
     naming = declared_naming(config)
-    splits = [split for split, role in layout.folders if role == "labels" and (split, "images") in layout.folders]
+    if layout.has_shared_labels:
+        with_images = [split for split, role in layout.folders if role == "images"]
+        splits = [split for split in with_images if split != "test"] or with_images
+    else:
+        splits = [split for split, role in layout.folders if role == "labels" and (split, "images") in layout.folders]
     images, labels = (_Names(layout, role, splits, naming) for role in ("images", "labels"))
     if images.is_empty() or labels.is_empty() or images.any_in(labels, naming):
         return naming
@@ -121,7 +125,9 @@ class _Names:
     """The names of all files of one role in the splits that have labels."""
 
     def __init__(self, layout: Layout, role: str, splits: list[str], naming: Naming) -> None:
-        self.folders = [folder for split in splits for folder in layout.folders[split, role]]
+        self._is_shared = layout.has_shared_labels
+        keys = [""] if self._is_shared and role == "labels" else splits
+        self.folders = [folder for split in keys for folder in layout.folders.get((split, role), ())]
         self.have_areas = any(folder.area for folder in self.folders)
         self._suffixes = SUFFIXES[role]
         self._declared = naming.images if role == "images" else naming.labels
@@ -141,7 +147,14 @@ class _Names:
 
     def ids(self, naming: Naming) -> Iterator[tuple[str, str | None]]:
         """Split and tile id of each."""
-        return ((folder.split, naming.tile_id(folder, stem)) for folder, stem in self)
+        return ((self._split(folder), naming.tile_id(folder, stem)) for folder, stem in self)
+
+    def sample(self, naming: Naming, names: Iterable[tuple[Folder, str]]) -> set[tuple[str, str | None]]:
+        """Split and tile id of some of them."""
+        return {(self._split(folder), naming.tile_id(folder, stem)) for folder, stem in names}
+
+    def _split(self, folder: Folder) -> str:
+        return "" if self._is_shared else folder.split
 
     def are_unique(self, naming: Naming) -> bool:
         """Whether no two have one id."""
@@ -181,7 +194,7 @@ def _with_affixes(images: _Names, labels: _Names, naming: Naming) -> Naming | No
         found = set(labels.ids(replace(naming, labels=label)))
         for image in of_images:
             candidate = replace(naming, images=image, labels=label)
-            pairs = len({(folder.split, candidate.tile_id(folder, stem)) for folder, stem in sample} & found)
+            pairs = len(images.sample(candidate, sample) & found)
             if pairs and (_tells(image, label) or (pairs >= _SURE and pairs >= min(len(sample), len(found)))):
                 length = len(image.prefix + image.suffix + label.prefix + label.suffix)
                 if best is None or (-pairs, length) < best[:2]:
