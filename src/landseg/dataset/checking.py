@@ -12,7 +12,7 @@ from landseg.cli.progress import Progress
 from landseg.dataset.previous import Checksums
 from landseg.raw.checks import READS_AT_ONCE, Checked, check_tiles, identify_tile
 from landseg.raw.cutting import cut_scene
-from landseg.raw.images import Expected
+from landseg.raw.expected import Expected
 from landseg.raw.pairing import SourceTile, jobs
 from landseg.raw.processes import ProcessPool
 from landseg.raw.shared_labels import SharedLabels

@@ -14,8 +14,9 @@ from landseg.contracts.dataset import Scale
 from landseg.contracts.errors import DataError
 from landseg.raw.checks import measure_tiles
 from landseg.raw.dataset_yaml import PercentileScale
+from landseg.raw.decoded_image import widest
+from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
-from landseg.raw.images import Expected, widest
 from landseg.raw.pairing import SourceTile, jobs
 from landseg.raw.processes import ProcessPool
 from landseg.raw.sources import Source

@@ -15,8 +15,8 @@ from landseg.contracts.names import DatasetId
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.scaling import needs_histogram
 from landseg.dataset.workspace import Workspace
+from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
-from landseg.raw.images import Expected
 from landseg.raw.values import Kind
 
 _LIVE_SHARE = 0.75

@@ -18,7 +18,7 @@ from landseg.dataset.previous import Checksums, lacking_shard, manifest_uri
 from landseg.dataset.statistics import SplitStatistics
 from landseg.dataset.workspace import Workspace
 from landseg.raw.dataset_yaml import DatasetConfig
-from landseg.raw.images import Expected
+from landseg.raw.expected import Expected
 
 _FORMAT = 1
 """Part of every dataset id: raise it when the same input gives another result."""

@@ -10,8 +10,8 @@ from landseg.contracts.dataset import Scale
 from landseg.contracts.errors import DataError
 from landseg.dataset.statistics import SplitStatistics, percentile_scale
 from landseg.raw.dataset_yaml import DatasetConfig, PercentileScale
+from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
-from landseg.raw.images import Expected
 from landseg.raw.values import Conversion, Kind
 
 _CLIPPED_SHARE = 0.05

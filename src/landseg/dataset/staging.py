@@ -31,8 +31,8 @@ from landseg.dataset.statistics import SplitStatistics
 from landseg.dataset.workspace import Workspace
 from landseg.raw.checks import CheckedTile, probe_kind
 from landseg.raw.dataset_yaml import DatasetConfig, RangeScale
+from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding, Findings
-from landseg.raw.images import Expected
 from landseg.raw.label_nodata import label_nodata_warnings
 from landseg.raw.label_palettes import LabelPalettes
 from landseg.raw.labels import dataset_label_errors

@@ -14,9 +14,11 @@ from landseg import storage
 from landseg.contracts.dataset import GeoKeys, SceneWindow
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
+from landseg.raw.decoded_image import DecodedImage, widest
+from landseg.raw.expected import Expected
 from landseg.raw.files import ImageFiles
 from landseg.raw.georeference import Transform
-from landseg.raw.images import DecodedImage, Expected, decode_image_files, image_kind, measure_image, widest
+from landseg.raw.images import decode_image_files, image_kind, measure_image
 from landseg.raw.label_checks import stage_label, without_traceback
 from landseg.raw.label_files import encode_label
 from landseg.raw.label_rule import UsedColours, value_counts

@@ -21,8 +21,10 @@ from landseg.raw.checks import (
     joined,
     read_tiles,
 )
+from landseg.raw.decoded_image import DecodedImage
+from landseg.raw.expected import Expected
 from landseg.raw.georeference import Transform
-from landseg.raw.images import DecodedImage, Expected, spool_image
+from landseg.raw.images import spool_image
 from landseg.raw.label_checks import stage_label, without_traceback
 from landseg.raw.label_rule import UsedColours
 from landseg.raw.pairing import SourceTile

@@ -7,8 +7,9 @@ from typing import cast
 
 from landseg.contracts.errors import DataError
 from landseg.raw.alignment import alignment_error
+from landseg.raw.decoded_image import DecodedImage
+from landseg.raw.expected import Expected
 from landseg.raw.georeference import Georeference
-from landseg.raw.images import DecodedImage, Expected
 from landseg.raw.label_files import read_label
 from landseg.raw.label_grid import label_on_grid
 from landseg.raw.label_rule import StagedLabel

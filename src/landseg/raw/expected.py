@@ -1,0 +1,79 @@
+"""What a tile must be, and how its values are stored."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from landseg.contracts.dataset import Scale
+from landseg.contracts.documents import digest
+from landseg.contracts.errors import DataError
+from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.label_rule import LabelRule
+from landseg.raw.shared_labels import SharedLabels
+from landseg.raw.values import Conversion, Kind
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a tile must be, and how its values are stored.
+
+    Attributes:
+        config: `dataset.yaml`.
+        kind: what most images are; None where none could be read.
+        conversion: from the images' values to stored ones; None where they are stored as they are.
+        measured: the scale of the selected bands in the images' values, if it was measured before anything is staged.
+    """
+
+    config: DatasetConfig
+    kind: Kind | None
+    conversion: Conversion | None = None
+    measured: Scale | None = None
+    shared_labels: SharedLabels | None = None
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """The selected bands, 1-based."""
+        assert self.kind is not None, "bands are selected once the kind is known"
+        return self.config.selected_bands(self.kind.num_bands, self.kind.alpha)
+
+    @functools.cached_property
+    def label_rule(self) -> LabelRule:
+        """What labels are staged as."""
+        return LabelRule(self.config)
+
+    @property
+    def scale(self) -> Scale | None:
+        """The scale of the selected bands in the images' values, where it is known before anything is staged."""
+        return self.measured or self.config.scale_for(len(self.bands))
+
+    @property
+    def has_own_rules(self) -> bool:
+        """Whether `dataset.yaml` changes how a plain TIFF is stored, or nothing is stored as it is."""
+        if self.config.labels is not None:
+            return True
+        return self.conversion is not None or self.config.nodata is not None or self.config.alpha == "mask"
+
+    @property
+    def rules(self) -> str:
+        """A digest of what decides, besides the files, which bytes are stored."""
+        nodata, conversion, labels = self.config.nodata, self.conversion, self.config.labels
+        return digest(
+            {
+                **({} if labels is None else {"labels": labels.model_dump(mode="json")}),
+                "nodata": list(nodata) if isinstance(nodata, tuple) else nodata,
+                "alpha": self.config.alpha,
+                "bands": list(self.bands),
+                "conversion": conversion and [conversion.source, list(conversion.first), list(conversion.step)],
+                "ignored": self.label_rule.ignored,
+                "labels": self.config.label_map and self.config.label_map.model_dump(mode="json"),
+                "palette": self.config.palette and [list(colour) for colour in self.config.palette],
+            }
+        )
+
+
+def check_kind(kind: Kind, where: object, expected: Expected) -> None:
+    """Refuse an image that is not like most of them."""
+    if expected.kind is not None and not kind.is_like(expected.kind):
+        problem = f"expected {expected.kind}, as in most images, found {kind}"
+        raise DataError(where, problem, "all images must be alike")
