@@ -186,7 +186,7 @@ def test_a_tile_is_drawn_once_and_linked_from_later_lists():
 
 def test_what_is_not_known_is_left_out():
     bare = ensemble_example(names=("swin",), num_tiles=1, labelled=False)
-    bare = dataclasses.replace(bare, areas=(), costs=(), provenance={}, disagreeing=())
+    bare = dataclasses.replace(bare, areas=(), maps=(), costs=(), provenance={}, disagreeing=())
     tree = parse(ensemble.render(bare))
     assert [section["id"] for section in tree.all("section")] == ["result"]
     assert "nothing is scored" in tree.all("section")[0].text
@@ -327,3 +327,26 @@ def test_training_on_a_val_without_labelled_pixels_has_a_report_without_scores()
     text = parse(training.render(dataclasses.replace(report, evaluations=unscored))).text
     assert "was not scored: no pixel of val is labelled." in text
     assert "mIoU on val" not in text and "Scores on val" not in text
+
+
+def test_shares_and_truth_are_of_the_same_pixels():
+    report = ensemble_example(num_tiles=2)
+    area = ClassAreas("val", (60, 140, *[0] * 7), (30, 70, *[0] * 7), None, None, (20, 80, *[0] * 7))
+    tree = parse(ensemble.render(dataclasses.replace(report, areas=(area,))))
+    (section,) = [s for s in tree.all("section") if s["id"] == "areas"]
+    rows = [[cell.text for cell in row.all("td")[1:4]] for row in section.all("tbody")[0].all("tr")[:2]]
+    assert rows == [["80.0", "70.0", "140"], ["20.0", "30.0", "60"]]
+    assert "shares are of the 100 scored pixels" in section.text
+
+
+def test_other_labelled_splits_have_scores_and_map_files_are_listed():
+    report = ensemble_example(num_tiles=2)
+    tree = parse(ensemble.render(report))
+    (result,) = [s for s in tree.all("section") if s["id"] == "result"]
+    other = result.all("table")[-1]
+    assert other.all("caption")[0].text.startswith("Scores on test, in percent: 16 tiles")
+    names = [row.all("th")[0].text for row in other.all("tr")[1:]]
+    assert names == [*(model.name for model in report.models), "ensemble"]
+    assert other.all("tr")[-1].all("td")[0].text == f"{100 * report.ensemble.scores['mIoU']:.2f}"
+    (maps,) = [s for s in tree.all("section") if s["id"] == "maps"]
+    assert [row.all("th")[0].text for row in maps.all("tr")[1:]] == ["labels-val.tar", "entropy-val.tar"]

@@ -13,7 +13,7 @@ from landseg.report import data, ensemble, training
 from landseg.report.areas import ClassAreas
 from landseg.report.costs import StageCost
 from landseg.report.data import DataReport, Need, SampleTile, SplitStats
-from landseg.report.ensemble import EnsembleReport
+from landseg.report.ensemble import EnsembleReport, MapFile, SplitScores
 from landseg.report.scores import Prediction
 from landseg.report.tile_pictures import TilePicture
 from landseg.report.training import Evaluation, TrainingReport
@@ -94,6 +94,7 @@ def ensemble_example(names=("swin", "resnest"), num_tiles=12, side=128, labelled
         tuple(int(n) for n in true) if labelled else None,
         1.0,
         float(np.mean(shares)) if shares else None,
+        tuple(combined.confusion.sum(axis=0).tolist()) if labelled and combined.confusion is not None else None,
     )
     by_score = sorted(tiles, key=lambda tile: tile.mIoU["ensemble"])
     by_difference = sorted(tiles, key=lambda tile: -(tile.disagreement_share or 0))
@@ -115,7 +116,9 @@ def ensemble_example(names=("swin", "resnest"), num_tiles=12, side=128, labelled
         gain_interval=(gain - 0.009, gain + 0.01) if intervals and labelled and len(names) > 1 else None,
         adds={name: (gain + 0.01 * n, (gain - 0.01, gain + 0.03)) for n, name in enumerate(names)} if labelled else {},
         subsets=subsets if labelled else (),
+        other_splits=(SplitScores("test", 16, 0, (*models, combined)),) if labelled and len(names) > 1 else (),
         areas=(area,),
+        maps=(MapFile("labels-val.tar", "labels", "val", 64), MapFile("entropy-val.tar", "entropy", "val", 64)),
         disagreeing=tuple(by_difference[: max(1, num_tiles * 2 // 3)]),
         worst=tuple(by_score[: max(1, num_tiles // 3)]),
         best=tuple(by_score[::-1][: max(1, num_tiles // 3)]),

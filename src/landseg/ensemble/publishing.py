@@ -30,11 +30,13 @@ class Outcome:
         ensemble: the ensemble.
         results: one per split.
         scorings: one per labelled split.
+        scenes: the results of the splits' scenes.
     """
 
     ensemble: Ensemble
     results: tuple[SplitResult, ...]
     scorings: tuple[Scoring, ...]
+    scenes: Mapping[Split, Sequence[SceneResult]]
 
 
 def publish(
@@ -71,7 +73,7 @@ def publish(
         if (scoring := score(result, names, ensemble.dataset.schema.classes, ensemble.seen_by(result.split)))
     )
     summary = json.dumps(summarise(ensemble, results, scorings), indent=1, allow_nan=False) + "\n"
-    html = report(Outcome(ensemble, results, scorings))
+    html = report(Outcome(ensemble, results, scorings, scenes))
     manifest = LabelsManifest(
         dataset_id=ensemble.dataset.manifest.dataset_id,
         dataset_sha256=ensemble.dataset.sha256,

@@ -20,7 +20,8 @@ class ClassAreas:
     Attributes:
         split: the split.
         predicted_px: pixels that the ensemble assigned to each class, in class order.
-        true_px: labelled pixels of each class; None where no labels exist.
+        true_px: scored pixels of each class in the truth; None where no labels exist.
+        compared_px: pixels that the ensemble assigned to each class among the scored ones; None where no labels exist.
         pixel_area_m2: ground area of one pixel, if the tiles' transforms are known and agree.
         disagreement_share: share of the split's pixels, 0-1, where not all models agree; None for a single model.
     """
@@ -30,11 +31,12 @@ class ClassAreas:
     true_px: tuple[int, ...] | None = None
     pixel_area_m2: float | None = None
     disagreement_share: float | None = None
+    compared_px: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class AreaRow:
-    """A class in the table of areas; shares are of the split's pixels."""
+    """A class in the table of areas; shares are of the scored pixels where there are any, else of all."""
 
     class_id: int
     pixels: int
@@ -46,7 +48,8 @@ class AreaRow:
 
 def area_rows(area: ClassAreas) -> tuple[list[AreaRow], Markup]:
     """One row per class in falling order of area, and the ruler of their chart."""
-    shares = [pixels / max(1, sum(area.predicted_px)) for pixels in area.predicted_px]
+    counted = area.predicted_px if area.compared_px is None else area.compared_px
+    shares = [pixels / max(1, sum(counted)) for pixels in counted]
     true = None if area.true_px is None else [pixels / max(1, sum(area.true_px)) for pixels in area.true_px]
     axis = figures.axis([*shares, *(true or ())], low=0)
     rows = []

@@ -21,6 +21,9 @@ from landseg.report.tile_pictures import TilePicture, galleries
 from landseg.scoring.intervals import Interval
 from landseg.scoring.scores import METRICS
 
+_MAX_MAPS = 200
+"""The most files of maps that are listed."""
+
 
 @dataclass(frozen=True)
 class FewerViewsRow:
@@ -39,6 +42,40 @@ class FewerViewsRow:
     mIoU: float  # noqa: N815  # its name in the field
     adds: float
     interval: Interval | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SplitScores:
+    """Scores of a labelled split that is not the one that stands for the run.
+
+    Attributes:
+        split: its name.
+        num_tiles: tiles with a scored pixel.
+        num_scenes: scenes with a scored pixel, which are scored in place of their tiles.
+        predictions: the models, then the ensemble where there are several.
+    """
+
+    split: str
+    num_tiles: int
+    num_scenes: int
+    predictions: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True)
+class MapFile:
+    """A file of maps.
+
+    Attributes:
+        path: in the folder of the report.
+        kind: `labels`, or the layer.
+        split: the split.
+        num_maps: maps in it.
+    """
+
+    path: str
+    kind: str
+    split: str
+    num_maps: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +100,9 @@ class EnsembleReport:
             one), and its confidence interval, if known.
         subsets: with three or more models, the ensembles of some of them, named `swin+resnest` and so on.
         views: scores with fewer views, if each view was stored individually.
+        other_splits: scores of the other labelled splits.
         areas: class areas per predicted split.
+        maps: the files of maps.
         disagreeing: tiles in falling order of disagreement.
         worst: labelled tiles in rising order of the ensemble's score.
         best: labelled tiles in falling order of the ensemble's score.
@@ -89,7 +128,9 @@ class EnsembleReport:
     adds: Mapping[str, tuple[float, Interval | None]] = field(default_factory=dict)
     subsets: tuple[Prediction, ...] = ()
     views: tuple[FewerViewsRow, ...] = ()
+    other_splits: tuple[SplitScores, ...] = ()
     areas: tuple[ClassAreas, ...] = ()
+    maps: tuple[MapFile, ...] = ()
     disagreeing: tuple[TilePicture, ...] = ()
     worst: tuple[TilePicture, ...] = ()
     best: tuple[TilePicture, ...] = ()
@@ -125,6 +166,7 @@ def render(report: EnsembleReport) -> str:
         ("confusions", "Confusions", confusion is not None),
         *((gallery.id, gallery.title, True) for gallery in shown),
         ("areas", "Areas", bool(report.areas)),
+        ("maps", "Maps", bool(report.maps)),
         ("cost", "Cost", bool(report.costs)),
         ("provenance", "Provenance", bool(report.provenance)),
     ]
@@ -155,6 +197,7 @@ def render(report: EnsembleReport) -> str:
         absent=[name for name, pixels in zip(report.classes, true_px, strict=False) if not pixels],
         class_ruler=ruler,
         matrices=matrices(report.classes, entries),
+        shown_maps=report.maps[:_MAX_MAPS],
         confusions=[] if confusion is None else largest_confusions(confusion),
         galleries=shown,
         areas=[(area, *area_rows(area)) for area in report.areas],

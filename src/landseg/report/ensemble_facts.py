@@ -8,13 +8,13 @@ from landseg import __version__, storage
 from landseg.ensemble.averaging import Subset
 from landseg.ensemble.gallery import GalleryTile, Place, most_disagreeing, read_tile, worst_and_best
 from landseg.ensemble.publishing import Outcome
-from landseg.ensemble.shard_results import Ensemble
+from landseg.ensemble.shard_results import LABELS, Ensemble
 from landseg.ensemble.split_results import SplitResult
 from landseg.ensemble.split_scores import Scoring, scored_split
 from landseg.ensemble.trained_models import model_of
 from landseg.report.areas import ClassAreas
 from landseg.report.costs import stage_costs
-from landseg.report.ensemble import EnsembleReport, FewerViewsRow
+from landseg.report.ensemble import EnsembleReport, FewerViewsRow, MapFile, SplitScores
 from landseg.report.ground import pixel_area_m2
 from landseg.report.page import sentence
 from landseg.report.pictures import shrink
@@ -72,6 +72,8 @@ def ensemble_report(outcome: Outcome, run_id: str, seconds: float, num_threads: 
         ),
         views=tuple(_views(scoring)) if scoring else (),
         areas=tuple(_class_areas(ensemble, result, several) for result in outcome.results),
+        other_splits=tuple(_split_scores(ensemble, other) for other in outcome.scorings if other is not scoring),
+        maps=tuple(_map_files(outcome)),
         disagreeing=gallery(disagreeing),
         worst=gallery(worst),
         best=gallery(best),
@@ -122,7 +124,33 @@ def _class_areas(ensemble: Ensemble, result: SplitResult, several: bool) -> Clas
         true_px=truth,
         pixel_area_m2=pixel_area_m2((tile.geo for tile in tiles), ensemble.dataset.manifest.crs),
         disagreement_share=float(result.differing.mean()) if several else None,
+        compared_px=None if truth is None or areas is None else tuple(areas.confusions[-1].sum(axis=0).tolist()),
     )
+
+
+def _split_scores(ensemble: Ensemble, scoring: Scoring) -> SplitScores:
+    """The scores of a split other than the one that stands for the run."""
+    models = [_prediction(member.name, scoring, (i,), None) for i, member in enumerate(ensemble.members)]
+    whole = _prediction("ensemble", scoring, tuple(range(len(ensemble.members))), None)
+    return SplitScores(
+        split=scoring.split,
+        num_tiles=scoring.num_tiles,
+        num_scenes=scoring.num_scenes,
+        predictions=tuple(models if len(models) == 1 else [*models, whole]),
+    )
+
+
+def _map_files(outcome: Outcome) -> Iterator[MapFile]:
+    """The label maps and layers, by their paths in the folder of the report."""
+    ensemble = outcome.ensemble
+    for kind in (LABELS, *ensemble.layers):
+        for split, tiles in ensemble.tiles.items():
+            yield MapFile(f"{kind}-{split}.tar", kind, split, len(tiles))
+    for split, scenes in outcome.scenes.items():
+        for scene in scenes:
+            yield MapFile(scene.labels.path, LABELS, split, 1)
+            for layer, one in scene.layers.items():
+                yield MapFile(one.path, layer, split, 1)
 
 
 def _warnings(ensemble: Ensemble, scoring: Scoring | None) -> tuple[str, ...]:
