@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import threading
+import tomllib
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 from landseg.contracts.errors import StorageError
 
 UPLOAD_THREADS = 4
+
+SETTINGS = Path(__file__).with_name("client.toml")
+"""How clients are set up, here and in `pipelines`."""
+
 _ENVIRONMENT = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
@@ -23,7 +30,9 @@ _ENVIRONMENT = (
     "AWS_PROFILE",
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
+    "AWS_CA_BUNDLE",
     "LANDSEG_S3_ADDRESSING",
+    "LANDSEG_S3_SSE",
 )
 
 
@@ -99,21 +108,43 @@ def _new_client() -> Any:
     import boto3
     from botocore.config import Config
 
+    settings = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+    defaults = settings["defaults"]
+    given = {
+        key: next(filter(None, map(os.environ.get, names)), defaults.get(key))
+        for key, names in settings["environment"].items()
+    }
     config = Config(
+        **settings["config"],
         retries={"total_max_attempts": 1},
         connect_timeout=5,
         read_timeout=60,
         max_pool_connections=64,
-        tcp_keepalive=True,
-        # Endpoints older than 2025 refuse the CRC trailers that boto3 adds by default; all of them check Content-MD5.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"addressing_style": os.environ.get("LANDSEG_S3_ADDRESSING", "path")},
+        s3={"addressing_style": given["addressing"]},
     )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    client = boto3.session.Session().client("s3", config=config, region_name=region)
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if bundle and not Path(bundle).exists():
+        raise ValueError(f"AWS_CA_BUNDLE: expected the file of a certificate authority, found none at {bundle}")
+    client = boto3.session.Session().client("s3", config=config, region_name=given["region"])
     client.meta.events.register("before-parse.s3", _refuse_half_a_head)
+    if given["sse"]:
+        extra = _encryption(given["sse"], settings["sse"]["pattern"])
+        for operation in settings["sse"]["operations"]:
+            event = f"provide-client-params.s3.{operation}"
+            client.meta.events.register(event, lambda params, **_: {**extra, **params})
     return client
+
+
+def _encryption(value: str, pattern: str) -> dict[str, str]:
+    """Parameters that ask for encryption in storage.
+
+    Raises:
+        ValueError: `LANDSEG_S3_SSE` asks for something else.
+    """
+    found = re.fullmatch(pattern, value)
+    if not found or (found[1] == "AES256" and found[2]):
+        raise ValueError(f"LANDSEG_S3_SSE: expected AES256, aws:kms or aws:kms:<key>, found {value!r}")
+    return {"ServerSideEncryption": found[1], **({"SSEKMSKeyId": found[2]} if found[2] else {})}
 
 
 def _refuse_half_a_head(operation_model: Any, response_dict: dict[str, Any], **_rest: object) -> None:

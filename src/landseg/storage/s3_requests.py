@@ -7,6 +7,7 @@ outage from a wrong address (see :mod:`landseg.storage.retry`).
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -67,9 +68,12 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
             raise _refused(uri, err) from err
         except _CREDENTIAL_ERRORS as err:
             raise StorageError(uri, f"no credentials for object storage: {err}", _CREDENTIALS_HINT) from err
+        except boto_errors.SSLError as err:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(err):
+                raise TransientError(_out_of_reach(uri, address, err)) from err
+            raise _untrusted(uri, address, err) from err
         except _TRANSPORT_ERRORS as err:
-            problem = f"object storage at {address} is out of reach: {_reason(err)}"
-            raise TransientError(StorageError(uri, problem, "check AWS_ENDPOINT_URL and the network")) from err
+            raise TransientError(_out_of_reach(uri, address, err)) from err
         except KeyError as err:
             raise TransientError(StorageError(uri, f"object storage left {err} out of its answer")) from err
         except boto_errors.BotoCoreError as err:
@@ -78,6 +82,20 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
         return result
 
     return retrying(attempt, lambda: endpoint.reached)
+
+
+def _out_of_reach(uri: str, address: str, err: BaseException) -> StorageError:
+    problem = f"object storage at {address} is out of reach: {_reason(err)}"
+    return StorageError(uri, problem, "check AWS_ENDPOINT_URL and the network")
+
+
+def _untrusted(uri: str, address: str, err: BaseException) -> StorageError:
+    """A certificate that another attempt would not trust either."""
+    bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    trusted = f"the authorities in {bundle}" if bundle else "the usual authorities"
+    reason = str(err).partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or "certificate verify failed"
+    problem = f"the certificate of object storage at {address} is not signed by {trusted}: {reason}"
+    return StorageError(uri, problem, "set AWS_CA_BUNDLE to a file with the certificate authority that signed it")
 
 
 def _refused(uri: str, err: boto_errors.ClientError) -> Exception:
