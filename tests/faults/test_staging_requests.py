@@ -20,7 +20,7 @@ from benchmarks.netproxy import FaultProxy
 from landseg import storage
 from landseg.cli import main as cli
 from landseg.contracts.dataset import DatasetManifest
-from landseg.stages.verify import blobs
+from landseg.contracts.documents import blobs
 from landseg.storage import s3_requests
 
 MANY_PX, SIDE_PX = 64, 500
