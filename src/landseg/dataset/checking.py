@@ -20,13 +20,18 @@ from landseg.raw.sources import Source
 
 
 def identify_tiles(
-    source: Source, splits: Mapping[str, Sequence[SourceTile]], num_threads: int, shared_labels: SharedLabels | None
+    source: Source,
+    splits: Mapping[str, Sequence[SourceTile]],
+    known: Mapping[str, Mapping[str, Checksums]],
+    num_threads: int,
+    shared_labels: SharedLabels | None,
 ) -> dict[str, dict[str, Checksums]]:
     """Checksums of all files, by split and stem.
 
     Args:
         source: where the files are.
         splits: the tiles of each split.
+        known: the checksums of some of them, which are not read.
         shared_labels: the labels of all images, if they are one file.
         num_threads: threads for a local source. Threads will do: reading and hashing release the interpreter's lock.
     """
@@ -41,10 +46,11 @@ def identify_tiles(
 
     found: dict[str, dict[str, Checksums]] = {}
     for split, tiles in splits.items():
-        found[split] = {}
-        with Progress(f"reading {split}", len(tiles), "tiles") as progress:
+        found[split] = dict(known.get(split, {}))
+        left = [tile for tile in tiles if tile.id not in found[split]]
+        with Progress(f"reading {split}", len(tiles), "tiles", done=len(tiles) - len(left)) as progress:
             # A thread's share is several tiles: handing out single ones costs as much as reading them.
-            for identified in storage.parallel(identify, jobs(tiles), workers=num_threads):
+            for identified in storage.parallel(identify, jobs(left), workers=num_threads):
                 found[split].update(identified)
                 progress.advance(len(identified))
     return found

@@ -28,12 +28,19 @@ Checksums = tuple[str, str | None]
 
 
 class Latest(Document):
-    """Which dataset of a name was published last, and the fingerprint of the source it was staged from."""
+    """Which dataset of a name was published last, and what is known of the source it was staged from.
+
+    Attributes:
+        dataset_id: the dataset.
+        source: the source's fingerprint.
+        files: checksum of the list of its files (:mod:`landseg.dataset.source_files`).
+    """
 
     kind: Literal["landseg.latest"] = "landseg.latest"
     version: int = 1
     dataset_id: DatasetId
     source: Sha256 | None = None
+    files: Sha256 | None = None
 
 
 @dataclass
@@ -71,11 +78,13 @@ class Previous:
         loaded: its manifest.
         tiles: its rows, by split.
         source: the fingerprint of the source it was staged from, where that is known.
+        files: checksum of the list of its files, where there is one.
     """
 
     loaded: storage.Loaded[DatasetManifest]
     tiles: dict[str, list[Tile]]
     source: str | None = None
+    files: str | None = None
 
     @property
     def manifest(self) -> DatasetManifest:
@@ -193,7 +202,7 @@ def load_previous(workspace: Workspace, name: str) -> tuple[Previous | None, lis
     except ContractError as err:
         return None, [Finding.note(f"the dataset staged before cannot be reused: {err}")]
     previous, notes = load_whole(workspace, latest.dataset_id)
-    return previous and replace(previous, source=latest.source), notes
+    return previous and replace(previous, source=latest.source, files=latest.files), notes
 
 
 def load_whole(workspace: Workspace, dataset_id: str) -> tuple[Previous | None, list[Finding]]:
@@ -223,13 +232,19 @@ def lacking_shard(storage_uri: str, splits: Iterable[Iterable[Shard]]) -> Shard 
     return next((shard for shard in shards if present.get(shard.path.rpartition("/")[2]) != shard.size_bytes), None)
 
 
-def record_latest(storage_uri: str, manifest: DatasetManifest, source: str | None) -> None:
+def files_uri(storage_uri: str, name: str) -> str:
+    """The list of the files that the last dataset of a name was staged from."""
+    return storage.join(storage_uri, "datasets", "by-name", f"{name}.files.jsonl")
+
+
+def record_latest(storage_uri: str, manifest: DatasetManifest, source: str | None, files: str | None) -> None:
     """Record a dataset as the last one of its name; nothing is written where it is recorded already."""
     uri = _latest_uri(storage_uri, manifest.name)
-    latest = Latest(dataset_id=manifest.dataset_id, source=source)
+    latest = Latest(dataset_id=manifest.dataset_id, source=source, files=files)
     try:
         recorded = storage.read_document(Latest, uri).document
-        if recorded == latest or (recorded.dataset_id == latest.dataset_id and source is None):
+        same = recorded.dataset_id == latest.dataset_id and recorded.files == files
+        if recorded == latest or (same and source is None):
             return
     except (ObjectNotFoundError, ContractError):
         pass

@@ -8,7 +8,7 @@ killed staging left behind.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -23,10 +23,19 @@ from landseg.contracts.errors import DataError
 from landseg.dataset.checking import checked_tiles, identify_tiles
 from landseg.dataset.measuring import measure_scale
 from landseg.dataset.packing import Packer, Place, ShardUploads, tile_row
-from landseg.dataset.previous import Checksums, KeptSplit, Previous, load_previous, load_whole, record_latest
+from landseg.dataset.previous import (
+    Checksums,
+    KeptSplit,
+    Previous,
+    files_uri,
+    load_previous,
+    load_whole,
+    record_latest,
+)
 from landseg.dataset.publishing import SplitIndex, dataset_id, publish, source_key
 from landseg.dataset.review import Review
 from landseg.dataset.scaling import clipped, config_errors, resolve_scale
+from landseg.dataset.source_files import known_checksums, write_list
 from landseg.dataset.statistics import SplitStatistics
 from landseg.dataset.workspace import Workspace
 from landseg.raw.checks import CheckedTile, probe_kind
@@ -123,6 +132,8 @@ class _Staging:
         self.label_palettes = LabelPalettes(self.config)
         if self.kind is not None:
             self.findings.add(config_errors(self.config, self.kind, self.config_where))
+        self.files: str | None = None
+        self.indexes: dict[str, SplitIndex] = {}
         self.result = StagingResult(self.config, self.kind, self.findings)
         self.result.review.crs = workspace.crs
 
@@ -133,19 +144,38 @@ class _Staging:
         self.findings.add(notes)
         if previous and self._is_unchanged(previous):
             self._adopt(previous)
+            self.files = previous.files
         else:
-            checksums = self._identify() if previous else {}
+            checksums = self._identify(previous) if previous else {}
             if previous and not self.findings.errors and (same := self._published(previous, checksums)):
                 self._adopt(same)
             else:
                 with ProcessPool(min(self._affordable_processes(), num_jobs)) as processes:
                     if self._knows_how_to_store(processes):
                         self._stage(processes, previous, checksums)
+            self._list_files(checksums)
         if self.result.loaded is not None:
-            record_latest(self.workspace.storage_uri, self.result.loaded.document, self.source_key)
+            record_latest(self.workspace.storage_uri, self.result.loaded.document, self.source_key, self.files)
 
-    def _identify(self) -> dict[str, dict[str, Checksums]]:
-        return identify_tiles(self.source, self.tiles, self.options.num_processes, self.shared_labels)
+    def _identify(self, previous: Previous) -> dict[str, dict[str, Checksums]]:
+        """The checksums of all files; only those are read that have changed since they were read last."""
+        known: Mapping[str, Mapping[str, Checksums]] = {}
+        if previous.files is not None and self.shared_labels is None:  # a file of all labels changes every tile
+            where = files_uri(self.workspace.storage_uri, self.config.name)
+            known = known_checksums(where, previous.files, self.tiles, self.workspace.scratch)
+        return identify_tiles(self.source, self.tiles, known, self.options.num_processes, self.shared_labels)
+
+    def _list_files(self, checksums: Mapping[str, Mapping[str, Checksums]]) -> None:
+        """Note the checksums of the source's files, for the next staging."""
+        if self.result.loaded is None or self.shared_labels is not None:
+            return
+        where = files_uri(self.workspace.storage_uri, self.config.name)
+        found: dict[str, Iterable[tuple[str, Checksums]]] = {
+            split: sorted(tiles.items()) for split, tiles in checksums.items()
+        }
+        if not checksums:
+            found = {split: index.contents() for split, index in self.indexes.items()}
+        self.files = write_list(where, self.tiles, found, self.workspace.scratch)
 
     def _knows_how_to_store(self, processes: ProcessPool) -> bool:
         """Find out how the images' values are stored; False where `dataset.yaml` has to say it."""
@@ -222,6 +252,7 @@ class _Staging:
             self.result.uploaded_bytes = uploads.uploaded_bytes
         for index in splits.values():
             index.sort()
+        self.indexes = splits
         self._publish(self.kind, splits)
 
     def _condense_unknown_labels(self) -> None:

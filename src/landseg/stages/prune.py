@@ -202,7 +202,8 @@ def _datasets(
         paths = {shard.path for split in loaded.document.splits.values() for shard in split.shards}
         shards[goes] |= {_resolved(storage.join(storage.parent(uri), path)) for path in paths}
     ids = tuple(sorted(Path(folder).name for folder in going))
-    pointers = [uri for uri in objects if storage.parent(uri) == f"{base}/by-name" and _points_to(uri, ids)]
+    pointers = [uri for uri in objects if _is_pointer(uri, base) and _points_to(uri, ids)]
+    pointers += [files for uri in pointers if (files := uri.removesuffix(".json") + ".files.jsonl") in objects]
     first = [*pointers, *(storage.join(folder, "manifest.json") for folder in going)]
     rest = []
     for uri, info in objects.items():
@@ -222,6 +223,10 @@ def _datasets(
 
 def _is_manifest(uri: str, base: str) -> bool:
     return re.fullmatch(rf"{DATASET_ID}/manifest\.json", uri.removeprefix(f"{base}/")) is not None
+
+
+def _is_pointer(uri: str, base: str) -> bool:
+    return storage.parent(uri) == f"{base}/by-name" and uri.endswith(".json")
 
 
 def _points_to(pointer: str, ids: Iterable[str]) -> bool:
