@@ -209,7 +209,7 @@ def test_memory_does_not_grow_with_the_number_of_tiles(place: Place, tmp_path: P
         (["--splits", "val,val"], "--splits: expected different ones of train, val, test"),
         (["--splits", ","], "--splits: expected different ones of train, val, test"),
         (["--worker", "3/2"], "--worker: expected I/N"),
-        (["--tta", "none", "--views", "each"], "--views each: expected --tta h or hv"),
+        (["--tta", "none", "--views", "each"], "--views each: expected --tta h or hv or d4"),
         (["--batch-size", "0"], "--batch-size: expected at least 1"),
         (["--model", "absent.json"], "absent.json: no such file"),
         (["--model", "DATASET"], "expected a document of kind 'landseg.model'"),

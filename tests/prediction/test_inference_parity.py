@@ -12,6 +12,7 @@ import torch
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError
+from landseg.contracts.probabilities import VIEWS
 from landseg.models.build import build_model
 from landseg.models.configs import load_config
 from landseg.prediction.predictor import Predictor, resolve_precision, tile_scales
@@ -166,6 +167,30 @@ def test_fewer_views_equal_mmsegs_too(tta: str, flip: bool, directions: str, tmp
     predict = predictor(config, model, tta)
     found = predict([predict.prepare(rgb)], (64, 64))
     np.testing.assert_allclose(found, plain_mmseg(config, model, path), atol=1e-6, rtol=0)
+
+
+def test_all_flips_and_turns(tmp_path: Path) -> None:
+    """The mean of one view of each, made by hand; a tile that is not square is turned as well."""
+    config, model = trained("resnest_tiny")
+    one, all_views = predictor(config, model, "none"), predictor(config, model, "d4")
+    for height, width in ((64, 64), (48, 64)):
+        # Of this size already: resizing would differ by rounding between a tile and its turns.
+        config.data.test.pipeline[1].img_scale = (width, height)
+        _, rgb = tile(tmp_path, height, width)
+        (planes,) = all_views.prepare(rgb)
+        expected = np.zeros((9, height, width), np.float32)
+        for turns in range(4):
+            for flip in (False, True):
+                moved = np.rot90(planes[..., ::-1] if flip else planes, turns, (1, 2))
+                (found,) = one([[np.ascontiguousarray(moved)]], moved.shape[1:])
+                back = np.rot90(found, -turns, (1, 2))
+                expected += back[..., ::-1] if flip else back
+        mean, views = all_views.with_views([[planes]], (height, width))
+        np.testing.assert_allclose(mean[0], expected / 8, atol=1e-6)
+        np.testing.assert_allclose(views[0].mean(0), mean[0], atol=1e-6)
+        turned = np.rot90(planes, -1, (1, 2))  # clockwise
+        (clockwise,) = one([[np.ascontiguousarray(turned)]], turned.shape[1:])
+        np.testing.assert_allclose(views[0][VIEWS["d4"].index("rotated_90")], np.rot90(clockwise, 1, (1, 2)), atol=1e-6)
 
 
 def test_sliding_windows_equal_mmsegs(tmp_path: Path) -> None:

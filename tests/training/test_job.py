@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import mmcv
 import pytest
 
 from landseg.contracts.errors import ConfigError
+from landseg.training.class_weights import set_class_weights
 from landseg.training.job import Length, checkpoints_to_keep, set_parameters, tiles_per_batch
 from landseg.training.settings import check_settings
 
@@ -98,3 +100,15 @@ def test_settings_that_mmcv_takes_pass() -> None:
     clip = {"max_norm": 0.1, "norm_type": "inf"}
     check_settings(mmcv.Config({"checkpoint_config": None, "custom_hooks": None, "evaluation": {"interval": None}}))
     check_settings(mmcv.Config({"optimizer_config": {"grad_clip": clip}, "workflow": [("train", 1)], "fp16": {}}))
+
+
+def test_a_capped_weight_is_at_most_ten_times_the_most_frequent_classs() -> None:
+    split = SimpleNamespace(class_pixels=(8000, 1990, 10, 0))
+    manifest: Any = SimpleNamespace(class_schema=SimpleNamespace(num_classes=4), splits={"train": split})
+    config = mmcv.Config({"model": {"decode_head": {"loss_decode": {"type": "CrossEntropyLoss"}}}})
+    set_class_weights(config, "capped-inverse-frequency", manifest, ("train",))
+    field, road, water, absent = config.model.decode_head.loss_decode.class_weight
+    assert road / field == pytest.approx(8000 / 1990, rel=1e-4)
+    assert water / field == pytest.approx(10, rel=1e-4)
+    assert absent == 1
+    assert (8000 * field + 1990 * road + 10 * water) / 10000 == pytest.approx(1, rel=1e-4)

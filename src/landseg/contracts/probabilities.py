@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -14,16 +14,32 @@ from landseg.contracts.documents import Blob, BlobList, Count, Document, Model, 
 from landseg.contracts.names import ClassName, DatasetId, ModelName, TileId
 
 DtypeName = Literal["companded", "uint8", "uint12", "uint16", "float16", "float32"]
-Tta = Literal["none", "h", "hv"]
-View = Literal["original", "horizontal", "vertical"]
+Tta = Literal["none", "h", "hv", "d4"]
+View = Literal[
+    "original",
+    "horizontal",
+    "vertical",
+    "rotated_180",
+    "transposed",
+    "rotated_90",
+    "rotated_270",
+    "anti_transposed",
+]
 Px = Annotated[int, Field(ge=1)]
 
 VIEWS: dict[Tta, tuple[View, ...]] = {
     "none": ("original",),
     "h": ("original", "horizontal"),
     "hv": ("original", "horizontal", "vertical"),
+    "d4": get_args(View),
 }
-"""The views of each `--tta`: the tile itself, and its flips."""
+"""The views of each `--tta`: the tile, its flips, and its turns (clockwise); those of a smaller one come first."""
+VIEW_WEIGHTS: dict[Tta, tuple[int, ...]] = {"none": (1,), "h": (1, 1), "hv": (2, 1, 1), "d4": (1,) * 8}
+"""Of the views of each `--tta` in their mean.
+
+mmseg: mmseg/datasets/pipelines/test_time_aug.py. MultiScaleFlipAug makes every pair of (flipped or not, direction), so
+with two directions the original is averaged twice. Here it is computed once and weighted twice. mmseg has no turns.
+"""
 
 
 class StoredTile(NamedTuple):

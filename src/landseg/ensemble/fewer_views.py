@@ -1,4 +1,4 @@
-"""What flip views contribute: the same ensemble from fewer views, where every view is stored individually."""
+"""What flipped and turned views contribute: the ensemble from fewer views, where each view is stored individually."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from landseg.contracts.dataset import Split
-from landseg.contracts.probabilities import VIEWS, Tta
+from landseg.contracts.probabilities import VIEW_WEIGHTS, VIEWS, Tta
 from landseg.ensemble.averaging import Average, Labels, Subset
 from landseg.ensemble.members import Member
 from landseg.probabilities.codec import DTYPES, Stored
@@ -26,7 +26,7 @@ def fewer_views(members: Sequence[Member]) -> tuple[Tta, ...]:
 
 @dataclass(frozen=True)
 class FewerViewsAverage:
-    """The models and the ensemble with the views of a smaller `--tta`, whose views all have the same weight (docs/adr).
+    """The models and the ensemble with the views of a smaller `--tta`, weighed as that one weighs them (docs/adr).
 
     A temperature is applied to each view, although it was fitted to their mean: the difference is small.
     """
@@ -44,7 +44,7 @@ class FewerViewsAverage:
         each = [member for member in self.members for _ in range(self.num_views)]
         return Average(
             tuple(DTYPES[member.reader.spec.dtype] for member in each),
-            tuple(member.weight for member in each),
+            tuple(member.weight * weight for member in self.members for weight in VIEW_WEIGHTS[self.tta]),
             tuple(member.temperature for member in each),
         )
 

@@ -10,12 +10,13 @@ import mmcv
 import numpy as np
 import torch
 from mmseg.models import EncoderDecoder
+from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from landseg.contracts.choices import Precision
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import LandsegError
-from landseg.contracts.probabilities import VIEWS, Tta, View
+from landseg.contracts.probabilities import VIEW_WEIGHTS, VIEWS, Tta, View
 from landseg.models.build import load_model
 from landseg.models.configs import parse_config
 from landseg.models.failures import failure, is_out_of_memory, out_of_memory
@@ -24,14 +25,17 @@ from landseg.models.precision import TORCH_DTYPES, autocast, cpu_has_bf16
 from landseg.models.preprocessing import Image, Planes, expects_rgb, normalisation_table, tile_padding, tile_scales
 from landseg.models.trained_model import TrainedModel
 
-_FLIPPED_AXES: dict[View, tuple[int, ...]] = {"original": (), "horizontal": (3,), "vertical": (2,)}
-"""Of (N, C, H, W)."""
-_WEIGHTS: dict[Tta, tuple[int, ...]] = {"none": (1,), "h": (1, 1), "hv": (2, 1, 1)}
-"""Of the views of each `--tta`.
-
-mmseg: mmseg/datasets/pipelines/test_time_aug.py. MultiScaleFlipAug makes every pair of (flipped or not, direction), so
-with two directions the original is averaged twice. Here it is computed once and weighted twice.
-"""
+_MOVES: dict[View, tuple[bool, tuple[int, ...]]] = {
+    "original": (False, ()),
+    "horizontal": (False, (3,)),
+    "vertical": (False, (2,)),
+    "rotated_180": (False, (2, 3)),
+    "transposed": (True, ()),
+    "rotated_90": (True, (3,)),
+    "rotated_270": (True, (2,)),
+    "anti_transposed": (True, (2, 3)),
+}
+"""How a view is made of (N, C, H, W): whether rows and columns are exchanged, and the axes that are then flipped."""
 
 
 def default_device() -> torch.device:
@@ -84,7 +88,7 @@ class Predictor:
         self._table = normalisation_table(mean, std)
         self._padding = tile_padding(config, self._table)
         self._reverse = len(mean) == 3 and not expects_rgb(config)
-        self._views = [(_FLIPPED_AXES[view], weight) for view, weight in zip(VIEWS[tta], _WEIGHTS[tta], strict=True)]
+        self._views = [(*_MOVES[view], weight) for view, weight in zip(VIEWS[tta], VIEW_WEIGHTS[tta], strict=True)]
         self._precision = precision
         self._device = device
 
@@ -116,7 +120,17 @@ class Predictor:
         Returns:
             (N, C, H, W) float32: the mean over views, at the tiles' own size; sums to 1 over C.
         """
-        return self._checked(batch, size, keep=False)[0]
+        return _array(self._checked(batch, size, keep=False)[0])
+
+    def labels(self, batch: Sequence[list[Planes]], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """As :meth:`__call__`, but only the most probable class, found where the probabilities are.
+
+        Returns:
+            (N, H, W) uint8 class ids.
+        """
+        probs, _ = self._checked(batch, size, keep=False)
+        labels: NDArray[np.uint8] = probs.argmax(1).to(torch.uint8).cpu().numpy()
+        return labels
 
     def with_views(self, batch: Sequence[list[Planes]], size: tuple[int, int]) -> tuple[Planes, Planes]:
         """Predict tiles of one size, and keep the views.
@@ -126,11 +140,11 @@ class Predictor:
         """
         mean, views = self._checked(batch, size, keep=True)
         assert views is not None
-        return mean, views
+        return _array(mean), _array(views)
 
     def _checked(
         self, batch: Sequence[list[Planes]], size: tuple[int, int], keep: bool
-    ) -> tuple[Planes, Planes | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         try:
             return self._predict(batch, size, keep)
         except LandsegError:
@@ -142,16 +156,19 @@ class Predictor:
 
     def _predict(
         self, batch: Sequence[list[Planes]], size: tuple[int, int], keep: bool
-    ) -> tuple[Planes, Planes | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         total: torch.Tensor | None = None
         kept: list[torch.Tensor] = []
         weights = 0
         with torch.inference_mode(), autocast(self._precision, self._device):
             for planes in zip(*batch, strict=True):
                 images = torch.from_numpy(np.stack(planes)).to(self._device)
-                for number, (axes, weight) in enumerate(self._views):
-                    view = self._probs(images.flip(axes) if axes else images, size)
+                for number, (turned, axes, weight) in enumerate(self._views):
+                    moved = images.transpose(2, 3).contiguous() if turned else images
+                    moved = moved.flip(axes) if axes else moved
+                    view = self._probs(moved, size[::-1] if turned else size)
                     view = view.flip(axes) if axes else view
+                    view = view.transpose(2, 3).contiguous() if turned else view
                     if keep and number == len(kept):
                         kept.append(view.clone())
                     elif keep:
@@ -162,9 +179,8 @@ class Predictor:
                     else:
                         total.add_(view, alpha=weight)
             assert total is not None
-            mean = cast(Planes, total.div_(weights).cpu().numpy())
-            views = torch.stack(kept, 1).div_(len(self._scales)).cpu().numpy() if keep else None
-            return mean, views
+            views = torch.stack(kept, 1).div_(len(self._scales)) if keep else None
+            return total.div_(weights), views
 
     def _probs(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Softmax of one view, at the tile's own size; of a single channel its sigmoid p, as (1 - p, p)."""
@@ -204,6 +220,10 @@ class Predictor:
         if tuple(logits.shape[2:]) == tuple(size):
             return logits
         return interpolate(logits, size=size, mode="bilinear", align_corners=self._model.align_corners)
+
+
+def _array(probs: torch.Tensor) -> Planes:
+    return cast(Planes, probs.cpu().numpy())
 
 
 def load_predictor(

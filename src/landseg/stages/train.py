@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "train_splits",
         "pretrained",
         "class_weights",
+        "sampling",
         "selection",
         "patience",
     ):
@@ -205,6 +206,7 @@ def _plan(
         "precision": precision.resolve(args.precision, config, on_gpu),
         "compile": args.compile,
         "class_weights": args.class_weights,
+        "sampling": args.sampling,
         "deterministic": args.deterministic,
         "selection": f"best {selection.metric}" if selection.ships_best else "last",
         "patience": selection.patience,
@@ -230,6 +232,7 @@ def _plan(
         checkpoint_interval=args.checkpoint_interval,
         checkpoint_minutes=args.checkpoint_minutes,
         deterministic=args.deterministic,
+        sampling=args.sampling,
         selection=selection,
     )
     return plan, identity, source

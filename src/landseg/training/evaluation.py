@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from landseg.contracts.dataset import Split, Tile
+from landseg.contracts.probabilities import StoredTile
+from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 from landseg.models.preprocessing import Planes
 from landseg.prediction.predictor import Predictor
@@ -24,7 +26,7 @@ def evaluate(
     predictor: Predictor,
     dataset: StagedDataset,
     split: Split,
-    tiles: Sequence[Tile],
+    tiles: TileIndex,
     team: Team,
     stopping: Callable[[], bool],
 ) -> dict[str, float] | None:
@@ -37,7 +39,7 @@ def evaluate(
         predictor: the model, without test-time augmentation.
         dataset: the staged dataset.
         split: a labelled split.
-        tiles: its tiles.
+        tiles: its tiles; they are read from the index as they are needed.
         team: the processes that share the work.
         stopping: called between batches; True ends the evaluation early.
 
@@ -46,31 +48,32 @@ def evaluate(
     """
     schema = dataset.manifest.class_schema
     total = np.zeros((schema.num_classes, schema.num_classes), np.int64)
-    mine = list(_batches(tiles))[team.rank :: team.size]
+    mine = list(_batches(tiles.table))[team.rank :: team.size]
     stopped = False
 
-    def read(batch: Sequence[Tile]) -> list[list[Planes]]:
-        return [predictor.prepare(dataset.read_image(split, tile)) for tile in batch]
+    def read(batch: Sequence[str]) -> tuple[list[Tile], list[list[Planes]]]:
+        rows = [tiles.find(tile_id) for tile_id in batch]
+        return rows, [predictor.prepare(dataset.read_image(split, tile)) for tile in rows]
 
     with ThreadPoolExecutor(1) as pool:  # reads the next batch during the prediction of this one
         coming = pool.submit(read, mine[0]) if mine else None
-        for position, batch in enumerate(mine):
+        for position in range(len(mine)):
             if stopped := stopping():
                 break
             assert coming is not None
-            inputs = coming.result()
+            rows, inputs = coming.result()
             if position + 1 < len(mine):
                 coming = pool.submit(read, mine[position + 1])
-            probs = predictor(inputs, (batch[0].height, batch[0].width))
-            for tile, labels in zip(batch, probs.argmax(1).astype(np.uint8), strict=True):
+            found = predictor.labels(inputs, (rows[0].height, rows[0].width))
+            for tile, labels in zip(rows, found, strict=True):
                 truth = dataset.read_label(split, tile)
                 total += confusion_matrix(truth, labels, schema.num_classes, schema.ignore_index)
     counts = team.sum(torch.from_numpy(np.append(total.ravel(), int(stopped))).to(team.device)).cpu().numpy()
     return None if counts[-1] else scores(counts[:-1].reshape(total.shape), schema.classes)
 
 
-def _batches(tiles: Sequence[Tile]) -> Iterator[tuple[Tile, ...]]:
-    """Consecutive tiles of one size, in batches."""
+def _batches(tiles: Iterable[StoredTile]) -> Iterator[tuple[str, ...]]:
+    """The ids of consecutive tiles of one size, in batches."""
     for _, group in itertools.groupby(tiles, lambda tile: (tile.height, tile.width)):
-        members = list(group)
+        members = [tile.id for tile in group]
         yield from (tuple(members[first : first + _BATCH]) for first in range(0, len(members), _BATCH))

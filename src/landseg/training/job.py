@@ -38,6 +38,7 @@ class TrainingJob:
         checkpoint_interval: iterations between checkpoints, in addition to those at the end of epochs; 0 for none.
         checkpoint_minutes: minutes between checkpoints, in addition to those at the end of epochs; 0 for none.
         deterministic: whether to ask GPUs for deterministic kernels.
+        sampling: uniform or rare-classes: how training tiles are drawn.
         selection: which weights become the model, and when training ends early.
     """
 
@@ -60,6 +61,7 @@ class TrainingJob:
     checkpoint_interval: int
     checkpoint_minutes: float
     deterministic: bool
+    sampling: str = "uniform"
     selection: Selection = field(default_factory=Selection)
 
 

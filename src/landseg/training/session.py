@@ -32,6 +32,7 @@ from landseg.training.distributed import Team
 from landseg.training.hooks import HookRunner
 from landseg.training.input.batches import BatchOrder, TileBatches
 from landseg.training.input.pipeline import find_pipeline
+from landseg.training.input.sampling import tile_probabilities
 from landseg.training.job import Length, TrainingJob, tiles_per_batch
 
 _log = logging.getLogger(__name__)
@@ -84,7 +85,9 @@ class Session:
         tiles = TileBatches(dataset, job.splits, find_pipeline(config, dataset.manifest, job.splits), job.seed)
         batch_size = tiles_per_batch(config)
         tiles.check_sizes(batch_size)
-        order = BatchOrder(len(tiles), batch_size, team.size, team.rank, job.seed)
+        rare = job.sampling == "rare-classes"
+        probabilities = tile_probabilities(tiles.rows(), dataset.schema) if rare else None
+        order = BatchOrder(len(tiles), batch_size, team.size, team.rank, job.seed, probabilities)
         length = Length.of(config, order.iters_per_epoch)
         model = _initialised_model(config, dataset, job, team)
         if job.precision != "fp32":

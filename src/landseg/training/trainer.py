@@ -78,7 +78,7 @@ class Trainer:
             device=team.device,
         )
         self.publisher = Publisher(session, self.log)
-        self._eval_tiles = [] if job.eval_split is None else session.dataset.tiles(job.eval_split)
+        self._eval_tiles = None if job.eval_split is None else session.dataset.index(job.eval_split)
         self._batches = training_batches(session.tiles, session.order, 0, 0, num_workers=0, pin_memory=False)
         self._values: dict[str, torch.Tensor] = {}
         self._stopping = self._due_by_time = False
@@ -246,7 +246,7 @@ class Trainer:
 
     def _evaluate_if_due(self, done: int) -> None:
         split = self.job.eval_split
-        if split is None or not self.length.evaluates_after(done):
+        if split is None or self._eval_tiles is None or not self.length.evaluates_after(done):
             return
         if any(evaluation["iteration"] == done for evaluation in self.log.evaluations):
             return

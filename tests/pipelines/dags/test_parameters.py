@@ -61,14 +61,14 @@ COMPONENTS = {
 PIPELINES = ("train-and-ensemble", "predict")
 MISSING = object()
 CHECKED = {"choices", "minimum", "maximum", "pattern", "each_of", "requires"}
-ALIKE = {"class_weights", "dtype", "seen_val", "on_bad_tile", "selection"}
+ALIKE = {"class_weights", "dtype", "seen_val", "on_bad_tile", "sampling", "selection"}
 """Parameters with choices alone, as `precision` has them."""
 PACKAGES = {
     "plan-export": "predict",
     "train": "train-swin",
     **{verb: verb for verb in ("stage-data", "export-probs", "average-probs")},
 }
-GOOD = {"run_id": 3, "splits": 4, "weights": 7, "layers": 3, "tta": 3, "precision": 1, "temperature": 1}
+GOOD = {"run_id": 3, "splits": 4, "weights": 7, "layers": 3, "tta": 4, "precision": 1, "temperature": 1}
 """How many of `VALUES` are right, where not two."""
 
 
@@ -123,7 +123,7 @@ VALUES = {
     "layers": ["", "entropy", "entropy,disagreement", "entropy,entropy", "entrop"],
     "worker": ["1/1", "2/10", "", "1", "1/1/1", "a/b"],
     "workers": ["1", "64", "0", "-1", "65"],
-    "tta": ["none", "h", "hv", "vh", ""],
+    "tta": ["none", "h", "hv", "d4", "vh", ""],
     "precision": ["bf16", "fp8"],
     "temperature": ["none", "warm"],
     "views": ["mean", "each", "all"],

@@ -6,24 +6,31 @@ batch, and neither the number of loader processes nor that of the team's process
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from landseg.contracts.dataset import Split, Tile
 from landseg.contracts.errors import ConfigError
 from landseg.dataset.reader import StagedDataset
+from landseg.training.input import sampling
 from landseg.training.input.pipeline import SEG_PAD_VALUE, Pipeline, target_size
 from landseg.training.input.transforms import Image, Label, seeded
 
 Batch = dict[str, Any]
 """img (N, B, H, W) float32, gt_semantic_seg (N, 1, H, W) uint8, img_metas: N dicts."""
 Key = tuple[int, int]
-"""(epoch, index of the tile)."""
+"""(draw, index of the tile): the draw is the epoch; where a tile is drawn again in it, another number."""
+
+_REPEATS = 1 << 20
+"""Drawn again in an epoch, a tile's draw is the epoch plus this for each time before: its transforms differ."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class BatchOrder:
         world_size: processes of the team.
         rank: this process's number among them, from 0.
         seed: of the permutations.
+        probabilities: (T,) of the tiles to be drawn; None: each is drawn once in an epoch.
 
     Raises:
         ConfigError: there are fewer tiles than in one global batch.
@@ -50,6 +58,7 @@ class BatchOrder:
     world_size: int
     rank: int
     seed: int
+    probabilities: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.iters_per_epoch == 0:
@@ -68,13 +77,23 @@ class BatchOrder:
     def batches(self, start: int, stop: int) -> Iterator[list[Key]]:
         """This process's tiles of the batches of iterations `start` to `stop`."""
         size = self.batch_size * self.world_size
-        epoch, order = -1, np.empty(0, np.int64)
+        epoch = -1
+        order = draws = np.empty(0, np.int64)
         for iteration in range(start, stop):
             if epoch != iteration // self.iters_per_epoch:
                 epoch = iteration // self.iters_per_epoch
-                order = np.random.default_rng([self.seed, epoch]).permutation(self.num_tiles)
+                order, draws = self._epoch(epoch)
             first = iteration % self.iters_per_epoch * size
-            yield [(epoch, int(index)) for index in order[first + self.rank : first + size : self.world_size]]
+            mine = slice(first + self.rank, first + size, self.world_size)
+            yield [(int(draw), int(index)) for draw, index in zip(draws[mine], order[mine], strict=True)]
+
+    def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Indices of an epoch's tiles in order, and their draws."""
+        if self.probabilities is None:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_tiles)
+            return order, np.full(self.num_tiles, epoch)
+        order, earlier = sampling.draw(self.probabilities, self.seed, epoch)
+        return order, epoch + _REPEATS * earlier
 
 
 class TileBatches:
@@ -89,11 +108,22 @@ class TileBatches:
 
     def __init__(self, dataset: StagedDataset, splits: Sequence[Split], pipeline: Pipeline, seed: int) -> None:
         self.dataset, self.pipeline, self.seed = dataset, pipeline, seed
-        self.tiles: list[tuple[Split, Tile]] = [(split, tile) for split in splits for tile in dataset.tiles(split)]
+        self._indexes = [(split, dataset.index(split)) for split in splits]
+        self._starts = list(itertools.accumulate((len(index) for _, index in self._indexes), initial=0))
         self._ignored = dataset.manifest.class_schema.ignore_index
 
     def __len__(self) -> int:
-        return len(self.tiles)
+        return self._starts[-1]
+
+    def tile(self, number: int) -> tuple[Split, Tile]:
+        """A tile and its split; read from the index on disk, as the rows of all would fill memory in each process."""
+        position = bisect.bisect_right(self._starts, number) - 1
+        split, index = self._indexes[position]
+        return split, index.find(index.table.id(number - self._starts[position]))
+
+    def rows(self) -> Iterator[Tile]:
+        """Every tile, in order."""
+        return itertools.chain.from_iterable(index for _, index in self._indexes)
 
     def check_sizes(self, batch_size: int) -> None:
         """Refuse tiles that no batch can hold before training starts rather than in the middle of it.
@@ -106,13 +136,15 @@ class TileBatches:
         if self.pipeline.mmseg_steps or (self.pipeline.size is None and batch_size == 1):
             return
         size = self.pipeline.size
-        for _, tile in self.tiles:
-            size = target_size(self.pipeline, size, (tile.height, tile.width), tile.id)
+        for _, index in self._indexes:
+            for stored in index.table:
+                size = target_size(self.pipeline, size, (stored.height, stored.width), stored.id)
 
     @functools.cached_property
     def tile_size(self) -> tuple[int, int]:
         """(height, width) of the largest tile, before any step of the pipeline."""
-        return max(tile.height for _, tile in self.tiles), max(tile.width for _, tile in self.tiles)
+        sizes = [index.table.sizes for _, index in self._indexes if len(index)]
+        return max(int(heights.max()) for heights, _ in sizes), max(int(widths.max()) for _, widths in sizes)
 
     @property
     def largest_size(self) -> tuple[int, int]:
@@ -132,9 +164,10 @@ class TileBatches:
         images = labels = torch.empty(0)
         metas: list[dict[str, Any]] = []
         size = self.pipeline.size
-        for number, (epoch, index) in enumerate(keys):
-            name = self.tiles[index][1].id
-            image, label, pending = self._sample(epoch, index)
+        for number, (draw, index) in enumerate(keys):
+            split, tile = self.tile(index)
+            name = tile.id
+            image, label, pending = self._sample(split, tile, draw, index)
             size = target_size(self.pipeline, size, label.shape, name)
             if number == 0:
                 images, labels = _batch_tensors(buffer, len(keys), image.shape[2], size)
@@ -154,13 +187,12 @@ class TileBatches:
             )
         return {"img": images, "gt_semantic_seg": labels, "img_metas": metas}
 
-    def _sample(self, epoch: int, index: int) -> tuple[Image, Label, Image | None]:
-        split, tile = self.tiles[index]
+    def _sample(self, split: Split, tile: Tile, draw: int, index: int) -> tuple[Image, Label, Image | None]:
         image = self.dataset.read_image(split, tile)
         label: Label = self.dataset.read_label(split, tile)
         if self._ignored != SEG_PAD_VALUE:  # the value that the loss ignores
             label = np.where(label == self._ignored, np.uint8(SEG_PAD_VALUE), label)
-        with seeded(self.seed, epoch, index):
+        with seeded(self.seed, draw, index):
             return self.pipeline.augment(image, label)
 
 
