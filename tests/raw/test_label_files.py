@@ -47,6 +47,12 @@ def grey_png(values: np.ndarray, depth: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
+def made_by(writer: str, image: Image.Image, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, writer, **options)
+    return buffer.getvalue()
+
+
 def with_alpha(values: np.ndarray, alpha: int | np.ndarray) -> np.ndarray:
     return np.dstack([values, np.broadcast_to(np.asarray(alpha, values.dtype), VALUES.shape)])
 
@@ -117,6 +123,20 @@ def test_colours(alpha, dtype):
         np.testing.assert_array_equal(label.values, np.array([0xFF0010, 0x010203])[VALUES])
 
 
+def test_other_formats_and_compressions_without_losses():
+    indexed = Image.fromarray(VALUES, "P")
+    indexed.putpalette([9, 9, 9, 200, 0, 0])
+    for writer in ("BMP", "GIF"):
+        label = read_label(made_by(writer, indexed), "x")
+        assert label.kind == "indexes"
+        np.testing.assert_array_equal(label.values, VALUES)
+        np.testing.assert_array_equal(label.palette[:2], [[9, 9, 9], [200, 0, 0]])
+    lossless = read_label(made_by("WEBP", indexed.convert("RGB"), lossless=True), "x")
+    np.testing.assert_array_equal(lossless.values, np.array([0x090909, 0xC80000])[VALUES])
+    np.testing.assert_array_equal(read_label(made_by("JPEG2000", Image.fromarray(VALUES)), "x").values, VALUES)
+    np.testing.assert_array_equal(read_label(tiff(VALUES, compression="lerc"), "x").values, VALUES)
+
+
 def test_pixels_without_a_value():
     label = read_label(png(with_alpha(VALUES, 255 * VALUES)), "x")
     np.testing.assert_array_equal(label.no_data, VALUES == 0)
@@ -128,6 +148,10 @@ REFUSED = {
     "a JPEG": (imagecodecs.jpeg_encode(np.dstack([VALUES] * 3)), "found a JPEG, whose compression changes them"),
     "a JPEG in a TIFF": (tiff(np.zeros((16, 16), np.uint8), compression="jpeg"), "compressed as JPEG"),
     "a WebP": (imagecodecs.webp_encode(np.zeros((16, 16, 3), np.uint8), lossless=False), "found a WebP"),
+    "a lossy JPEG 2000": (
+        made_by("JPEG2000", Image.fromarray(VALUES * 255), irreversible=True, quality_layers=[20]),
+        "found a JPEG 2000, whose compression changes them",
+    ),
     "smoothed edges": (png(with_alpha(VALUES, 128)), "63 px in between"),
     "fractions": (tiff(VALUES + np.float32(0.5)), "63 px with others, the first"),
     "infinity": (tiff(np.full((3, 3), np.inf, np.float32)), "9 px with others, the first inf"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -30,6 +31,11 @@ class LabelSource(Model):
     values: tuple[tuple[str, str], ...] | None = None
     outside: str | None = None
     resample: Literal["nearest"] | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _normal(cls, value: str | None) -> str | None:
+        return None if value is None else posixpath.normpath(value)
 
     @field_validator("values", mode="before")
     @classmethod

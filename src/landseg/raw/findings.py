@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -134,13 +135,19 @@ def _pattern(text: str, finding: Finding) -> str:
     return _NUMBER.sub("*", text)
 
 
+def _common_parts(folders: set[str]) -> list[str]:
+    levels = zip(*(folder.split("/") for folder in folders), strict=False)
+    return [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, levels)]
+
+
 def _group(members: list[Finding]) -> Finding:
     first = members[0]
     files = list(dict.fromkeys(member.where for member in members))
     if len(files) == 1:
         return first
-    folder = first.where.rpartition("/")[0]
-    names = [file.removeprefix(f"{folder}/") if folder else file for file in files[1:_SHOWN]]
+    folders = {file.rpartition("/")[0] for file in files}
+    shared = folders.pop() if len(folders) == 1 else "/".join(_common_parts(folders))
+    names = [file.removeprefix(f"{shared}/") if shared else file for file in files[1:_SHOWN]]
     more = ", ..." if len(files) > _SHOWN else ""
     others = f"{len(files) - 1} other{'s' if len(files) > 2 else ''}"
     return replace(first, where=f"{first.where} and {others} ({', '.join(names)}{more})")

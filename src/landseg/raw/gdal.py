@@ -47,6 +47,7 @@ _SETTINGS: dict[str, Any] = {
     "GDAL_CACHEMAX": 64 << 20,  # bytes of decoded blocks per process; the default is 5 % of the machine's memory
     "GDAL_NUM_THREADS": "1",
 }
+_LOSSY_DRIVERS = {"JPEG": "JPEG", "WEBP": "WEBP", "JP2OpenJPEG": "JPEG2000", "": "JXL"}
 _CHUNK_BYTES = 32 << 20
 _OWN_NAMES = re.compile(r"'?(/vsimem/[^\s',:]*|[0-9a-f-]{32,36}\.dat)'?[,:]?\s*")
 _UNSUPPORTED = {"palette": "palette", "cyan": "CMYK", "Y": "YCbCr", "hue": "HSL"}
@@ -211,6 +212,42 @@ def _has_mask(dataset: DatasetReader) -> bool:
     """Whether the file has a mask of its own: neither made from nodata values nor alpha."""
     flags = {flag.name for flag in dataset.mask_flag_enums[0]}
     return "per_dataset" in flags and "alpha" not in flags
+
+
+@contextlib.contextmanager
+def opened_bytes(data: bytes, driver: str, where: object) -> Iterator[DatasetReader]:
+    """Open one file of which the bytes are in memory.
+
+    Raises:
+        DataError: damaged.
+    """
+    rasterio = load()
+    with (
+        rasterio.Env(**_SETTINGS),
+        damage_is_reported(where),
+        rasterio.MemoryFile(data, ext=".dat") as memory,
+        memory.open(driver=driver, sharing=False) as dataset,
+    ):
+        yield dataset
+
+
+def lossy_compression(dataset: DatasetReader) -> str:
+    """The name of a compression that changed values; "" for one that did not."""
+    tags = dataset.tags(ns="IMAGE_STRUCTURE")
+    compression = tags.get("COMPRESSION", _LOSSY_DRIVERS.get(dataset.driver, "")).upper()
+    if tags.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSLESS"):
+        return ""
+    if compression.startswith("LERC"):
+        return compression if float(tags.get("MAX_Z_ERROR", 0)) >= 1 else ""
+    return compression if any(name in compression for name in _LOSSY_DRIVERS.values()) else ""
+
+
+def palette_of(dataset: DatasetReader) -> NDArray[np.uint8] | None:
+    """(N, 3) colours of the indexes that a file of one band holds; None for other values."""
+    if [colour.name for colour in dataset.colorinterp] != ["palette"]:
+        return None
+    colours = dataset.colormap(1)
+    return np.array([colours.get(index, (0, 0, 0))[:3] for index in range(max(colours) + 1)], np.uint8)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from landseg.contracts.errors import DataError
+from landseg.raw import gdal
 from landseg.raw.file_start import PNG_MAGIC, read_start
 from landseg.raw.tiff.checks import (
     COMPRESSIONS,
@@ -41,7 +42,6 @@ from landseg.raw.tiff.decoding import (
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _STRETCHED = {1: 255, 2: 85, 4: 17, 8: 1, 16: 1}
 """What libpng multiplies grey values of a depth by."""
-_LOSSY = {6: "JPEG", 7: "JPEG", 33007: "JPEG", 34892: "lossy JPEG", 50001: "WebP", 50002: "JPEG XL"}
 LOSSLESS_HINT = "write the labels again from their source as PNG, or as TIFF with the compression LZW, Deflate or ZSTD"
 _KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats"}
 _MINISWHITE, _MINISBLACK, _TIFF_RGB, _TIFF_PALETTE = 0, 1, 2, 3
@@ -80,7 +80,8 @@ def read_label(data: bytes, where: object, *, limit: int = MAX_DECODED_BYTES) ->
     """Read a label.
 
     Args:
-        data: the file's bytes: a PNG, or a TIFF with one band, one and alpha, RGB or RGBA.
+        data: the file's bytes: a PNG, TIFF, BMP, GIF, or lossless WebP or JPEG 2000 with one band, one and alpha, RGB
+            or RGBA.
         where: the file, for the error line.
         limit: the most bytes that it may take decoded.
 
@@ -92,9 +93,9 @@ def read_label(data: bytes, where: object, *, limit: int = MAX_DECODED_BYTES) ->
     if data.startswith(PNG_MAGIC):
         return _read_png(data, where, limit)
     found, action = read_start(data)
-    if found in ("a JPEG", "a JPEG 2000", "a WebP"):
-        problem = f"expected a label with the values that were drawn, found {found}, whose compression changes them"
-        raise DataError(where, problem, LOSSLESS_HINT)
+    driver = "GIF" if data.startswith(b"GIF8") else gdal.driver_of(data)
+    if driver in ("BMP", "GIF", "WEBP", "JP2OpenJPEG", "JPEG"):
+        return _read_by_gdal(data, driver, found, where, limit)
     raise DataError(where, f"expected a PNG or TIFF label, found {found}", action or "write it as PNG")
 
 
@@ -112,6 +113,21 @@ def packed_colours(colours: NDArray[Any]) -> NDArray[np.uint32]:
         packed <<= 8
         packed |= colours[:, :, band]
     return packed
+
+
+def _read_by_gdal(data: bytes, driver: str, found: str, where: object, limit: int) -> StoredLabel:
+    """A label of another format, or a TIFF of another compression, unless that has losses."""
+    with gdal.opened_bytes(data, driver, where) as dataset:
+        if compression := gdal.lossy_compression(dataset):
+            kind = found if driver != "GTiff" else f"{found} compressed as {compression}"
+            problem = f"expected a label with the values that were drawn, found {kind}, whose compression changes them"
+            raise DataError(where, problem, LOSSLESS_HINT)
+        dtype = np.dtype(dataset.dtypes[0])
+        check_size(dataset.height * dataset.width * dataset.count * dtype.itemsize, where, limit)
+        values = dataset.read().transpose(1, 2, 0)
+        palette, nodata = gdal.palette_of(dataset), dataset.nodata
+        has_alpha = "alpha" in [colour.name for colour in dataset.colorinterp]
+    return replace(stored_label(values, where, palette, has_alpha=has_alpha), nodata=nodata)
 
 
 def _read_png(data: bytes, where: object, limit: int) -> StoredLabel:
@@ -155,12 +171,8 @@ def _png_palette(data: bytes) -> NDArray[np.uint8]:
 
 def _read_tiff(data: bytes, where: object, limit: int) -> StoredLabel:
     with _opened(data, where) as page:
-        compression = int(page.compression)
-        if compression in _LOSSY:
-            problem = (
-                f"expected a label with the values that were drawn, found a TIFF compressed as {_LOSSY[compression]}"
-            )
-            raise DataError(where, f"{problem}, which changes them", LOSSLESS_HINT)
+        if page.compression == JPEG or page.compression not in COMPRESSIONS:
+            return _read_by_gdal(data, "GTiff", "a TIFF", where, limit)
         bands, photometric, dtype = page.samplesperpixel, int(page.photometric), np.dtype(page.dtype or "V")
         is_integer = page.sampleformat == 1 and page.bitspersample in (8, 16)
         colours = page.colormap if photometric == _TIFF_PALETTE else None
@@ -221,10 +233,6 @@ def _joined(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> N
 
 def _decode_tiff(page: tifffile.TiffPage, data: bytes, where: object, limit: int) -> NDArray[Any]:
     """(H, W, B) values."""
-    if page.compression not in COMPRESSIONS:
-        name = getattr(page.compression, "name", page.compression)
-        known = ", ".join(dict.fromkeys(name for code, name in COMPRESSIONS.items() if code != JPEG))
-        raise DataError(where, f"TIFF compression {name} is not supported for labels (known: {known})", LOSSLESS_HINT)
     if page.imagedepth != 1 or page.tiledepth not in (0, 1):
         raise DataError(where, "expected a flat image, found a TIFF with depth")
     assert page.dtype is not None, "checked above"

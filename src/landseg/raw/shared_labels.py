@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 _DRIVERS = ("GTiff", "PNG", "VRT")
-_LOSSY = ("jpeg", "webp", "ycbcr jpeg", "jpeg2000", "lerc")
 _SIDECARS = (".dbf", ".shx", ".prj", ".cpg")
 
 
@@ -182,10 +181,9 @@ def _digest(files: list[Path]) -> str:
 
 
 def _check_raster(dataset: DatasetReader, where: str) -> None:
-    compression = str(dataset.compression.value).lower() if dataset.compression else ""
-    if compression in _LOSSY and dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION_REVERSIBILITY") != "LOSSLESS":
-        problem = f"expected labels with the values that were drawn, found a raster compressed as {compression.upper()}"
-        raise DataError(where, f"{problem}, which may change them", LOSSLESS_HINT)
+    if compression := gdal.lossy_compression(dataset):
+        problem = f"expected labels with the values that were drawn, found a raster compressed as {compression}"
+        raise DataError(where, f"{problem}, which changes them", LOSSLESS_HINT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,10 +215,7 @@ def _opened(path: Path, where: str) -> _Opened:
         transform = None if dataset.transform.is_identity else (a, b, c, d, e, f)
         crs = keys_of(dataset.crs) if dataset.crs else None
         interpretation = [colour.name for colour in dataset.colorinterp]
-        palette = None
-        if interpretation == ["palette"]:
-            colours = dataset.colormap(1)
-            palette = np.array([colours.get(index, (0, 0, 0))[:3] for index in range(max(colours) + 1)], np.uint8)
+        palette = gdal.palette_of(dataset)
         return _Opened(
             path,
             where,

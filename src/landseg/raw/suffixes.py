@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (
     ".bmp",
 )
 """Of files that can be read as images."""
-LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
 """Of files that can be read as labels."""
 SUFFIXES = {"images": IMAGE_SUFFIXES, "labels": LABEL_SUFFIXES}
 """By role."""
