@@ -23,6 +23,7 @@ class Expected:
         kind: what most images are; None where none could be read.
         conversion: from the images' values to stored ones; None where they are stored as they are.
         measured: the scale of the selected bands in the images' values, if it was measured before anything is staged.
+        shared_labels: the labels of all images, if they are one file.
     """
 
     config: DatasetConfig
@@ -60,7 +61,7 @@ class Expected:
         nodata, conversion, labels = self.config.nodata, self.conversion, self.config.labels
         return digest(
             {
-                **({} if labels is None else {"labels": labels.model_dump(mode="json")}),
+                **({} if labels is None else {"label_source": labels.model_dump(mode="json")}),
                 "nodata": list(nodata) if isinstance(nodata, tuple) else nodata,
                 "alpha": self.config.alpha,
                 "bands": list(self.bands),
