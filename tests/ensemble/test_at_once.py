@@ -59,6 +59,7 @@ def test_every_reference_fits_the_manifest_that_stands(data: tuple[str, list[str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_hundred_rounds_at_once(data: tuple[str, list[str]], tmp_path: Path) -> None:
     check_rounds(data, tmp_path, 100)
 
