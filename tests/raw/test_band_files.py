@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gdal_files import write_gdal
 from raw_tiles import random_image, random_label, write_config, write_image, write_label
-from test_images import write_gdal
 
 BANDS = ("B02", "B03", "B10")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rasterio
+from gdal_files import UTM, stored, write_gdal, write_tile
 from raw_tiles import random_image, random_label, write_config, write_label
-from test_images import UTM, stored, write_gdal, write_tile
 
 from landseg.contracts.dataset import SPLITS
 

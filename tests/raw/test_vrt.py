@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gdal_files import UTM, read_gdal, write_gdal
 from raw_tiles import random_image, random_label, write_config, write_label
-from test_images import UTM, read_gdal, write_gdal
 
 SOURCE = """    <SimpleSource>
       <SourceFilename relativeToVRT="{relative}">{path}</SourceFilename>

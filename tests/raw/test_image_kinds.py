@@ -6,59 +6,15 @@ import struct
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 import tifffile
+from gdal_files import UTM, read_gdal, staged_bytes, stored, write_tile
 from PIL import Image
-from raw_tiles import random_image, random_label, write_config, write_image, write_label, write_raw
+from raw_tiles import random_image, write_config, write_image, write_raw
 
 from landseg.raw import gdal
-from landseg.raw.tiff.decoding import decode_image
-
-UTM = rasterio.Affine(10, 0, 600000, 0, -10, 5400000)
-
-
-def write_gdal(path: Path, array: np.ndarray, **options) -> None:
-    """Write an (H, W, B) image."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, bands = array.shape
-    mask = options.pop("mask", None)
-    profile = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": array.dtype, **options}
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile) as file:
-        file.write(array.transpose(2, 0, 1))
-        if mask is not None:
-            file.write_mask(mask)
-
-
-def read_gdal(path: Path) -> np.ndarray:
-    with rasterio.open(path) as file:
-        return file.read().transpose(1, 2, 0)
-
-
-def write_tile(root: Path, name: str, array: np.ndarray, split: str = "train", **options) -> Path:
-    """An image of any kind, with a random label of its size."""
-    path = root / split / "images" / name
-    write_gdal(path, array, **options)
-    write_label(
-        root / split / "labels" / f"{path.stem}.png", random_label(1, max(array.shape))[: len(array), : array.shape[1]]
-    )
-    return path
-
-
-def staged_bytes(dataset, tile) -> bytes:
-    """The image as it lies in its shard of `train`."""
-    with dataset.shard_path("train", tile.shard).open("rb") as file:
-        file.seek(tile.image[0])
-        return file.read(tile.image[1])
-
-
-def stored(dataset, tile) -> np.ndarray:
-    """The staged values of all bands."""
-    return decode_image(staged_bytes(dataset, tile), tile.id)
-
 
 FORMATS = {
     "a.tif": {},

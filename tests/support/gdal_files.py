@@ -1,0 +1,52 @@
+"""Raw images of any kind, written and read with GDAL, and what a staged dataset holds of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from raw_tiles import random_label, write_label
+
+from landseg.raw.tiff.decoding import decode_image
+
+UTM = rasterio.Affine(10, 0, 600000, 0, -10, 5400000)
+
+
+def write_gdal(path: Path, array: np.ndarray, **options) -> None:
+    """Write an (H, W, B) image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width, bands = array.shape
+    mask = options.pop("mask", None)
+    profile = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": array.dtype, **options}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile) as file:
+        file.write(array.transpose(2, 0, 1))
+        if mask is not None:
+            file.write_mask(mask)
+
+
+def read_gdal(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read().transpose(1, 2, 0)
+
+
+def write_tile(root: Path, name: str, array: np.ndarray, split: str = "train", **options) -> Path:
+    """An image of any kind, with a random label of its size."""
+    path = root / split / "images" / name
+    write_gdal(path, array, **options)
+    write_label(
+        root / split / "labels" / f"{path.stem}.png", random_label(1, max(array.shape))[: len(array), : array.shape[1]]
+    )
+    return path
+
+
+def staged_bytes(dataset, tile) -> bytes:
+    """The image as it lies in its shard of `train`."""
+    with dataset.shard_path("train", tile.shard).open("rb") as file:
+        file.seek(tile.image[0])
+        return file.read(tile.image[1])
+
+
+def stored(dataset, tile) -> np.ndarray:
+    """The staged values of all bands."""
+    return decode_image(staged_bytes(dataset, tile), tile.id)
