@@ -198,6 +198,21 @@ def test_unsafe_archives_are_refused(case, tmp_path, stage, monkeypatch):
     assert not stage.store.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("dataset.yaml", b"name: x", "found a file (give the folder that holds it)"),
+        ("data.rar", b"Rar!\x1a\x07", "found a RAR archive (unpack it)"),
+        ("data.7z", b"7z\xbc\xaf\x27\x1c", "found a 7z archive (unpack it)"),
+        ("data.bin", b"PK\x03\x04", "found a zip archive (call it .zip)"),
+        ("data.txt", b"hello", "found a file of another kind (give the folder that holds the dataset)"),
+    ],
+)
+def test_a_file_that_is_no_archive(name, data, expected, tmp_path, stage):
+    (tmp_path / name).write_bytes(data)
+    assert f"{name}: expected a folder, a .zip or a .tar, {expected}" in stage(tmp_path / name).error
+
+
 def test_an_encrypted_member(raw, tmp_path, stage):
     path = pack(raw, tmp_path / "data.zip")
     data = bytearray(path.read_bytes())

@@ -127,7 +127,10 @@ CASES = {
         config={"label_suffix": "_ids"},
     ),
     "convert what is not read": Advice(
-        "test/images/a.ecw", "convert them, and move the originals out", "test/images/a.tif originals/a.ecw", "test/a"
+        "test/images/a.ecw",
+        "convert them to TIFF, and move the originals out",
+        "test/images/a.tif originals/a.ecw",
+        "test/a",
     ),
     "remove a name from one of two lists": Advice(
         FLAT,

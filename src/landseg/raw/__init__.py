@@ -1,4 +1,4 @@
-"""What users bring: `dataset.yaml`, sources and archives, pairs of image and label, TIFFs, georeference, scenes.
+"""What users bring: `dataset.yaml`, sources, archives, layouts, pairs of image and label, TIFFs, georeference, scenes.
 
 Also what is wrong with it: errors, warnings and notes are findings. Nothing here knows how a staged dataset is stored.
 """

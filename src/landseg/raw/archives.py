@@ -150,6 +150,8 @@ def open_source(uri: str, scratch: Path) -> Source:
         )
     is_s3 = storage.is_s3(uri)
     if not name.lower().endswith((".zip", ".tar")) or (not is_s3 and Path(uri).is_dir()):
+        if not is_s3 and Path(uri).is_file():
+            raise _no_source(uri)
         return PrefixSource(name) if is_s3 else FolderSource(str(Path(uri).resolve()))
     if is_s3:
         path = scratch / "source"
@@ -160,6 +162,18 @@ def open_source(uri: str, scratch: Path) -> Source:
     if not path.is_file():
         raise DataError(uri, "no such archive")
     return ArchiveSource(name, path, is_zip=name.lower().endswith(".zip"))
+
+
+def _no_source(uri: str) -> DataError:
+    """A file that is no archive."""
+    expected = "expected a folder, a .zip or a .tar"
+    if Path(uri).suffix.lower() in (".yaml", ".yml"):
+        return DataError(uri, f"{expected}, found a file", "give the folder that holds it")
+    with Path(uri).open("rb") as file:
+        found, action = read_start(file.read(1024))
+    if found in ("a zip archive", "a tar archive"):
+        action = f"call it .{found.split()[1]}"
+    return DataError(uri, f"{expected}, found {found}", action or "give the folder that holds the dataset")
 
 
 def _zip_members(archive: zipfile.ZipFile, path: Path, uri: str) -> Iterator[SourceFile]:

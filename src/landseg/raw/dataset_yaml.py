@@ -225,8 +225,8 @@ class DatasetConfig(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("class names must differ from each other")
+        if twice := [name for name in dict.fromkeys(self.classes) if self.classes.count(name) > 1]:
+            raise ValueError(f"class names must differ from each other, found {', '.join(twice[:3])} more than once")
         if self.palette is not None and len(self.palette) != len(self.classes):
             raise ValueError(f"expected {len(self.classes)} palette colours, one per class, found {len(self.palette)}")
         if self.bands is not None and len(set(self.bands)) != len(self.bands):

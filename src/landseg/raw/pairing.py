@@ -17,7 +17,7 @@ from landseg.raw.layout import ROLES, Layout, understand
 from landseg.raw.sources import Source, SourceFile
 from landseg.raw.split_lists import TileFinder, find_lists, splits_of
 from landseg.raw.strays import counted
-from landseg.raw.suffixes import SUFFIXES, split_suffix
+from landseg.raw.suffixes import LOSSY_SUFFIXES, SUFFIXES, split_suffix
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 from landseg.raw.tile_names import AREA_SEPARATOR, Naming, declared_naming, find_naming, stem_of
 
@@ -138,7 +138,8 @@ class _Pairer:
                         by_id[tile_id] = file
         for (split, role), files in others.items():
             accepted = ", ".join(SUFFIXES[role])
-            action = "JPEG and its like change class values: export them as PNG" if role == "labels" else "convert them"
+            is_lossy = role == "labels" and any(file.path.lower().endswith(LOSSY_SUFFIXES) for file in files)
+            action = "JPEG and its like change class values: export them as PNG" if is_lossy else "convert them to TIFF"
             problem = f"expected {role} ({accepted}), found {counted(files)}"
             self._add(DataError(self._where(split, role), problem, f"{action}, and move the originals out"), split)
         for role, files in unnamed.items():

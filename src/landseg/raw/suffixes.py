@@ -26,6 +26,9 @@ SUFFIXES = {"images": IMAGE_SUFFIXES, "labels": LABEL_SUFFIXES}
 SIDECAR_SUFFIXES = (".xml", ".ovr", ".tfw", ".wld", ".tifw", ".pgw", ".pngw", ".txt", ".md", ".json")
 """Of files that GIS programs and people put next to images; they are not tiles."""
 
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".jpx", ".jxl", ".webp")
+"""Of files whose values are mostly near to what was written, not equal."""
+
 _OTHER_RASTERS = (
     ".jpg .jpeg .jpe .jfif .jp2 .j2k .jpx .jxl .webp .gif .bmp .ppm .pgm .pnm .gtiff .geotiff .cog .vrt .img .ecw .sid "
     ".bil .bip .bsq .hdf .hdf5 .h5 .nc .nc4 .grib .grib2 .asc .dem .hgt .ntf .nitf .pix .rst .npy .npz .mat .tfrecord"
