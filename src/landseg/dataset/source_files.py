@@ -102,6 +102,6 @@ def versions(tile: SourceTile) -> list[str]:
     if tile.image.path.lower().endswith(".vrt"):
         return []
     images = tile.image.bands if isinstance(tile.image, BandFiles) else (tile.image,)
-    files = (*images, *((tile.label,) if tile.label else ()))
+    files = (*images, *tile.sidecars, *((tile.label,) if tile.label else ()))
     found = [f"{_FORMAT} {file.path} {file.size_bytes} {file.version:x}" for file in files]
     return found if all(file.version for file in files) else []

@@ -301,6 +301,17 @@ class _Staging:
                     if outcome.used_colours and outcome.tile.label is not None:
                         self.label_palettes.add(outcome.used_colours, self.source.where(outcome.tile.label.path))
                     self.findings.add(Finding.of(error, split, outcome.tile.id) for error in outcome.errors)
+                    self.findings.add(
+                        Finding(
+                            self.source.where(remark.path or outcome.tile.image.path),
+                            remark.problem,
+                            remark.action,
+                            "note",
+                            split,
+                            outcome.tile.id,
+                        )
+                        for remark in outcome.remarks
+                    )
                     if outcome.facts is not None:
                         tile = self._packed(outcome, kept, packer)
                         index.add(tile)

@@ -24,6 +24,7 @@ from landseg.raw.label_files import encode_label
 from landseg.raw.label_rule import UsedColours, value_counts
 from landseg.raw.pairing import SourceTile
 from landseg.raw.reading import read_image
+from landseg.raw.remarks import Remark
 from landseg.raw.sources import Source
 from landseg.raw.validity import encode_mask
 from landseg.raw.values import Kind
@@ -75,7 +76,7 @@ class CheckedTile:
 
     A scene has neither: it is cut first. `valid` is the mask of the pixels that have data, None where all have.
     `num_no_value_px` counts label pixels that are transparent or not a number; `used_colours` are those of the label's
-    palette; `label_nodata` is the nodata value that the label declares.
+    palette; `label_nodata` is the nodata value that the label declares; `remarks` are about the image.
     """
 
     tile: SourceTile
@@ -88,6 +89,7 @@ class CheckedTile:
     num_no_value_px: int = 0
     used_colours: UsedColours = ()
     label_nodata: float | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,13 +180,15 @@ def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: T
     label_sha256 = sha256_hex(label) if label is not None else shared.sha256 if staged and shared else None
     sources = image.sha256, label_sha256
     if staged is None:
-        return good_tile(tile, decoded, None, None, expected, sources=sources)
+        checked = good_tile(tile, decoded, None, None, expected, sources=sources)
+        return replace(checked, tiles=[replace(checked.tiles[0], remarks=decoded.remarks)])
     checked = good_tile(tile, decoded, staged.values, label if staged.is_unchanged else None, expected, sources=sources)
     about_label = replace(
         checked.tiles[0],
         num_no_value_px=staged.num_no_data_px,
         used_colours=staged.used_colours,
         label_nodata=staged.nodata,
+        remarks=decoded.remarks,
     )
     return replace(checked, tiles=[about_label])
 
@@ -222,8 +226,9 @@ def good_tile(
     num_px = image.values.shape[0] * image.values.shape[1]
     histogram = band_histogram(image.values, image.valid)
     levels = np.arange(histogram.shape[1], dtype=np.int64)
-    # Bytes that are staged as they are have been hashed.
-    image_sha256 = sources[0] if image.plain is not None and sources[0] else sha256_hex(data)
+    # Bytes that are staged as they are have been hashed, with those of the sidecars if there are any.
+    is_hashed = image.plain is not None and not tile.sidecars
+    image_sha256 = sources[0] if is_hashed and sources[0] else sha256_hex(data)
     label_sha256 = None if label is None else sources[1] if is_source and sources[1] else sha256_hex(label)
     facts = TileFacts(
         height=image.values.shape[0],

@@ -29,6 +29,7 @@ from landseg.raw.label_checks import stage_label, without_traceback
 from landseg.raw.label_rule import UsedColours
 from landseg.raw.pairing import SourceTile
 from landseg.raw.processes import ProcessPool
+from landseg.raw.remarks import Remark
 from landseg.raw.scenes import Window, cut, shifted, tile_id
 from landseg.raw.sources import Source
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
@@ -58,6 +59,7 @@ class _Scene:
     used_colours: UsedColours
     label_nodata: float | None
     sentinels: tuple[tuple[int, int], ...]
+    remarks: tuple[Remark, ...]
 
 
 def cut_scene(
@@ -77,6 +79,7 @@ def cut_scene(
             num_no_value_px=outcome.num_no_value_px,
             used_colours=outcome.used_colours,
             label_nodata=outcome.label_nodata,
+            remarks=outcome.remarks,
         )
         yield Checked([about], None, extremes)
         rule = expected.config.scenes
@@ -127,6 +130,7 @@ def _decode_scene(
         staged.used_colours if staged else (),
         staged.nodata if staged else None,
         decoded.sentinels,
+        decoded.remarks,
     )
     return scene, decoded.extremes
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from landseg.contracts.dataset import GeoKeys
 from landseg.raw.georeference import Transform
+from landseg.raw.remarks import Remark
 from landseg.raw.tiff.encoding import encode_image
 
 
@@ -23,6 +24,7 @@ class DecodedImage(NamedTuple):
         extremes: (2, selected bands) least and largest value in the source's units, of wide values; else None.
         plain: the file's bytes where they are stored as they are; None where the values are written anew.
         sentinels: (band, stored value) of nodata values of 16 bits, which a pixel with data may hold in some bands.
+        remarks: what to know about where it lies and how it is turned.
     """
 
     values: NDArray[Any]
@@ -32,6 +34,7 @@ class DecodedImage(NamedTuple):
     extremes: NDArray[np.float64] | None = None
     plain: bytes | None = None
     sentinels: tuple[tuple[int, int], ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     def encoded(self) -> bytes:
         """The bytes to store."""

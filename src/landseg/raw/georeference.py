@@ -56,6 +56,11 @@ def read_georeference(page: tifffile.TiffPage) -> Georeference:
     return Georeference(transform, crs)
 
 
+def count_control_points(page: tifffile.TiffPage) -> int:
+    """How many tie points of an image say where it lies, where no pixel scale makes a transform of them."""
+    return len(_floats(page, _TIEPOINT)) // 6
+
+
 def read_transform(page: tifffile.TiffPage) -> Transform | None:
     """The affine transform; None without one, or where it says no more than the size of pixels."""
     scale, tie, matrix = _floats(page, _PIXEL_SCALE), _floats(page, _TIEPOINT), _floats(page, _MATRIX)

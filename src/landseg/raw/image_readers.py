@@ -37,7 +37,7 @@ class PlainTiff:
     """A TIFF whose bytes are stored as they are."""
 
     def __init__(self, page: tifffile.TiffPage, info: ImageInfo, data: bytes, where: object) -> None:
-        self._page, self._data, self._where = page, data, where
+        self.page, self._data, self._where = page, data, where
         self.height, self.width = info.height, info.width
         self.kind = Kind(info.num_bands, info.dtype, _alpha(page))
 
@@ -50,18 +50,18 @@ class PlainTiff:
             DataError: not like most images, damaged, or decoded larger than `limit` bytes.
         """
         check_kind(self.kind, self._where, expected)
-        values = decode_page(self._page, self._data, self._where, limit=limit, spool=spool)
-        declared = (declared_nodata(self._page),) * self.kind.num_bands
+        values = decode_page(self.page, self._data, self._where, limit=limit, spool=spool)
+        declared = (declared_nodata(self.page),) * self.kind.num_bands
         nodata = nodata_values(expected.config, expected.bands, declared)
         valid = _collect(self._masks(values, expected, nodata), (self.height, self.width), valid_spool)
         return DecodedImage(
-            values, valid, *read_georeference(self._page), plain=self._data, sentinels=_sentinels(expected, nodata)
+            values, valid, *read_georeference(self.page), plain=self._data, sentinels=_sentinels(expected, nodata)
         )
 
     def _masks(self, values: NDArray[Any], expected: Expected, nodata: Nodata) -> Iterator[_RowsMask]:
         """The mask, some rows at a time; nothing where the file can have none."""
         alpha = self.kind.alpha if expected.config.alpha == "mask" else 0
-        masked = expected.config.nodata != "none" and has_mask(self._page.parent)
+        masked = expected.config.nodata != "none" and has_mask(self.page.parent)
         if not masked and not alpha and any(value is None for value in nodata):
             return
         if masked:  # rare, and GDAL knows all the ways of storing one
@@ -82,7 +82,7 @@ class GdalImage:
     def __init__(
         self, raster: gdal.Raster, where: object, size_bytes: int, page: tifffile.TiffPage | None = None
     ) -> None:
-        self._raster, self._where, self._page = raster, where, page
+        self._raster, self._where, self.page = raster, where, page
         info = raster.info
         self.height, self.width = info.height, info.width
         self.kind = Kind(info.num_bands, info.dtype, info.alpha)
@@ -152,8 +152,8 @@ class GdalImage:
             yield values, valid
 
     def _georeference(self) -> Georeference:
-        if self._page is not None:  # a TIFF's tags are taken over as they are
-            return read_georeference(self._page)
+        if self.page is not None:  # a TIFF's tags are taken over as they are
+            return read_georeference(self.page)
         return self._raster.georeference()
 
     def _unwritten(self, nodata: Nodata) -> NDArray[np.bool_] | None:
@@ -162,7 +162,7 @@ class GdalImage:
         Raises:
             DataError: it is sparse and nothing says that this means nodata: its writer may have been killed.
         """
-        page = self._page
+        page = self.page
         if page is None or not is_sparse(page):
             return None
         if any(value is None for value in nodata):

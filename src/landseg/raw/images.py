@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 
 from landseg.contracts.errors import DataError
@@ -19,7 +20,10 @@ from landseg.raw.decoded_image import DecodedImage, Extremes
 from landseg.raw.expected import Expected
 from landseg.raw.file_start import PNG_MAGIC, read_start
 from landseg.raw.files import ImageFiles
+from landseg.raw.georeference import Georeference
 from landseg.raw.image_readers import GdalImage, PlainTiff
+from landseg.raw.remarks import Remark, about_orientation, about_place
+from landseg.raw.sidecars import with_sidecars
 from landseg.raw.tiff.checks import (
     MAX_DECODED_BYTES,
     check_layout,
@@ -58,7 +62,7 @@ def decode_image_files(
     with _opened(files, where) as image:
         if max_px is not None and max(image.height, image.width) > max_px:
             return None
-        return image.decode(expected, MAX_DECODED_BYTES)
+        return _placed(image.decode(expected, MAX_DECODED_BYTES), files, image.page)
 
 
 def spool_image(
@@ -70,7 +74,15 @@ def spool_image(
         DataError: as :func:`decode_image_files`, or decoded it would exceed `limit` bytes.
     """
     with _opened(files, where) as image:
-        return image.decode(expected, limit, spool, valid_spool)
+        return _placed(image.decode(expected, limit, spool, valid_spool), files, image.page)
+
+
+def _placed(image: DecodedImage, files: ImageFiles, page: tifffile.TiffPage | None) -> DecodedImage:
+    """The image with what its sidecars say about where it lies."""
+    place, problems = with_sidecars(Georeference(image.transform, image.crs), files.sidecars.items())
+    remarks = [Remark(f"{problem}; it is left out", path) for path, problem in problems]
+    remarks += about_place(place, page) + about_orientation(files.data, page)
+    return image._replace(transform=place.transform, crs=place.crs, remarks=tuple(remarks))
 
 
 def measure_image(

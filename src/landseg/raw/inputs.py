@@ -17,6 +17,7 @@ from landseg.raw.dataset_yaml import FILE_NAME, DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.listing import RawDataset
 from landseg.raw.pairing import Pairing, SourceTile
+from landseg.raw.sidecars import sidecar_names
 from landseg.raw.sources import FolderSource, PrefixSource, Source, SourceFile, visible
 from landseg.raw.suffixes import IMAGE_SUFFIXES, LABEL_SUFFIXES, split_suffix
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
@@ -27,13 +28,14 @@ _LABELS = "labels"
 
 @dataclass(frozen=True)
 class _OneFile(FolderSource):
-    """A single file of a folder."""
+    """A single file of a folder, with the files that say where it lies."""
 
     name: str
 
     def files(self) -> list[SourceFile]:
         """See :meth:`Source.files`."""
-        return [SourceFile(self.name, (Path(self.uri) / self.name).stat().st_size)]
+        paths = [Path(self.uri) / name for name in (self.name, *sidecar_names(self.name))]
+        return [SourceFile(path.name, path.stat().st_size) for path in paths if path == paths[0] or path.is_file()]
 
     def read(self, file: SourceFile) -> bytes:
         """See :meth:`Source.read`. A link is followed: whoever gives its path means what it leads to."""
@@ -147,7 +149,8 @@ def list_inputs(source: Inputs, config: DatasetConfig, has_labels: bool) -> RawD
     images: list[SourceFile] = []
     labels: list[SourceFile] = []
     last = f"{len(source.parts) - 1}/"
-    for file in _of_split(visible(source.files())):
+    files = _of_split(visible(source.files()))
+    for file in files:
         folders = file.path.split("/")
         suffix = split_suffix(file.path)[1]
         if has_labels and file.path.startswith(last):
@@ -160,6 +163,7 @@ def list_inputs(source: Inputs, config: DatasetConfig, has_labels: bool) -> RawD
         raise DataError(source.uri, f"expected images ({', '.join(IMAGE_SUFFIXES)}), found none")
     pairing = Pairing()
     pairing.tiles[SPLIT] = sorted(_pair(source, images, labels, has_labels, pairing.findings), key=lambda tile: tile.id)
+    pairing.add_sidecars(files)
     return RawDataset(source, fingerprint, config, FILE_NAME, pairing)
 
 

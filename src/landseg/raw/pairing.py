@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from landseg.contracts.dataset import SPLITS
 from landseg.contracts.errors import DataError, printable
@@ -14,6 +14,7 @@ from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.folder_names import similar_name
 from landseg.raw.layout import ROLES, Layout, understand
+from landseg.raw.sidecars import list_sidecars, sidecars_of
 from landseg.raw.sources import Source, SourceFile
 from landseg.raw.split_lists import TileFinder, find_lists, splits_of
 from landseg.raw.strays import counted
@@ -33,7 +34,7 @@ ById = dict[str, SourceFile]
 
 @dataclass(frozen=True, slots=True)
 class SourceTile:
-    """An image with its label (None in an unlabelled split).
+    """An image with its label (None in an unlabelled split), and the files that say where the image lies.
 
     `shares_label`: the label is that of all images, and no part of this tile's bytes.
     """
@@ -43,12 +44,14 @@ class SourceTile:
     image: SourceFile
     label: SourceFile | None
     shares_label: bool = False
+    sidecars: tuple[SourceFile, ...] = ()
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of image and label together."""
+        """Bytes of all files together."""
         own_label = self.label if not self.shares_label else None
-        return self.image.size_bytes + (own_label.size_bytes if own_label else 0)
+        size = self.image.size_bytes + (own_label.size_bytes if own_label else 0)
+        return size + sum(file.size_bytes for file in self.sidecars)
 
 
 @dataclass
@@ -57,6 +60,14 @@ class Pairing:
 
     tiles: dict[str, list[SourceTile]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+
+    def add_sidecars(self, files: Iterable[SourceFile]) -> None:
+        """Find the files that say where images lie among the source's."""
+        if listed := list_sidecars(files):
+            for tiles in self.tiles.values():
+                for position, tile in enumerate(tiles):
+                    if sidecars := sidecars_of(tile.image.path, listed):
+                        tiles[position] = replace(tile, sidecars=sidecars)
 
 
 def jobs(tiles: Iterable[SourceTile]) -> Iterator[list[SourceTile]]:
@@ -78,7 +89,9 @@ def pair(source: Source, files: Sequence[SourceFile], config: DatasetConfig) -> 
     layout = understand(source, files)
     if config.band_files:
         layout.findings += join_bands(source, layout, config)
-    return _Pairer(source, layout, config).pair()
+    pairing = _Pairer(source, layout, config).pair()
+    pairing.add_sidecars(files)
+    return pairing
 
 
 class _Pairer:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from landseg.contracts.errors import DataError
 from landseg.raw import gdal
 from landseg.raw.band_files import BandFiles
 from landseg.raw.files import ImageFiles
 from landseg.raw.pairing import SourceTile
+from landseg.raw.sidecars import MAX_SIDECAR_BYTES
 from landseg.raw.sources import Source
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 from landseg.raw.vrt import referenced_files
@@ -18,6 +21,14 @@ def read_image(source: Source, tile: SourceTile) -> ImageFiles:
     Raises:
         DataError: one cannot be read, or lies outside the dataset.
     """
+    image = _read_image(source, tile)
+    if not tile.sidecars:
+        return image
+    read = {file.path: source.read(file) if file.size_bytes <= MAX_SIDECAR_BYTES else None for file in tile.sidecars}
+    return replace(image, sidecars=read)
+
+
+def _read_image(source: Source, tile: SourceTile) -> ImageFiles:
     if isinstance(tile.image, BandFiles):
         first, *others = (source.read(file) for file in tile.image.bands)
         return ImageFiles(first, bands=tuple(others))

@@ -23,7 +23,12 @@ LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
 SUFFIXES = {"images": IMAGE_SUFFIXES, "labels": LABEL_SUFFIXES}
 """By role."""
 
-SIDECAR_SUFFIXES = (".xml", ".ovr", ".tfw", ".wld", ".tifw", ".pgw", ".pngw", ".txt", ".md", ".json")
+WORLD_FILE_SUFFIXES = (
+    *(".wld", ".tfw", ".tifw", ".tiffw", ".pgw", ".pngw", ".jgw", ".jpgw", ".jpegw", ".j2w", ".jp2w", ".bpw", ".bmpw"),
+    *(".wpw", ".webpw"),
+)
+"""Of world files: they say where the image next to them lies."""
+SIDECAR_SUFFIXES = (*WORLD_FILE_SUFFIXES, ".prj", ".xml", ".ovr", ".txt", ".md", ".json")
 """Of files that GIS programs and people put next to images; they are not tiles."""
 
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".jpx", ".jxl", ".webp")
