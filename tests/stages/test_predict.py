@@ -16,7 +16,9 @@ from raw_tiles import CLASSES, random_image, random_label, write_config, write_i
 
 from landseg import storage
 from landseg.cli.main import main
+from landseg.contracts.dataset import Scale
 from landseg.contracts.labels import LabelsManifest
+from landseg.contracts.model import ModelInput
 from landseg.dataset.reader import StagedDataset
 from landseg.models.model_input import input_of
 
@@ -157,6 +159,23 @@ def test_another_scale_is_given_in_a_file(place: Place, tmp_path: Path, capsys: 
     assert place.predict(tmp_path / "tile 0.tif", "--dataset-yaml", tmp_path / "d.yaml", out="deep", models=1) == 0
     assert place.predict(place.images / "tile 0.tif", out="flat", models=1) == 0
     assert maps(place.root / "deep") == maps(place.root / "flat")
+
+
+def test_floats_need_no_scale_but_the_models(place: Place, tmp_path: Path) -> None:
+    images = ModelInput(
+        bands=(1, 2, 3),
+        num_file_bands=3,
+        dtype="float32",
+        scale=Scale(low=(0.0,) * 3, high=(1.0,) * 3, method="range"),
+        tile_size=(40, 40),
+    )
+    place.stage(place.root / "first")
+    model = write_model(tmp_path, str(place.root / "staged/dataset.json"), images=images)
+    write_image(tmp_path / "tile 0.tif", (random_image(0, 40) / 255).astype(np.float32))
+    out = place.root / "floats"
+    assert place.predict(tmp_path / "tile 0.tif", "--model", model, out="floats", models=0) == 0
+    assert place.predict(place.images / "tile 0.tif", out="bytes", models=1) == 0
+    assert maps(out) == maps(place.root / "bytes")
 
 
 @pytest.mark.parametrize(

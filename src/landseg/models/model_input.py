@@ -13,6 +13,7 @@ from landseg.models.trained_model import TrainedModel
 
 _EIGHT_BITS = "uint8"
 _TOP = 255.0
+_INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (16, 32, 64)}
 _LEVELS = 65535
 """The largest stored value of 16 bits."""
 
@@ -125,7 +126,7 @@ def _source_scale(model: TrainedModel, manifest: DatasetManifest, bands: tuple[i
     own, source = manifest.class_schema.scale, manifest.source_values
     own = source.source_scale(own, manifest.class_schema.bands) if own and source else own
     held, dtype = source.dtype if source else manifest.dtype, _dtype(model.input)
-    if dtype == held:
+    if same_values(dtype, held):
         if model.input is not None:
             return model.input.scale
         if own is None:
@@ -145,6 +146,11 @@ def _source_scale(model: TrainedModel, manifest: DatasetManifest, bands: tuple[i
         f"{held}, and which of its values correspond to these is not known",
         f"write them into dataset.yaml, e.g. scale: {{method: range, low: {lowest:g}, high: {highest:g}}}; stage again",
     )
+
+
+def same_values(one: str, other: str) -> bool:
+    """Whether values of two types are of one kind: a value means the same in all integers of more than 8 bits."""
+    return one == other or {one, other} <= _INTEGERS
 
 
 def _dtype(known: ModelInput | None) -> str:

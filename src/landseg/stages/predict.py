@@ -11,6 +11,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,12 @@ from landseg.dataset.reader import StagedDataset
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
 from landseg.dataset.staging import Options
 from landseg.ensemble.maps import remove_maps
+from landseg.models.model_input import same_values
 from landseg.models.trained_model import TrainedModel, open_model
-from landseg.raw.dataset_yaml import DatasetConfig, parse_config
+from landseg.raw.checks import probe_kind
+from landseg.raw.dataset_yaml import DatasetConfig, RangeScale, parse_config
 from landseg.raw.inputs import SPLIT, list_inputs, open_inputs
+from landseg.raw.listing import RawDataset
 from landseg.raw.processes import num_cpus
 from landseg.stages import average_probs, export_probs, stage_data
 from landseg.stages.shared.context import OUTPUT_FILES, StageContext, scratch_folder
@@ -128,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
         models = _open_models(args.model, scratch, storage_uri)
         config = _config(args, models)
         source = open_inputs(args.inputs, args.labels, scratch)
-        raw = list_inputs(source, config, bool(args.labels))
+        raw = _with_scale(list_inputs(source, config, bool(args.labels)), models)
 
         def context(stage: str, outputs: Outputs | None = None) -> StageContext:
             inner = scratch / stage
@@ -239,6 +243,29 @@ def _config(args: argparse.Namespace, models: Sequence[TrainedModel]) -> Dataset
             )
         made |= given
     return parse_config(json.dumps(made).encode(), where)
+
+
+def _with_scale(raw: RawDataset, models: Sequence[TrainedModel]) -> RawDataset:
+    """The models' scale for images whose values 16 bits do not hold: they are stored within it.
+
+    Where a model was trained on other images, or dataset.yaml gives a scale, nothing changes; staging asks for what is
+    missing.
+    """
+    kind = probe_kind(raw.source, raw.pairing.tiles[SPLIT])
+    if kind is None or not kind.is_wide or raw.config.scale is not None:
+        return raw
+    inputs = [model.input for model in models if model.input and model.input.dtype]
+    known = [one for one in inputs if one.dtype and same_values(one.dtype, kind.dtype)]
+    scales = [one.scale for one in known if one.scale]
+    if len(scales) < len(models):
+        return raw
+    alike = len({(one.bands, scale.low, scale.high) for one, scale in zip(known, scales, strict=True)}) == 1
+    if alike and known[0].bands == tuple(range(1, kind.num_bands + 1)):
+        low, high = scales[0].low, scales[0].high
+    else:
+        low, high = (min(min(scale.low) for scale in scales),), (max(max(scale.high) for scale in scales),)
+    scale = RangeScale(method="range", low=low, high=high)
+    return replace(raw, config=raw.config.model_copy(update={"scale": scale}))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
