@@ -204,7 +204,7 @@ def _deploy(args: argparse.Namespace) -> int:
 
 def _to_cluster(args: argparse.Namespace, pipeline: str, given: list[str], name: str, *, use_cache: bool) -> int:
     from pipelines.arguments import parse_parameters
-    from pipelines.cluster import client, submit
+    from pipelines.cluster import client, submit, watch
     from pipelines.dags import sizes
     from pipelines.dags.compile import PIPELINES, package, with_images
     from pipelines.dags.scheduling import with_queue
@@ -220,7 +220,7 @@ def _to_cluster(args: argparse.Namespace, pipeline: str, given: list[str], name:
     print(submission.link)
     if not args.wait:
         return 0
-    state = submit.wait(target, submission.run_id, timeout_s=args.timeout)
+    state = watch.wait(target, submission.run_id, timeout_s=args.timeout)
     print(f"the run has {state.lower()}", file=sys.stderr)
     if state != "SUCCEEDED":
         return 1

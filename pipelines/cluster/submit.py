@@ -1,4 +1,4 @@
-"""Submit a pipeline to Kubeflow Pipelines and watch it."""
+"""Submit a pipeline to Kubeflow Pipelines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from pipelines.cluster import client, preflight
 from pipelines.errors import UserError
 
 EXPERIMENT = "landseg"
-_FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
-_MAX_MISSED_POLLS = 10
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -100,43 +97,6 @@ def submit(
             service_account=target.service_account or None,
         )
     return Submission(run.run_id, f"{target.endpoint}/#/runs/details/{run.run_id}")
-
-
-def wait(target: Target, run_id: str, *, timeout_s: float, poll_s: float = 10.0) -> str:
-    """Follow a run to its end and print each change of a step's state.
-
-    Returns:
-        The run's final state: SUCCEEDED, FAILED, CANCELED or SKIPPED.
-
-    Raises:
-        UserError: it has not ended in time, or the server has stopped answering.
-    """
-    connection = client.connect(target.endpoint, client.credentials(target.endpoint), target.namespace)
-    deadline = time.monotonic() + timeout_s
-    seen: dict[str, str] = {}
-    missed = 0
-    while time.monotonic() < deadline:
-        try:
-            with client.explained(target.endpoint), client.quiet():
-                run = connection.get_run(run_id)
-            missed = 0
-        except UserError:  # a rolling restart of KFP is no reason to give up
-            missed += 1
-            if missed == _MAX_MISSED_POLLS:
-                raise
-            time.sleep(poll_s)
-            continue
-        for task in (run.run_details.task_details if run.run_details else None) or []:
-            name, state = task.display_name or "", task.state or ""
-            if name and state and seen.get(name) != state:
-                seen[name] = state
-                _say(f"{name}: {state.lower()}")
-        if run.state in _FINAL:
-            return str(run.state)
-        time.sleep(poll_s)
-    raise UserError(
-        f"the run has not ended after {timeout_s:.0f} s and continues: {target.endpoint}/#/runs/details/{run_id}"
-    )
 
 
 def _profile(target: Target) -> str:

@@ -173,8 +173,11 @@ def _text(storage_uri: str, run_id: str, states: list[StageState]) -> str:
         lines += [f"{f'{state.stage} {state.name}':24}{state.state:12}{when:21}{shown}".rstrip(), f"    {state.uri}"]
         lines += [f"    {differing}" for differing in _differing(state, states)]
     lines += [f"{f'{stage} {name}':24}not begun" for stage, name in _not_begun(states)]
-    scored = [state.facts["summary"] for state in states if "summary" in state.facts]
-    return "\n".join([*lines, *(_scores(scored[-1]) if scored else [])])
+    scored = [state for state in states if "summary" in state.facts]
+    if scored:
+        report = storage.join(scored[-1].uri, "report.html")
+        lines += [*_scores(scored[-1].facts["summary"]), "", f"report: {report}"]
+    return "\n".join(lines)
 
 
 def _differing(state: StageState, states: list[StageState]) -> list[str]:

@@ -95,29 +95,6 @@ def test_a_version_uploaded_by_somebody_else_meanwhile_is_used(
     assert send(server).run_id in server.runs
 
 
-def test_waiting_follows_the_steps(server: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
-    submission = send(server)
-    capsys.readouterr()
-    assert submit.wait(submit.Target(server.endpoint), submission.run_id, timeout_s=30, poll_s=0.01) == "SUCCEEDED"
-    assert capsys.readouterr().err.splitlines() == [
-        "stage-data: pending",
-        "stage-data: running",
-        "stage-data: succeeded",
-    ]
-
-
-def test_a_short_outage_while_waiting_is_sat_out(server: KfpServer) -> None:
-    submission = send(server)
-    server.faults["/" + submission.run_id] = Fault(status=503, times=3)
-    assert submit.wait(submit.Target(server.endpoint), submission.run_id, timeout_s=30, poll_s=0.01) == "SUCCEEDED"
-
-
-def test_waiting_ends_in_time(server: KfpServer) -> None:
-    submission = send(server)
-    with pytest.raises(UserError, match="has not ended after 0 s and continues"):
-        submit.wait(submit.Target(server.endpoint), submission.run_id, timeout_s=0)
-
-
 @pytest.mark.parametrize(
     ("path", "fault", "said"),
     [
