@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -273,10 +274,27 @@ def opened_file(path: Path, drivers: Sequence[str], where: object) -> Iterator[D
 
 
 @contextlib.contextmanager
+def _without_log_failures() -> Iterator[None]:
+    """Keep Python from printing that rasterio's log handler failed, as it does on messages that are not UTF-8."""
+    before, printing = sys.unraisablehook, sys.excepthook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if "rasterio" not in str(unraisable.object):
+            before(unraisable)
+
+    # Cython prints such an error, by excepthook, before it reports it; no other is printed while GDAL is at work.
+    sys.unraisablehook, sys.excepthook = hook, lambda *_: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = before, printing
+
+
+@contextlib.contextmanager
 def damage_is_reported(where: object) -> Iterator[None]:
     """Whatever GDAL raises becomes an error of the file."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_log_failures():
             warnings.simplefilter("ignore")
             yield
     except DataError:

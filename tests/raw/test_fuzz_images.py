@@ -1,0 +1,47 @@
+"""Images of damaged bytes end in one line of landseg's own, and nothing of GDAL's is printed."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from gdal_files import write_gdal
+from raw_tiles import random_image
+from test_image_kinds import FORMATS
+from test_vrt import vrt
+
+from landseg.contracts.errors import DataError
+from landseg.raw.dataset_yaml import parse_config
+from landseg.raw.expected import Expected
+from landseg.raw.files import ImageFiles
+from landseg.raw.images import decode_image_files
+from landseg.raw.values import Kind
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("rounds", [pytest.param(40, id="some"), pytest.param(3000, id="many", marks=pytest.mark.slow)])
+def test_damaged_images(rounds, tmp_path, capfd):
+    config = parse_config(b"version: 1\nname: a\nclasses: [a, b]\n", "dataset.yaml")
+    expected = Expected(config, Kind(3, "uint8"))
+    seeds = {}
+    for name, options in FORMATS.items():
+        write_gdal(tmp_path / name, random_image(1) // 2, **options)
+        seeds[name] = (tmp_path / name).read_bytes()
+    referenced = {"bands/0.tif": seeds["a.tif"]}
+    seeds["v.vrt"] = vrt(["../../bands/0.tif"] * 3).encode()
+    chance = random.Random(1)
+    for name, whole in seeds.items():
+        for _ in range(rounds):
+            data = bytearray(whole)
+            for _ in range(chance.randint(1, 8)):
+                # Headers are damaged more often: they decide what is allocated.
+                data[chance.randrange(min(len(data), chance.choice([40, 400, len(data)])))] = chance.randrange(256)
+            if chance.random() < 0.3:
+                del data[chance.randrange(len(data)) :]
+            files = ImageFiles(bytes(data), path="train/images/a.vrt", referenced=referenced if "vrt" in name else {})
+            try:
+                decode_image_files(files, "here", expected, max_px=4096)
+            except DataError as err:
+                assert "\n" not in str(err)
+                assert "vsimem" not in str(err)
+    assert capfd.readouterr().err == ""
