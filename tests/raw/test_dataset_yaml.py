@@ -129,7 +129,18 @@ def test_fields_that_are_not_known_and_what_is_meant(text, expected):
         ("classes: [a, b]\npalette: [[0, 0, 0], [0, 0, 256]]\n", "field palette.1.2: expected at most 255, found 256"),
         ("classes: [a, b]\npalette: ['#12345', '#000000']\n", "expected a colour such as '#ff0000'"),
         ("classes: [a, b]\nimage_suffix: a/b\n", "pattern '^[^/\\\\]*$'"),
-        ("classes: [a, b]\nscale: {method: minmax}\n", "field scale: "),
+        (
+            "classes: [a, b]\nscale: range\n",
+            "expected method: range or method: percentile, found 'range': write scale: {",
+        ),
+        ("classes: [a, b]\nscale: {method: minmax}\n", "field scale: expected method: range or method: percentile"),
+        ("classes: [a, b]\nscale: {method: range, lo: 0, high: 1}\n", "field scale.lo is not known: write low"),
+        ("classes: [a, b]\nscenes: 512\n", "field scenes: expected a map, found 512: write scenes: {max_px: 512}"),
+        ("classes: [a, b]\nscenes: {tile: 64}\n", "field scenes.tile is not known: write tile_px"),
+        ("classes: [a, b]\nbands: 3\n", "field bands: expected a list, found 3: write bands: [3, 2, 1]"),
+        ("classes: [a, b]\npalette: red\n", "found 'red': write palette: [[255, 0, 0], '#00ff00']"),
+        ("classes: [a, b]\npalette: [[1, 2], [3, 4, 5]]\n", "field palette.0: expected more values, found 2"),
+        ("classes: [a, b]\nimage_suffix: 5\n", "found 5, which YAML reads as a number: put it in quotes"),
         ("classes: [a, b]\nscenes: {max_px: 10}\n", "line 4: field scenes.max_px: expected at least 64, found 10"),
         ("classes: [a, b]\nlabels_without_image: drop\n", "expected 'error' or 'skip', found 'drop'"),
         (
@@ -140,7 +151,10 @@ def test_fields_that_are_not_known_and_what_is_meant(text, expected):
     ],
 )
 def test_values_that_are_wrong(text, expected):
-    assert expected in error_of(START + text)
+    error = error_of(START + text)
+    assert expected in error
+    if advice := re.search(r"(?<=: write )(?:scale|scenes|bands|palette): .*(?= \(docs)", error):
+        parsed(f"{START}classes: [a, b]\n{advice[0]}\n")
 
 
 def test_all_fields_at_fault_are_listed_each_with_its_line():

@@ -30,7 +30,15 @@ _OTHER_NAMES = {
 """Fields of other programs, and what they are called here."""
 _NEEDLESS = {"nc", "num_classes", "path", "train", "val", "test"}
 _EXAMPLES = {"version": "version: 1", "name": "name: my-data", "classes": "classes: [background, water]"}
+_MAPS = {"scale": "scale: {method: range, low: 0, high: 4000}", "scenes": "scenes: {max_px: 512}"}
+_LISTS = {
+    "palette": "palette: [[255, 0, 0], '#00ff00']",
+    "bands": "bands: [3, 2, 1]",
+    "band_names": "band_names: [red, nir]",
+}
+_PARTS = {"scale": ("method", "low", "high"), "scenes": ("max_px", "tile_px", "overlap_px")}
 _MOST_UNKNOWN = 8
+_MOST_SHOWN = 3
 _LONGEST = 200
 _NAME_CHARACTERS = re.compile(r"[^A-Za-z0-9 ._-]+")
 
@@ -91,19 +99,29 @@ def _about(name: str, errors: Sequence[Error], text: YamlText, fields: Sequence[
     """One field: its first problem, and how many more it has."""
     # What is wrong within a list is missing from its length.
     errors = [error for error in errors if error["type"] != "too_short" or len(errors) == 1]
-    first = errors[0]
-    if not first["loc"]:
-        return _what(first, text, fields)
-    path = list(first["loc"])
-    field = ".".join(str(part) for part in path if not _is_branch(part))
-    if first["type"] == "missing":
-        example = f": write {_EXAMPLES[name]}" if name in _EXAMPLES else ""
-        return f"field {field} is missing{example}"
-    place = _place(text.line(part for part in path if not _is_branch(part)))
+    if not errors[0]["loc"]:
+        return _what(errors[0], text)
     if name == "classes" and (said := _about_classes(errors, text)):
-        return f"{place}field classes: {said}"
-    more = f", and {len(errors) - 1} more in it" if len(errors) > 1 else ""
-    return f"{place}field {field}: {_what(first, text, fields)}{more}"
+        return f"{_place(text.line([name]))}field classes: {said}"
+    said = "; ".join(dict.fromkeys(_about_part(error, text, fields) for error in errors[:_MOST_SHOWN]))
+    return said + (f", and {len(errors) - _MOST_SHOWN} more in {name}" if len(errors) > _MOST_SHOWN else "")
+
+
+def _about_part(error: Error, text: YamlText, fields: Sequence[str]) -> str:
+    """One problem of one field, or of a part of it."""
+    path = [part for part in error["loc"] if not _is_branch(part)]
+    field = ".".join(str(part) for part in path)
+    place = _place(text.line(path))
+    if error["type"] == "missing" and len(path) == 1:
+        return f"field {field} is missing" + (f": write {_EXAMPLES[field]}" if field in _EXAMPLES else "")
+    if error["type"] == "missing" and isinstance(path[-1], int):
+        return f"{place}field {'.'.join(map(str, path[:-1]))}: expected more values, found {path[-1]}"
+    if error["type"] == "missing":
+        return f"{place}field {field} is missing"
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(path[-1]), _PARTS.get(str(path[0]), fields), 1, 0.5)
+        return f"{place}field {field} is not known" + (f": write {close[0]}" if close else "")
+    return f"{place}field {field}: {_what(error, text)}"
 
 
 def _is_branch(part: object) -> bool:
@@ -111,12 +129,18 @@ def _is_branch(part: object) -> bool:
     return part in ("range", "percentile", "function-after", "tuple", "float", "int", "str") or "[" in str(part)
 
 
-def _what(error: Error, text: YamlText, fields: Sequence[str]) -> str:
+def _what(error: Error, text: YamlText) -> str:
     """What was expected and what was found."""
     kind, context, value = error["type"], error.get("ctx", {}), error.get("input")
     path = [part for part in error["loc"] if not _is_branch(part)]
     scalar = text.scalar(path)
-    found = f"found {_written(scalar, value)}"
+    found = f"found {_written(scalar, value, wants_text=kind == 'string_type')}"
+    field = str(path[0]) if path else ""
+    if kind.startswith("union_tag") or (
+        kind in ("model_type", "model_attributes_type", "dict_type") and field in _MAPS
+    ):
+        methods = "method: range or method: percentile" if field == "scale" else "a map"
+        return f"expected {methods}, {found}: write {_MAPS.get(field, 'a map')}"
     if kind == "value_error":
         return str(context.get("error", error["msg"]))
     if kind == "string_pattern_mismatch" and path == ["name"]:
@@ -127,8 +151,10 @@ def _what(error: Error, text: YamlText, fields: Sequence[str]) -> str:
         return f"expected a text, {found}" + (": put it in quotes" if scalar and not scalar.is_quoted else "")
     if kind in ("int_type", "float_type", "bool_type") and scalar and scalar.is_quoted:
         return f"expected a number, {found}: remove the quotes"
-    if kind == "extra_forbidden":
-        return "not known"
+    if kind == "string_too_short":
+        return f"expected a text, {found}"
+    if kind == "int_type" and field == "ignore_index" and isinstance(value, list):
+        return f"expected a whole number, {found}: write several in label_values, as `0: ignore`"
     for key, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
         if key in context:
             return f"expected {words} {context[key]}, {found}"
@@ -139,7 +165,10 @@ def _what(error: Error, text: YamlText, fields: Sequence[str]) -> str:
         quotes = ": remove the quotes" if scalar and scalar.is_quoted and str(value) == context["expected"] else ""
         return f"expected {context['expected']}, {found}{quotes}"
     if kind in ("tuple_type", "list_type"):
-        return f"expected a list such as [1, 2], {found}"
+        advice = f": write {_LISTS[field]}" if field in _LISTS and len(path) == 1 else ""
+        return (
+            f"expected a list, {found}{advice}" if field != "scale" else f"expected a number or a list of them, {found}"
+        )
     if kind.endswith("_type"):
         wanted = {"int_type": "a whole number", "float_type": "a number"}.get(kind, "")
         return f"expected {wanted}, {found}" if wanted else f"{_lower_first(error['msg'])}, {found}"
@@ -151,12 +180,14 @@ def _lower_first(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _written(scalar: Scalar | None, value: Any) -> str:
-    """A value as it stands in the file, and what YAML makes of it where that is something else."""
+def _written(scalar: Scalar | None, value: Any, *, wants_text: bool = True) -> str:
+    """A value as it stands in the file, and what YAML makes of it where that is something else than expected."""
     if scalar is None or scalar.is_quoted or isinstance(value, str):
         return short_repr(value)
     shown = short_repr(scalar.text).strip("'\"") or "nothing"
     reads = {bool: f"reads as {str(value).lower()}", type(None): "reads as nothing"}.get(type(value), "")
+    if not reads and not wants_text:
+        return shown
     if not reads:
         reads = "reads as a number" if isinstance(value, int | float) else f"reads as a {type(value).__name__}"
     return f"{shown}, which YAML {reads}" if shown != "nothing" else "nothing"

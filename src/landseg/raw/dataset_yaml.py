@@ -202,7 +202,7 @@ class DatasetConfig(Model):
         if any(not 1 <= band <= MAX_BANDS for band in numbers):
             raise ValueError(f"expected numbers of bands from 1 to {MAX_BANDS}")
         if any(band.count("{id}") != 1 or "/" in band for band in files):
-            raise ValueError("expected names of files with {id} for the tile's id, such as '{id}_B04.tif'")
+            raise ValueError("expected numbers such as [3, 2, 1], or files' names with {id} such as '{id}_B04.tif'")
         return value
 
     @field_validator("nodata", mode="before")
