@@ -17,7 +17,7 @@ from benchmarks.netproxy import FaultProxy
 from landseg import storage
 from landseg.cli.main import main
 from landseg.contracts.errors import ConfigError, DamagedObjectError
-from landseg.dataset.cache import SCRATCH_VARIABLE, ShardCache, scratch_bytes
+from landseg.dataset.cache import ShardCache, default_limit
 from landseg.dataset.reader import Access, StagedDataset
 
 
@@ -106,12 +106,11 @@ def test_what_was_used_last_stays(tmp_path: Path) -> None:
 
 
 def test_a_pod_says_how_much_it_may_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = scratch_bytes(tmp_path / "not" / "there")
-    assert free > 0
-    monkeypatch.setenv(SCRATCH_VARIABLE, "1000")
-    assert scratch_bytes(tmp_path) == 1000
-    monkeypatch.setenv(SCRATCH_VARIABLE, str(2**60))
-    assert scratch_bytes(tmp_path) < 2**60
-    monkeypatch.setenv(SCRATCH_VARIABLE, "20Gi")
+    assert storage.scratch_room(tmp_path / "not" / "there") > 0
+    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "1000")
+    assert (storage.scratch_room(tmp_path), default_limit(tmp_path)) == (1000, 750)
+    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", str(2**60))
+    assert storage.scratch_room(tmp_path) < 2**60
+    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "20Gi")
     with pytest.raises(ConfigError, match="expected a number of bytes, found '20Gi'"):
-        scratch_bytes(tmp_path)
+        storage.scratch_room(tmp_path)

@@ -47,6 +47,16 @@ def test_an_archive_is_staged_like_the_folder(raw, stage, tmp_path, name, nested
     assert run.loaded.sha256 == expected.sha256
 
 
+def test_an_archive_that_no_room_is_left_for_is_refused_before_it_is_fetched(raw, stage, tmp_path, s3, monkeypatch):
+    archive = pack(raw, tmp_path / "tiles.zip")
+    storage.put_file(f"{s3.uri}/tiles.zip", archive)
+    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "1000")
+    run = stage(f"{s3.uri}/tiles.zip")
+    assert run.status == 2
+    size = archive.stat().st_size
+    assert f"tiles.zip: expected room for its {size} bytes in the scratch folder, found 1000" in run.error
+
+
 @pytest.mark.parametrize("name", ["data.zip", "data.tar"])
 def test_an_archive_in_object_storage(raw, stage, tmp_path, s3, name):
     storage.put_file(f"{s3.uri}/{name}", pack(raw, tmp_path / name))

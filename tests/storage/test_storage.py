@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from landseg import storage
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError, StorageError
@@ -135,6 +136,24 @@ def test_listing_and_deleting(root: str) -> None:
     assert storage.list_objects(storage.join(root, "nowhere")) == []
     storage.delete(storage.join(root, "a/1"))
     assert [info.uri for info in storage.list_objects(root + "/")] == [storage.join(root, name) for name in names[1:]]
+
+
+def test_many_are_deleted_in_few_requests(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("landseg.storage.s3._DELETED_AT_ONCE", 3)
+    uris = [storage.join(root, f"many/{name}") for name in ("1", "2", "3", "4 &", "ü<", "6", "7")]
+    storage.put_many((uri, b"x") for uri in uris)
+    storage.delete_many([*uris[:5], storage.join(root, "many/absent")])
+    assert [info.uri for info in storage.list_objects(root)] == uris[5:]
+
+    def refused(uri: str, operation: str, **arguments: object) -> dict[str, object]:
+        if operation != "delete_objects":
+            return ask(uri, operation, **arguments)
+        raise StorageError(uri, "is not implemented") from ClientError({"Error": {"Code": "NotImplemented"}}, operation)
+
+    ask = s3.ask
+    monkeypatch.setattr(s3, "ask", refused)
+    storage.delete_many(uris[5:])
+    assert storage.list_objects(root) == []
 
 
 def test_many_objects(root: str, tmp_path: Path) -> None:

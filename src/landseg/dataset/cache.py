@@ -9,44 +9,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from landseg import storage
 from landseg.contracts.documents import Blob
-from landseg.contracts.errors import ConfigError
 
-SCRATCH_VARIABLE = "LANDSEG_SCRATCH_BYTES"
-"""In a pod, the size of the scratch volume: an emptyDir's limit cannot be seen from inside."""
 _CACHE_SHARE = 0.75
 """The rest of the volume is for indexes, checkpoints and archives."""
 
 
-def scratch_bytes(folder: Path) -> int:
-    """How much a scratch folder may hold: what its volume has room for, or less where the pod's specification says so.
-
-    Args:
-        folder: the folder; what it holds already counts as room.
-
-    Raises:
-        ConfigError: the environment says something that is not a number.
-    """
-    there = folder
-    while not there.exists():
-        there = there.parent
-    room = shutil.disk_usage(there).free + sum(size for _, size, _ in _files(folder))
-    if text := os.environ.get(SCRATCH_VARIABLE):
-        if not text.isascii() or not text.isdecimal():
-            raise ConfigError(SCRATCH_VARIABLE, f"expected a number of bytes, found {text!r}", "unset it")
-        room = min(room, int(text))
-    return room
-
-
 def default_limit(folder: Path) -> int:
     """How large a cache in a scratch folder may grow unless the user says otherwise."""
-    return int(_CACHE_SHARE * scratch_bytes(folder))
+    held = sum(size for _, size, _ in _files(folder))
+    return int(_CACHE_SHARE * storage.scratch_room(folder, held))
 
 
 @dataclass

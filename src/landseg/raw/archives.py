@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from landseg import storage
-from landseg.contracts.errors import DataError
+from landseg.contracts.errors import DataError, StorageError
 from landseg.contracts.names import odd_characters
 from landseg.raw.file_start import read_start
 from landseg.raw.sources import LAYOUT_HINT, FolderSource, PrefixSource, Source, SourceFile
@@ -142,6 +142,7 @@ def open_source(uri: str, scratch: Path) -> Source:
 
     Raises:
         DataError: there is none, or an archive that cannot be read safely.
+        StorageError: there is no room for an archive.
     """
     name = uri.rstrip("/")
     if name.lower().endswith(_COMPRESSED_TAR):
@@ -155,6 +156,10 @@ def open_source(uri: str, scratch: Path) -> Source:
         return PrefixSource(name) if is_s3 else FolderSource(str(Path(uri).resolve()))
     if is_s3:
         path = scratch / "source"
+        info = storage.stat(name)
+        if info is not None and info.size_bytes > (room := storage.scratch_room(scratch)):
+            problem = f"expected room for its {info.size_bytes} bytes in the scratch folder, found {room}"
+            raise StorageError(name, problem, "unpack it in object storage, or give a larger --scratch")
         storage.get_file(name, path)
     else:
         path = Path(uri).resolve()

@@ -155,8 +155,7 @@ def remove(plan: Plan) -> None:
     for info in plan.first:
         storage.delete(info.uri)
     for infos in (plan.rest, plan.last):
-        for _ in storage.parallel(storage.delete, [info.uri for info in infos]):
-            pass
+        storage.delete_many(info.uri for info in infos)
 
 
 def _divide(folders: list[Folder], old: set[str]) -> tuple[list[Folder], list[Folder], set[str]]:

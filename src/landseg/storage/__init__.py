@@ -18,6 +18,7 @@ from landseg.storage.objects import (
     clean_abandoned,
     create,
     delete,
+    delete_many,
     file_sha256,
     get_bytes,
     get_file,
@@ -31,6 +32,7 @@ from landseg.storage.objects import (
     stat,
 )
 from landseg.storage.parallel import parallel
+from landseg.storage.room import scratch_room
 from landseg.storage.uris import folder, is_below, is_s3, join, parent
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "clean_abandoned",
     "create",
     "delete",
+    "delete_many",
     "endpoint_has_answered",
     "expect_answers",
     "file_sha256",
@@ -61,6 +64,7 @@ __all__ = [
     "put_many",
     "put_once",
     "read_document",
+    "scratch_room",
     "stat",
     "write_document",
 ]

@@ -25,6 +25,7 @@ from landseg.storage.uris import split
 _PART = 16 << 20
 _MAX_PARTS = 10_000
 _UPLOAD_STARTS = 10
+_DELETED_AT_ONCE = 1000
 _EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
 _NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
 _USUAL_PARTS_MIB = (5, 8, 10, 15, 16, 20, 32, 50, 64, 100, 128, 256, 512)
@@ -286,6 +287,35 @@ def delete(uri: str) -> None:
     """Remove an object."""
     where = _where(uri)
     ask(uri, "delete_object", **where)
+
+
+def delete_many(uris: list[str]) -> None:
+    """Remove objects, 1,000 a request; one by one what an endpoint does not remove in this way."""
+
+    def remove(bucket: str, keys: list[str]) -> list[str]:
+        """Returns the keys of those that are still there."""
+        uri = f"s3://{bucket}/{keys[0]}"
+        arguments = {"Bucket": bucket, "Delete": {"Objects": [{"Key": key} for key in keys], "Quiet": True}}
+        try:
+            answer = ask(uri, "delete_objects", **arguments)
+        except StorageError as err:
+            if code(err) in {"", "NoSuchBucket"}:
+                raise
+            return keys
+        return [error["Key"] for error in answer.get("Errors", [])]
+
+    by_bucket: dict[str, list[str]] = {}
+    for uri in uris:
+        bucket, key = split(uri)
+        by_bucket.setdefault(bucket, []).append(key)
+    batches = [
+        (bucket, keys[start : start + _DELETED_AT_ONCE])
+        for bucket, keys in by_bucket.items()
+        for start in range(0, len(keys), _DELETED_AT_ONCE)
+    ]
+    for bucket, left in parallel(lambda batch: (batch[0], remove(*batch)), batches):
+        for _ in parallel(delete, [f"s3://{bucket}/{key}" for key in left]):
+            pass
 
 
 def clean_abandoned(uri: str, older_than_s: float) -> int:
