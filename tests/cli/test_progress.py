@@ -2,7 +2,7 @@
 
 import io
 
-from landseg.cli.progress import Progress, duration
+from landseg.cli.progress import Progress, Steps, duration
 
 
 class Terminal(io.StringIO):
@@ -54,3 +54,28 @@ def test_resumed_work_is_not_counted_in_the_rate():
 
 def test_durations():
     assert [duration(s) for s in (0.4, 59, 61, 3600, 7300)] == ["0s", "59s", "1m01s", "1h00m", "2h01m"]
+
+
+def test_steps_are_one_bar_with_the_share_of_all_the_work(monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("landseg.cli.progress.time.monotonic", lambda: float(next(clock)))
+    stream = io.StringIO()
+    with Steps("predicting", [1, 8, 1]) as steps:
+        with Progress("staging", 2, "tiles", interval_s=0, stream=stream) as progress:
+            progress.advance(2)
+        steps.next()
+        with Progress("exporting", 4, "tiles", done=2, interval_s=0, stream=stream) as progress:
+            progress.advance(1)
+        steps.next()
+        steps.next()
+    shown = [line.partition(", ")[0] for line in stream.getvalue().splitlines()]
+    assert shown == [
+        "predicting: 10% staging 2/2 tiles",
+        "predicting: 10% staging 2/2 tiles",
+        "predicting: 70% exporting 3/4 tiles",
+        "predicting: 70% exporting 3/4 tiles",
+    ]
+    assert ", ETA " in stream.getvalue()
+    with Progress("averaging", 1, "tiles", interval_s=0, stream=stream) as progress:
+        progress.advance(1)
+    assert stream.getvalue().splitlines()[-1].startswith("averaging: 100% 1/1 tiles")

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from random_models import write_model
 from raw_tiles import CLASSES, random_image, random_label, write_config, write_image, write_label, write_raw
+from s3_endpoint import S3
 
 from landseg import storage
 from landseg.cli.main import main
@@ -128,6 +129,17 @@ def test_a_file_a_folder_and_an_archive(place: Place, tmp_path: Path, capsys: py
     capsys.readouterr()
     assert place.predict(place.images / "tile 0.tif", place.images, out="twice", models=1) == 2
     assert "expected unique names" in (told := capsys.readouterr().err) or "same name" in told
+
+
+def test_objects_and_prefixes_of_object_storage(place: Place, s3: S3) -> None:
+    storage.put_file(f"{s3.uri}/one.tif", place.images / "tile 0.tif")
+    storage.put_file(f"{s3.uri}/more/tile 1.tif", place.images / "tile 1.tif")
+    work = ["--storage-uri", f"{s3.uri}/work"]
+    assert place.predict(f"{s3.uri}/one.tif", f"{s3.uri}/more", *work, out="objects", models=1) == 0
+    assert place.predict(place.images, out="local", models=1) == 0
+    found, expected = maps(place.root / "objects"), maps(place.root / "local")
+    assert found == {"one.png": expected["tile 0.png"], "tile 1.png": expected["tile 1.png"]}
+    assert not (place.root / "objects/.landseg").exists()
 
 
 def test_labels_are_scored(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
