@@ -67,7 +67,7 @@ def test_a_0_255_mask(tmp_path, stage):
     for split in ("train", "val"):
         for path in (raw / split / "labels").iterdir():
             write_label(path, np.where(random_label(3) > 0, 255, 0).astype(np.uint8))
-    assert "hold only 0 and 255: a 0/255 mask?" in warnings_of(stage(raw))
+    assert "hold only 0 and 255, which is ignored: a 0/255 mask?" in warnings_of(stage(raw))
 
 
 def test_sizes_and_bands_that_differ(tmp_path, stage):

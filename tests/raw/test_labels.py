@@ -330,3 +330,20 @@ def test_palettes_that_only_look_different_are_accepted(tmp_path, stage):
     palette_png(raw / "train/labels/t2.png", IDS, np.array([[0, 0, 0], [1, 1, 1], [0, 0, 0]]), [0, 1, 255])
     palette_png(raw / "train/labels/t3.png", IDS, np.array([[9, 9, 9], [8, 8, 8], [7, 7, 7]]), [0, 1, 2])
     assert stage(raw).status == 0
+
+
+@pytest.mark.parametrize("fields", [{}, {"label_offset": 1, "ignore_index": 0}, {"palette": COLOURS.tolist()}])
+def test_class_values_in_three_channels(fields, tmp_path, stage):
+    stored = np.dstack([IDS + np.uint8(fields.get("label_offset", 0))] * 3)
+    raw = dataset(tmp_path / "raw", [stored], **fields)
+    run = stage(raw)
+    assert "if all three channels hold the class value" in run.error
+    configure(raw, remove=("label_offset", "ignore_index"), label_colours=proposed(run.error))
+    np.testing.assert_array_equal(staged_ids(stage(raw))[0], IDS)
+
+
+def test_a_mask_of_0_and_255(tmp_path, stage):
+    raw = dataset(tmp_path / "raw", [np.where(IDS == 1, 255, 0).astype(np.uint8)], classes=["no", "road"])
+    (warning,) = [text for text in stage(raw).checks["warnings"] if "0/255" in text]
+    configure(raw, label_values=proposed(warning))
+    np.testing.assert_array_equal(staged_ids(stage(raw))[0], IDS == 1)

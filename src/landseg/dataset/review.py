@@ -13,6 +13,7 @@ from landseg.contracts.documents import sha256_hex
 from landseg.dataset.footprints import Footprints
 from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.findings import Finding
+from landseg.raw.labels import NAME, flow_map
 
 _EXAMPLES = 3
 _SAMPLES = 4
@@ -158,7 +159,12 @@ def _about_classes(schema: ClassSchema, statistics: Mapping[str, SplitStatistics
             continue
         values = set(sums.label_counts)
         if values == {0, 255}:
-            yield f"the labels of {split} hold only 0 and 255: a 0/255 mask? Store class values"
+            names = schema.classes if schema.num_classes == 2 else (NAME, NAME)
+            proposed = flow_map(dict(zip((0, 255), names, strict=True)))
+            yield (
+                f"the labels of {split} hold only 0 and 255, which is ignored: a 0/255 mask? Then write "
+                f"label_values: {proposed} in dataset.yaml"
+            )
         missing = [name for name, count in zip(schema.classes, sums.class_pixels(schema), strict=True) if not count]
         if not missing:
             continue

@@ -7,6 +7,7 @@ from typing import cast
 
 from landseg.contracts.errors import DataError
 from landseg.raw.alignment import alignment_error
+from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.decoded_image import DecodedImage
 from landseg.raw.expected import Expected
 from landseg.raw.georeference import Georeference
@@ -59,12 +60,17 @@ def stage_label(
         staged = replace(rule.stage(stored, where), nodata=stored.nodata)
         errors = _label_errors(staged, size, where, expected)
         if place is not None and staged.size == size and stored.size == size and not nearest:
-            image_where, ignored = source.where(tile.image.path), expected.config.ignore_index
+            image_where, ignored = source.where(tile.image.path), _stored_ignored(expected.config)
             error = None if stored.is_cut else alignment_error(own, place, staged.size, where, image_where, ignored)
             errors += [] if error is None else [error]
         return staged, errors
     except DataError as err:
         return None, [without_traceback(err)]
+
+
+def _stored_ignored(config: DatasetConfig) -> int:
+    """A value that labels may hold where nothing is known."""
+    return next((first for first, _, name in config.label_values or () if name is None), config.ignore_index)
 
 
 def _label_errors(

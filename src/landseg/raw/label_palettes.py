@@ -9,7 +9,7 @@ from landseg.contracts.errors import DataError
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.label_map import IGNORE
 from landseg.raw.label_rule import UsedColours
-from landseg.raw.labels import NAME, NAME_MEANS, colour_meanings, flow_map, hex_colour
+from landseg.raw.labels import NAME, NAME_MEANS, colour_map_place, colour_meanings, flow_map, hex_colour
 
 
 class LabelPalettes:
@@ -64,7 +64,7 @@ class LabelPalettes:
         colours = {hex_colour(colour): meanings.get(colour, NAME) for colour in (*meanings, *self._files)}
         values = {config.label_offset + index: name for index, name in enumerate(config.classes)}
         names = f" with {NAME_MEANS}" if NAME in colours.values() else ""
-        place = f"in place of label_offset: {config.label_offset}" if config.label_offset else "in dataset.yaml"
+        place = colour_map_place(config)
         by_value = flow_map(values | {config.ignore_index: IGNORE})
         return (
             f"{place}, write label_colours: {flow_map(colours)}{names} if the colours tell the classes, or "

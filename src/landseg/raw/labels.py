@@ -204,8 +204,37 @@ def _about_colours(census: LabelCensus, config: DatasetConfig, source_uri: str) 
     added = {hex_colour(colour): NAME for colour in unknown}
     if config.label_colours is not None:
         return problem, f"add {_entries(added)} to label_colours, with {NAME_MEANS}"
+    place = colour_map_place(config)
+    by_value = {hex_colour(colour): _name_of_grey(colour, config) for colour in sorted(unknown)}
+    if NAME not in by_value.values():
+        return (
+            problem,
+            f"if all three channels hold the class value: {place}, write label_colours: {flow_map(by_value)}",
+        )
     entries = {hex_colour(colour): name for colour, name in meanings.items()} | added
-    return problem, f"in dataset.yaml, write label_colours: {flow_map(entries)}, with {NAME_MEANS}"
+    return problem, f"{place}, write label_colours: {flow_map(entries)}, with {NAME_MEANS}"
+
+
+def colour_map_place(config: DatasetConfig) -> str:
+    """Where `label_colours` goes: it does not go together with what says the same of values."""
+    others = [f"label_offset: {config.label_offset}"] if config.label_offset else []
+    if config.ignore_index != 255 and config.label_values is None:
+        others.append(f"ignore_index: {config.ignore_index}")
+    return f"in place of {' and '.join(others)}" if others else "in dataset.yaml"
+
+
+def _name_of_grey(colour: int, config: DatasetConfig) -> str:
+    """What the value means that a grey has in all channels; NAME for other colours and values."""
+    value = colour & 255
+    if colour != value * 0x010101:
+        return NAME
+    if config.label_values is not None:
+        named = {name or IGNORE for first, last, name in config.label_values if first <= value <= last}
+        return named.pop() if named else NAME
+    if value == config.ignore_index:
+        return IGNORE
+    position = value - config.label_offset
+    return config.classes[position] if 0 <= position < len(config.classes) else NAME
 
 
 def colour_meanings(config: DatasetConfig) -> dict[int, str]:
