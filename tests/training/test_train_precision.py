@@ -16,19 +16,23 @@ import team_work  # noqa: F401  # registers FreezeNorms and KeepGradients
 import torch
 from training_data import make_job, stage
 
+from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError
 from landseg.models import precision
+from landseg.models.build import build_model
 from landseg.models.configs import load_config
 from landseg.training.acceleration import Acceleration
 from landseg.training.distributed import Team
 from landseg.training.hooks import HookRunner
 from landseg.training.job import TrainingJob
+from landseg.training.session import merged_groups
 from landseg.training.trainer import train
 from landseg.training.update import Update, update_from_config
 
 # isort: split
 import mmcv
 from mmcv.runner import GradientCumulativeOptimizerHook, OptimizerHook
+from mmseg.core import build_optimizer
 
 CPU = torch.device("cpu")
 FP16_HOOK = {"optimizer_config": {"type": "Fp16OptimizerHook", "loss_scale": 128.0}}
@@ -245,6 +249,20 @@ def test_optimizers_are_fused_where_torch_has_them(kind: str, in_bf16: bool) -> 
     assert speed.optimizer(config) == {**({"fused": True} if in_bf16 else {}), **config}
     assert speed.optimizer({**config, "fused": False})["fused"] is False
     assert Acceleration.of("fp32", CPU, config, compiled=False).optimizer(config) == before == config
+
+
+def test_groups_with_equal_options_are_one() -> None:
+    config = load_config("swin_tiny")
+    schema = ClassSchema(classes=("a", "b"), palette=((0, 0, 0), (1, 1, 1)), bands=(1, 2, 3))
+    stock = build_optimizer(build_model(config, schema), config.optimizer)
+    merged = merged_groups(stock.param_groups)
+    assert len(stock.param_groups) > 20
+    assert sorted(group["weight_decay"] for group in merged) == [0.0, 0.01]
+
+    def options(groups: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        return {id(p): {**group, "params": None} for group in groups for p in group["params"]}
+
+    assert options(merged) == options(stock.param_groups)
 
 
 def test_layouts() -> None:

@@ -24,6 +24,7 @@ from landseg.models.late_fusion import fuse_late
 from landseg.models.precision import TORCH_DTYPES, autocast, cpu_has_bf16
 from landseg.models.preprocessing import Image, Planes, expects_rgb, normalisation_table, tile_padding, tile_scales
 from landseg.models.trained_model import TrainedModel
+from landseg.raw.processes import num_cpus
 
 _MOVES: dict[View, tuple[bool, tuple[int, ...]]] = {
     "original": (False, ()),
@@ -260,6 +261,10 @@ def final_predictor(
     precision: Precision,
 ) -> Predictor:
     """A :class:`Predictor` on this machine's device, of a model that is not trained any further and may be rebuilt."""
+    # As in training: float32 products stay float32, not TF32, and a container's limit of CPUs holds.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_num_threads(min(torch.get_num_threads(), num_cpus()))
     predictor = Predictor(model, config, mean, std, tta=tta, precision=precision, device=default_device())
     if precision != "fp32":
         fuse_late(model, TORCH_DTYPES[precision])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from landseg.raw.processes import num_cpus
 from landseg.sample.tiles import COMPRESSIONS, PIXEL_TYPES, SampleOptions, make_sample_dataset
 from landseg.stages.shared.options import check_writable, local_folder
 
@@ -68,5 +69,5 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     check_writable("DIR", args.directory)
-    make_sample_dataset(args.directory, options)
+    make_sample_dataset(args.directory, options, num_processes=num_cpus())
     print(f"{args.directory}: {options.train} train, {options.val} val and {options.test} test tiles")

@@ -136,6 +136,8 @@ def run_processes(function: Callable[[J, Team], None], job: J, processes: int, o
         SystemExit: the processes were asked to stop and did.
     """
     if processes == 1:
+        if not on_gpu:  # torch looks at the machine's cores, not at a container's limit
+            torch.set_num_threads(min(torch.get_num_threads(), num_cpus()))
         function(job, Team(device=_device(on_gpu, 0)))
         return
     meeting = scratch / "team"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def versions() -> dict[str, str]:
 def environment(device: torch.device, processes: int) -> dict[str, str]:
     """The machine that trained, for the report: speed depends on it, and on GPUs so do the last digits."""
     facts = {"System": platform.platform(), "CPU": f"{num_cpus()} x {_cpu_name()}", "Processes": str(processes)}
+    if workspace := os.environ.get("CUBLAS_WORKSPACE_CONFIG"):  # set by --deterministic
+        facts["CUBLAS_WORKSPACE_CONFIG"] = workspace
     if device.type == "cuda":
         facts["GPU"] = f"{processes} x {torch.cuda.get_device_name(device)}"
         facts["CUDA, cuDNN"] = f"{torch.version.cuda}, {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
