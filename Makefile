@@ -13,7 +13,7 @@ ENDPOINT  ?= $(KF_PIPELINES_ENDPOINT)
 NAMESPACE ?= kubeflow
 
 # What the user gives reaches the shell through the environment: there it is a value, in a recipe it would be code.
-export BASE_IMAGE BUILD_ARGS CUDA_ARCHS DOCKER ENDPOINT FLAVOR MAX_JOBS NAMESPACE NETWORK_POLICY \
+export BASE_IMAGE BUILD_ARGS CUDA_ARCHS DOCKER ENDPOINT FLAVOR MAX_JOBS NAMESPACE NETWORK_POLICY NO_CACHE \
        OVERLAY PARAMS PIPELINE PIP_INDEX_URL PLATFORM PULL_SECRET QUEUE REGISTRY RUN SET SIZES SERVICE_ACCOUNT SOURCE STEP STORAGE TAG WAIT
 SIZED   = set -f; for pair in $$SET; do set -- "$$@" --set "$$pair"; done; set -- "$$@" --sizes "$$SIZES"
 CLUSTER = $(SIZED); for param in $$PARAMS; do set -- "$$@" --param "$$param"; done; \
@@ -71,8 +71,8 @@ compile: $(STAMP) ## compile to the committed YAML, or for one cluster to build/
 	@$(SIZED); set -- "$$@" --registry "$$REGISTRY" --tag "$$TAG" --queue "$$QUEUE"; \
 	$(BIN)/python -m pipelines compile "$$@" $(if $(REGISTRY)$(TAG)$(QUEUE)$(SIZES)$(SET),--output-dir build/compiled)
 
-submit: $(STAMP) ## start a run on a cluster (ENDPOINT=… STORAGE=s3://… SOURCE=s3://… [PIPELINE=predict] [RUN=…] [PARAMS="a=1 b=2"] [SIZES=…] [SET="train.memory=48Gi"])
-	@set -- $${PIPELINE:+"$$PIPELINE"} --storage-uri "$$STORAGE" --source "$$SOURCE" $(if $(RUN),--run-id "$$RUN"); $(CLUSTER); \
+submit: $(STAMP) ## start a run on a cluster (ENDPOINT=… STORAGE=s3://… SOURCE=s3://… [PIPELINE=predict] [RUN=…] [PARAMS="a=1 b=2"] [SIZES=…] [SET="train.memory=48Gi"] [WAIT=1] [NO_CACHE=1])
+	@set -- $${PIPELINE:+"$$PIPELINE"} --storage-uri "$$STORAGE" --source "$$SOURCE" $(if $(RUN),--run-id "$$RUN") $${NO_CACHE:+--no-cache}; $(CLUSTER); \
 	$(BIN)/python -m pipelines submit "$$@"
 
 rerun: $(STAMP) ## run one step of a run again (STEP=… RUN=… STORAGE=… [PARAMS=…] [ENDPOINT=…: else on this machine])

@@ -97,6 +97,8 @@ def test_old_runs_go_and_what_others_are_made_of_stays(store: Store, capsys: pyt
     assert plan["datasets"] == [store.second_id]
     (kept,) = plan["kept"]
     assert f"{store.uri}/runs/old/export-probs/swin/" in kept
+    assert main(["prune", f"--storage-uri={store.uri}"]) == 0
+    assert "KFP's cache does not notice: to compute any of it again" in capsys.readouterr().out
 
     done = prune(store, capsys, "--delete")
     assert done == plan | {"deleted": True, "num_abandoned_uploads": 0}

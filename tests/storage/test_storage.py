@@ -304,3 +304,11 @@ def test_half_written_files_are_not_listed_and_are_cleaned_up(tmp_path: Path) ->
     assert storage.clean_abandoned(str(tmp_path)) == 1
     assert not stale.exists()
     assert fresh.exists()
+
+
+def test_a_reference_to_what_is_gone_tells_the_way_out(tmp_path: Path) -> None:
+    gone = tmp_path / "datasets" / "manifest.json"
+    reference = tmp_path / "reference.json"
+    reference.write_bytes(Reference(uri=str(gone), sha256="0" * 64, manifest_kind="landseg.dataset").to_bytes())
+    with pytest.raises(ObjectNotFoundError, match=rf"^{gone}: expected the manifest .* found nothing.*NO_CACHE=1\)$"):
+        storage.read_document(Reference, str(reference))

@@ -248,4 +248,6 @@ def _text(plan: Plan, deleted: bool, uploads: int) -> str:
         lines.append(f"{paint('removed', 'green', sys.stdout)} {amount}, {uploads} abandoned uploads")
     else:
         lines.append(f"{amount} would be removed: add --delete to remove them, and abandoned uploads with them")
+    if plan.num_objects:
+        lines.append("KFP's cache does not notice: to compute any of it again on Kubeflow, make submit NO_CACHE=1")
     return "\n".join(lines)

@@ -15,6 +15,8 @@ from landseg.storage.uris import join, parent
 
 D = TypeVar("D", bound=Document)
 
+_GONE = "run the step that wrote it again; KFP's cache may still know the step as done: make submit NO_CACHE=1"
+
 
 @dataclass(frozen=True)
 class Loaded(Generic[D]):
@@ -36,7 +38,13 @@ def read_document(kind: type[D], ref: str) -> Loaded[D]:
     obj = parse_json(data, ref)
     if isinstance(obj, dict) and obj.get("kind") == Reference.model_fields["kind"].default:
         reference = Reference.parse(data, ref)
-        data = get_bytes(reference.uri, sha256=reference.sha256)
+        try:
+            data = get_bytes(reference.uri, sha256=reference.sha256)
+        except ObjectNotFoundError as err:
+            problem = (
+                "expected the manifest that a reference points to, found nothing: it was removed, perhaps by prune"
+            )
+            raise ObjectNotFoundError(reference.uri, problem, _GONE) from err
         ref = reference.uri
     return Loaded(ref, sha256_hex(data), kind.parse(data, ref))
 
