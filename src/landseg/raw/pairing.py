@@ -8,18 +8,17 @@ from dataclasses import dataclass, field, replace
 
 from landseg.contracts.dataset import SPLITS
 from landseg.contracts.errors import DataError, printable
-from landseg.contracts.names import MAX_TILE_ID_BYTES, odd_characters
 from landseg.raw.band_files import join_bands, unjoined_bands
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.folder_names import similar_name
 from landseg.raw.layout import ROLES, Layout, understand
+from landseg.raw.pairing_problems import file_problem, first_names, unpaired, unsuitable
 from landseg.raw.sidecars import list_sidecars, sidecars_of
 from landseg.raw.sources import Source, SourceFile
 from landseg.raw.split_lists import TileFinder, find_lists, splits_of
 from landseg.raw.strays import counted
-from landseg.raw.suffixes import LOSSY_SUFFIXES, SUFFIXES, split_suffix
-from landseg.raw.tiff.decoding import MAX_FILE_BYTES
+from landseg.raw.suffixes import SUFFIXES, split_suffix
 from landseg.raw.tile_names import AREA_SEPARATOR, Naming, declared_naming, find_naming, stem_of
 
 LABELLED_SPLITS = ("train", "val")
@@ -144,17 +143,13 @@ class _Pairer:
                     tile_id = self.naming.tile_id(folder, stem_of(file.path))
                     if tile_id is None:
                         unnamed[role].append(file)
-                    elif wrong := _file_problem(file, tile_id, by_id.get(tile_id)):
+                    elif wrong := file_problem(file, tile_id, by_id.get(tile_id)):
                         where = self.source.where(printable(file.path))
                         self._add(DataError(where, *wrong), split, printable(tile_id) or printable(file.path))
                     else:
                         by_id[tile_id] = file
         for (split, role), files in others.items():
-            accepted = ", ".join(SUFFIXES[role])
-            is_lossy = role == "labels" and any(file.path.lower().endswith(LOSSY_SUFFIXES) for file in files)
-            action = "JPEG and its like change class values: export them as PNG" if is_lossy else "convert them to TIFF"
-            problem = f"expected {role} ({accepted}), found {counted(files)}"
-            self._add(DataError(self._where(split, role), problem, f"{action}, and move the originals out"), split)
+            self._add(unsuitable(self._where(split, role), role, files), split)
         for role, files in unnamed.items():
             suffix = self.config.image_suffix if role == "images" else self.config.label_suffix
             self.remarks.append(f"{counted(files)} among the {role} do not end in {suffix} and are not used")
@@ -187,9 +182,9 @@ class _Pairer:
         if twice:
             problem = f"expected each label to belong to one image, found {len(twice)} tiles in two splits: "
             action = "keep each image in one split, or make a folder of labels for each split"
-            self._add(DataError(where, f"{problem}{_first(twice)}", action))
+            self._add(DataError(where, f"{problem}{first_names(twice)}", action))
         if alone := sorted(labels.keys() - splits.keys()):
-            said = f"{len(alone)} labels without image: {_first(alone)}"
+            said = f"{len(alone)} labels without image: {first_names(alone)}"
             if self.config.labels_without_image == "skip":
                 self.result.findings.append(Finding.note(f"{said}; they are left out"))
             else:
@@ -202,7 +197,7 @@ class _Pairer:
         images, labels = found.get(("", "images"), {}), found.get(("", "labels"), {})
         rest = {key: files for key, files in found.items() if key[0]}
         if labels and not images:
-            elsewhere = f", but {_first(self.layout.unrelated)}" if self.layout.unrelated else ""
+            elsewhere = f", but {first_names(self.layout.unrelated)}" if self.layout.unrelated else ""
             problem = f"expected a folder of images next to {self._folders()}, found none{elsewhere}"
             self._add(DataError(self.source.uri, problem, "rename the folder of the images to images"))
             return rest
@@ -224,7 +219,7 @@ class _Pairer:
                 if tile_id in splits:
                     rest.setdefault((splits[tile_id], role), {})[tile_id] = file
         if unlisted := [file for files in (images, labels) for tile_id, file in files.items() if tile_id not in splits]:
-            sentence = f"{counted(unlisted)} in no list and not used: {_first([file.path for file in unlisted])}"
+            sentence = f"{counted(unlisted)} in no list and not used: {first_names([file.path for file in unlisted])}"
             self.result.findings.append(Finding("", sentence, severity="warning"))
         said = (f"{split} from {printable(lists[split][0].path)}" for split in SPLITS if split in lists)
         self.remarks.append(", ".join(said))
@@ -256,7 +251,7 @@ class _Pairer:
         is_labelled = split in LABELLED_SPLITS or bool(labels)
         if is_labelled and images.keys().isdisjoint(labels):
             if not is_explained:
-                self._add(self._unpaired(split, images, labels), split)
+                self._add(unpaired(self._where(split, "labels"), split, images, labels), split)
             return []
         tiles = []
         wrong = {finding.tile_id for finding in self.result.findings if finding.split == split}
@@ -275,7 +270,7 @@ class _Pairer:
                 action = "add the image, remove the label, or set labels_without_image: skip in dataset.yaml"
                 self._add(DataError(self.source.where(labels[tile_id].path), problem, action), split, tile_id)
         if self.config.labels_without_image == "skip" and (alone := labels.keys() - images.keys()):
-            sentence = f"{len(alone)} labels of {split} have no image and are left out: {_first(sorted(alone))}"
+            sentence = f"{len(alone)} labels of {split} have no image and are left out: {first_names(sorted(alone))}"
             self.result.findings.append(Finding.note(sentence))
         return tiles
 
@@ -304,19 +299,6 @@ class _Pairer:
         folders = [self.layout.folders.get((key, role), []) for key in (split, "") for role in ROLES]
         return self.naming.with_areas and any(folder.area for held in folders for folder in held)
 
-    def _unpaired(self, split: str, images: ById, labels: ById) -> DataError:
-        """Not one image of a split has a label."""
-        image, where = next(iter(images.values())), self._where(split, "labels")
-        if not labels:
-            problem = f"expected labels for the {len(images)} images of {split}, found none"
-            return DataError(where, problem, "add the labels, or move the images to test")
-        label = next(iter(labels.values()))
-        problem = (
-            f"expected labels called as the images of {split}, found none among {len(images)} images such as "
-            f"{printable(image.path)} and {len(labels)} labels such as {printable(label.path)}"
-        )
-        return DataError(where, problem, _naming_advice(labels.values()))
-
     def _remark(self) -> None:
         """Say in one note what was understood, and in one what was not used."""
         if self.is_paired and (self.naming.images or self.naming.labels):
@@ -336,34 +318,3 @@ class _Pairer:
             one = len(others) == 1
             what = "1 other file is not used:" if one else f"{len(others)} other files are not used, the first is"
             self.result.findings.append(Finding.note(f"{what} {others[0]}"))
-
-
-def _first(names: Sequence[str]) -> str:
-    return printable(", ".join(names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
-
-
-def _naming_advice(labels: Iterable[SourceFile]) -> str:
-    """What to do where names do not pair: the endings among labels where there are a few, as in Cityscapes."""
-    endings: dict[str, int] = defaultdict(int)
-    for file in labels:
-        stem = stem_of(file.path)
-        endings[stem[stem.rfind("_") :] if "_" in stem else ""] += 1
-    several = [ending for ending in endings if ending.strip("_0123456789")]
-    if 1 < len(several) == len(endings) and len(set(endings.values())) == 1:
-        return f"say which labels are meant with label_suffix in dataset.yaml: one of {', '.join(sorted(several))}"
-    return "give both the same names, or set image_suffix and label_suffix in dataset.yaml"
-
-
-def _file_problem(file: SourceFile, tile_id: str, other: SourceFile | None) -> tuple[str, str] | None:
-    if not tile_id:
-        return "the file's name says nothing but its role", "call it as its tile"
-    if other is not None:
-        return f"{printable(other.path)} has the same stem", "one image and one label per tile"
-    if odd := odd_characters(tile_id):
-        return f"the file name holds characters that are not allowed: {', '.join(odd)}", "rename it without them"
-    if (size := len(tile_id.encode())) > MAX_TILE_ID_BYTES:
-        problem = f"expected a file name of at most {MAX_TILE_ID_BYTES} bytes without its extension, found {size}"
-        return problem, "rename it"
-    if file.size_bytes > MAX_FILE_BYTES:
-        return f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB", "cut it"
-    return None
