@@ -7,7 +7,7 @@ import fcntl
 import functools
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -120,6 +120,16 @@ class StagedDataset:
         where = f"label of tile {tile.id} of {self.uri}"
         stored = decode_label(self._bytes(split, tile.shard, tile.label, tile.label_sha256), where)
         return to_class_ids(stored, self.schema, where)
+
+    def read_labels(self, split: str, tiles: Iterable[Tile]) -> dict[str, NDArray[np.uint8]]:
+        """The labels of several tiles by id, as :meth:`read_label`; several are fetched at once.
+
+        Args:
+            split: the split.
+            tiles: those without a label are left out.
+        """
+        labelled = [tile for tile in tiles if tile.label is not None]
+        return dict(storage.parallel(lambda tile: (tile.id, self.read_label(split, tile)), labelled))
 
     def read_valid(self, split: str, tile: Tile) -> NDArray[np.bool_] | None:
         """Decode the mask of a tile's pixels that have data.

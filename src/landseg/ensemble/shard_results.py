@@ -210,11 +210,12 @@ class Ensemble:
             open_shards(self.members, split, index) as readers,
             open_views(self.members, wanted, split, index) as view_readers,
         ):
-            for position, stored in enumerate(readers[0].shard.tiles):
-                tile = self.tiles[split].find(stored.id)
+            tiles = [self.tiles[split].find(stored.id) for stored in readers[0].shard.tiles]
+            truths = self.dataset.read_labels(split, tiles)
+            for position, tile in enumerate(tiles):
                 prepared = self.average.prepare([reader.read(position) for reader in readers])
                 views = [[one.read(position) for one in each] for each in view_readers]
-                tile_result, blocks, matrices = self._tile(split, tile, prepared, views)
+                tile_result, blocks, matrices = self._tile(split, tile, truths.get(tile.id), prepared, views)
                 spans = {kind: (len(data[kind]), len(block)) for kind, block in blocks.items()}
                 tile_results.append(tile_result.model_copy(update={"spans": spans}))
                 for kind, block in blocks.items():
@@ -236,7 +237,12 @@ class Ensemble:
         return Blob(path=path, size_bytes=len(data), sha256=sha256_hex(data))
 
     def _tile(
-        self, split: Split, tile: Tile, prepared: Sequence[Stored], views: Sequence[Sequence[Stored]]
+        self,
+        split: Split,
+        tile: Tile,
+        truth: Labels | None,
+        prepared: Sequence[Stored],
+        views: Sequence[Sequence[Stored]],
     ) -> tuple[TileResult, dict[str, bytes], NDArray[np.int64] | None]:
         """The tile's result without spans, its tar blocks and, if it has a label, (N + 1, C, C) confusion matrices."""
         schema, average = self.dataset.schema, self.average
@@ -250,8 +256,7 @@ class Ensemble:
         chosen = labels[-1] if valid is None else labels[-1][valid]
         areas, matrices = None, None
         view_areas: dict[Tta, tuple[NestedCounts, ...]] = {}
-        if tile.label is not None:
-            truth = self.dataset.read_label(split, tile)
+        if truth is not None:
             if self.is_fitted_on(split, tile):
                 truth = np.full_like(truth, schema.ignore_index)
             count = functools.partial(
