@@ -12,6 +12,8 @@ import rasterio.warp
 import yaml
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
+
+from landseg import storage
 from raw_tiles import random_image, write_config
 
 UTM = CRS.from_epsg(32633)
@@ -105,6 +107,16 @@ def test_from_an_archive_it_is_the_same(tmp_path, stage):
     with tarfile.open(tmp_path / "raw.tar", "w") as archive:
         archive.add(raw, ".")
     assert stage(tmp_path / "raw.tar").loaded.document.dataset_id == stage(raw).loaded.document.dataset_id
+
+
+def test_from_object_storage_it_is_the_same(tmp_path, stage, s3):
+    raw = dataset(tmp_path / "raw", [(10, 40), (0, 0)], labels="map.tif")
+    write(raw / "map.tif", WHOLE, at(0, 0))
+    for path in raw.rglob("*.*"):
+        storage.put_file(storage.join(s3.uri, "raw", *path.relative_to(raw).parts), path)
+    run = stage(storage.join(s3.uri, "raw"))
+    np.testing.assert_array_equal(staged(run)[0], window(10, 40))
+    assert run.loaded.document.dataset_id == stage(raw).loaded.document.dataset_id
 
 
 @pytest.mark.parametrize(

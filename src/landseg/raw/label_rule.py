@@ -90,9 +90,9 @@ class LabelRule:
         staged: dict[str | None, int] = {name: first + index for index, name in enumerate(config.classes)}
         staged[None] = self.ignored
         self.staged_classes = staged
+        self._own_values = frozenset(staged.values())
         if label_map is None:
-            own = sorted(staged.values())
-            self._values = _Table((value, value, value) for value in own)
+            self._values = _Table((value, value, value) for value in sorted(staged.values()))
         else:
             self._values = _Table((low, high, staged[name]) for low, high, name in label_map.values)
         self._shared_colour = ""
@@ -139,8 +139,9 @@ class LabelRule:
             kind, table, values = "colours", self._colours, values.astype(np.uint32) * np.uint32(0x010101)
         if self._is_plain and label.is_plain and kind == "values":
             counts = value_counts(values)
-            unknown = tuple((value, number) for value, number in counts if not table.knows(value))
-            known = tuple((value, number) for value, number in counts if table.knows(value))
+            own = self._own_values
+            unknown = tuple((value, number) for value, number in counts if value not in own)
+            known = tuple((value, number) for value, number in counts if value in own)
             return StagedLabel(
                 values,
                 counts,
