@@ -12,9 +12,9 @@ import rasterio.warp
 import yaml
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
+from raw_tiles import random_image, write_config
 
 from landseg import storage
-from raw_tiles import random_image, write_config
 
 UTM = CRS.from_epsg(32633)
 ORIGIN = (500000.0, 5000000.0)
