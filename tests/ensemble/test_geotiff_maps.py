@@ -21,8 +21,11 @@ from landseg.contracts.dataset import ClassSchema, Geo
 from landseg.contracts.labels import LabelsManifest
 from landseg.ensemble.averaging import confidence, disagreement, entropy
 from landseg.ensemble.geotiff_maps import encode_map, encode_names, label_style, value_style, write_map
+from landseg.ensemble.maps import remove_maps
+from landseg.ensemble.mosaic import write_mosaics
 from landseg.raw.crs import keys_of
 from landseg.raw.georeference import geo_tags
+from landseg.stages.shared.results import write_maps
 
 UTM = CRS.from_epsg(32633)
 LISTED = (keys_of(UTM),)
@@ -177,6 +180,17 @@ def test_every_input_with_a_place_has_a_geotiff(staged, tmp_path):
     assert sidecar == (maps / "test-scenes/scene.tif.aux.xml").read_bytes()
     listed = set(json.loads((maps / "maps.json").read_text()))
     assert listed == {str(path.relative_to(maps)) for path in maps.rglob("*") if path.is_file()} - {"maps.json"}
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    write_maps(labels, dataset, flat, tmp_path, flat=True, mosaic=True)
+    assert "mosaic.vrt" in json.loads((flat / "maps.json").read_text())
+    with rasterio.open(flat / "mosaic.vrt") as file:  # the scene, and the tile 10 km to the east
+        for name, column in (("scene", 0), ("tile", 1000)):
+            with rasterio.open(flat / f"{name}.tif") as own:
+                part = file.read(1, window=((0, own.height), (column, column + own.width)))
+                np.testing.assert_array_equal(part, own.read(1))
+    remove_maps(flat)
+    assert not [path for path in flat.rglob("*") if path.is_file()]
     again = average(staged, refs, tmp_path, "--layers", "entropy,disagreement,confidence")
     assert again.sha256 == labels.sha256
     assert main(["verify", labels.uri]) == 0
@@ -251,3 +265,33 @@ def test_layers_of_scenes_are_those_of_the_blended_probabilities(staged, tmp_pat
 def test_confidence():
     assert confidence(np.array([[[3.0]], [[1.0]]], np.float32)).item() == 0.75
     assert confidence(np.zeros((2, 1, 1), np.float32)).item() == 0
+
+
+def test_a_mosaic_draws_all_maps(tmp_path):
+    """Of two pixel sizes, one in a folder; nodata does not hide what lies under it; another CRS is another file."""
+    style = label_style(schema(), {})
+    other = keys_of(CRS.from_epsg(4326))
+    (tmp_path / "b").mkdir()
+    below, above = np.zeros((20, 30), np.uint8), np.full((10, 10), 2, np.uint8)
+    above[:, :4] = 255
+    for path, values, geo, crs in (
+        ("a.tif", below, Geo(crs=0, transform=(10.0, 0.0, 1000.0, 0.0, -10.0, 5000.0)), LISTED),
+        ("b/c & d.tif", above, Geo(crs=0, transform=(20.0, 0.0, 1200.0, 0.0, -20.0, 4900.0)), LISTED),
+        ("degrees.tif", above, Geo(crs=0, transform=(0.1, 0.0, 12.0, 0.0, -0.1, 48.0)), (other,)),
+        ("turned.tif", above, Geo(crs=0, transform=TURNED), LISTED),
+    ):
+        (tmp_path / path).write_bytes(encode_map(values, style, geo, crs))
+    names = ["a.tif", "b/c & d.tif", "degrees.tif", "turned.tif"]
+    assert write_mosaics(tmp_path, names, style) == (["mosaic.vrt", "mosaic-2.vrt"], 1)
+    expected = np.full((30, 40), 255, np.uint8)
+    expected[:20, :30] = 0
+    expected[10:30, 28:40] = 2
+    with rasterio.open(tmp_path / "mosaic.vrt") as file:
+        np.testing.assert_array_equal(file.read(1), expected)
+        assert (file.crs, file.nodata) == (UTM, 255)
+        assert tuple(file.transform)[:6] == (10.0, 0.0, 1000.0, 0.0, -10.0, 5000.0)
+        assert file.colormap(1)[2][:3] == COLOURS[2]
+    with rasterio.open(tmp_path / "mosaic-2.vrt") as file:
+        np.testing.assert_array_equal(file.read(1), above)
+        assert file.crs == CRS.from_epsg(4326)
+        assert tuple(file.transform)[:6] == (0.1, 0.0, 12.0, 0.0, -0.1, 48.0)

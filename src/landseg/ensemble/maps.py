@@ -104,7 +104,7 @@ def remove_maps(folder: Path) -> None:
         raise ContractError(listed, "expected a list of paths, found something else", "remove it, and the old maps")
     for path in paths:
         inner = PurePosixPath(str(path))
-        if inner.suffix not in {".png", ".tif", ".xml"} or inner.is_absolute() or ".." in inner.parts:
+        if inner.suffix not in {".png", ".tif", ".xml", ".vrt"} or inner.is_absolute() or ".." in inner.parts:
             raise ContractError(listed, f"expected paths of maps, found {path!r}", "remove it, and the old maps")
         (folder / inner).unlink(missing_ok=True)
     listed.unlink()

@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to write")
     group.add_argument("--output-dir", type=local_folder, required=True, metavar="DIR", help="maps and report go here")
     add_parameter(group, "layers")
+    group.add_argument("--mosaic", action="store_true", help="also write mosaic.vrt, all label maps as one")
     group = parser.add_argument_group("how to compute")
     group.add_argument(
         "--precision",
@@ -159,7 +160,7 @@ def run(args: argparse.Namespace) -> None:
             labels = average_probs.average(averaging, dataset, probs, _arguments(args))
             assert labels is not None, "there is one share"
             average_probs.write_outputs(averaging, labels)
-            write_maps(labels, dataset, args.output_dir, scratch, flat=True)
+            write_maps(labels, dataset, args.output_dir, scratch, flat=True, mosaic=args.mosaic)
             written.close()
             steps.next()
     tell(labels, args.output_dir, args.output_dir)

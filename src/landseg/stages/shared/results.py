@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from landseg.contracts.labels import LabelsManifest, SceneMap
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.geotiff_maps import encode_names, label_style
 from landseg.ensemble.maps import extract_maps, list_maps
+from landseg.ensemble.mosaic import write_mosaics
 from landseg.ensemble.tile_maps import map_name
 from landseg.scoring.scores import METRICS
+
+_log = logging.getLogger(__name__)
 
 
 def write_maps(
@@ -25,6 +29,7 @@ def write_maps(
     scratch: Path,
     *,
     flat: bool = False,
+    mosaic: bool = False,
 ) -> list[str]:
     """Write the maps to a folder.
 
@@ -37,6 +42,7 @@ def write_maps(
         scratch: for archives.
         flat: for a dataset of one split: label maps of tiles and of scenes go to the folder itself, layers to
             `<layer>/`; tiles that were cut from a scene have no map but the scene's.
+        mosaic: also write a VRT of all label maps with a georeference, or one for each CRS.
 
     Returns:
         The paths in the folder.
@@ -69,9 +75,14 @@ def write_maps(
         path.unlink()
     for name, scene in scenes.items():
         storage.get_file(storage.join(folder, scene.path), directory / name, sha256=scene.sha256)
-    class_names = encode_names(label_style(document.class_schema, {}))
+    style = label_style(document.class_schema, {})
     for name in sidecars:
-        (directory / name).write_bytes(class_names)
+        (directory / name).write_bytes(encode_names(style))
+    if mosaic:
+        written, num_left_out = write_mosaics(directory, [path for path in label_maps if path.endswith(".tif")], style)
+        list_maps(directory, [*paths, *sidecars, *written])
+        if left_out := num_left_out + sum(path.endswith(".png") for path in label_maps):
+            _log.warning("%d maps are in no mosaic: they lie nowhere, or are turned", left_out)
     return paths
 
 
