@@ -11,7 +11,7 @@ from landseg.probabilities.layout import plan_splits
 from landseg.stages.shared.context import stage_context
 from landseg.stages.shared.options import add_common_arguments, split_tiles
 
-HELP = "divide an export among workers: print what each gives as --worker, and as --model where models are given"
+HELP = "divide an export among workers: print each one's --worker (and --model)"
 EXAMPLE = "landseg plan-export --dataset out/dataset.json --workers 4 --storage-uri s3://bucket/landseg"
 
 
