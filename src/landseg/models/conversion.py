@@ -27,21 +27,56 @@ _MERGING_ORDER = (0, 2, 1, 3)
 """Patch merging joins the four pixels of a 2x2 block column by column in official code and row by row in mmseg."""
 
 
+_CONVERTERS = (
+    (
+        r"block1\.0\.attn\.q\.weight",
+        "the official SegFormer code (MiT)",
+        "mmsegmentation 0.x's tools/model_converters/mit2mmseg.py",
+    ),
+    (
+        r"downsample_layers\.0\.0\.weight|stem\.0\.weight\n(.*\n)*stages\.0\.blocks\.0\.conv_dw\.weight",
+        "the official ConvNeXt code, or timm's",
+        "mmclassification 0.x's tools/convert_models/convnext_to_mmcls.py, from the official file",
+    ),
+    (
+        r"blocks\.0\.attn\.(q_bias|relative_position_bias_table)",
+        "the official BEiT code",
+        "mmsegmentation 0.x's tools/model_converters/beit2mmseg.py",
+    ),
+    (r"blocks\.0\.attn\.qkv\.weight", "timm's ViT", "mmsegmentation 0.x's tools/model_converters/vit2mmseg.py"),
+)
+"""By what a line of the names is: whose the names are, and what converts them."""
+
+
+def converter_of(state: State) -> str:
+    """Advice for weights under the names of other code, which landseg does not convert; empty if they are unknown."""
+    names = "\n".join(state)
+    for pattern, whose, converter in _CONVERTERS:
+        if re.search(rf"^({pattern})", names, re.MULTILINE):
+            return f"these are names of {whose}: convert the file with {converter}"
+    return ""
+
+
 def is_official_swin(state: State) -> bool:
     """Whether the names are those of the official Swin Transformer code."""
     return "patch_embed.proj.weight" in state and any(key.endswith(".attn.qkv.weight") for key in state)
 
 
 def convert_official_swin(state: State) -> State:
-    """Rename and reorder the weights of the official Swin Transformer code.
+    """Rename and reorder the weights of the official Swin Transformer code, or of timm's.
+
+    Newer timm merges patches at the beginning of a stage, not at the end of the one before.
 
     In patch merging official code joins the pixels of a block as 4 groups of C channels, mmseg's `nn.Unfold` as C
     groups of 4 pixels.
     """
     converted = {}
+    merges_first = "layers.0.downsample.norm.weight" not in state
     for key, value in state.items():
         if key.endswith(_SWIN_COMPUTED):
             continue
+        if merges_first:
+            key = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) - 1}.downsample.", key)
         if ".downsample.reduction." in key or ".downsample.norm." in key:
             blocks = value.reshape(*value.shape[:-1], 4, -1)[..., _MERGING_ORDER, :]
             value = blocks.transpose(-1, -2).reshape(value.shape)

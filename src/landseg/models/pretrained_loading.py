@@ -19,6 +19,7 @@ from landseg.models.conversion import (
     State,
     convert_mmcls_resnet,
     convert_official_swin,
+    converter_of,
     extend_input,
     fit_position_tables,
     is_mmcls_resnet,
@@ -80,7 +81,9 @@ def load_pretrained(model: torch.nn.Module, path: Path) -> LoadReport:
         problems = match.problems | {"unexpected": match.unused}
         listed = "; ".join(f"{len(keys)} {kind}: {_listed(keys)}" for kind, keys in problems.items() if keys)
         raise ContractError(
-            path.name, f"expected pretrained weights of the config's backbone, found {listed}", "nothing was loaded"
+            path.name,
+            f"expected pretrained weights of the config's backbone, found {listed}",
+            "; ".join(filter(None, ("nothing was loaded", converter_of(backbone)))),
         )
     loaded = match.fitting | _fitting_heads(heads, expected)
     model.load_state_dict(loaded, strict=False)
