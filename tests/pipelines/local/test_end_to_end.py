@@ -180,8 +180,9 @@ def test_a_submission_that_waits_ends_with_the_scores(finished: Finished) -> Non
         lines = done.stdout.splitlines()
         assert lines[0] == f"{server.endpoint}/#/runs/details/{run_id}"
         assert lines[1] == f"run tiny in {finished.storage_uri}"
-        assert lines[-4].split() == ["mIoU", "mAcc", "aAcc"]
-        assert [line.split()[0] for line in lines[-3:]] == ["resnest", "swin", "ensemble"]
+        assert lines[-6].split() == ["mIoU", "mAcc", "aAcc"]
+        assert [line.split()[0] for line in lines[-5:-2]] == ["resnest", "swin", "ensemble"]
+        assert lines[-1].startswith(f"report: {finished.storage_uri}/runs/tiny/average-probs/")
         server.final_state = "FAILED"
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 1
