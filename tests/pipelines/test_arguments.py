@@ -40,7 +40,7 @@ def test_values_take_the_types_the_pipeline_declares() -> None:
         (["swin_lr=NaN"], "expected a number"),
         (["tolerations={}"], "expected a JSON list"),
         (["precision=fp8"], "--param precision: expected one of auto, fp32, fp16, bf16, found 'fp8'"),
-        (["tta=vh"], "--param tta: expected one of none, h, hv, found 'vh'"),
+        (["tta=vh"], "--param tta: expected one of none, h, hv, d4, found 'vh'"),
         (["on_bad_tile=skipp"], "expected one of fail, skip, found 'skipp'"),
         (["swin_export_workers=0"], "--param swin_export_workers: expected at least 1, found 0"),
         (["epochs=-1"], "--param epochs: expected at least 0, found -1"),
@@ -48,7 +48,7 @@ def test_values_take_the_types_the_pipeline_declares() -> None:
         (["run_id=my run"], "--param run_id: expected letters, digits, '.', '_' and '-' (at most 63), found 'my run'"),
         (["weights=0.3:0.7"], "--param weights: expected equal, auto, or numbers of at least 0 and not all 0"),
         (["splits=vall"], "--param splits: expected different ones of train, val, test, separated by commas, found"),
-        (["views=each", "tta=none"], "--param views=each: expected tta=h or hv with it, found none"),
+        (["views=each", "tta=none"], "--param views=each: expected tta=h or hv or d4 with it, found none"),
         (["gpus=-1"], "--param gpus: expected a whole number, found '-1'"),
     ],
 )
