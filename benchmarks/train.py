@@ -26,7 +26,7 @@ from landseg.cli.main import main
 from landseg.dataset.reader import StagedDataset
 from landseg.models import precision
 from landseg.models.build import build_model, fit_config, load_config
-from landseg.models.pretrained import without_pretrained
+from landseg.models.weights.pretrained import without_pretrained
 from landseg.training.checkpoint.random_state import seed_everything
 from landseg.training.input.batches import BatchOrder, TileBatches
 from landseg.training.input.pipeline import find_pipeline

@@ -9,9 +9,9 @@ from rasterio.warp import transform
 from raw_tiles import random_image, random_label, write_config, write_image, write_label
 
 from landseg.contracts.dataset import Geo, Tile
-from landseg.dataset.footprints import Footprints
-from landseg.raw.crs import keys_of
-from landseg.raw.georeference import geo_tags
+from landseg.dataset.staging.footprints import Footprints
+from landseg.raw.georeference.crs import keys_of
+from landseg.raw.georeference.tags import geo_tags
 
 ZONE_33, ZONE_32, DEGREES = (CRS.from_epsg(code) for code in (32633, 32632, 4326))
 LISTED = tuple(keys_of(crs) for crs in (ZONE_33, ZONE_32, DEGREES))

@@ -15,9 +15,9 @@ from raw_tiles import random_image, random_label, write_config, write_image, wri
 from staging_cli import tree
 
 from landseg import storage
-from landseg.dataset import checking
+from landseg.dataset.staging import checking
 from landseg.raw import checks
-from landseg.raw.sources import FolderSource
+from landseg.raw.sources.source import FolderSource
 
 SMALL = ("--shard-bytes", "20000")
 

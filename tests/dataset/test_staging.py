@@ -15,8 +15,8 @@ from raw_tiles import random_image, random_label, write_config, write_image, wri
 from staging_cli import tree
 
 from landseg import storage
-from landseg.dataset.packing import ShardUploads
 from landseg.dataset.reader import StagedDataset
+from landseg.dataset.staging.packing import ShardUploads
 
 
 @pytest.fixture(scope="module")

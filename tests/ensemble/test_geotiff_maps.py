@@ -20,11 +20,11 @@ from landseg.cli.main import main
 from landseg.contracts.dataset import ClassSchema, Geo
 from landseg.contracts.labels import LabelsManifest
 from landseg.ensemble.averaging import confidence, disagreement, entropy
-from landseg.ensemble.geotiff_maps import encode_map, encode_names, label_style, value_style, write_map
-from landseg.ensemble.maps import remove_maps
-from landseg.ensemble.mosaic import write_mosaics
-from landseg.raw.crs import keys_of
-from landseg.raw.georeference import geo_tags
+from landseg.ensemble.maps.files import remove_maps
+from landseg.ensemble.maps.geotiff import encode_map, encode_names, label_style, value_style, write_map
+from landseg.ensemble.maps.mosaic import write_mosaics
+from landseg.raw.georeference.crs import keys_of
+from landseg.raw.georeference.tags import geo_tags
 from landseg.stages.shared.results import write_maps
 
 UTM = CRS.from_epsg(32633)

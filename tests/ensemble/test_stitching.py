@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from landseg.contracts.dataset import Geo, SceneWindow, Tile
 from landseg.contracts.errors import ContractError
-from landseg.ensemble.stitching import Scene, blend_weights, join, scenes_of, stitch
-from landseg.raw.georeference import Georeference, read_georeference
+from landseg.ensemble.maps.stitching import Scene, blend_weights, join, scenes_of, stitch
+from landseg.raw.georeference.tags import Georeference, read_georeference
 from landseg.raw.scenes import cut, shifted, tile_id
 
 

@@ -15,8 +15,8 @@ import torch
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError, ContractError
 from landseg.models.build import build_model, fit_config, load_model
-from landseg.models.checkpoint import read_checkpoint
 from landseg.models.configs import load_config
+from landseg.models.weights.checkpoint import read_checkpoint
 
 STOCK = Path(mmcv.__file__).parents[1] / "mmseg" / ".mim" / "configs"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from landseg.contracts.errors import ConfigError, StorageError
-from landseg.models import download as module
 from landseg.models.configs import load_config
-from landseg.models.download import download
+from landseg.models.weights import download as module
+from landseg.models.weights.download import download
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

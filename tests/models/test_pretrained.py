@@ -20,9 +20,9 @@ from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError, ContractError, ObjectNotFoundError, StorageError
 from landseg.models.build import build_model
 from landseg.models.configs import load_config
-from landseg.models.conversion import extend_input
-from landseg.models.pretrained import fetch, find_source, without_pretrained
-from landseg.models.pretrained_loading import load_pretrained
+from landseg.models.weights.conversion import extend_input
+from landseg.models.weights.pretrained import fetch, find_source, without_pretrained
+from landseg.models.weights.pretrained_loading import load_pretrained
 
 STOCK = Path(__import__("mmcv").__file__).parents[1] / "mmseg" / ".mim" / "configs"
 RGB = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
@@ -153,7 +153,7 @@ def test_features_of_mmcls_resnest(tmp_path: Path) -> None:
 def test_the_recipes_resnest_takes_mmcls_checkpoints() -> None:
     from mmcls.models.backbones import ResNeSt
 
-    from landseg.models.conversion import convert_mmcls_resnet
+    from landseg.models.weights.conversion import convert_mmcls_resnet
 
     theirs = ResNeSt(depth=101, stem_channels=128, radix=2, reduction_factor=4, avg_down_stride=True).state_dict()
     ours = build_model(load_config("resnest"), schema()).state_dict()

@@ -17,7 +17,7 @@ from raw_tiles import write_raw
 from landseg import storage
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
-from landseg.raw.archives import open_source
+from landseg.raw.sources.archives import open_source
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ UNSAFE = {
 
 @pytest.mark.parametrize("case", UNSAFE, ids=lambda name: name.replace(" ", "-"))
 def test_unsafe_archives_are_refused(case, tmp_path, stage, monkeypatch):
-    monkeypatch.setattr("landseg.raw.archives._ALWAYS_ALLOWED_BYTES", 1000)
+    monkeypatch.setattr("landseg.raw.sources.archives._ALWAYS_ALLOWED_BYTES", 1000)
     make, expected = UNSAFE[case]
     run = stage(make(tmp_path))
     assert run.status == 2

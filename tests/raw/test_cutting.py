@@ -11,9 +11,9 @@ from make_foreign_tiffs import ARCHIVE, TRANSFORMS
 from raw_tiles import UTM, random_image, random_label, write_config, write_image, write_label
 
 from landseg.contracts.dataset import Geo
-from landseg.ensemble.geotiff_maps import MapStyle, write_map
-from landseg.ensemble.stitching import scenes_of, stitch
-from landseg.raw.georeference import geo_tags, read_georeference
+from landseg.ensemble.maps.geotiff import MapStyle, write_map
+from landseg.ensemble.maps.stitching import scenes_of, stitch
+from landseg.raw.georeference.tags import geo_tags, read_georeference
 from landseg.raw.tiff.decoding import opened_tiff
 
 TRANSFORM = (0.5, 0.0, 600000.0, 0.0, -0.5, 5400000.0)

@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from landseg.raw.file_start import read_start, wrong_content
+from landseg.raw.sources.file_start import read_start, wrong_content
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
 STARTS = {

@@ -13,9 +13,9 @@ from test_vrt import vrt
 from landseg.contracts.errors import DataError
 from landseg.raw.dataset_yaml import parse_config
 from landseg.raw.expected import Expected
-from landseg.raw.files import ImageFiles
-from landseg.raw.images import decode_image_files
-from landseg.raw.values import Kind
+from landseg.raw.images.transcoding import decode_image_files
+from landseg.raw.images.values import Kind
+from landseg.raw.sources.files import ImageFiles
 
 
 @pytest.mark.filterwarnings("ignore")

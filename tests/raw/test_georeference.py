@@ -16,8 +16,8 @@ from rasterio.warp import Resampling, reproject
 from raw_tiles import random_image, random_label, write_config, write_image, write_label
 
 from landseg.contracts.dataset import Geo
-from landseg.raw.crs import crs_of, describe_crs, keys_of
-from landseg.raw.georeference import Georeference, geo_tags, read_georeference
+from landseg.raw.georeference.crs import crs_of, describe_crs, keys_of
+from landseg.raw.georeference.tags import Georeference, geo_tags, read_georeference
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

@@ -14,7 +14,7 @@ from gdal_files import UTM, read_gdal, staged_bytes, stored, write_tile
 from PIL import Image
 from raw_tiles import random_image, write_config, write_image, write_raw
 
-from landseg.raw import gdal
+from landseg.raw.images import gdal
 
 FORMATS = {
     "a.tif": {},

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from landseg.contracts.errors import DataError
-from landseg.raw.label_files import read_label
+from landseg.raw.labels.files import read_label
 
 VALUES = np.random.default_rng(0).integers(0, 2, (7, 9)).astype(np.uint8)
 

@@ -15,7 +15,7 @@ from raw_tiles import random_image, write_config, write_image, write_label, writ
 from landseg.contracts.errors import ContractError, DataError
 from landseg.contracts.yaml_documents import parse_yaml
 from landseg.raw.dataset_yaml import parse_config
-from landseg.raw.label_map import parse_colours, parse_values
+from landseg.raw.labels.mapping import parse_colours, parse_values
 
 COLOURS = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 255]], np.uint8)
 IDS = np.random.default_rng(5).integers(0, 3, (24, 24)).astype(np.uint8)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from paths import Paths
 
 from landseg.raw.dataset_yaml import DatasetConfig
-from landseg.raw.pairing import Pairing, pair
-from landseg.raw.suffixes import RASTER_SUFFIXES, split_suffix
+from landseg.raw.layout.pairing import Pairing, pair
+from landseg.raw.layout.suffixes import RASTER_SUFFIXES, split_suffix
 
 
 def config(**fields) -> DatasetConfig:

@@ -11,7 +11,7 @@ from paths import Paths
 from raw_tiles import write_raw
 
 from landseg.raw.dataset_yaml import DatasetConfig
-from landseg.raw.pairing import pair
+from landseg.raw.layout.pairing import pair
 
 FLAT = "images/a.tif images/b.tif labels/a.png labels/b.png"
 

@@ -17,10 +17,10 @@ from rasterio.io import MemoryFile
 from raw_tiles import random_image, random_label, write_config, write_image, write_label
 
 from landseg.contracts.dataset import Geo
-from landseg.raw.crs import crs_of, keys_of
-from landseg.raw.georeference import Georeference, geo_tags
-from landseg.raw.sidecars import list_sidecars, sidecars_of, with_sidecars
-from landseg.raw.sources import SourceFile
+from landseg.raw.georeference.crs import crs_of, keys_of
+from landseg.raw.georeference.sidecars import list_sidecars, sidecars_of, with_sidecars
+from landseg.raw.georeference.tags import Georeference, geo_tags
+from landseg.raw.sources.source import SourceFile
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from landseg.raw.sources import Source, SourceFile
+from landseg.raw.sources.source import Source, SourceFile
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import mmcv
 import pytest
 
 from landseg.contracts.errors import ConfigError
-from landseg.training.class_weights import set_class_weights
 from landseg.training.job import Length, checkpoints_to_keep, set_parameters, tiles_per_batch
-from landseg.training.settings import check_settings
+from landseg.training.settings.checked import check_settings
+from landseg.training.settings.class_weights import set_class_weights
 
 EPOCHS = {"type": "EpochBasedRunner", "max_epochs": 6}
 ITERATIONS = {"type": "IterBasedRunner", "max_iters": 60}

@@ -21,8 +21,8 @@ from landseg.contracts.documents import Blob, Sha256
 from landseg.contracts.errors import ConfigError, ContractError, StorageError
 from landseg.dataset.cache import ShardCache, default_limit
 from landseg.dataset.index import TileIndex
+from landseg.raw.images.validity import decode_mask
 from landseg.raw.tiff.decoding import decode_image, decode_label
-from landseg.raw.validity import decode_mask
 
 Access = Literal["neighbours", "random", "few"]
 """How a dataset in object storage is read. `neighbours`: shard by shard; those read before make room. `random`: in

@@ -12,7 +12,7 @@ from landseg.dataset.statistics import SplitStatistics, percentile_scale
 from landseg.raw.dataset_yaml import DatasetConfig, PercentileScale
 from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
-from landseg.raw.values import Conversion, Kind
+from landseg.raw.images.values import Conversion, Kind
 
 _CLIPPED_SHARE = 0.05
 """Percentiles 1-99 clip 1 % at either end, and their bands may do so in different pixels; more is worth a warning."""

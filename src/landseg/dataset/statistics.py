@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from landseg.contracts.dataset import ClassSchema, Scale, Tile
 from landseg.raw.checks import Checked
-from landseg.raw.decoded_image import widest
+from landseg.raw.images.decoded import widest
 
 
 @dataclass

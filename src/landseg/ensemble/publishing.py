@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from landseg import storage
 from landseg.contracts.dataset import Split
 from landseg.contracts.labels import LabelsManifest, MapArchive
-from landseg.ensemble.maps import write_tar
+from landseg.ensemble.maps.files import write_tar
+from landseg.ensemble.maps.stitched_scene import SceneResult
 from landseg.ensemble.shard_results import LABELS, Ensemble, ShardResult
 from landseg.ensemble.split_results import SplitResult, combine
 from landseg.ensemble.split_scores import Scoring, score
-from landseg.ensemble.stitched_scene import SceneResult
 from landseg.ensemble.summary import ranking, summarise
 
 

@@ -29,9 +29,9 @@ from landseg.ensemble.averaging import Average, Labels, disagreement, entropy, s
 from landseg.ensemble.fewer_views import FewerViewsAverage, fewer_views, open_views
 from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fitted_weights import Fit
-from landseg.ensemble.maps import tar_member
+from landseg.ensemble.maps.files import tar_member
+from landseg.ensemble.maps.tiles import TileMaps, layer_values, map_name
 from landseg.ensemble.members import Member, make_average, open_shards
-from landseg.ensemble.tile_maps import TileMaps, layer_values, map_name
 from landseg.ensemble.trained_models import seen_by
 from landseg.probabilities.codec import Stored
 from landseg.probabilities.layout import plan_splits, share_cuts

@@ -14,8 +14,8 @@ from landseg import storage
 from landseg.contracts.dataset import Split
 from landseg.contracts.probabilities import Tta
 from landseg.ensemble.averaging import Subset, subsets
+from landseg.ensemble.maps.stitched_scene import SceneResult
 from landseg.ensemble.shard_results import ShardResult
-from landseg.ensemble.stitched_scene import SceneResult
 from landseg.scoring.intervals import Resampling, area_scores
 
 Variant = tuple[Tta | None, Subset]

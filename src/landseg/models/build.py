@@ -14,9 +14,9 @@ from mmseg.models import build_segmentor
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError, ContractError, LandsegError
-from landseg.models.checkpoint import read_checkpoint, without_averages
 from landseg.models.configs import FOLLOWS, load_config, parse_config, parse_options
 from landseg.models.foreign import BoundedTensors, closed_to_files_and_addresses, reduce_for_prediction
+from landseg.models.weights.checkpoint import read_checkpoint, without_averages
 
 __all__ = ["build_model", "fit_config", "load_config", "load_model", "load_state", "parse_config", "parse_options"]
 

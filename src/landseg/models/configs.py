@@ -28,7 +28,7 @@ import mmseg
 from landseg import storage
 from landseg.contracts.errors import ConfigError, ObjectNotFoundError
 from landseg.models.config_text import MAX_TEXT_BYTES, check_version, parse_config
-from landseg.models.download import download, is_http
+from landseg.models.weights.download import download, is_http
 
 __all__ = [
     "BUNDLED",

@@ -122,10 +122,10 @@ def _checkpoint_palette(meta: dict[str, Any], num_classes: int) -> tuple[tuple[i
 
 
 def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
-    from landseg.models.checkpoint import is_mmseg_1, read_checkpoint
     from landseg.models.configs import parse_config
-    from landseg.models.download import fetch_object
     from landseg.models.preprocessing import find_normalize
+    from landseg.models.weights.checkpoint import is_mmseg_1, read_checkpoint
+    from landseg.models.weights.download import fetch_object
 
     path = folder / "model.pth"
     fetch_object(ref, path)

@@ -14,20 +14,20 @@ from landseg import storage
 from landseg.contracts.dataset import GeoKeys, SceneWindow
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
-from landseg.raw.decoded_image import DecodedImage, widest
 from landseg.raw.expected import Expected
-from landseg.raw.files import ImageFiles
-from landseg.raw.georeference import Transform
-from landseg.raw.images import decode_image_files, image_kind, measure_image
-from landseg.raw.label_checks import stage_label, without_traceback
-from landseg.raw.label_files import encode_label
-from landseg.raw.label_rule import UsedColours, value_counts
-from landseg.raw.pairing import SourceTile
-from landseg.raw.reading import read_image
-from landseg.raw.remarks import Remark
-from landseg.raw.sources import Source
-from landseg.raw.validity import encode_mask
-from landseg.raw.values import Kind
+from landseg.raw.georeference.tags import Transform
+from landseg.raw.images.decoded import DecodedImage, widest
+from landseg.raw.images.remarks import Remark
+from landseg.raw.images.transcoding import decode_image_files, image_kind, measure_image
+from landseg.raw.images.validity import encode_mask
+from landseg.raw.images.values import Kind
+from landseg.raw.labels.checks import stage_label, without_traceback
+from landseg.raw.labels.files import encode_label
+from landseg.raw.labels.rule import UsedColours, value_counts
+from landseg.raw.layout.pairing import SourceTile
+from landseg.raw.sources.files import ImageFiles
+from landseg.raw.sources.reading import read_image
+from landseg.raw.sources.source import Source
 
 READS_AT_ONCE = 16
 _SMALL_BYTES = 16 << 20

@@ -21,17 +21,17 @@ from landseg.raw.checks import (
     joined,
     read_tiles,
 )
-from landseg.raw.decoded_image import DecodedImage
 from landseg.raw.expected import Expected
-from landseg.raw.georeference import Transform
-from landseg.raw.images import spool_image
-from landseg.raw.label_checks import stage_label, without_traceback
-from landseg.raw.label_rule import UsedColours
-from landseg.raw.pairing import SourceTile
+from landseg.raw.georeference.tags import Transform
+from landseg.raw.images.decoded import DecodedImage
+from landseg.raw.images.remarks import Remark
+from landseg.raw.images.transcoding import spool_image
+from landseg.raw.labels.checks import stage_label, without_traceback
+from landseg.raw.labels.rule import UsedColours
+from landseg.raw.layout.pairing import SourceTile
 from landseg.raw.processes import ProcessPool
-from landseg.raw.remarks import Remark
 from landseg.raw.scenes import Window, cut, shifted, tile_id
-from landseg.raw.sources import Source
+from landseg.raw.sources.source import Source
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
 
 MAX_SCENE_BYTES = 1 << 34

@@ -14,7 +14,7 @@ from landseg.contracts.label_source import LabelSource
 from landseg.contracts.names import ClassName, DatasetName
 from landseg.contracts.yaml_documents import read_yaml
 from landseg.raw.config_problems import describe_problems, flow
-from landseg.raw.label_map import IGNORE, parse_colour, parse_colours, parse_values
+from landseg.raw.labels.mapping import IGNORE, parse_colour, parse_colours, parse_values
 
 FILE_NAME = "dataset.yaml"
 MAX_BANDS = 16

@@ -9,9 +9,9 @@ from landseg.contracts.dataset import Scale
 from landseg.contracts.documents import digest
 from landseg.contracts.errors import DataError
 from landseg.raw.dataset_yaml import DatasetConfig
-from landseg.raw.label_rule import LabelRule
-from landseg.raw.shared_labels import SharedLabels
-from landseg.raw.values import Conversion, Kind
+from landseg.raw.images.values import Conversion, Kind
+from landseg.raw.labels.rule import LabelRule
+from landseg.raw.labels.shared import SharedLabels
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from landseg.contracts.errors import DataError
-from landseg.raw.label_rule import UnknownLabels
-from landseg.raw.labels import UnknownLabelsError
+from landseg.raw.labels.rule import UnknownLabels
+from landseg.raw.labels.unknown_values import UnknownLabelsError
 
 _SHOWN = 5
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")

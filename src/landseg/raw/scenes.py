@@ -1,4 +1,4 @@
-"""Scenes, images too large for a model: cut into overlapping tiles. :mod:`landseg.ensemble.stitching` joins them."""
+"""Scenes, images too large for a model: cut into overlapping tiles, which :mod:`landseg.ensemble.maps` joins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data report of a staging: what :mod:`landseg.dataset.staging` found, as a page and as JSON."""
+"""The data report of a staging: what :mod:`landseg.dataset.staging.staging` found, as a page and as JSON."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from landseg import __version__, storage
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Tile
 from landseg.dataset.reader import to_class_ids, to_model_range
-from landseg.dataset.staging import Options, StagingResult
+from landseg.dataset.staging.staging import Options, StagingResult
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
+from landseg.raw.images.values import Kind
 from landseg.raw.tiff.decoding import decode_image, decode_label
-from landseg.raw.values import Kind
 from landseg.report.data import DataReport, Need, SampleTile, SplitStats
 from landseg.report.pictures import shrink
 

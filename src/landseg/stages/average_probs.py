@@ -17,10 +17,10 @@ from landseg.contracts.parameters import add_parameter, check_values, split_list
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fitted_weights import Fit, fit_weights
-from landseg.ensemble.maps import remove_maps
+from landseg.ensemble.maps.files import remove_maps
+from landseg.ensemble.maps.scenes import Scenes
 from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.publishing import Outcome, publish
-from landseg.ensemble.scene_maps import Scenes
 from landseg.ensemble.shard_results import LAYERS, Ensemble
 from landseg.ensemble.trained_models import seen_by
 from landseg.raw.processes import num_cpus

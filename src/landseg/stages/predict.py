@@ -26,14 +26,14 @@ from landseg.contracts.probabilities import VIEWS
 from landseg.contracts.yaml_documents import parse_yaml
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
-from landseg.dataset.staging import Options
-from landseg.ensemble.maps import remove_maps
+from landseg.dataset.staging.staging import Options
+from landseg.ensemble.maps.files import remove_maps
 from landseg.models.model_input import same_values
 from landseg.models.trained_model import TrainedModel, open_model
 from landseg.raw.checks import probe_kind
 from landseg.raw.dataset_yaml import DatasetConfig, RangeScale, parse_config
-from landseg.raw.inputs import SPLIT, list_inputs, open_inputs
-from landseg.raw.listing import RawDataset
+from landseg.raw.layout.inputs import SPLIT, list_inputs, open_inputs
+from landseg.raw.layout.listing import RawDataset
 from landseg.raw.processes import num_cpus
 from landseg.stages import average_probs, export_probs, stage_data
 from landseg.stages.shared.context import OUTPUT_FILES, StageContext, scratch_folder

@@ -14,12 +14,12 @@ from landseg.cli.console import is_quiet
 from landseg.contracts.errors import ConfigError, printable
 from landseg.contracts.parameters import add_parameter, check_values
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
-from landseg.dataset.staging import Options, StagingResult, stage_dataset
-from landseg.dataset.workspace import Workspace
-from landseg.raw.archives import open_source
+from landseg.dataset.staging.staging import Options, StagingResult, stage_dataset
+from landseg.dataset.staging.workspace import Workspace
 from landseg.raw.findings import alike
-from landseg.raw.listing import RawDataset
+from landseg.raw.layout.listing import RawDataset
 from landseg.raw.processes import num_cpus
+from landseg.raw.sources.archives import open_source
 from landseg.report.data import DataReport, render
 from landseg.report.data_facts import as_json, data_report, gigabytes
 from landseg.stages.shared import costs

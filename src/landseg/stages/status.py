@@ -19,7 +19,7 @@ from landseg.contracts.model import ModelManifest
 from landseg.contracts.names import check_run_id
 from landseg.contracts.probabilities import ProbsManifest
 from landseg.contracts.references import ARGUMENTS, Arguments
-from landseg.dataset.previous import manifest_uri
+from landseg.dataset.staging.previous import manifest_uri
 from landseg.scoring.scores import METRICS
 from landseg.stages.shared.options import storage_root
 

@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts, in each process
     with stage_context("train", args) as context:
-        from landseg.models import pretrained
+        from landseg.models.weights import pretrained
         from landseg.training import distributed, trainer
 
         processes, on_gpu = distributed.count_processes(args.gpus, args.cpu_processes)
@@ -163,16 +163,17 @@ def _plan(
     args: argparse.Namespace, context: StageContext, dataset: StagedDataset, processes: int, on_gpu: bool
 ) -> tuple[TrainingJob, dict[str, Any], str | None]:
     """The job, what decides its result, and where its pretrained weights come from."""
-    from landseg.models import precision, pretrained
+    from landseg.models import precision
     from landseg.models.build import fit_config, load_config, parse_options
     from landseg.models.config_text import config_text, masked_config
     from landseg.models.preprocessing import set_normalisation
+    from landseg.models.weights import pretrained
     from landseg.training import job
-    from landseg.training.class_weights import set_class_weights
     from landseg.training.input.pipeline import normalisation
     from landseg.training.selection import Selection, save_best
-    from landseg.training.settings import check_settings
-    from landseg.training.unused_settings import unused_settings
+    from landseg.training.settings.checked import check_settings
+    from landseg.training.settings.class_weights import set_class_weights
+    from landseg.training.settings.unused import unused_settings
 
     manifest = dataset.manifest
     splits = _splits(args.train_splits, dataset)

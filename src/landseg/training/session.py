@@ -24,7 +24,7 @@ from landseg.models import precision
 from landseg.models.build import build_model
 from landseg.models.configs import import_modules, parse_config
 from landseg.models.model_input import input_of
-from landseg.models.pretrained_loading import load_pretrained
+from landseg.models.weights.pretrained_loading import load_pretrained
 from landseg.prediction.predictor import Predictor
 from landseg.training.acceleration import Acceleration, can_compile
 from landseg.training.checkpoint.random_state import seed_everything

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from landseg.contracts.errors import DataError
-from landseg.raw.file_start import PNG_MAGIC, read_start
-from landseg.raw.georeference import Georeference, read_georeference
+from landseg.raw.georeference.tags import Georeference, read_georeference
+from landseg.raw.sources.file_start import PNG_MAGIC, read_start
 from landseg.raw.tiff.checks import (
     JPEG,
     MAX_DECODED_BYTES,

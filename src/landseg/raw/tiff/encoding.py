@@ -10,7 +10,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from landseg.contracts.dataset import Geo, GeoKeys
-from landseg.raw.georeference import Transform, geo_tags
+from landseg.raw.georeference.tags import Transform, geo_tags
 
 
 def encode_image(values: NDArray[Any], transform: Transform | None, crs: GeoKeys | None) -> bytes:

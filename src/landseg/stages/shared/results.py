@@ -13,10 +13,10 @@ from landseg.cli.console import is_quiet
 from landseg.contracts.dataset import Split
 from landseg.contracts.labels import LabelsManifest, SceneMap
 from landseg.dataset.reader import StagedDataset
-from landseg.ensemble.geotiff_maps import encode_names, label_style
-from landseg.ensemble.maps import extract_maps, list_maps
-from landseg.ensemble.mosaic import write_mosaics
-from landseg.ensemble.tile_maps import map_name
+from landseg.ensemble.maps.files import extract_maps, list_maps
+from landseg.ensemble.maps.geotiff import encode_names, label_style
+from landseg.ensemble.maps.mosaic import write_mosaics
+from landseg.ensemble.maps.tiles import map_name
 from landseg.scoring.scores import METRICS
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 
 from landseg import storage
 from landseg.contracts.errors import LandsegError
-from landseg.models.checkpoint import without_averages
+from landseg.models.weights.checkpoint import without_averages
 from landseg.training.checkpoint.content import mmseg_checkpoint, pending_gradients, restore_gradients, to_cpu
 from landseg.training.checkpoint.random_state import random_state, restore_random_state
 from landseg.training.checkpoint.store import CheckpointStore, write_local

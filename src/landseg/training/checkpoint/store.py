@@ -21,7 +21,7 @@ from landseg import storage
 from landseg.contracts.documents import Blob
 from landseg.contracts.errors import ContractError, DamagedObjectError, LandsegError, ObjectNotFoundError, StorageError
 from landseg.contracts.model import CheckpointInfo
-from landseg.models.torch_file import TorchFile
+from landseg.models.weights.torch_file import TorchFile
 
 
 def write_local(content: dict[str, Any], path: Path) -> None:

@@ -1,0 +1,109 @@
+"""The range of wide values, floats and integers of more than 16 bits, which storing them needs before anything else."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseg.cli.progress import Progress
+from landseg.contracts.dataset import Scale
+from landseg.contracts.errors import DataError
+from landseg.raw.checks import measure_tiles
+from landseg.raw.dataset_yaml import PercentileScale
+from landseg.raw.expected import Expected
+from landseg.raw.findings import Finding
+from landseg.raw.images.decoded import widest
+from landseg.raw.layout.pairing import SourceTile, jobs
+from landseg.raw.processes import ProcessPool
+from landseg.raw.sources.source import Source
+
+_SAMPLED_PX = 1 << 20
+_LEAST_PER_TILE = 64
+_EIGHT_BITS = 255
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Values of the selected bands: (2, bands) least and largest, and (pixels, bands) a sample."""
+
+    extremes: NDArray[np.float64]
+    sample: NDArray[np.float64]
+
+    def percentiles(self, low: float, high: float) -> tuple[list[float], list[float]]:
+        """Two percentiles of each band, 0-100."""
+        found = np.quantile(self.sample, [low / 100, high / 100], axis=0, method="inverted_cdf")
+        return [float(value) for value in found[0]], [float(value) for value in found[1]]
+
+
+def measure_scale(
+    source: Source,
+    expected: Expected,
+    split: str,
+    tiles: Sequence[SourceTile],
+    processes: ProcessPool,
+    *,
+    where: str,
+) -> tuple[Scale | None, list[Finding]]:
+    """The scale of the selected bands by the percentiles that `dataset.yaml` asks for.
+
+    Args:
+        source: where the images are.
+        expected: what they are, and which bands are selected.
+        split: the split to look at.
+        tiles: its tiles.
+        processes: do the work.
+        where: `dataset.yaml`, for the error line.
+
+    Returns:
+        The scale and a note on it; or None and an error, with the lines to write where `dataset.yaml` has no scale.
+    """
+    assert expected.kind is not None, "there is an image"
+    measured = _measure(source, expected, split, tiles, processes)
+    if measured is None:
+        return None, [Finding.of(DataError(where, f"no pixel of {split} has data", "check nodata"))]
+    rule = expected.config.scale if isinstance(expected.config.scale, PercentileScale) else PercentileScale()
+    lows, highs = measured.percentiles(rule.low, rule.high)
+    highs = [high if high > low else low + 1 for low, high in zip(lows, highs, strict=True)]
+    if isinstance(expected.config.scale, PercentileScale):
+        shown = ", ".join(f"{low:g} to {high:g}" for low, high in zip(lows, highs, strict=True))
+        sentence = f"percentiles {rule.low:g}-{rule.high:g} of a sample of {split}'s pixels, per band: {shown}"
+        return Scale(low=tuple(lows), high=tuple(highs), method="percentile"), [Finding.note(sentence)]
+    found = ", ".join(f"{low:.6g} to {high:.6g}" for low, high in zip(*measured.extremes, strict=True))
+    rule_text = "percentiles 1 and 99"
+    if "int" in expected.kind.dtype and measured.extremes.min() >= 0 and measured.extremes.max() <= _EIGHT_BITS:
+        lows, highs, rule_text = [0.0] * len(lows), [float(_EIGHT_BITS)] * len(lows), "all values of 8 bits"
+    low, high = _yaml(lows, highs)
+    problem = f"{expected.kind.dtype} images need a scale: values of {split} run from {found}"
+    lines = f"scale: {{method: range, low: {low}, high: {high}}}"
+    action = f"write {lines} ({rule_text}), and nodata: VALUE if one of them stands for no data"
+    return None, [Finding.of(DataError(where, problem, action))]
+
+
+def _measure(
+    source: Source, expected: Expected, split: str, tiles: Sequence[SourceTile], processes: ProcessPool
+) -> Measured | None:
+    """Look at all tiles; None where no pixel has data. Files that cannot be read are left to the checks."""
+    per_tile = max(_LEAST_PER_TILE, _SAMPLED_PX // max(1, len(tiles)))
+    extremes: NDArray[np.float64] | None = None
+    samples: list[NDArray[np.float64]] = []
+    with Progress(f"measuring {split}", len(tiles), "tiles") as progress:
+        work = functools.partial(measure_tiles, source, expected, per_tile)
+        for num_tiles, of_tiles, sample in processes.map(work, jobs(tiles)):
+            extremes = widest(extremes, of_tiles)
+            samples.append(sample)
+            progress.advance(num_tiles)
+    if extremes is None:
+        return None
+    return Measured(extremes, np.concatenate(samples))
+
+
+def _yaml(lows: Sequence[float], highs: Sequence[float]) -> tuple[str, str]:
+    """One number each for all bands, or a list each."""
+    pairs = [(f"{low:.6g}", f"{high:.6g}") for low, high in zip(lows, highs, strict=True)]
+    if len(set(pairs)) == 1:
+        return pairs[0]
+    return f"[{', '.join(low for low, _ in pairs)}]", f"[{', '.join(high for _, high in pairs)}]"

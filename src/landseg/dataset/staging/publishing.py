@@ -1,0 +1,180 @@
+"""Publishing: tile indexes, then the manifest that names them, written last."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from landseg import storage
+from landseg.contracts.dataset import DatasetManifest, Scale, Shard, SkippedTile, SplitInfo, Tile
+from landseg.contracts.documents import Blob, digest, sha256_hex
+from landseg.contracts.errors import DataError, StorageError
+from landseg.dataset.staging.previous import Checksums, lacking_shard, manifest_uri
+from landseg.dataset.staging.workspace import Workspace
+from landseg.dataset.statistics import SplitStatistics
+from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.expected import Expected
+
+_FORMAT = 1
+"""Part of every dataset id: raise it when the same input gives another result."""
+
+
+def source_key(fingerprint: str | None) -> str | None:
+    """The digest that is recorded of a source's fingerprint: another format means staging again."""
+    return fingerprint and digest({"format": _FORMAT, "source": fingerprint})
+
+
+@dataclass
+class SplitIndex:
+    """The rows of a split, written to a local file as they come and sorted at the end.
+
+    Attributes:
+        path: the file; JSON Lines.
+        labelled: whether the tiles have labels.
+        shards: of the split.
+        statistics: over its tiles.
+        num_tiles: rows so far.
+        has_others: whether a tile is stored otherwise than as its files are, or has pixels without data.
+    """
+
+    path: Path
+    labelled: bool
+    shards: list[Shard] = field(default_factory=list)
+    statistics: SplitStatistics = field(default_factory=SplitStatistics)
+    num_tiles: int = 0
+    has_others: bool = False
+    _last_id: str = ""
+    _is_sorted: bool = True
+    _file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        self._file = self.path.open("wb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def add(self, tile: Tile) -> None:
+        """Append a row."""
+        assert self._file is not None, "the index is a context manager"
+        row = tile.model_dump(mode="json", exclude_defaults=True)
+        self._file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+        self.statistics.add(tile)
+        self._is_sorted = self._is_sorted and self._last_id < tile.id
+        self._last_id = tile.id
+        self.num_tiles += 1
+        self.has_others |= bool(tile.source_image_sha256 or tile.source_label_sha256 or tile.validity)
+
+    def sort(self) -> None:
+        """Sort the rows by id; without scenes and an earlier dataset they are sorted already.
+
+        Raises:
+            DataError: two tiles have the same id.
+        """
+        if self._is_sorted:
+            return
+        unsorted = self.path.with_suffix(".unsorted")
+        self.path.rename(unsorted)
+        with unsorted.open("rb") as reader, self.path.open("wb") as writer:
+            offsets = [0, *itertools.accumulate(len(line) for line in reader)]
+            reader.seek(0)
+            rows = sorted((json.loads(line)["id"], offset) for line, offset in zip(reader, offsets, strict=False))
+            for a, b in itertools.pairwise(rows):
+                if a[0] == b[0]:
+                    problem = "a tile cut from a scene has the same name as another"
+                    raise DataError(f"tile {a[0]}", problem, "rename the scene")
+            for _, offset in rows:
+                reader.seek(offset)
+                writer.write(reader.readline())
+        unsorted.unlink()
+
+    def contents(self) -> Iterable[tuple[str, Checksums]]:
+        """Id and checksums of each tile's files in the source, in order; of a tile cut from a scene, its own."""
+        with self.path.open("rb") as file:
+            for line in file:
+                row = json.loads(line)
+                image = row.get("source_image_sha256", row["image_sha256"])
+                if "scene" in row and "validity" in row:  # which the bytes of a cut image do not tell
+                    image = sha256_hex(f"{image} {row['validity']['sha256']}".encode())
+                yield row["id"], (image, row.get("source_label_sha256", row["label_sha256"]))
+
+
+def dataset_id(config: DatasetConfig, splits: Mapping[str, Iterable[tuple[str, Checksums]]]) -> str:
+    """The id of a dataset's content: `dataset.yaml`, and id and files of every tile, in order; not of its shards."""
+    content = {}
+    for name, tiles in splits.items():
+        lines = hashlib.sha256()
+        for tile_id, (image_sha256, label_sha256) in tiles:
+            lines.update(f"{tile_id}\n{image_sha256}\n{label_sha256}\n".encode())
+        content[name] = lines.hexdigest()
+    fields = config.model_dump(mode="json", exclude={"band_names"} if config.band_names is None else None)
+    return digest({"format": _FORMAT, "config": fields, "splits": content})[:16]
+
+
+def publish(
+    workspace: Workspace,
+    identity: str,
+    expected: Expected,
+    scale: Scale | None,
+    splits: Mapping[str, SplitIndex],
+    skipped: Iterable[SkippedTile],
+) -> storage.Loaded[DatasetManifest]:
+    """Write the indexes, then the manifest.
+
+    Raises:
+        StorageError: a shard that was written, or kept from an earlier dataset, is missing, perhaps pruned meanwhile.
+    """
+    if lacking := lacking_shard(workspace.storage_uri, (split.shards for split in splits.values())):
+        where = storage.join(workspace.storage_uri, "datasets", "shards", lacking.path.rpartition("/")[2])
+        raise StorageError(where, f"expected a shard of {lacking.size_bytes} bytes, found none", "stage again")
+    uri = manifest_uri(workspace.storage_uri, identity)
+    folder = storage.parent(uri)
+    config, kind, conversion = expected.config, expected.kind, expected.conversion
+    assert kind is not None, "tiles were read"
+    schema = config.class_schema(expected.bands, scale)
+    infos = {}
+    for name, split in splits.items():
+        sha256 = storage.file_sha256(split.path)
+        # The name holds the checksum: concurrent stagings that cut shards differently do not mix their indexes.
+        index = Blob(path=f"tiles-{name}-{sha256[:12]}.jsonl", size_bytes=split.path.stat().st_size, sha256=sha256)
+        storage.put_file(storage.join(folder, index.path), split.path)
+        mean, std = split.statistics.mean_std(schema.bands)
+        infos[name] = SplitInfo(
+            num_tiles=split.num_tiles,
+            labelled=split.labelled,
+            shards=tuple(split.shards),
+            index=index,
+            class_pixels=split.statistics.class_pixels(schema) if split.labelled else (),
+            ignored_pixels=split.statistics.ignored_pixels(schema) if split.labelled else 0,
+            band_mean=mean,
+            band_std=std,
+        )
+    manifest = DatasetManifest.model_validate(
+        {
+            "dataset_id": identity,
+            "name": config.name,
+            "class_schema": schema,
+            "num_bands": kind.num_bands,
+            "dtype": conversion.stored if conversion else kind.dtype,
+            "band_names": config.band_names or (),
+            "splits": infos,
+            "crs": tuple(workspace.crs),
+            "skipped": tuple(skipped),
+            "label_map": config.label_map,
+            "label_source": config.labels,
+            "source_values": conversion and conversion.record,
+            "rules": expected.rules if expected.has_own_rules or any(s.has_others for s in splits.values()) else None,
+        }
+    )
+    return storage.publish_manifest(uri, manifest)

@@ -1,0 +1,107 @@
+"""What is known of a source's files: the checksums of those that have not changed since they were read last.
+
+Beside the pointer to the dataset that was staged last lies a list of the source's tiles: by split and id, what tells a
+file's versions apart without reading it, and the checksums of its bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from landseg import storage
+from landseg.contracts.documents import Sha256
+from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError
+from landseg.dataset.staging.previous import Checksums
+from landseg.raw.layout.band_files import BandFiles
+from landseg.raw.layout.pairing import SourceTile
+
+_FORMAT = 1
+"""Raise it where the same files have other checksums (:func:`landseg.raw.checks.identify_tile`)."""
+
+
+def known_checksums(
+    uri: str, sha256: Sha256, tiles: Mapping[str, Sequence[SourceTile]], scratch: Path
+) -> dict[str, dict[str, Checksums]]:
+    """The checksums of tiles whose files have not changed since the list was written, by split and id.
+
+    Args:
+        uri: the list.
+        sha256: its checksum; another list, or none, tells nothing.
+        tiles: the source's tiles, by split, sorted by id.
+        scratch: local folder.
+    """
+    found: dict[str, dict[str, Checksums]] = {split: {} for split in tiles}
+    path = scratch / "files.jsonl"
+    try:
+        storage.get_file(uri, path, sha256=sha256)
+    except (ObjectNotFoundError, DamagedObjectError):
+        return found
+    with path.open("rb") as file:
+        rows = map(json.loads, file)
+        row: list[Any] | None = next(rows, None)
+        for split in sorted(tiles):
+            for tile in tiles[split]:
+                while row is not None and (row[0], row[1]) < (split, tile.id):
+                    row = next(rows, None)
+                if row is not None and row[:3] == [split, tile.id, versions(tile)]:
+                    found[split][tile.id] = row[3], row[4]
+    path.unlink()
+    return found
+
+
+def write_list(
+    uri: str,
+    tiles: Mapping[str, Sequence[SourceTile]],
+    checksums: Mapping[str, Iterable[tuple[str, Checksums]]],
+    scratch: Path,
+) -> Sha256:
+    """Write the list of a source's tiles; those whose files have no known version, or no checksum, are left out.
+
+    Args:
+        uri: the list.
+        tiles: the source's tiles, by split, sorted by id.
+        checksums: by split, of tiles sorted by id; ids that are no tile of the source are passed over.
+        scratch: local folder.
+
+    Returns:
+        The list's checksum.
+    """
+    path = scratch / "files.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for split in sorted(tiles):
+            for tile, (image, label) in _joined(tiles[split], checksums.get(split, ())):
+                if image and (known := versions(tile)):
+                    file.write(json.dumps([split, tile.id, known, image, label], separators=(",", ":")) + "\n")
+    storage.put_file(uri, path)
+    sha256 = storage.file_sha256(path)
+    path.unlink()
+    return sha256
+
+
+def _joined(
+    tiles: Iterable[SourceTile], checksums: Iterable[tuple[str, Checksums]]
+) -> Iterator[tuple[SourceTile, Checksums]]:
+    """Tiles with their checksums; both are sorted by id."""
+    rows = iter(checksums)
+    row = next(rows, None)
+    for tile in tiles:
+        while row is not None and row[0] < tile.id:
+            row = next(rows, None)
+        if row is not None and row[0] == tile.id:
+            yield tile, row[1]
+
+
+def versions(tile: SourceTile) -> list[str]:
+    """What tells the versions of a tile's files apart; empty where that is not known of all of them.
+
+    A virtual image consists of files that only it refers to, so nothing is known of it without reading it.
+    """
+    if tile.image.path.lower().endswith(".vrt"):
+        return []
+    images = tile.image.bands if isinstance(tile.image, BandFiles) else (tile.image,)
+    files = (*images, *tile.sidecars, *((tile.label,) if tile.label else ()))
+    found = [f"{_FORMAT} {file.path} {file.size_bytes} {file.version:x}" for file in files]
+    return found if all(file.version for file in files) else []

@@ -1,0 +1,50 @@
+"""Remarks about an image: nothing is wrong, but its map may surprise whoever does not know."""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+import tifffile
+from PIL import Image
+
+from landseg.raw.georeference.tags import Georeference, count_control_points
+
+_ORIENTATION = 274
+_AS_STORED = 1
+_JPEG_MAGIC = b"\xff\xd8\xff"
+
+
+class Remark(NamedTuple):
+    """Something to know about an image, or about a file next to it (`path`)."""
+
+    problem: str
+    path: str = ""
+    action: str = ""
+
+
+def about_place(place: Georeference, page: tifffile.TiffPage | None) -> list[Remark]:
+    """That an image has control points where it has no transform."""
+    if place.transform is not None or page is None or not (num_points := count_control_points(page)):
+        return []
+    problem = f"{num_points} ground control points say where it lies, which are not kept: its map will have no place"
+    return [Remark(problem, action="gdalwarp gives the image a grid")]
+
+
+def about_orientation(data: bytes, page: tifffile.TiffPage | None) -> list[Remark]:
+    """That an image is to be shown turned or mirrored. Its pixels are taken as they are stored, as GDAL takes them."""
+    found = page.tags.valueof(_ORIENTATION, _AS_STORED) if page is not None else _of_jpeg(data)
+    if not isinstance(found, int) or not _AS_STORED < found <= 8:
+        return []
+    problem = f"its Orientation is {int(found)}, turned or mirrored: pixels are read as stored, as GDAL reads them"
+    return [Remark(problem, action="a label must fit the pixels as stored, not as a viewer shows them")]
+
+
+def _of_jpeg(data: bytes) -> int:
+    if not data.startswith(_JPEG_MAGIC):
+        return _AS_STORED
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return int(image.getexif().get(_ORIENTATION, _AS_STORED))
+    except Exception:  # damaged metadata of an image that could be decoded
+        return _AS_STORED

@@ -1,0 +1,144 @@
+"""Images as people have them, turned into what shards hold: plain TIFFs, and a mask of the pixels that have data.
+
+A plain uint8 or uint16 TIFF is stored as it is and never opened by GDAL. Everything else is decoded by GDAL and written
+anew. Sizes are looked at in the header, before any pixel is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from landseg.contracts.errors import DataError
+from landseg.raw.expected import Expected
+from landseg.raw.georeference.sidecars import with_sidecars
+from landseg.raw.georeference.tags import Georeference
+from landseg.raw.images import gdal
+from landseg.raw.images.decoded import DecodedImage, Extremes
+from landseg.raw.images.readers import GdalImage, PlainTiff
+from landseg.raw.images.remarks import Remark, about_orientation, about_place
+from landseg.raw.images.values import Kind
+from landseg.raw.images.vrt import opened_vrt
+from landseg.raw.sources.file_start import PNG_MAGIC, read_start
+from landseg.raw.sources.files import ImageFiles
+from landseg.raw.tiff.checks import (
+    MAX_DECODED_BYTES,
+    check_layout,
+    check_segments,
+    is_plain,
+    is_sparse,
+)
+from landseg.raw.tiff.decoding import check_png_chunks, is_tiff, opened_tiff
+
+_READ = "TIFF, PNG, JPEG, JPEG 2000, WebP, BMP and VRT are read"
+
+
+def image_kind(files: ImageFiles, where: object) -> Kind:
+    """An image's kind, by its header.
+
+    Raises:
+        DataError: damaged, or of a kind that is not supported.
+    """
+    with _opened(files, where) as image:
+        return image.kind
+
+
+def decode_image_files(
+    files: ImageFiles, where: object, expected: Expected, *, max_px: int | None = None
+) -> DecodedImage | None:
+    """Decode an image.
+
+    Returns:
+        The image, or None where a side is longer than `max_px`: then nothing is decoded.
+
+    Raises:
+        DataError: damaged, too large, not like most images, or of a kind that is not supported.
+    """
+    with _opened(files, where) as image:
+        if max_px is not None and max(image.height, image.width) > max_px:
+            return None
+        return _placed(image.decode(expected, MAX_DECODED_BYTES), files, image.page)
+
+
+def spool_image(
+    files: ImageFiles, where: object, expected: Expected, limit: int, spool: Path, valid_spool: Path
+) -> DecodedImage:
+    """Decode a large image into .npy files; values and mask are maps of them.
+
+    Raises:
+        DataError: as :func:`decode_image_files`, or decoded it would exceed `limit` bytes.
+    """
+    with _opened(files, where) as image:
+        return _placed(image.decode(expected, limit, spool, valid_spool), files, image.page)
+
+
+def _placed(image: DecodedImage, files: ImageFiles, page: tifffile.TiffPage | None) -> DecodedImage:
+    """The image with what its sidecars say about where it lies."""
+    place, problems = with_sidecars(Georeference(image.transform, image.crs), files.sidecars.items())
+    remarks = [Remark(f"{problem}; it is left out", path) for path, problem in problems]
+    remarks += about_place(place, page) + about_orientation(files.data, page)
+    return image._replace(transform=place.transform, crs=place.crs, remarks=tuple(remarks))
+
+
+def measure_image(
+    files: ImageFiles, where: object, expected: Expected, num_px: int
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
+    """Look at the source's values of the selected bands.
+
+    Returns:
+        (2, bands) least and largest value, None where no pixel has data; and (pixels, bands) a sample of them, evenly
+        spread, of about `num_px` pixels.
+
+    Raises:
+        DataError: as :func:`decode_image_files`.
+    """
+    columns = [band - 1 for band in expected.bands]
+    extremes, samples = Extremes(len(columns)), [np.empty((0, len(columns)))]
+    with _opened(files, where) as image:
+        assert isinstance(image, GdalImage), "wide values are read by GDAL"
+        step = max(1, image.height * image.width // num_px)
+        for values, valid in image.measured(expected):
+            extremes.add(values, valid, expected.bands)
+            of_bands = values[:, :, columns]
+            flat = of_bands.reshape(-1, len(columns)) if valid is None else of_bands[valid]
+            samples.append(flat[::step].astype(np.float64))
+    sample = np.concatenate(samples)
+    return (extremes.values if len(sample) else None), sample
+
+
+@contextmanager
+def _opened(files: ImageFiles, where: object) -> Iterator[PlainTiff | GdalImage]:
+    """The image, opened by what reads it."""
+    driver = gdal.driver_of(files.data)
+    if driver is None:
+        found, action = read_start(files.data)
+        raise DataError(where, f"expected an image, found {found}", action or _READ)
+    if files.data.startswith(PNG_MAGIC):
+        check_png_chunks(files.data, where)  # GDAL takes a truncated PNG for an image with black rows
+    if files.bands:
+        drivers = [gdal.driver_of(data) for data in (files.data, *files.bands)]
+        if not all(drivers) or "VRT" in drivers:
+            raise DataError(where, "expected a file of each band to be an image", _READ)
+        parts = [(data, driver or "") for data, driver in zip((files.data, *files.bands), drivers, strict=True)]
+        with gdal.opened(parts, where) as raster:
+            yield GdalImage(raster, where, files.size_bytes)
+    elif driver == "VRT":
+        with opened_vrt(files, where) as raster:
+            yield GdalImage(raster, where, files.size_bytes)
+    elif not is_tiff(files.data):
+        with gdal.opened([(files.data, driver)], where) as raster:
+            yield GdalImage(raster, where, files.size_bytes)
+    else:
+        with opened_tiff(files.data, where) as page:
+            info = check_layout(page, where)
+            if is_plain(page) and not is_sparse(page):
+                yield PlainTiff(page, info, files.data, where)
+            else:
+                check_segments(page, files.data, where, sparse=True)
+                with gdal.opened([(files.data, driver)], where) as raster:
+                    yield GdalImage(raster, where, files.size_bytes, page)

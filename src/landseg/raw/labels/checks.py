@@ -1,0 +1,98 @@
+"""What is staged of a tile's label, from its own file or from that of all images, and what is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from landseg.contracts.errors import DataError
+from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.expected import Expected
+from landseg.raw.georeference.alignment import alignment_error
+from landseg.raw.georeference.tags import Georeference
+from landseg.raw.images.decoded import DecodedImage
+from landseg.raw.labels.files import read_label
+from landseg.raw.labels.grid import label_on_grid
+from landseg.raw.labels.rule import StagedLabel
+from landseg.raw.labels.unknown_values import unknown_labels_error
+from landseg.raw.layout.pairing import SourceTile
+from landseg.raw.sources.source import Source
+from landseg.raw.tiff.checks import MAX_DECODED_BYTES
+from landseg.raw.tiff.decoding import label_georeference
+
+
+def stage_label(
+    source: Source,
+    expected: Expected,
+    tile: SourceTile,
+    label: bytes | None,
+    image: DecodedImage | None,
+    limit: int = MAX_DECODED_BYTES,
+) -> tuple[StagedLabel | None, list[DataError]]:
+    """What is staged of a tile's label, and what is wrong with it.
+
+    Args:
+        source: the dataset.
+        expected: what the label must be.
+        tile: the tile.
+        label: the bytes of its own label; None without one.
+        image: its image; None where that is damaged.
+        limit: the most bytes that the label may take decoded.
+    """
+    if tile.label is None:
+        return None, []
+    size = None if image is None else (image.values.shape[0], image.values.shape[1])
+    place = None if image is None else Georeference(image.transform, image.crs)
+    rule = expected.label_rule
+    try:
+        if label is None:
+            where = source.where(tile.image.path)
+            if size is None or place is None or expected.shared_labels is None:
+                return None, []
+            staged = expected.shared_labels.of_image(place, size, rule, where)
+            return staged, _label_errors(staged, size, where, expected)
+        where = source.where(tile.label.path)
+        stored = read_label(label, where, limit=limit)
+        own = Georeference() if place is None else label_georeference(label, where)
+        nearest = expected.config.resamples_labels and own.transform is not None
+        if size is not None and place is not None and (nearest or stored.size != size):
+            stored = label_on_grid(stored, own, place, size, where, nearest=nearest)
+        staged = replace(rule.stage(stored, where), nodata=stored.nodata)
+        errors = _label_errors(staged, size, where, expected)
+        if place is not None and staged.size == size and stored.size == size and not nearest:
+            image_where, ignored = source.where(tile.image.path), _stored_ignored(expected.config)
+            error = None if stored.is_cut else alignment_error(own, place, staged.size, where, image_where, ignored)
+            errors += [] if error is None else [error]
+        return staged, errors
+    except DataError as err:
+        return None, [without_traceback(err)]
+
+
+def _stored_ignored(config: DatasetConfig) -> int:
+    """A value that labels may hold where nothing is known."""
+    return next((first for first, _, name in config.label_values or () if name is None), config.ignore_index)
+
+
+def _label_errors(
+    label: StagedLabel, image_size: tuple[int, ...] | None, where: str, expected: Expected
+) -> list[DataError]:
+    """What is wrong with a decoded label; `image_size` is (height, width), None where the image is damaged."""
+    errors: list[DataError] = []
+    if label.unknown is not None:
+        errors.append(unknown_labels_error(label.unknown, where, expected.config))
+    if image_size is not None and label.size != image_size:
+        errors.append(
+            DataError(
+                where,
+                f"label and image differ in size: expected {image_size[0]}x{image_size[1]} px as in the image, "
+                f"found {label.size[0]}x{label.size[1]}",
+                "cut both to the same size",
+            )
+        )
+    return errors
+
+
+def without_traceback(err: DataError) -> DataError:
+    """The error alone: its traceback would keep the file's bytes in memory for as long as the error is kept."""
+    rebuild, arguments = err.__reduce__()
+    return cast(DataError, rebuild(*arguments))

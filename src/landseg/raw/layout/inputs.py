@@ -1,0 +1,240 @@
+"""Images to be labelled: files, folders, prefixes and archives in any layout, as the tiles of the split `test`."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from landseg import storage
+from landseg.contracts.documents import digest
+from landseg.contracts.errors import DataError
+from landseg.contracts.names import MAX_TILE_ID_BYTES
+from landseg.raw.dataset_yaml import FILE_NAME, DatasetConfig
+from landseg.raw.findings import Finding
+from landseg.raw.georeference.sidecars import sidecar_names
+from landseg.raw.layout.listing import RawDataset
+from landseg.raw.layout.pairing import Pairing, SourceTile
+from landseg.raw.layout.suffixes import IMAGE_SUFFIXES, LABEL_SUFFIXES, split_suffix
+from landseg.raw.sources.archives import open_source
+from landseg.raw.sources.source import FolderSource, PrefixSource, Source, SourceFile, visible
+from landseg.raw.tiff.decoding import MAX_FILE_BYTES
+
+SPLIT = "test"
+_LABELS = "labels"
+
+
+@dataclass(frozen=True)
+class _OneFile(FolderSource):
+    """A single file of a folder, with the files that say where it lies."""
+
+    name: str
+
+    def files(self) -> list[SourceFile]:
+        """See :meth:`Source.files`."""
+        paths = [Path(self.uri) / name for name in (self.name, *sidecar_names(self.name))]
+        return [SourceFile(path.name, path.stat().st_size) for path in paths if path == paths[0] or path.is_file()]
+
+    def read(self, file: SourceFile) -> bytes:
+        """See :meth:`Source.read`. A link is followed: whoever gives its path means what it leads to."""
+        real = Path(self.where(file.path)).resolve()
+        return FolderSource(str(real.parent)).read(replace(file, path=real.name))
+
+    def fingerprint(self) -> str | None:
+        """None: looking at the folder would be more work than reading the file."""
+        return None
+
+
+@dataclass(frozen=True)
+class _OneObject(PrefixSource):
+    """A single object below a prefix."""
+
+    name: str
+
+    def files(self) -> list[SourceFile]:
+        """See :meth:`Source.files`."""
+        found = storage.stat(self.where(self.name))
+        if found is None:
+            raise DataError(self.where(self.name), "no such object")
+        return [SourceFile(self.name, found.size_bytes)]
+
+    def fingerprint(self) -> str | None:
+        """From size and ETag."""
+        found = storage.stat(self.where(self.name))
+        return digest({"size": found.size_bytes, "etag": found.etag}) if found and found.etag else None
+
+
+@dataclass(frozen=True)
+class Inputs(Source):
+    """Several sources as one. A path in it is the number of the source, a slash, and the path there."""
+
+    parts: tuple[Source, ...]
+
+    @property
+    def is_remote(self) -> bool:  # type: ignore[override]
+        """Whether reading from any of them takes long."""
+        return any(part.is_remote for part in self.parts)
+
+    def where(self, path: str) -> str:
+        """See :meth:`Source.where`."""
+        number, slash, rest = path.partition("/")
+        if not slash:  # dataset.yaml, which is in none of them
+            return path
+        return self.parts[int(number)].where(rest)
+
+    def files(self) -> list[SourceFile]:
+        """See :meth:`Source.files`."""
+        return [
+            replace(file, path=f"{number}/{file.path}")
+            for number, part in enumerate(self.parts)
+            for file in part.files()
+        ]
+
+    def folders(self) -> set[str]:
+        """See :meth:`Source.folders`."""
+        return {str(number) for number in range(len(self.parts))}
+
+    def inside(self, folder: str) -> Source:
+        """See :meth:`Source.inside`."""
+        number, slash, rest = folder.partition("/")
+        return self.parts[int(number)].inside(rest) if slash else self.parts[int(number)]
+
+    def read(self, file: SourceFile) -> bytes:
+        """See :meth:`Source.read`."""
+        number, _, rest = file.path.partition("/")
+        return self.parts[int(number)].read(replace(file, path=rest))
+
+    def fingerprint(self) -> str | None:
+        """See :meth:`Source.fingerprint`."""
+        found = [part.fingerprint() for part in self.parts]
+        return None if None in found else digest({"inputs": [part.uri for part in self.parts], "found": found})
+
+
+def open_inputs(uris: Sequence[str], labels: str, scratch: Path) -> Inputs:
+    """The sources behind the arguments of `landseg predict`.
+
+    Args:
+        uris: files, folders, `s3://` objects and prefixes, `.zip` and `.tar` archives.
+        labels: likewise, of the labels; "" for none.
+        scratch: where archives from object storage are downloaded to.
+
+    Raises:
+        DataError: there is none, or an archive that cannot be read safely.
+    """
+    parts = []
+    for number, uri in enumerate([*uris, *([labels] if labels else [])]):
+        folder = scratch / f"input-{number}"
+        folder.mkdir()
+        parts.append(_open(uri, folder))
+    return Inputs(", ".join(uris), tuple(parts))
+
+
+def list_inputs(source: Inputs, config: DatasetConfig, has_labels: bool) -> RawDataset:
+    """List images, and the labels that belong to them.
+
+    A label has its image's stem. It lies in the last source where there is one for labels, else in a folder `labels`
+    next to the image or its folder. A tile is called as its image; images of one name by their folders too.
+
+    Args:
+        source: what :func:`open_inputs` returned.
+        config: how to read them.
+        has_labels: whether the last source is that of the labels.
+
+    Raises:
+        DataError: there are no images.
+    """
+    fingerprint = source.fingerprint()  # first: what changes from here on shows the next time
+    images: list[SourceFile] = []
+    labels: list[SourceFile] = []
+    last = f"{len(source.parts) - 1}/"
+    files = _of_split(visible(source.files()))
+    for file in files:
+        folders = file.path.split("/")
+        suffix = split_suffix(file.path)[1]
+        if has_labels and file.path.startswith(last):
+            labels += [file] if suffix in LABEL_SUFFIXES else []
+        elif _LABELS in folders[1:-1]:
+            labels += [file] if suffix in LABEL_SUFFIXES and not has_labels else []
+        elif suffix in IMAGE_SUFFIXES:
+            images.append(file)
+    if not images:
+        raise DataError(source.uri, f"expected images ({', '.join(IMAGE_SUFFIXES)}), found none")
+    pairing = Pairing()
+    pairing.tiles[SPLIT] = sorted(_pair(source, images, labels, has_labels, pairing.findings), key=lambda tile: tile.id)
+    pairing.add_sidecars(files)
+    return RawDataset(source, fingerprint, config, FILE_NAME, pairing)
+
+
+def _open(uri: str, scratch: Path) -> Source:
+    if storage.is_s3(uri):
+        if not uri.endswith("/") and not uri.lower().endswith((".zip", ".tar")) and storage.stat(uri) is not None:
+            return _OneObject(storage.parent(uri), uri.rpartition("/")[2])
+        return open_source(uri, scratch)
+    path = Path(uri)
+    if not path.exists():
+        raise DataError(uri, "no such file or folder")
+    if path.is_file() and split_suffix(uri)[1] not in (".zip", ".tar"):
+        resolved = path.absolute()
+        return _OneFile(str(resolved.parent), resolved.name)
+    return open_source(uri, scratch)
+
+
+def _of_split(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Of a source that is laid out as a dataset, the files of the split `test`; of others, all."""
+    whole = {file.path.partition("/")[0] for file in files if file.path.split("/")[1:3] == [SPLIT, "images"]}
+    return [file for file in files if (parts := file.path.split("/"))[0] not in whole or parts[1] == SPLIT]
+
+
+def _pair(
+    source: Inputs,
+    images: Sequence[SourceFile],
+    labels: Sequence[SourceFile],
+    has_labels: bool,
+    findings: list[Finding],
+) -> Iterable[SourceTile]:
+    stems = Counter(_stem(file.path) for file in images)
+    by_key = {(_stem(file.path) if has_labels else _key(file.path)): file for file in labels}
+    taken: dict[str, SourceFile] = {}
+    for image in images:
+        stem = _stem(image.path)
+        tile_id = stem if stems[stem] == 1 else _long_name(image.path)
+        if problem := _problem(source, image, tile_id, taken.get(tile_id)):
+            findings.append(Finding.of(DataError(source.where(image.path), *problem), SPLIT, tile_id))
+            continue
+        taken[tile_id] = image
+        label = by_key.get(stem if has_labels else _key(image.path))
+        if label is None and labels:
+            where = source.where(image.path)
+            error = DataError(where, "image without label, while others have one", "add it, or predict it on its own")
+            findings.append(Finding.of(error, SPLIT, tile_id))
+        else:
+            yield SourceTile(SPLIT, tile_id, image, label)
+
+
+def _stem(path: str) -> str:
+    return unicodedata.normalize("NFC", split_suffix(path.rpartition("/")[2])[0])  # macOS writes "é" as two characters
+
+
+def _long_name(path: str) -> str:
+    """The stem with the folders that lead to it."""
+    return "__".join([*path.split("/")[1:-1], _stem(path)])
+
+
+def _key(path: str) -> str:
+    """The path without what tells a label from its image."""
+    folders = [part for part in path.split("/")[:-1] if part not in ("images", _LABELS)]
+    return "/".join([*folders, _stem(path)])
+
+
+def _problem(source: Inputs, file: SourceFile, tile_id: str, other: SourceFile | None) -> tuple[str, str] | None:
+    if other is not None:
+        return f"{source.where(other.path)} has the same name", "rename one: maps are called as their images"
+    if not tile_id.isprintable() or "\\" in tile_id:
+        return "the file name holds characters that are not allowed", "rename it"
+    if (size := len(tile_id.encode(errors="surrogateescape"))) > MAX_TILE_ID_BYTES:
+        return f"expected a name of at most {MAX_TILE_ID_BYTES} bytes, found {size}", "rename it"
+    if file.size_bytes > MAX_FILE_BYTES:
+        return f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB", "cut it"
+    return None
