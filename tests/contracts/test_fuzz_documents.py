@@ -136,6 +136,13 @@ def test_hostile_json_and_yaml(data: bytes) -> None:
             assert "\n" not in str(err)
 
 
+@pytest.mark.parametrize("number", ["0x1" + "F" * 6000, "1:" * 9000 + "1", "9" * 5000, '!!int "' + "7" * 5000 + '"'])
+def test_numbers_too_long_for_python_to_write_are_refused(number: str) -> None:
+    with pytest.raises(ContractError, match="expected numbers of at most 100 digits, found one of"):
+        parse_yaml(f"version: {number}\n".encode(), "here")
+    assert parse_yaml(f"version: '{'9' * 5000}'\n".encode(), "here") == {"version": "9" * 5000}
+
+
 @settings(max_examples=500)
 @given(st.text() | st.text(alphabet="s3:/.b\n\0-ü").map("s3://b".__add__), st.text(alphabet="a./"))
 def test_any_uri_is_understood_or_refused(uri: str, below: str) -> None:

@@ -17,6 +17,8 @@ MAX_YAML_BYTES = 1 << 20
 """No dataset.yaml comes near this."""
 _MAX_EVENTS = 20_000
 _MAX_DEPTH = 32
+_MAX_DIGITS = 100
+_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXob_:.]*")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SPACES = "indent with spaces"
 _QUOTE = "put the value in quotes"
@@ -117,6 +119,9 @@ def read_yaml(data: bytes, where: object) -> YamlText:
             if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.style is None:
                 problem = f"expected no merge keys, found one {_place(event.start_mark)}"
                 raise ContractError(where, problem, "write the values out")
+            if isinstance(event, yaml.ScalarEvent) and _is_long_number(event):
+                problem = f"expected numbers of at most {_MAX_DIGITS} digits, found one of {len(event.value)}"
+                raise ContractError(where, f"{problem} {_place(event.start_mark)}", _QUOTE)
             if number > _MAX_EVENTS:
                 raise ContractError(where, f"expected at most {_MAX_EVENTS} values, found more")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -127,6 +132,12 @@ def read_yaml(data: bytes, where: object) -> YamlText:
         raise
     except Exception as err:  # PyYAML raises KeyError, IndexError and others on odd scalars
         raise ContractError(where, *_fault(err)) from err
+
+
+def _is_long_number(event: yaml.ScalarEvent) -> bool:
+    """Whether a value is a number that Python may refuse to write: YAML has digits to base 16 and 60, too."""
+    may_be_number = event.style is None or event.tag is not None
+    return len(event.value) > _MAX_DIGITS and may_be_number and _NUMBER.fullmatch(event.value) is not None
 
 
 def _decoded(data: bytes, where: object) -> str:
