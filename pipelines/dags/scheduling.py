@@ -1,4 +1,4 @@
-"""Where each step runs and what it may use; nothing else decides it.
+"""Where each step runs and what it may use; only `sizes.py`, next to it, changes it.
 
 `kfp.local` ignores all of it.
 """
