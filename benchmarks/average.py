@@ -22,11 +22,9 @@ import numpy as np
 import tifffile
 
 from benchmarks import machine
-from benchmarks.fields import made_up_probs
-from landseg.contracts.documents import sha256_hex
-from landseg.contracts.probabilities import ProbsSpec
+from benchmarks.fields import made_up_probs, made_up_spec
 from landseg.dataset.reader import StagedDataset
-from landseg.probabilities.store import ProbsWriter
+from landseg.probabilities.writer import ProbsWriter
 from landseg.sample.covers import CLASSES
 from landseg.sample.tiles import PALETTE
 
@@ -111,17 +109,7 @@ def _stores(root: Path, count: int, fields: dict[str, list[Any]]) -> list[str]:
     dataset = StagedDataset.open(str(root / "dataset.json"), root / "cache")
     flags = ["--dataset", dataset.uri]
     for model in MODELS:
-        spec = ProbsSpec(
-            model=model,
-            model_sha256=sha256_hex(model.encode()),
-            checkpoint_sha256=sha256_hex(model.encode()),
-            dataset_id=dataset.manifest.dataset_id,
-            dataset_sha256=dataset.sha256,
-            classes=dataset.schema.classes,
-            dtype="companded",
-            tta="none",
-            precision="fp32",
-        )
+        spec = made_up_spec(dataset, model)
         writer = ProbsWriter(str(root / model), spec, {"test": dataset.tiles("test")})
         for plan in writer.pending():
             builder = writer.shard(plan)

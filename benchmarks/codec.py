@@ -19,7 +19,7 @@ from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, Labels
 from landseg.probabilities import codec
 from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES, Dtype, Probs, Stored
-from landseg.probabilities.store import ProbsReader
+from landseg.probabilities.reader import ProbsReader
 from landseg.scoring.confusion import confusion_matrix
 from landseg.scoring.scores import scores
 

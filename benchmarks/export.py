@@ -32,7 +32,7 @@ from landseg.models.trained_model import open_model
 from landseg.prediction.export import export
 from landseg.prediction.predictor import Predictor, default_device, final_predictor, resolve_precision
 from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES, dequantize
-from landseg.probabilities.store import ProbsWriter
+from landseg.probabilities.writer import ProbsWriter
 from landseg.raw.processes import num_cpus
 from landseg.scoring.confusion import confusion_matrix
 from landseg.scoring.scores import scores

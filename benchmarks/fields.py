@@ -1,10 +1,14 @@
-"""Made-up probabilities that look like a trained model's, for benchmarks where only the amount of work matters."""
+"""Made-up probabilities and what their manifest says, for benchmarks where only the amount of work matters."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from landseg.contracts.documents import sha256_hex
+from landseg.contracts.probabilities import ProbsSpec
+from landseg.dataset.reader import StagedDataset
 
 _STRIDE = 4
 """Segmentation heads predict at a quarter of the resolution and upsample."""
@@ -25,6 +29,21 @@ def made_up_probs(seed: int, num_classes: int = 9, size_px: int = 512) -> NDArra
     raised = np.exp(logits - logits.max(axis=0))
     probs: NDArray[np.float32] = raised / raised.sum(axis=0)
     return probs
+
+
+def made_up_spec(dataset: StagedDataset, model: str) -> ProbsSpec:
+    """What probabilities depend on, for a model that does not exist."""
+    return ProbsSpec(
+        model=model,
+        model_sha256=sha256_hex(model.encode()),
+        checkpoint_sha256=sha256_hex(model.encode()),
+        dataset_id=dataset.manifest.dataset_id,
+        dataset_sha256=dataset.sha256,
+        classes=dataset.schema.classes,
+        dtype="companded",
+        tta="none",
+        precision="fp32",
+    )
 
 
 def _noise(rng: np.random.Generator, side: int, cells: int) -> NDArray[np.float32]:

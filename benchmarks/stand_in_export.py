@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.fields import made_up_spec
 from landseg import storage
-from landseg.contracts.documents import sha256_hex
-from landseg.contracts.probabilities import ProbsManifest, ProbsSpec
+from landseg.contracts.probabilities import ProbsManifest
 from landseg.dataset.reader import StagedDataset
-from landseg.probabilities.store import ProbsWriter
+from landseg.probabilities.writer import ProbsWriter
 from landseg.stages.shared.context import finished
 from landseg.stages.shared.options import parse_share
 
@@ -25,17 +25,7 @@ def main(ref: str, folder: str, model: str, worker: str, scratch: str) -> None:
     share, num_shares = parse_share(worker)
     dataset = StagedDataset.open(ref, Path(scratch), access="neighbours")
     tiles = {split: dataset.index(split) for split in sorted(dataset.manifest.splits)}
-    spec = ProbsSpec(
-        model=model,
-        model_sha256=sha256_hex(model.encode()),
-        checkpoint_sha256=sha256_hex(model.encode()),
-        dataset_id=dataset.manifest.dataset_id,
-        dataset_sha256=dataset.sha256,
-        classes=dataset.schema.classes,
-        dtype="companded",
-        tta="none",
-        precision="fp32",
-    )
+    spec = made_up_spec(dataset, model)
     writer = ProbsWriter(folder, spec, tiles)
     if finished(ProbsManifest, folder, *writer.metadata):
         return

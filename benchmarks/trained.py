@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from landseg.dataset.reader import StagedDataset
-from landseg.probabilities.store import ProbsReader
+from landseg.probabilities.reader import ProbsReader
 
 FOLDER = Path("build") / "bench" / "trained"
 MODELS = ("resnest", "swin")

@@ -97,7 +97,7 @@ def test_going_back_finds_the_first_dataset(raw, stage):
 def read_paths(monkeypatch) -> list[str]:
     """Paths of the tiles' files that are read from here on."""
     paths: list[str] = []
-    original = checks.identify_tile
+    original = checking.identify_tile
     monkeypatch.setattr(
         checking, "identify_tile", lambda source, tile: paths.append(tile.image.path) or original(source, tile)
     )

@@ -24,10 +24,10 @@ from landseg.contracts.references import Reference
 from landseg.ensemble.averaging import Average, disagreement, entropy, subsets
 from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.publishing import write_archive
-from landseg.ensemble.shard_results import Ensemble
+from landseg.ensemble.shard_averaging import Ensemble
 from landseg.ensemble.split_results import combine
 from landseg.probabilities.codec import DTYPES, dequantize, quantize
-from landseg.probabilities.store import ProbsReader
+from landseg.probabilities.reader import ProbsReader
 from landseg.scoring.confusion import confusion_matrix
 from landseg.scoring.scores import scores
 

@@ -20,9 +20,10 @@ from benchmarks.netproxy import FaultProxy, Faults, spawned
 from landseg import storage
 from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError, StorageError
 from landseg.raw.processes import ProcessPool
-from landseg.storage import retry, s3_requests
+from landseg.storage import retry
 from landseg.storage.connection import connection
 from landseg.storage.retry import FIRST_CONTACT_S
+from landseg.storage.s3 import requests as s3_requests
 
 
 @pytest.fixture

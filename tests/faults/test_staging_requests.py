@@ -21,7 +21,7 @@ from landseg import storage
 from landseg.cli import main as cli
 from landseg.contracts.dataset import DatasetManifest
 from landseg.contracts.documents import blobs
-from landseg.storage import s3_requests
+from landseg.storage.s3 import requests as s3_requests
 
 MANY_PX, SIDE_PX = 64, 500
 PART_BYTES = 16 << 20

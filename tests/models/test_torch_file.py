@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from landseg.contracts.errors import ContractError
 from landseg.models.weights.checkpoint import read_checkpoint, without_averages, without_common_prefix
+from landseg.models.weights.pickle_values import Skipped
 from landseg.models.weights.torch_file import TorchFile
-from landseg.models.weights.torch_pickle import Skipped
 
 
 def content() -> dict[str, Any]:

@@ -27,7 +27,7 @@ from landseg.models.build import build_model, load_model
 from landseg.models.configs import load_config, parse_config
 from landseg.prediction.predictor import Predictor
 from landseg.probabilities.codec import DTYPES, dequantize
-from landseg.probabilities.store import ProbsReader
+from landseg.probabilities.reader import ProbsReader
 
 CLASSES = ["field", "road", "water"]
 SIZES = [(64, 64), (64, 64), (40, 72), (64, 64), (136, 48), (64, 64)]

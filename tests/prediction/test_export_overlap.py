@@ -12,7 +12,7 @@ import numpy as np
 from landseg.contracts.dataset import Tile
 from landseg.contracts.probabilities import ProbsSpec
 from landseg.prediction.export import export
-from landseg.probabilities.store import ProbsWriter, ShardBuilder
+from landseg.probabilities.writer import ProbsWriter, ShardBuilder
 
 NUM_TILES = 8
 DIGEST = "0" * 64

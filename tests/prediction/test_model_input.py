@@ -21,7 +21,7 @@ from landseg.contracts.model import ModelInput
 from landseg.dataset.reader import StagedDataset
 from landseg.models.model_input import fit_input, input_of
 from landseg.models.trained_model import TrainedModel, open_model
-from landseg.probabilities.store import ProbsReader
+from landseg.probabilities.reader import ProbsReader
 
 RGB = (1, 2, 3)
 

@@ -20,7 +20,8 @@ from landseg.contracts.errors import ContractError, DamagedObjectError, DataErro
 from landseg.contracts.probabilities import ProbsManifest, ProbsSpec, StoredTile
 from landseg.probabilities.codec import DTYPES, dequantize, quantize
 from landseg.probabilities.layout import plan_shards, share_cuts, table_of
-from landseg.probabilities.store import ProbsReader, ProbsWriter
+from landseg.probabilities.reader import ProbsReader
+from landseg.probabilities.writer import ProbsWriter
 
 CLASSES = ("background", "field", "water")
 DIGEST = "0" * 64

@@ -21,7 +21,7 @@ from landseg.contracts.probabilities import ProbsManifest, ProbsShard, ProbsSpec
 from landseg.dataset.index import TileIndex
 from landseg.probabilities.layout import plan_shards, share_cuts, tiles_in_order
 from landseg.probabilities.shard_index import write_index
-from landseg.probabilities.store import ProbsReader
+from landseg.probabilities.reader import ProbsReader
 
 folder, num_tiles = Path(sys.argv[1]), int(sys.argv[2])
 DIGEST = "0" * 64

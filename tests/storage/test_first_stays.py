@@ -116,7 +116,7 @@ def test_endpoints_that_refuse_conditions_are_written_without(
 ) -> None:
     from botocore.exceptions import ClientError
 
-    from landseg.storage import s3_requests
+    from landseg.storage.s3 import requests as s3_requests
 
     asked: list[bool] = []
     request = s3_requests.ask
@@ -129,7 +129,7 @@ def test_endpoints_that_refuse_conditions_are_written_without(
             raise s3_requests._refused(uri, cause := ClientError(answer, operation)) from cause  # type: ignore[arg-type]
         return request(uri, operation, **arguments)
 
-    monkeypatch.setattr("landseg.storage.s3.ask", ask)
+    monkeypatch.setattr("landseg.storage.s3.uploads.ask", ask)
     uri = storage.join(s3.uri, "object")
     assert storage.create(uri, b"written") and not storage.create(uri, b"not written")
     assert asked == [True, False]

@@ -15,6 +15,7 @@ from landseg import storage
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError, StorageError
 from landseg.contracts.references import Reference
 from landseg.storage import s3
+from landseg.storage.s3 import folders
 
 BIG = 40 << 20  # three parts, the last one short
 
@@ -139,7 +140,7 @@ def test_listing_and_deleting(root: str) -> None:
 
 
 def test_many_are_deleted_in_few_requests(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("landseg.storage.s3._DELETED_AT_ONCE", 3)
+    monkeypatch.setattr("landseg.storage.s3.folders._DELETED_AT_ONCE", 3)
     uris = [storage.join(root, f"many/{name}") for name in ("1", "2", "3", "4 &", "ü<", "6", "7")]
     storage.put_many((uri, b"x") for uri in uris)
     storage.delete_many([*uris[:5], storage.join(root, "many/absent")])
@@ -150,8 +151,8 @@ def test_many_are_deleted_in_few_requests(root: str, monkeypatch: pytest.MonkeyP
             return ask(uri, operation, **arguments)
         raise StorageError(uri, "is not implemented") from ClientError({"Error": {"Code": "NotImplemented"}}, operation)
 
-    ask = s3.ask
-    monkeypatch.setattr(s3, "ask", refused)
+    ask = folders.ask
+    monkeypatch.setattr(folders, "ask", refused)
     storage.delete_many(uris[5:])
     assert storage.list_objects(root) == []
 

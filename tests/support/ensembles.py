@@ -10,7 +10,7 @@ from landseg.contracts.documents import sha256_hex
 from landseg.contracts.probabilities import ProbsSpec
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
-from landseg.probabilities.store import ProbsWriter
+from landseg.probabilities.writer import ProbsWriter
 
 
 def stage(root, **options):

@@ -19,8 +19,9 @@ import torch
 from training_data import make_job, stage
 
 from landseg.contracts.errors import ConfigError, DataError, LandsegError
-from landseg.training.distributed import Team, count_processes, run_processes
+from landseg.training.distributed import count_processes, run_processes
 from landseg.training.input.batches import BatchOrder
+from landseg.training.team import Team
 
 
 def _one_iteration(

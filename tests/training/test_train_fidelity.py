@@ -13,10 +13,10 @@ from training_data import make_job, stage
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import build_model, parse_config
 from landseg.training.checkpoint.random_state import seed_everything
-from landseg.training.distributed import Team
 from landseg.training.input.batches import BatchOrder, TileBatches
 from landseg.training.input.pipeline import find_pipeline
 from landseg.training.job import TrainingJob
+from landseg.training.team import Team
 from landseg.training.trainer import train
 
 # isort: split

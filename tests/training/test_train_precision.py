@@ -22,10 +22,10 @@ from landseg.models import precision
 from landseg.models.build import build_model
 from landseg.models.configs import load_config
 from landseg.training.acceleration import Acceleration
-from landseg.training.distributed import Team
 from landseg.training.hooks import HookRunner
 from landseg.training.job import TrainingJob
 from landseg.training.session import merged_groups
+from landseg.training.team import Team
 from landseg.training.trainer import train
 from landseg.training.update import Update, update_from_config
 

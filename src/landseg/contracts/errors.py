@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 _USER_INFO = re.compile(r"://[^/\s:@]*:(?!\d+/)[^\s@]*@|://[^/\s:@]+@")
 _SIGNATURE = re.compile(
@@ -124,3 +124,9 @@ class DamagedObjectError(StorageError):
 
 class ContractError(LandsegError):
     """A manifest is of the wrong kind or version, damaged, or does not match its neighbours."""
+
+
+def without_traceback(err: DataError) -> DataError:
+    """The error alone: its traceback would keep the file's bytes in memory for as long as the error is kept."""
+    rebuild, arguments = err.__reduce__()
+    return cast(DataError, rebuild(*arguments))

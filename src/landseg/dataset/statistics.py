@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg.contracts.dataset import ClassSchema, Scale, Tile
-from landseg.raw.checks import Checked
+from landseg.raw.checked_tiles import Checked
 from landseg.raw.images.decoded import widest
 
 

@@ -12,7 +12,7 @@ from landseg.contracts.probabilities import VIEW_WEIGHTS, VIEWS, Tta
 from landseg.ensemble.averaging import Average, Labels, Subset
 from landseg.ensemble.members import Member
 from landseg.probabilities.codec import DTYPES, Stored
-from landseg.probabilities.store import ShardReader
+from landseg.probabilities.reader import ShardReader
 
 
 def fewer_views(members: Sequence[Member]) -> tuple[Tta, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from landseg.contracts.dataset import Split
 from landseg.ensemble.averaging import Labels, disagreement
-from landseg.ensemble.shard_results import Ensemble, differing_share
+from landseg.ensemble.shard_averaging import Ensemble, differing_share
 from landseg.ensemble.split_results import SplitResult
 from landseg.ensemble.split_scores import Scoring
 from landseg.probabilities.codec import Probs

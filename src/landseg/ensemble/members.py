@@ -17,7 +17,7 @@ from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, subsets
 from landseg.probabilities.codec import DTYPES
 from landseg.probabilities.layout import plan_shards, tiles_in_order
-from landseg.probabilities.store import ProbsReader, ShardReader
+from landseg.probabilities.reader import ProbsReader, ShardReader
 
 _MEMORY_BYTES = 768 << 20
 _SHOWN = 3

@@ -16,7 +16,8 @@ from landseg.contracts.dataset import Split
 from landseg.contracts.labels import LabelsManifest, MapArchive
 from landseg.ensemble.maps.files import write_tar
 from landseg.ensemble.maps.stitched_scene import SceneResult
-from landseg.ensemble.shard_results import LABELS, Ensemble, ShardResult
+from landseg.ensemble.shard_averaging import Ensemble
+from landseg.ensemble.shard_results import LABELS, ShardResult
 from landseg.ensemble.split_results import SplitResult, combine
 from landseg.ensemble.split_scores import Scoring, score
 from landseg.ensemble.summary import ranking, summarise

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from landseg.ensemble.shard_results import Ensemble
+from landseg.ensemble.shard_averaging import Ensemble
 from landseg.ensemble.split_results import SplitResult
 from landseg.ensemble.split_scores import FewerViewsScored, Scoring, scored_split
 from landseg.scoring.intervals import CONFIDENCE

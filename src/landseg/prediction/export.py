@@ -15,7 +15,7 @@ from landseg.models.failures import is_out_of_memory, out_of_memory
 from landseg.models.preprocessing import Planes
 from landseg.prediction.predictor import Predictor
 from landseg.probabilities.layout import ShardPlan
-from landseg.probabilities.store import ProbsWriter, ShardBuilder
+from landseg.probabilities.writer import ProbsWriter, ShardBuilder
 
 _BATCHES_AHEAD = 2
 """Batches that may be decoded ahead of the model, and as many that may wait to be encoded after it."""

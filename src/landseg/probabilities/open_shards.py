@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import DataError
 from landseg.probabilities.codec import Stored
-from landseg.probabilities.store import ProbsReader, ShardReader
+from landseg.probabilities.reader import ProbsReader, ShardReader
 
 _HELD = 3
 """Shards that stay open although nobody reads them: neighbouring rows of a scene lie in neighbouring shards."""

@@ -2,109 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from landseg import storage
-from landseg.contracts.dataset import GeoKeys, SceneWindow
+from landseg.contracts.dataset import SceneWindow
 from landseg.contracts.documents import sha256_hex
-from landseg.contracts.errors import DataError
+from landseg.contracts.errors import DataError, without_traceback
+from landseg.raw.checked_tiles import Checked, CheckedTile, TileFacts, joined
 from landseg.raw.expected import Expected
-from landseg.raw.georeference.tags import Transform
-from landseg.raw.images.decoded import DecodedImage, widest
-from landseg.raw.images.remarks import Remark
-from landseg.raw.images.transcoding import decode_image_files, image_kind, measure_image
+from landseg.raw.images.decoded import DecodedImage
+from landseg.raw.images.transcoding import decode_image_files
 from landseg.raw.images.validity import encode_mask
 from landseg.raw.images.values import Kind
-from landseg.raw.labels.checks import stage_label, without_traceback
+from landseg.raw.labels.checks import stage_label
 from landseg.raw.labels.files import encode_label
-from landseg.raw.labels.rule import UsedColours, value_counts
-from landseg.raw.layout.pairing import SourceTile
-from landseg.raw.sources.files import ImageFiles
-from landseg.raw.sources.reading import read_image
+from landseg.raw.labels.rule import value_counts
+from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.source import Source
+from landseg.raw.tile_files import TileFiles, read_tiles
 
-READS_AT_ONCE = 16
-_SMALL_BYTES = 16 << 20
 _COUNTED_PX = 1 << 20
 """Pixels that are counted at once: numpy widens them to 64 bits."""
-
-
-@dataclass(frozen=True)
-class TileFacts:
-    """The facts of a good tile.
-
-    Attributes:
-        height, width: in pixels.
-        kind: bands and type.
-        image_sha256, label_sha256: of the bytes to stage.
-        source_image_sha256, source_label_sha256: of the source's file where the bytes to stage are others: transcoded.
-        band_sums, band_squares: exact sums over pixels with data of the stored values and their squares, per band in
-            file order.
-        label_counts: (stored label value, pixels) by value; empty where unlabelled.
-        unused_labels: the same of the pixels that are labelled in the source although they have no data.
-        num_valid_px: pixels that have data.
-        transform, crs: the georeference.
-        scene: the window of the scene it was cut from.
-    """
-
-    height: int
-    width: int
-    kind: Kind
-    image_sha256: str
-    label_sha256: str | None
-    band_sums: tuple[int, ...]
-    band_squares: tuple[int, ...]
-    label_counts: tuple[tuple[int, int], ...]
-    transform: Transform | None
-    crs: GeoKeys | None
-    scene: SceneWindow | None = None
-    source_image_sha256: str | None = None
-    source_label_sha256: str | None = None
-    unused_labels: tuple[tuple[int, int], ...] = ()
-    num_valid_px: int = 0
-
-
-@dataclass(frozen=True)
-class CheckedTile:
-    """A tile after its check: the bytes and facts of a good one, the errors of a bad one.
-
-    A scene has neither: it is cut first. `valid` is the mask of the pixels that have data, None where all have.
-    `num_no_value_px` counts label pixels that are transparent or not a number; `used_colours` are those of the label's
-    palette; `label_nodata` is the nodata value that the label declares; `remarks` are about the image.
-    """
-
-    tile: SourceTile
-    image: bytes = b""
-    label: bytes | None = None
-    valid: bytes | None = None
-    facts: TileFacts | None = None
-    errors: tuple[DataError, ...] = ()
-    is_scene: bool = False
-    num_no_value_px: int = 0
-    used_colours: UsedColours = ()
-    label_nodata: float | None = None
-    remarks: tuple[Remark, ...] = ()
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Some tiles in order, and the values of the good ones.
-
-    Attributes:
-        tiles: in order.
-        histogram: (B, 256 or 65536) int64, of the stored values that have data; None without good tiles.
-        extremes: (2, selected bands) least and largest value in the source's units, of wide values; else None.
-    """
-
-    tiles: list[CheckedTile]
-    histogram: NDArray[np.int64] | None
-    extremes: NDArray[np.float64] | None = None
 
 
 def check_tiles(source: Source, expected: Expected, tiles: Sequence[SourceTile]) -> Checked:
@@ -114,48 +37,6 @@ def check_tiles(source: Source, expected: Expected, tiles: Sequence[SourceTile])
         for tile, content in zip(tiles, read_tiles(source, tiles), strict=True)
     )
     return joined(checked)
-
-
-def joined(checked: Iterable[Checked]) -> Checked:
-    """The tiles of several, and the values of all of them."""
-    tiles: list[CheckedTile] = []
-    histogram: NDArray[np.int64] | None = None
-    extremes: NDArray[np.float64] | None = None
-    for some in checked:
-        tiles += some.tiles
-        if some.histogram is not None:
-            histogram = some.histogram if histogram is None else histogram + some.histogram
-        extremes = widest(extremes, some.extremes)
-    return Checked(tiles, histogram, extremes)
-
-
-def identify_tile(source: Source, tile: SourceTile) -> tuple[str, str | None]:
-    """SHA-256 of image and label, without decoding; ("", None) for a tile that cannot be read."""
-    content = _read_tile(source, tile)
-    if isinstance(content, DataError):
-        return "", None
-    return content[0].sha256, None if content[1] is None else sha256_hex(content[1])
-
-
-TileFiles = tuple[ImageFiles, bytes | None]
-"""The bytes of image and label."""
-
-
-def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[TileFiles | DataError]:
-    """Images and labels of a few tiles, or the error of one that cannot be read; over a network several at once."""
-    if not source.is_remote:
-        return [_read_tile(source, tile) for tile in tiles]
-    read = storage.parallel(lambda tile: (tile.id, _read_tile(source, tile)), tiles, workers=READS_AT_ONCE)
-    contents = dict(read)
-    return [contents[tile.id] for tile in tiles]
-
-
-def _read_tile(source: Source, tile: SourceTile) -> TileFiles | DataError:
-    try:
-        label = source.read(tile.label) if tile.label and not tile.shares_label else None
-        return read_image(source, tile), label
-    except DataError as err:
-        return without_traceback(err)
 
 
 def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: TileFiles | DataError) -> Checked:
@@ -263,49 +144,6 @@ def _without_data(
     values, counts = np.unique(classes[changed], return_counts=True)
     unused = tuple((int(value), int(count)) for value, count in zip(values, counts, strict=True))
     return np.where(changed, classes.dtype.type(ignored), classes), unused
-
-
-def measure_tiles(
-    source: Source, expected: Expected, per_tile: int, tiles: Sequence[SourceTile]
-) -> tuple[int, NDArray[np.float64] | None, NDArray[np.float64]]:
-    """Look at the values of the selected bands of some tiles, scenes included.
-
-    Returns:
-        The number of tiles; (2, bands) least and largest value, None without data; and (pixels, bands) a sample of
-        about `per_tile` pixels of each tile. Files that cannot be read are left out: the checks report them.
-    """
-    extremes: NDArray[np.float64] | None = None
-    samples = [np.empty((0, len(expected.bands)))]
-    for tile, content in zip(tiles, read_tiles(source, tiles), strict=True):
-        if isinstance(content, DataError):
-            continue
-        try:
-            found, sample = measure_image(content[0], source.where(tile.image.path), expected, per_tile)
-        except DataError:
-            continue
-        extremes = widest(extremes, found)
-        samples.append(sample)
-    return len(tiles), extremes, np.concatenate(samples)
-
-
-def probe_kind(source: Source, tiles: Sequence[SourceTile], samples: int = 16) -> Kind | None:
-    """The kind to expect of all images: the most frequent among a few, evenly spread. None if all are damaged."""
-    chosen = tiles[:: max(1, len(tiles) // samples)]
-    # Over a network several at once, unless they are large: otherwise one file is held at a time.
-    at_once = READS_AT_ONCE if source.is_remote and all(t.image.size_bytes <= _SMALL_BYTES for t in chosen) else 1
-    found = dict(storage.parallel(lambda n: (n, _kind(source, chosen[n])), range(len(chosen)), workers=at_once))
-    kinds = [kind for _, kind in sorted(found.items()) if kind]
-    if kinds:
-        return max(kinds, key=kinds.count)
-    return next((kind for kind in (_kind(source, tile) for tile in tiles) if kind), None)
-
-
-def _kind(source: Source, tile: SourceTile) -> Kind | None:
-    """An image's kind by its header; None for a damaged file, which is reported when it is checked."""
-    try:
-        return image_kind(read_image(source, tile), source.where(tile.image.path))
-    except DataError:
-        return None
 
 
 def band_histogram(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:

@@ -12,27 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg.contracts.dataset import GeoKeys, SceneWindow
-from landseg.contracts.errors import DataError
+from landseg.contracts.errors import DataError, without_traceback
 from landseg.contracts.names import MAX_TILE_ID_BYTES
-from landseg.raw.checks import (
-    Checked,
-    CheckedTile,
-    good_tile,
-    joined,
-    read_tiles,
-)
+from landseg.raw.checked_tiles import Checked, CheckedTile, joined
+from landseg.raw.checks import good_tile
 from landseg.raw.expected import Expected
 from landseg.raw.georeference.tags import Transform
 from landseg.raw.images.decoded import DecodedImage
 from landseg.raw.images.remarks import Remark
 from landseg.raw.images.transcoding import spool_image
-from landseg.raw.labels.checks import stage_label, without_traceback
+from landseg.raw.labels.checks import stage_label
 from landseg.raw.labels.rule import UsedColours
-from landseg.raw.layout.pairing import SourceTile
+from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.processes import ProcessPool
 from landseg.raw.scenes import Window, cut, shifted, tile_id
 from landseg.raw.sources.source import Source
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
+from landseg.raw.tile_files import read_tiles
 
 MAX_SCENE_BYTES = 1 << 34
 """The largest scene, decoded; it is on local disk while it is cut."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -13,86 +12,17 @@ from landseg.contracts.errors import DataError
 from landseg.contracts.label_source import LabelSource
 from landseg.contracts.names import ClassName, DatasetName
 from landseg.contracts.yaml_documents import read_yaml
-from landseg.raw.config_problems import describe_problems, flow
+from landseg.raw.config_forms import as_colour, check_band_names, classes_by_id, nodata_values
+from landseg.raw.config_problems import describe_problems
+from landseg.raw.config_rules import RangeScale, ScaleRule, SceneRule
 from landseg.raw.labels.mapping import IGNORE, parse_colour, parse_colours, parse_values
+from landseg.raw.palette import default_palette
 
 FILE_NAME = "dataset.yaml"
 MAX_BANDS = 16
 
-_PALETTE = (
-    (128, 128, 128),
-    (230, 190, 80),
-    (120, 200, 80),
-    (200, 40, 40),
-    (70, 70, 70),
-    (240, 130, 40),
-    (150, 90, 40),
-    (245, 230, 160),
-    (40, 110, 200),
-    (150, 60, 170),
-    (60, 180, 170),
-    (250, 170, 190),
-)
-"""Distinct colours for datasets that name none: land-cover-like for the first nine classes."""
 
 FileSuffix = Annotated[str, Field(max_length=100, pattern=r"^[^/\\]*$")]
-
-
-class RangeScale(Model):
-    """The images' values `low`…`high` become 0…255: one number for all bands, or one per selected band."""
-
-    method: Literal["range"]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    @field_validator("low", "high", mode="before")
-    @classmethod
-    def _one_for_all(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if len(self.low) != len(self.high):
-            raise ValueError("low and high need the same number of values")
-        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
-            raise ValueError("every low must be below its high")
-        return self
-
-
-class PercentileScale(Model):
-    """The percentiles of the train split's values become 0 and 255, per band; values without data do not count."""
-
-    method: Literal["percentile"] = "percentile"
-    low: Annotated[float, Field(ge=0, le=100)] = 1.0
-    high: Annotated[float, Field(ge=0, le=100)] = 99.0
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError("low must be below high")
-        return self
-
-
-ScaleRule = Annotated[RangeScale | PercentileScale, Field(discriminator="method")]
-
-
-class SceneRule(Model):
-    """Images with a side above `max_px` are scenes: cut into tiles of `tile_px` that overlap by `overlap_px`.
-
-    The defaults suit the recipe, which trains on tiles of up to 512 px.
-    """
-
-    max_px: Annotated[int, Field(ge=64, le=65536)] = 512
-    tile_px: Annotated[int, Field(ge=32, le=8192)] = 512
-    overlap_px: Annotated[int, Field(ge=0)] = 64
-
-    @model_validator(mode="after")
-    def _fitting(self) -> Self:
-        if self.tile_px > self.max_px:
-            raise ValueError(f"tile_px {self.tile_px} must not exceed max_px {self.max_px}")
-        if self.overlap_px * 2 > self.tile_px:
-            raise ValueError(f"overlap_px {self.overlap_px} must not exceed half of tile_px {self.tile_px}")
-        return self
 
 
 class DatasetConfig(Model):
@@ -144,24 +74,12 @@ class DatasetConfig(Model):
     @field_validator("classes", mode="before")
     @classmethod
     def _by_id(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or not all(type(key) is int or str(key).isdecimal() for key in value):
-            return value
-        ids = {int(key): name for key, name in value.items()}
-        if sorted(ids) == list(range(len(value))):
-            return tuple(ids[index] for index in range(len(ids)))
-        if not all(isinstance(name, str) for name in ids.values()):
-            return value
-        lines = f"classes: {flow([ids[index] for index in sorted(ids)])}"
-        is_from_1 = sorted(ids) == list(range(1, len(value) + 1))
-        lines += " and label_offset: 1" if is_from_1 else f" and label_values: {flow(dict(sorted(ids.items())))}"
-        raise ValueError(
-            f"expected ids from 0 without gaps, found {', '.join(map(str, sorted(ids)[:5]))}: write {lines}"
-        )
+        return classes_by_id(value)
 
     @field_validator("palette", mode="before")
     @classmethod
     def _as_colours(cls, value: Any) -> Any:
-        return tuple(map(_colour, value)) if isinstance(value, list | tuple) else value
+        return tuple(map(as_colour, value)) if isinstance(value, list | tuple) else value
 
     @field_validator("classes", "palette", "bands", mode="before")
     @classmethod
@@ -195,26 +113,13 @@ class DatasetConfig(Model):
     @field_validator("bands", mode="after")
     @classmethod
     def _numbers_or_files(cls, value: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
-        numbers = [band for band in value or () if isinstance(band, int)]
-        files = [band for band in value or () if isinstance(band, str)]
-        if numbers and files:
-            raise ValueError("expected numbers of bands or names of files, not both")
-        if any(not 1 <= band <= MAX_BANDS for band in numbers):
-            raise ValueError(f"expected numbers of bands from 1 to {MAX_BANDS}")
-        if any(band.count("{id}") != 1 or "/" in band for band in files):
-            raise ValueError("expected numbers such as [3, 2, 1], or files' names with {id} such as '{id}_B04.tif'")
+        check_band_names(value or (), MAX_BANDS)
         return value
 
     @field_validator("nodata", mode="before")
     @classmethod
     def _nodata_values(cls, value: Any) -> Any:
-        if str(value).lower() in ("nan", ".nan"):  # never has data, so saying it adds nothing
-            return None
-        values = value if isinstance(value, list) else [value]
-        numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in values)
-        if not values or not (numbers or value in ("none", None)):
-            raise ValueError("expected a number, a list of numbers, or none")
-        return tuple(value) if isinstance(value, list) else value
+        return nodata_values(value)
 
     @field_validator("scale", mode="before")
     @classmethod
@@ -278,16 +183,16 @@ class DatasetConfig(Model):
         """
         if self.label_values is None and self.label_colours is None and 0 <= self.ignore_index <= 255:
             return None
+        ignored: MappedRange = (self.ignore_index, self.ignore_index, None)
         values: tuple[MappedRange, ...] = ()
         if self.label_values is not None:
             values = self.label_values
             if "ignore_index" in self.model_fields_set and not any(a <= self.ignore_index <= b for a, b, _ in values):
-                values = tuple(
-                    sorted((*values, (self.ignore_index, self.ignore_index, None)), key=lambda item: item[0])
-                )
+                values = (*values, ignored)
         elif self.label_colours is None:
-            by_class = [(self.label_offset + index,) * 2 + (name,) for index, name in enumerate(self.classes)]
-            values = tuple(sorted([*by_class, (self.ignore_index, self.ignore_index, None)], key=lambda item: item[0]))
+            by_class = (((self.label_offset + index,) * 2 + (name,)) for index, name in enumerate(self.classes))
+            values = (*by_class, ignored)
+        values = tuple(sorted(values, key=lambda item: item[0]))
         return LabelMap(values=values, colours=self.label_colours or ())
 
     @property
@@ -297,11 +202,7 @@ class DatasetConfig(Model):
             return self.palette
         first = {name: colour for colour, name in reversed(self.label_colours or ())}
         if all(name in first for name in self.classes):
-            red, green, blue = slice(1, 3), slice(3, 5), slice(5, 7)
-            return tuple(
-                (int(first[name][red], 16), int(first[name][green], 16), int(first[name][blue], 16))
-                for name in self.classes
-            )
+            return tuple(parse_colour(first[name]) for name in self.classes)
         return default_palette(len(self.classes))
 
     def _check_label_map(self) -> None:
@@ -396,21 +297,3 @@ def parse_config(data: bytes, where: object) -> DatasetConfig:
     except ValidationError as err:
         problems = describe_problems(err, text, tuple(DatasetConfig.model_fields))
         raise DataError(where, problems, "docs/contracts.md shows the fields") from err
-
-
-def _colour(item: Any) -> Any:
-    """A colour as three numbers; what is none is for the field's type to refuse."""
-    if item is None:
-        raise ValueError("expected a colour, found nothing: write '#ff0000' in quotes, as # begins a comment")
-    if isinstance(item, str):
-        return parse_colour(item)
-    return tuple(item) if isinstance(item, list) else item
-
-
-def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """Distinct RGB colours, the same for the same number of classes."""
-    extra = (
-        tuple(round(255 * part) for part in colorsys.hsv_to_rgb(index * 0.618034 % 1.0, 0.65, 0.9))
-        for index in range(max(0, num_classes - len(_PALETTE)))
-    )
-    return (*_PALETTE[:num_classes], *((r, g, b) for r, g, b in extra))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from landseg import storage
 from landseg.contracts.cost import COSTS, Cost
 from landseg.contracts.documents import Model
-from landseg.ensemble.shard_results import Ensemble
+from landseg.ensemble.shard_averaging import Ensemble
 from landseg.ensemble.trained_models import model_of
 from landseg.storage.records import settle_record
 

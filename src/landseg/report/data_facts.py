@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from landseg import __version__, storage
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Tile
 from landseg.dataset.reader import to_class_ids, to_model_range
-from landseg.dataset.staging.staging import Options, StagingResult
+from landseg.dataset.staging.result import Options, StagingResult
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.images.values import Kind

@@ -8,7 +8,8 @@ from landseg import __version__, storage
 from landseg.ensemble.averaging import Subset
 from landseg.ensemble.gallery import GalleryTile, Place, most_disagreeing, read_tile, worst_and_best
 from landseg.ensemble.publishing import Outcome
-from landseg.ensemble.shard_results import LABELS, Ensemble
+from landseg.ensemble.shard_averaging import Ensemble
+from landseg.ensemble.shard_results import LABELS
 from landseg.ensemble.split_results import SplitResult
 from landseg.ensemble.split_scores import Scoring, scored_split
 from landseg.ensemble.trained_models import model_of

@@ -21,7 +21,8 @@ from landseg.ensemble.maps.files import remove_maps
 from landseg.ensemble.maps.scenes import Scenes
 from landseg.ensemble.members import Member, affordable_threads, open_members
 from landseg.ensemble.publishing import Outcome, publish
-from landseg.ensemble.shard_results import LAYERS, Ensemble
+from landseg.ensemble.shard_averaging import Ensemble
+from landseg.ensemble.shard_results import LAYERS
 from landseg.ensemble.trained_models import seen_by
 from landseg.raw.processes import num_cpus
 from landseg.report.ensemble import render

@@ -8,7 +8,6 @@ from typing import Any
 
 from landseg import storage
 from landseg.cli.progress import Progress
-from landseg.contracts.choices import PRECISION_CHOICES
 from landseg.contracts.dataset import ClassSchema, Scale
 from landseg.contracts.errors import ConfigError, ContractError
 from landseg.contracts.names import check_model_name
@@ -17,13 +16,14 @@ from landseg.contracts.probabilities import VIEWS, ProbsManifest, ProbsSpec
 from landseg.dataset.reader import StagedDataset
 from landseg.models.model_input import fit_input
 from landseg.models.trained_model import TrainedModel, open_model
-from landseg.probabilities.store import ProbsWriter
+from landseg.probabilities.writer import ProbsWriter
 from landseg.raw.processes import num_cpus
 from landseg.stages.shared import costs
 from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
 from landseg.stages.shared.options import (
     add_cache_argument,
     add_common_arguments,
+    add_network_arguments,
     check_cache_bytes,
     parse_share,
     split_tiles,
@@ -50,13 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("splits", "tta", "views", "dtype"):
         add_parameter(group, name)
     group = parser.add_argument_group("how to compute")
-    group.add_argument(
-        "--precision",
-        choices=PRECISION_CHOICES,
-        default="auto",
-        help="of the network; auto is the smallest that the device computes in natively",
-    )
-    group.add_argument("--batch-size", type=int, default=4, metavar="N", help="tiles predicted together")
+    add_network_arguments(group)
     group.add_argument(
         "--num-workers",
         type=int,
@@ -66,13 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_parameter(group, "worker")
     add_cache_argument(group)
-    group.add_argument(
-        "--trust-modules",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="import these Python modules for the types they register; a model's own custom_imports are not followed",
-    )
     add_common_arguments(parser)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from landseg import storage
 from landseg.cli.progress import Steps
-from landseg.contracts.choices import PRECISION_CHOICES
 from landseg.contracts.errors import ConfigError, ContractError
 from landseg.contracts.executor import Outputs
 from landseg.contracts.names import check_run_id
@@ -26,18 +25,19 @@ from landseg.contracts.probabilities import VIEWS
 from landseg.contracts.yaml_documents import parse_yaml
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
-from landseg.dataset.staging.staging import Options
+from landseg.dataset.staging.result import Options
 from landseg.ensemble.maps.files import remove_maps
 from landseg.models.model_input import same_values
 from landseg.models.trained_model import TrainedModel, open_model
-from landseg.raw.checks import probe_kind
-from landseg.raw.dataset_yaml import DatasetConfig, RangeScale, parse_config
+from landseg.raw.config_rules import RangeScale
+from landseg.raw.dataset_yaml import DatasetConfig, parse_config
 from landseg.raw.layout.inputs import SPLIT, list_inputs, open_inputs
 from landseg.raw.layout.listing import RawDataset
+from landseg.raw.probing import probe_kind
 from landseg.raw.processes import num_cpus
 from landseg.stages import average_probs, export_probs, stage_data
 from landseg.stages.shared.context import OUTPUT_FILES, StageContext, scratch_folder
-from landseg.stages.shared.options import check_writable, local_folder, storage_root
+from landseg.stages.shared.options import add_network_arguments, check_writable, local_folder, storage_root
 from landseg.stages.shared.results import tell, write_maps
 
 HELP = "label images with trained models: one command, from files to maps"
@@ -90,23 +90,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_parameter(group, "layers")
     group.add_argument("--mosaic", action="store_true", help="also write mosaic.vrt, all label maps as one")
     group = parser.add_argument_group("how to compute")
-    group.add_argument(
-        "--precision",
-        choices=PRECISION_CHOICES,
-        default="auto",
-        help="of the network; auto is the smallest that the device computes in natively",
-    )
+    add_network_arguments(group)
     add_parameter(group, "dtype")
-    group.add_argument("--batch-size", type=int, default=4, metavar="N", help="tiles predicted together")
     group.add_argument(
         "--num-workers", type=int, default=num_cpus(), metavar="N", help="threads (default: the CPUs, %(default)s)"
-    )
-    group.add_argument(
-        "--trust-modules",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="import these Python modules for the types they register; a model's own custom_imports are not followed",
     )
     group = parser.add_argument_group("where work goes")
     group.add_argument(

@@ -14,7 +14,8 @@ from landseg.cli.console import is_quiet
 from landseg.contracts.errors import ConfigError, printable
 from landseg.contracts.parameters import add_parameter, check_values
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
-from landseg.dataset.staging.staging import Options, StagingResult, stage_dataset
+from landseg.dataset.staging.result import Options, StagingResult
+from landseg.dataset.staging.staging import stage_dataset
 from landseg.dataset.staging.workspace import Workspace
 from landseg.raw.findings import alike
 from landseg.raw.layout.listing import RawDataset

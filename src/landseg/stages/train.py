@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from landseg import storage
 from landseg.contracts.dataset import Split
-from landseg.contracts.documents import Blob, parse_json, validate
-from landseg.contracts.errors import ConfigError, ContractError, masked, without_signatures
-from landseg.contracts.model import ModelInput, ModelManifest
+from landseg.contracts.errors import ConfigError, masked, without_signatures
+from landseg.contracts.model import ModelManifest
 from landseg.contracts.names import check_model_name
 from landseg.contracts.parameters import add_parameter, check_values, of_verb, split_list
 from landseg.dataset.reader import StagedDataset
-from landseg.models.model_input import input_of
 from landseg.raw.processes import num_cpus
 from landseg.report.training import render
 from landseg.report.training_facts import training_report
@@ -118,6 +116,7 @@ def run(args: argparse.Namespace) -> None:
     with stage_context("train", args) as context:
         from landseg.models.weights import pretrained
         from landseg.training import distributed, trainer
+        from landseg.training.model_publishing import publish_model
 
         processes, on_gpu = distributed.count_processes(args.gpus, args.cpu_processes)
         ref, cache = context.reference("dataset", args.dataset), context.scratch / "shards"
@@ -132,7 +131,7 @@ def run(args: argparse.Namespace) -> None:
                 job = dataclasses.replace(job, pretrained=fetched.path)
                 identity["pretrained_sha256"] = fetched.sha256
             distributed.run_processes(trainer.train, job, processes, on_gpu, context.scratch)
-            model = _publish(job, dataset, identity)
+            model = publish_model(job, dataset, identity)
         _write_outputs(context, args, dataset, model)
         print(model.uri)
 
@@ -247,63 +246,6 @@ def _splits(text: str, dataset: StagedDataset) -> tuple[Split, ...]:
             there = [key for key, value in dataset.manifest.splits.items() if value.labelled]
             raise ConfigError("--train-splits", f"expected labelled splits ({', '.join(there)}), found {name!r}")
     return tuple(cast(Split, name) for name in names)
-
-
-def _publish(job: TrainingJob, dataset: StagedDataset, identity: dict[str, Any]) -> storage.Loaded[ModelManifest]:
-    from landseg.training.provenance import versions
-
-    result = _settled(job)
-    selected = {key: result[key] for key in ("iterations", "selected_iteration") if key in result}
-    # The last evaluation is the model's, unless it was selected by its score.
-    iteration = result.get("selected_iteration")
-    own = [evaluation for evaluation in result["evaluations"] if evaluation["iteration"] == iteration]
-    scores = (own or result["evaluations"] or [{"scores": {}}])[-1]["scores"]
-    document = ModelManifest(
-        name=job.name,
-        checkpoint=Blob(**result["checkpoint"]),
-        config=job.config,
-        class_schema=dataset.manifest.class_schema,
-        input=_model_input(result, dataset),
-        mean=tuple(result["mean"]),
-        std=tuple(result["std"]),
-        metrics=scores,
-        parameters=masked({key: value for key, value in identity.items() if key != "config"})
-        | result["speed"]
-        | selected,
-        versions=versions(),
-        dataset_id=dataset.manifest.dataset_id,
-        dataset_sha256=dataset.sha256,
-        seconds=result["seconds"],
-    )
-    return storage.publish_manifest(storage.join(job.folder, "manifest.json"), document)
-
-
-def _model_input(result: dict[str, Any], dataset: StagedDataset) -> ModelInput:
-    """What training left of the images; a result of an earlier release leaves their size out."""
-    if "input" not in result:
-        return input_of(dataset.manifest)
-    return validate(ModelInput, json.dumps(result["input"]).encode(), RESULT)
-
-
-def _settled(job: TrainingJob) -> dict[str, Any]:
-    """What training left, or what an equal training that ended first has published, where its weights are in place."""
-    uri = storage.join(job.folder, RESULT)
-    ours: dict[str, Any] = json.loads((job.scratch / RESULT).read_text())
-    if storage.create(uri, json.dumps(ours).encode()):
-        return ours
-    standing = storage.get_bytes(uri)
-    try:
-        found: dict[str, Any] = parse_json(standing, uri)
-        weights = Blob(**found["checkpoint"])
-    except (ContractError, KeyError, TypeError, ValueError):  # damaged
-        weights = None
-    info = weights and storage.stat(storage.join(job.folder, weights.path))
-    if weights and info and info.size_bytes == weights.size_bytes:
-        own = Blob(**ours["checkpoint"])
-        if own.path != weights.path or own.sha256 == weights.sha256:
-            return found
-    storage.put_bytes(uri, json.dumps(ours).encode())
-    return ours
 
 
 def _write_outputs(

@@ -5,7 +5,8 @@ environment, as boto3 reads them: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, 
 are not parameters because parameters end up in compiled YAML, cache keys and logs.
 
 Every write is atomic: a reader sees the whole object or none. Every read whose checksum is known is checked, and bytes
-that were damaged in transit are fetched again. Failed requests are repeated (:mod:`landseg.storage.retry`).
+that were damaged in transit are fetched again. Failed requests are repeated: which, is in
+:mod:`landseg.storage.s3.requests`, and for how long, in :mod:`landseg.storage.retry`.
 
 Other rooms import these names and :mod:`landseg.storage.records`, nothing else.
 """

@@ -17,7 +17,7 @@ from landseg.models.preprocessing import Planes
 from landseg.prediction.predictor import Predictor
 from landseg.scoring.confusion import confusion_matrix
 from landseg.scoring.scores import scores
-from landseg.training.distributed import Team
+from landseg.training.team import Team
 
 _BATCH = 4
 

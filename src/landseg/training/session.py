@@ -28,12 +28,12 @@ from landseg.models.weights.pretrained_loading import load_pretrained
 from landseg.prediction.predictor import Predictor
 from landseg.training.acceleration import Acceleration, can_compile
 from landseg.training.checkpoint.random_state import seed_everything
-from landseg.training.distributed import Team
 from landseg.training.hooks import HookRunner
 from landseg.training.input.batches import BatchOrder, TileBatches
 from landseg.training.input.pipeline import find_pipeline
 from landseg.training.input.sampling import tile_probabilities
 from landseg.training.job import Length, TrainingJob, tiles_per_batch
+from landseg.training.team import Team
 
 _log = logging.getLogger(__name__)
 

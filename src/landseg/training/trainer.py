@@ -11,7 +11,6 @@ from landseg.contracts.errors import LandsegError
 from landseg.models import precision
 from landseg.models.failures import failure, is_out_of_memory, is_own, out_of_memory
 from landseg.training.checkpoint.publishing import Publisher
-from landseg.training.distributed import Team
 from landseg.training.evaluation import evaluate
 from landseg.training.input.batches import Batch
 from landseg.training.input.loader import training_batches
@@ -20,6 +19,7 @@ from landseg.training.log import TrainingLog
 from landseg.training.rehearsal import rehearse
 from landseg.training.session import Session
 from landseg.training.stop_requests import StopRequests, stop_requests
+from landseg.training.team import Team
 from landseg.training.update import update_from_config
 
 _log = logging.getLogger(__name__)

@@ -10,13 +10,15 @@ from pathlib import Path
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.dataset.staging.previous import Checksums
-from landseg.raw.checks import READS_AT_ONCE, Checked, check_tiles, identify_tile
+from landseg.raw.checked_tiles import Checked
+from landseg.raw.checks import check_tiles
 from landseg.raw.cutting import cut_scene
 from landseg.raw.expected import Expected
 from landseg.raw.labels.shared import SharedLabels
-from landseg.raw.layout.pairing import SourceTile, jobs
+from landseg.raw.layout.source_tiles import SourceTile, jobs
 from landseg.raw.processes import ProcessPool
 from landseg.raw.sources.source import Source
+from landseg.raw.tile_files import READS_AT_ONCE, identify_tile
 
 
 def identify_tiles(

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Scale
 from landseg.contracts.errors import DataError
-from landseg.raw.checks import measure_tiles
-from landseg.raw.dataset_yaml import PercentileScale
+from landseg.raw.config_rules import PercentileScale
 from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
 from landseg.raw.images.decoded import widest
-from landseg.raw.layout.pairing import SourceTile, jobs
+from landseg.raw.layout.source_tiles import SourceTile, jobs
+from landseg.raw.probing import measure_tiles
 from landseg.raw.processes import ProcessPool
 from landseg.raw.sources.source import Source
 

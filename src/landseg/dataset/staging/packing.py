@@ -13,7 +13,7 @@ from landseg.contracts.dataset import Geo, Shard, Tile, Validity
 from landseg.contracts.documents import sha256_hex
 from landseg.dataset.shards import Boundaries, ShardWriter, member_names
 from landseg.dataset.staging.workspace import Workspace
-from landseg.raw.checks import CheckedTile, TileFacts
+from landseg.raw.checked_tiles import CheckedTile, TileFacts
 
 _WAITING = 2
 """Finished shards on local disk at once: one being uploaded, in parallel parts, and one that waits for its turn."""

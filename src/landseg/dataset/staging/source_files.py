@@ -16,10 +16,10 @@ from landseg.contracts.documents import Sha256
 from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError
 from landseg.dataset.staging.previous import Checksums
 from landseg.raw.layout.band_files import BandFiles
-from landseg.raw.layout.pairing import SourceTile
+from landseg.raw.layout.source_tiles import SourceTile
 
 _FORMAT = 1
-"""Raise it where the same files have other checksums (:func:`landseg.raw.checks.identify_tile`)."""
+"""Raise it where the same files have other checksums (:func:`landseg.raw.tile_files.identify_tile`)."""
 
 
 def known_checksums(

@@ -7,21 +7,19 @@ killed staging left behind.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
-from landseg import storage
 from landseg.cli.progress import Progress
-from landseg.contracts.dataset import DatasetManifest, SkippedTile, Tile
+from landseg.contracts.dataset import SkippedTile, Tile
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
 from landseg.dataset.scaling import clipped, config_errors, resolve_scale
 from landseg.dataset.staging.checking import checked_tiles, identify_tiles
+from landseg.dataset.staging.label_findings import LabelFindings
 from landseg.dataset.staging.measuring import measure_scale
 from landseg.dataset.staging.packing import Packer, Place, ShardUploads, tile_row
 from landseg.dataset.staging.previous import (
@@ -34,69 +32,24 @@ from landseg.dataset.staging.previous import (
     record_latest,
 )
 from landseg.dataset.staging.publishing import SplitIndex, dataset_id, publish, source_key
-from landseg.dataset.staging.review import Review
+from landseg.dataset.staging.result import Options, StagingResult
 from landseg.dataset.staging.source_files import known_checksums, write_list
 from landseg.dataset.staging.workspace import Workspace
 from landseg.dataset.statistics import SplitStatistics
-from landseg.raw.checks import CheckedTile, probe_kind
-from landseg.raw.dataset_yaml import DatasetConfig, RangeScale
+from landseg.raw.checked_tiles import CheckedTile
+from landseg.raw.config_rules import RangeScale
 from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding, Findings
 from landseg.raw.images.values import Conversion, Kind
-from landseg.raw.labels.nodata import label_nodata_warnings
-from landseg.raw.labels.palettes import LabelPalettes
 from landseg.raw.labels.shared import open_shared_labels
-from landseg.raw.labels.unknown_values import dataset_label_errors
 from landseg.raw.layout.listing import RawDataset
-from landseg.raw.layout.pairing import SourceTile, jobs
+from landseg.raw.layout.source_tiles import SourceTile, jobs
+from landseg.raw.probing import probe_kind
 from landseg.raw.processes import ProcessPool, memory_bytes
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
 
 _COPIES = 3
 """Of a decoded tile, that checking it takes at the same time."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to stage.
-
-    Attributes:
-        shard_bytes: target size of a shard.
-        num_processes: processes that decode.
-        on_bad_tile: whether a bad tile fails the staging or is left out.
-        max_bad: with `skip`, more bad tiles than this fail it all the same.
-        for_models: whether models are to be trained on the dataset. Where it is only predicted, its own scale is of no
-            interest: each model brings one.
-    """
-
-    shard_bytes: int
-    num_processes: int
-    on_bad_tile: Literal["fail", "skip"] = "fail"
-    max_bad: int = 10
-    for_models: bool = True
-
-
-@dataclass
-class StagingResult:
-    """What staging found and did.
-
-    Attributes:
-        config: `dataset.yaml`.
-        kind: bands and type of the images; None where none could be read.
-        findings: errors and notes. With a manifest, the errors are those of the tiles that were left out.
-        loaded: the published manifest; None where errors kept it from being published.
-        statistics: by split.
-        review: what looks suspicious.
-        uploaded_bytes: bytes of shards that were not there before.
-    """
-
-    config: DatasetConfig
-    kind: Kind | None
-    findings: Findings
-    loaded: storage.Loaded[DatasetManifest] | None = None
-    statistics: dict[str, SplitStatistics] = field(default_factory=dict)
-    review: Review = field(default_factory=Review)
-    uploaded_bytes: int = 0
 
 
 def stage_dataset(raw: RawDataset, workspace: Workspace, options: Options) -> StagingResult:
@@ -127,9 +80,7 @@ class _Staging:
         self.expected = Expected(self.config, self.kind, shared_labels=self.shared_labels)
         self.findings = Findings(options.on_bad_tile, options.max_bad)
         self.findings.add(raw.pairing.findings)
-        self.num_no_value_px = 0
-        self.label_nodata: Counter[float] = Counter()
-        self.label_palettes = LabelPalettes(self.config)
+        self.labels = LabelFindings(self.source, self.config)
         if self.kind is not None:
             self.findings.add(config_errors(self.config, self.kind, self.config_where))
         self.files: str | None = None
@@ -243,10 +194,9 @@ class _Staging:
                 if not index.num_tiles and not self.findings.are_fatal:
                     where = self.source.where(split)
                     self.findings.add([Finding.of(DataError(where, "empty split: every tile is bad"), split)])
-            contradictions = self.label_palettes.errors(self.source.uri)
-            self.findings.add(Finding.of(error) for error in contradictions)
+            self.findings.add(Finding.of(error) for error in self.labels.contradictions())
             if self.findings.are_fatal or self.kind is None:
-                self._condense_unknown_labels()
+                self.labels.condense_unknown(self.findings, self.result.statistics.values())
                 return
             uploads.finish()
             self.result.uploaded_bytes = uploads.uploaded_bytes
@@ -254,14 +204,6 @@ class _Staging:
             index.sort()
         self.indexes = splits
         self._publish(self.kind, splits)
-
-    def _condense_unknown_labels(self) -> None:
-        """One error for the labels of all splits: what is missing in dataset.yaml shows in all values together."""
-        known: Counter[int] = Counter()
-        for statistics in self.result.statistics.values():
-            known.update(statistics.label_counts)
-        unknown = self.findings.unknown_labels
-        self.findings.condense_unknown_labels(dataset_label_errors(unknown, known, self.config, self.source.uri))
 
     def _keep(
         self, split: str, index: SplitIndex, previous: Previous | None, checksums: Mapping[str, Checksums]
@@ -295,11 +237,7 @@ class _Staging:
             ):
                 index.statistics.add_values(checked)
                 for outcome in checked.tiles:
-                    self.num_no_value_px += outcome.num_no_value_px
-                    if outcome.label_nodata is not None:
-                        self.label_nodata[outcome.label_nodata] += 1
-                    if outcome.used_colours and outcome.tile.label is not None:
-                        self.label_palettes.add(outcome.used_colours, self.source.where(outcome.tile.label.path))
+                    self.labels.add(outcome)
                     self.findings.add(Finding.of(error, split, outcome.tile.id) for error in outcome.errors)
                     self.findings.add(
                         Finding(
@@ -337,10 +275,7 @@ class _Staging:
         if same := load_whole(self.workspace, identity)[0]:
             self.result.loaded = same.loaded
             return
-        if self.num_no_value_px:
-            problem = f"{self.num_no_value_px} label px have no value (transparent, NaN, outside): they are ignored"
-            self.findings.add([Finding.note(problem)])
-        self.findings.add(label_nodata_warnings(self.label_nodata, self.config))
+        self.findings.add(self.labels.remarks())
         scale, notes = resolve_scale(self.expected, kind, self.result.statistics)
         notes += clipped(self.expected, scale, self.result.statistics)
         self.findings.add(notes if self.options.for_models else [])

@@ -19,7 +19,7 @@ from landseg.ensemble.averaging import Labels
 from landseg.ensemble.maps.geotiff import BLOCK_PX, MapStyle, encode_names, write_map
 from landseg.ensemble.maps.stitched_scene import SceneResult, Stitching, ahead
 from landseg.ensemble.maps.stitching import Scene, scenes_of
-from landseg.ensemble.shard_results import Ensemble
+from landseg.ensemble.shard_averaging import Ensemble
 from landseg.storage.records import read_record, write_record
 
 ScenePlace = tuple[Split, str]

@@ -21,7 +21,8 @@ from landseg.contracts.probabilities import Tta
 from landseg.ensemble.averaging import Labels, subsets
 from landseg.ensemble.maps.stitching import Scene, blend, join
 from landseg.ensemble.maps.tiles import layer_values, stored_labels, stored_values
-from landseg.ensemble.shard_results import Ensemble, NestedCounts, nested
+from landseg.ensemble.shard_averaging import Ensemble
+from landseg.ensemble.shard_results import NestedCounts, nested
 from landseg.probabilities.open_shards import OpenShards
 from landseg.scoring.confusion import class_areas, confusion_matrix
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from landseg.contracts.errors import ContractError
+from landseg.models.weights.pickle_values import Skipped, TensorRef
 from landseg.models.weights.torch_file import TorchFile, kind_of
-from landseg.models.weights.torch_pickle import Skipped, TensorRef
 
 _CONTAINERS = ("state_dict", "model", "model_state_dict", "teacher")
 """Where weights are: mmcv's and Lightning's, official Swin's, others', DINO's."""
@@ -21,7 +21,7 @@ def read_checkpoint(path: Path, name: object = None) -> dict[str, Any]:
 
     A file that holds only weights counts as a checkpoint without `meta`. What else a file holds (optimizer, arguments,
     logs) is not read, and objects in `meta` that are no plain values are
-    :class:`~landseg.models.weights.torch_pickle.Skipped`.
+    :class:`~landseg.models.weights.pickle_values.Skipped`.
 
     Args:
         path: a local file.

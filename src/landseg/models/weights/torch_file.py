@@ -19,7 +19,8 @@ from typing import IO, Any
 import torch
 
 from landseg.contracts.errors import ContractError
-from landseg.models.weights.torch_pickle import Skipped, StorageRef, TensorRef, read_pickle
+from landseg.models.weights.pickle_values import Skipped, StorageRef, TensorRef
+from landseg.models.weights.torch_pickle import read_pickle
 
 MAX_FILE_BYTES = 16 << 30
 MAX_PICKLE_BYTES = 32 << 20
@@ -52,8 +53,8 @@ class TorchFile:
 
     Attributes:
         content: what was saved: dictionaries, lists and plain values, with
-            :class:`~landseg.models.weights.torch_pickle.TensorRef` for tensors (see :meth:`tensors`) and
-            :class:`~landseg.models.weights.torch_pickle.Skipped` for objects of other kinds.
+            :class:`~landseg.models.weights.pickle_values.TensorRef` for tensors (see :meth:`tensors`) and
+            :class:`~landseg.models.weights.pickle_values.Skipped` for objects of other kinds.
 
     Args:
         path: a regular file.

@@ -8,65 +8,13 @@ have been. What it costs is bounded by the number of operations, and nothing is 
 from __future__ import annotations
 
 import pickletools
-import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import IO, Any
+
+from landseg.models.weights.pickle_values import DType, Global, Skipped, StorageRef, is_key, make, name_of
 
 MAX_OPERATIONS = 4_000_000
 """Of one pickle; a weight takes about forty, with its optimizer's state three times as many."""
-
-_SCALARS: dict[str, str] = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i"}
-"""numpy's scalars that stock training hooks store (scores, iterations), by dtype, as `struct` reads them."""
-_PLAIN = (str, int, float, bool, type(None))
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An object that was not made because it is no plain value.
-
-    Attributes:
-        kind: the class or function that the pickle names.
-    """
-
-    kind: str
-
-
-@dataclass(frozen=True)
-class StorageRef:
-    """The bytes of one or more tensors.
-
-    Attributes:
-        key: names them in the file.
-        kind: torch's name for the type, e.g. `FloatStorage`.
-        size: number of elements.
-    """
-
-    key: str
-    kind: str
-    size: int
-
-
-@dataclass(frozen=True)
-class TensorRef:
-    """A tensor, described: elements of a storage, in units of elements."""
-
-    storage: StorageRef
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Global:
-    name: str
-
-
-@dataclass(frozen=True)
-class _DType:
-    code: str
-
-
 _MARK = object()
 
 
@@ -180,17 +128,17 @@ class _Machine:
         self._set(self.pop_to_mark())
 
     def op_global(self, arg: Any) -> None:
-        self.stack.append(_Global(str(arg).replace(" ", ".")))
+        self.stack.append(Global(str(arg).replace(" ", ".")))
 
     def op_stack_global(self, arg: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("its pickle is malformed")
-        self.stack.append(_Global(f"{module}.{name}"))
+        self.stack.append(Global(f"{module}.{name}"))
 
     def op_reduce(self, arg: Any) -> None:
         args, function = self.pop(), self.pop()
-        self.stack.append(_made(function, args))
+        self.stack.append(make(function, args))
 
     def op_newobj(self, arg: Any) -> None:
         self.op_reduce(arg)
@@ -205,18 +153,18 @@ class _Machine:
 
     def op_obj(self, arg: Any) -> None:
         items = self.pop_to_mark()
-        self.stack.append(Skipped(_name(items[0])))
+        self.stack.append(Skipped(name_of(items[0])))
 
     def op_build(self, arg: Any) -> None:
         state = self.pop()
         # A dtype's state begins with a version and its byte order.
-        if isinstance(self.stack[-1], _DType) and not (isinstance(state, tuple) and state[1:2] in {("<",), ("=",)}):
+        if isinstance(self.stack[-1], DType) and not (isinstance(state, tuple) and state[1:2] in {("<",), ("=",)}):
             self.stack[-1] = Skipped("numpy.dtype")
 
     def op_binpersid(self, arg: Any) -> None:
         described = self.pop()
         tag, kind, key, _, size, *view = described
-        if tag != "storage" or not isinstance(kind, _Global) or any(part is not None for part in view):
+        if tag != "storage" or not isinstance(kind, Global) or any(part is not None for part in view):
             raise ValueError("its pickle describes a tensor in a way that is not known")
         if not isinstance(key, str) or type(size) is not int or size < 0:
             raise ValueError("its pickle describes a tensor in a way that is not known")
@@ -233,7 +181,7 @@ class _Machine:
         target = self.stack[-1]
         if isinstance(target, dict):
             # Hashing nested tuples that share their parts takes exponential time: other keys are left out.
-            target.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True) if _is_key(key))
+            target.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True) if is_key(key))
         elif not isinstance(target, Skipped):
             raise ValueError("its pickle is malformed")
 
@@ -251,63 +199,4 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": list,
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
-}
-
-
-def _is_key(key: Any) -> bool:
-    return isinstance(key, _PLAIN) or (isinstance(key, tuple) and all(isinstance(part, _PLAIN) for part in key))
-
-
-def _name(value: Any) -> str:
-    return value.name if isinstance(value, _Global) else value.kind if isinstance(value, Skipped) else "an object"
-
-
-def _made(function: Any, args: Any) -> Any:
-    """What a call would make, for the few that describe tensors and plain values."""
-    name = _name(function)
-    make = _CALLS.get(name)
-    if make is None or not isinstance(args, tuple):
-        return Skipped(name)
-    made = make(args)
-    return Skipped(name) if made is NotImplemented else made
-
-
-def _tensor(args: tuple[Any, ...]) -> Any:
-    storage, offset, size, stride = args[:4]
-    numbers = (offset, *size, *stride)
-    if not isinstance(storage, StorageRef) or any(type(number) is not int or number < 0 for number in numbers):
-        return NotImplemented
-    if len(size) != len(stride) or len(size) > 64:
-        raise ValueError("it describes a tensor whose shape and strides do not match")
-    return TensorRef(storage, offset, tuple(size), tuple(stride))
-
-
-def _scalar(args: tuple[Any, ...]) -> Any:
-    dtype, data = args if len(args) == 2 else (None, None)
-    if not isinstance(dtype, _DType) or not isinstance(data, bytes) or dtype.code not in _SCALARS:
-        return NotImplemented
-    if len(data) != struct.calcsize(_SCALARS[dtype.code]):
-        return NotImplemented
-    return struct.unpack(_SCALARS[dtype.code], data)[0]
-
-
-def _ordered(args: tuple[Any, ...]) -> dict[Any, Any]:
-    pairs = args[0] if args else []
-    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and _is_key(pair[0])}
-
-
-def _encoded(args: tuple[Any, ...]) -> Any:
-    return args[0].encode("latin1") if isinstance(args[0], str) and args[1:] == ("latin1",) else NotImplemented
-
-
-_CALLS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
-    "collections.OrderedDict": _ordered,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": lambda args: args[0],
-    "torch.Size": lambda args: args[0],
-    "numpy.dtype": lambda args: _DType(args[0]) if args[0] in _SCALARS else NotImplemented,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy._core.multiarray.scalar": _scalar,
-    "_codecs.encode": _encoded,
 }

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from landseg.raw.expected import Expected, check_kind
 from landseg.raw.georeference.tags import Georeference, read_georeference
-from landseg.raw.images import gdal
 from landseg.raw.images.decoded import DecodedImage, Extremes
+from landseg.raw.images.raster import Raster, opened_raster
 from landseg.raw.images.validity import Nodata, both, nodata_values, valid_pixels
 from landseg.raw.images.values import Kind
 from landseg.raw.tiff.checks import (
@@ -65,7 +65,7 @@ class PlainTiff:
         if not masked and not alpha and any(value is None for value in nodata):
             return
         if masked:  # rare, and GDAL knows all the ways of storing one
-            with gdal.opened([(self._data, "GTiff")], self._where) as raster:
+            with opened_raster([(self._data, "GTiff")], self._where) as raster:
                 for start, end in raster.chunks():
                     of_rows = _valid(values[start:end], expected.bands, nodata, alpha)
                     yield start, end, both(of_rows, raster.mask(start, end))
@@ -79,9 +79,7 @@ class PlainTiff:
 class GdalImage:
     """An image that GDAL reads; `page` is its TIFF page where it is a TIFF."""
 
-    def __init__(
-        self, raster: gdal.Raster, where: object, size_bytes: int, page: tifffile.TiffPage | None = None
-    ) -> None:
+    def __init__(self, raster: Raster, where: object, size_bytes: int, page: tifffile.TiffPage | None = None) -> None:
         self._raster, self._where, self.page = raster, where, page
         info = raster.info
         self.height, self.width = info.height, info.width

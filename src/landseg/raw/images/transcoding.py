@@ -20,6 +20,7 @@ from landseg.raw.georeference.sidecars import with_sidecars
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.images import gdal
 from landseg.raw.images.decoded import DecodedImage, Extremes
+from landseg.raw.images.raster import opened_raster
 from landseg.raw.images.readers import GdalImage, PlainTiff
 from landseg.raw.images.remarks import Remark, about_orientation, about_place
 from landseg.raw.images.values import Kind
@@ -125,13 +126,13 @@ def _opened(files: ImageFiles, where: object) -> Iterator[PlainTiff | GdalImage]
         if not all(drivers) or "VRT" in drivers:
             raise DataError(where, "expected a file of each band to be an image", _READ)
         parts = [(data, driver or "") for data, driver in zip((files.data, *files.bands), drivers, strict=True)]
-        with gdal.opened(parts, where) as raster:
+        with opened_raster(parts, where) as raster:
             yield GdalImage(raster, where, files.size_bytes)
     elif driver == "VRT":
         with opened_vrt(files, where) as raster:
             yield GdalImage(raster, where, files.size_bytes)
     elif not is_tiff(files.data):
-        with gdal.opened([(files.data, driver)], where) as raster:
+        with opened_raster([(files.data, driver)], where) as raster:
             yield GdalImage(raster, where, files.size_bytes)
     else:
         with opened_tiff(files.data, where) as page:
@@ -140,5 +141,5 @@ def _opened(files: ImageFiles, where: object) -> Iterator[PlainTiff | GdalImage]
                 yield PlainTiff(page, info, files.data, where)
             else:
                 check_segments(page, files.data, where, sparse=True)
-                with gdal.opened([(files.data, driver)], where) as raster:
+                with opened_raster([(files.data, driver)], where) as raster:
                     yield GdalImage(raster, where, files.size_bytes, page)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from landseg.contracts.errors import DataError
 from landseg.raw.images import gdal
+from landseg.raw.images.raster import Raster, opened_raster
 from landseg.raw.sources.files import ImageFiles
 
 MAX_VRT_BYTES = 4 << 20
@@ -68,7 +69,7 @@ def referenced_files(data: bytes, path: str, where: object, read: Callable[[str]
 
 
 @contextmanager
-def opened_vrt(files: ImageFiles, where: object) -> Iterator[gdal.Raster]:
+def opened_vrt(files: ImageFiles, where: object) -> Iterator[Raster]:
     """Open a virtual image whose files were read.
 
     Raises:
@@ -85,7 +86,7 @@ def opened_vrt(files: ImageFiles, where: object) -> Iterator[gdal.Raster]:
         for name, data in files.referenced.items()
     ]
     top = rewritten(files.data, files.path, paths, where)
-    with gdal.mounted(folder, contents), gdal.opened([(top, "VRT")], where) as raster:
+    with gdal.mounted(folder, contents), opened_raster([(top, "VRT")], where) as raster:
         yield raster
 
 

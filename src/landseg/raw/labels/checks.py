@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
-from landseg.contracts.errors import DataError
+from landseg.contracts.errors import DataError, without_traceback
 from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.expected import Expected
 from landseg.raw.georeference.alignment import alignment_error
@@ -15,7 +14,7 @@ from landseg.raw.labels.files import read_label
 from landseg.raw.labels.grid import label_on_grid
 from landseg.raw.labels.rule import StagedLabel
 from landseg.raw.labels.unknown_values import unknown_labels_error
-from landseg.raw.layout.pairing import SourceTile
+from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.source import Source
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
 from landseg.raw.tiff.decoding import label_georeference
@@ -90,9 +89,3 @@ def _label_errors(
             )
         )
     return errors
-
-
-def without_traceback(err: DataError) -> DataError:
-    """The error alone: its traceback would keep the file's bytes in memory for as long as the error is kept."""
-    rebuild, arguments = err.__reduce__()
-    return cast(DataError, rebuild(*arguments))

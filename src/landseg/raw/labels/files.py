@@ -20,6 +20,7 @@ from PIL import Image
 
 from landseg.contracts.errors import DataError
 from landseg.raw.images import gdal
+from landseg.raw.images.raster import lossy_compression, palette_of
 from landseg.raw.sources.file_start import PNG_MAGIC, read_start
 from landseg.raw.tiff.checks import (
     COMPRESSIONS,
@@ -118,14 +119,14 @@ def packed_colours(colours: NDArray[Any]) -> NDArray[np.uint32]:
 def _read_by_gdal(data: bytes, driver: str, found: str, where: object, limit: int) -> StoredLabel:
     """A label of another format, or a TIFF of another compression, unless that has losses."""
     with gdal.opened_bytes(data, driver, where) as dataset:
-        if compression := gdal.lossy_compression(dataset):
+        if compression := lossy_compression(dataset):
             kind = found if driver != "GTiff" else f"{found} compressed as {compression}"
             problem = f"expected a label with the values that were drawn, found {kind}, whose compression changes them"
             raise DataError(where, problem, LOSSLESS_HINT)
         dtype = np.dtype(dataset.dtypes[0])
         check_size(dataset.height * dataset.width * dataset.count * dtype.itemsize, where, limit)
         values = dataset.read().transpose(1, 2, 0)
-        palette, nodata = gdal.palette_of(dataset), dataset.nodata
+        palette, nodata = palette_of(dataset), dataset.nodata
         has_alpha = "alpha" in [colour.name for colour in dataset.colorinterp]
     return replace(stored_label(values, where, palette, has_alpha=has_alpha), nodata=nodata)
 

@@ -18,6 +18,7 @@ from landseg.raw.dataset_yaml import DatasetConfig
 from landseg.raw.georeference.crs import keys_of
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.images import gdal
+from landseg.raw.images.raster import lossy_compression, palette_of
 from landseg.raw.images.vrt import referenced_files, rewritten
 from landseg.raw.labels.files import LOSSLESS_HINT, stored_label
 from landseg.raw.labels.grid import on_grid
@@ -181,7 +182,7 @@ def _digest(files: list[Path]) -> str:
 
 
 def _check_raster(dataset: DatasetReader, where: str) -> None:
-    if compression := gdal.lossy_compression(dataset):
+    if compression := lossy_compression(dataset):
         problem = f"expected labels with the values that were drawn, found a raster compressed as {compression}"
         raise DataError(where, f"{problem}, which changes them", LOSSLESS_HINT)
 
@@ -215,7 +216,7 @@ def _opened(path: Path, where: str) -> _Opened:
         transform = None if dataset.transform.is_identity else (a, b, c, d, e, f)
         crs = keys_of(dataset.crs) if dataset.crs else None
         interpretation = [colour.name for colour in dataset.colorinterp]
-        palette = gdal.palette_of(dataset)
+        palette = palette_of(dataset)
         return _Opened(
             path,
             where,

@@ -16,7 +16,8 @@ from landseg.raw.dataset_yaml import FILE_NAME, DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.georeference.sidecars import sidecar_names
 from landseg.raw.layout.listing import RawDataset
-from landseg.raw.layout.pairing import Pairing, SourceTile
+from landseg.raw.layout.pairing import Pairing
+from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.layout.suffixes import IMAGE_SUFFIXES, LABEL_SUFFIXES, split_suffix
 from landseg.raw.sources.archives import open_source
 from landseg.raw.sources.source import FolderSource, PrefixSource, Source, SourceFile, visible

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from landseg.contracts.dataset import SPLITS
@@ -15,6 +15,7 @@ from landseg.raw.layout.band_files import join_bands, unjoined_bands
 from landseg.raw.layout.folder_names import similar_name
 from landseg.raw.layout.folders import ROLES, Layout, understand
 from landseg.raw.layout.pairing_problems import file_problem, first_names, unpaired, unsuitable
+from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.layout.split_lists import TileFinder, find_lists, splits_of
 from landseg.raw.layout.strays import counted
 from landseg.raw.layout.suffixes import SUFFIXES, split_suffix
@@ -22,35 +23,11 @@ from landseg.raw.layout.tile_names import AREA_SEPARATOR, Naming, declared_namin
 from landseg.raw.sources.source import Source, SourceFile
 
 LABELLED_SPLITS = ("train", "val")
-_JOB_BYTES = 4 << 20
-_JOB_TILES = 32
 _SHOWN = 3
 
 _LISTS = "list their names in train.txt and val.txt next to dataset.yaml, one a line, or make folders"
 
 ById = dict[str, SourceFile]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceTile:
-    """An image with its label (None in an unlabelled split), and the files that say where the image lies.
-
-    `shares_label`: the label is that of all images, and no part of this tile's bytes.
-    """
-
-    split: str
-    id: str
-    image: SourceFile
-    label: SourceFile | None
-    shares_label: bool = False
-    sidecars: tuple[SourceFile, ...] = ()
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all files together."""
-        own_label = self.label if not self.shares_label else None
-        size = self.image.size_bytes + (own_label.size_bytes if own_label else 0)
-        return size + sum(file.size_bytes for file in self.sidecars)
 
 
 @dataclass
@@ -67,20 +44,6 @@ class Pairing:
                 for position, tile in enumerate(tiles):
                     if sidecars := sidecars_of(tile.image.path, listed):
                         tiles[position] = replace(tile, sidecars=sidecars)
-
-
-def jobs(tiles: Iterable[SourceTile]) -> Iterator[list[SourceTile]]:
-    """Consecutive tiles for one process at a time, a few megabytes each."""
-    job: list[SourceTile] = []
-    size = 0
-    for tile in tiles:
-        if job and (size + tile.size_bytes > _JOB_BYTES or len(job) >= _JOB_TILES):
-            yield job
-            job, size = [], 0
-        job.append(tile)
-        size += tile.size_bytes
-    if job:
-        yield job
 
 
 def pair(source: Source, files: Sequence[SourceFile], config: DatasetConfig) -> Pairing:

@@ -9,7 +9,7 @@ from landseg.raw.georeference.sidecars import MAX_SIDECAR_BYTES
 from landseg.raw.images import gdal
 from landseg.raw.images.vrt import referenced_files
 from landseg.raw.layout.band_files import BandFiles
-from landseg.raw.layout.pairing import SourceTile
+from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.files import ImageFiles
 from landseg.raw.sources.source import Source
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES

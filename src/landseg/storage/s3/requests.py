@@ -18,8 +18,12 @@ from botocore.parsers import ResponseParserError
 from landseg.contracts.errors import ObjectNotFoundError, StorageError
 from landseg.storage.connection import connection
 from landseg.storage.retry import TransientError, retrying
+from landseg.storage.uris import split
 
 R = TypeVar("R")
+
+PART_BYTES = 16 << 20
+"""What is sent or fetched at once of a large object."""
 
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 # Answered with 4xx, yet another attempt may succeed: bytes damaged or cut off on the way up, throttling.
@@ -132,3 +136,15 @@ def _reason(err: BaseException) -> str:
         words = cause.strerror.lower() if isinstance(cause, OSError) and cause.strerror else words
         cause = cause.__cause__ or cause.__context__
     return words or type(err).__name__
+
+
+def object_of(uri: str) -> dict[str, str]:
+    """Bucket and key, as boto3 takes them.
+
+    Raises:
+        StorageError: the URI is that of a bucket or a folder.
+    """
+    bucket, key = split(uri)
+    if not key or key.endswith("/"):
+        raise StorageError(uri, "expected an object s3://bucket/key, found a bucket or a folder")
+    return {"Bucket": bucket, "Key": key}

@@ -1,0 +1,59 @@
+"""What the labels of a dataset show only together: palettes that contradict each other, values that no class has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from landseg.contracts.errors import DataError
+from landseg.dataset.statistics import SplitStatistics
+from landseg.raw.checked_tiles import CheckedTile
+from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.findings import Finding, Findings
+from landseg.raw.labels.nodata import label_nodata_warnings
+from landseg.raw.labels.palettes import LabelPalettes
+from landseg.raw.labels.unknown_values import dataset_label_errors
+from landseg.raw.sources.source import Source
+
+
+class LabelFindings:
+    """Collects, tile by tile, what is to be said of all labels.
+
+    Args:
+        source: the raw dataset.
+        config: its `dataset.yaml`.
+    """
+
+    def __init__(self, source: Source, config: DatasetConfig) -> None:
+        self._source, self._config = source, config
+        self._num_no_value_px = 0
+        self._nodata: Counter[float] = Counter()
+        self._palettes = LabelPalettes(config)
+
+    def add(self, outcome: CheckedTile) -> None:
+        """Take what one tile's label showed."""
+        self._num_no_value_px += outcome.num_no_value_px
+        if outcome.label_nodata is not None:
+            self._nodata[outcome.label_nodata] += 1
+        if outcome.used_colours and outcome.tile.label is not None:
+            self._palettes.add(outcome.used_colours, self._source.where(outcome.tile.label.path))
+
+    def contradictions(self) -> Iterator[DataError]:
+        """Palettes that contradict each other or `dataset.yaml`."""
+        return self._palettes.errors(self._source.uri)
+
+    def condense_unknown(self, findings: Findings, statistics: Iterable[SplitStatistics]) -> None:
+        """One error for the labels of all splits: what is missing in dataset.yaml shows in all values together."""
+        known: Counter[int] = Counter()
+        for of_split in statistics:
+            known.update(of_split.label_counts)
+        errors = dataset_label_errors(findings.unknown_labels, known, self._config, self._source.uri)
+        findings.condense_unknown_labels(errors)
+
+    def remarks(self) -> list[Finding]:
+        """What does not keep the dataset from being published."""
+        found = []
+        if self._num_no_value_px:
+            sentence = f"{self._num_no_value_px} label px have no value (transparent, NaN, outside): they are ignored"
+            found.append(Finding.note(sentence))
+        return [*found, *label_nodata_warnings(self._nodata, self._config)]

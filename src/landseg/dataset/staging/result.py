@@ -1,0 +1,57 @@
+"""How to stage, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from landseg import storage
+from landseg.contracts.dataset import DatasetManifest
+from landseg.dataset.staging.review import Review
+from landseg.dataset.statistics import SplitStatistics
+from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.findings import Findings
+from landseg.raw.images.values import Kind
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to stage.
+
+    Attributes:
+        shard_bytes: target size of a shard.
+        num_processes: processes that decode.
+        on_bad_tile: whether a bad tile fails the staging or is left out.
+        max_bad: with `skip`, more bad tiles than this fail it all the same.
+        for_models: whether models are to be trained on the dataset. Where it is only predicted, its own scale is of no
+            interest: each model brings one.
+    """
+
+    shard_bytes: int
+    num_processes: int
+    on_bad_tile: Literal["fail", "skip"] = "fail"
+    max_bad: int = 10
+    for_models: bool = True
+
+
+@dataclass
+class StagingResult:
+    """What staging found and did.
+
+    Attributes:
+        config: `dataset.yaml`.
+        kind: bands and type of the images; None where none could be read.
+        findings: errors and notes. With a manifest, the errors are those of the tiles that were left out.
+        loaded: the published manifest; None where errors kept it from being published.
+        statistics: by split.
+        review: what looks suspicious.
+        uploaded_bytes: bytes of shards that were not there before.
+    """
+
+    config: DatasetConfig
+    kind: Kind | None
+    findings: Findings
+    loaded: storage.Loaded[DatasetManifest] | None = None
+    statistics: dict[str, SplitStatistics] = field(default_factory=dict)
+    review: Review = field(default_factory=Review)
+    uploaded_bytes: int = 0

@@ -1,0 +1,252 @@
+"""Averaging a shard, and what that leaves in object storage, so that a killed run resumes and shares can be joined.
+
+<folder>/parts/<kind>-<split>-<shard>.tar    the shard's label maps, or a layer, as blocks of a tar archive
+<folder>/parts/<split>-<shard>.json          its record (:mod:`landseg.ensemble.shard_results`), written last
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseg import storage
+from landseg.contracts.dataset import Split, Tile
+from landseg.contracts.documents import Blob, sha256_hex, validate
+from landseg.contracts.errors import DamagedObjectError
+from landseg.contracts.labels import LayerName
+from landseg.contracts.probabilities import Tta
+from landseg.dataset.index import TileIndex
+from landseg.dataset.reader import StagedDataset
+from landseg.ensemble.averaging import Average, Labels, disagreement, entropy, subsets
+from landseg.ensemble.fewer_views import FewerViewsAverage, fewer_views, open_views
+from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
+from landseg.ensemble.fitted_weights import Fit
+from landseg.ensemble.maps.files import tar_member
+from landseg.ensemble.maps.tiles import TileMaps, layer_values, map_name
+from landseg.ensemble.members import Member, make_average, open_shards
+from landseg.ensemble.shard_results import LABELS, NestedCounts, ShardResult, TileResult, nested
+from landseg.ensemble.trained_models import seen_by
+from landseg.probabilities.codec import Stored
+from landseg.probabilities.layout import plan_splits, share_cuts
+from landseg.scoring.confusion import class_areas, confusion_matrix
+from landseg.storage.records import read_content, write_record
+
+SAMPLES = 64
+"""A tile's disagreement and entropy are means over a grid of at least this many pixels in both directions."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Models to be averaged on a dataset, and where the results go.
+
+    Attributes:
+        folder: URI of the stage's folder.
+        dataset: the dataset.
+        members: the models.
+        tiles: the tiles of each split.
+        scratch: local folder for temporary files.
+        layers: the maps to write in addition to the labels.
+        fit: how the members' weights were fitted, if they were.
+    """
+
+    folder: str
+    dataset: StagedDataset
+    members: tuple[Member, ...]
+    tiles: dict[Split, TileIndex]
+    scratch: Path
+    layers: tuple[LayerName, ...] = ()
+    fit: Fit | None = None
+
+    @functools.cached_property
+    def average(self) -> Average:
+        """The arithmetic."""
+        return make_average(self.members)
+
+    @functools.cached_property
+    def tile_maps(self) -> TileMaps:
+        """What writes the maps of tiles."""
+        # What labels an image, not what it was staged as: the same models give the same file in any dataset.
+        models = ", ".join(
+            f"{member.name} {member.reader.spec.checkpoint_sha256[:12]} x {member.weight:g}" for member in self.members
+        )
+        return TileMaps(self.dataset.schema, self.dataset.manifest.crs, {"LANDSEG_MODELS": models})
+
+    @functools.cached_property
+    def fewer_views(self) -> tuple[FewerViewsAverage, ...]:
+        """The same ensemble with fewer views, to be scored as well."""
+        return tuple(FewerViewsAverage(tta, self.members) for tta in fewer_views(self.members))
+
+    @functools.cached_property
+    def _fitted_on(self) -> frozenset[tuple[Split, str]]:
+        return frozenset((FITTED_SPLIT, tile_id) for tile_id in (self.fit.fitted_on if self.fit else ()))
+
+    def is_fitted_on(self, split: Split, tile: Tile) -> bool:
+        """Whether weights were fitted to a tile, which leaves it out of all scores: it would flatter them."""
+        return (split, tile.id) in self._fitted_on
+
+    def seen_by(self, split: Split) -> tuple[str, ...]:
+        """The models that were trained on a split, so that scores on it say nothing about them."""
+        return seen_by(self.members, self.dataset.manifest.dataset_id, split)
+
+    @property
+    def shards(self) -> list[tuple[Split, int]]:
+        """Every shard: split and number."""
+        reader = self.members[0].reader
+        return [(split, number) for split in reader.manifest.splits for number in range(len(reader.index(split)))]
+
+    def share(self, share: int, num_shares: int) -> list[tuple[Split, int]]:
+        """The shards of a share (counted from 0, of `num_shares`): neighbours, whose labels lie in the same shards."""
+        shards = self.shards
+        plan = plan_splits({split: self.tiles[split] for split in self.tiles}, self.dataset.schema.num_classes)
+        cuts = share_cuts(plan, num_shares)
+        if len(plan) != len(shards):  # laid out by another release
+            cuts = [number * len(shards) // num_shares for number in range(num_shares + 1)]
+        return shards[cuts[share] : cuts[share + 1]]
+
+    def parts(self) -> dict[str, int]:
+        """What has been written below `parts/` and `scenes/` so far: sizes by path in the folder."""
+        found = [info for name in ("parts", "scenes") for info in storage.list_objects(storage.join(self.folder, name))]
+        return {info.uri.removeprefix(self.folder).lstrip("/"): info.size_bytes for info in found}
+
+    def is_recorded(self, shard: tuple[Split, int], parts: Mapping[str, int]) -> bool:
+        """Whether a shard's record is among `parts`."""
+        return _record(shard) in parts
+
+    def is_finished(self, shard: tuple[Split, int], parts: Mapping[str, int]) -> bool:
+        """Whether a shard has been averaged: its record is among `parts`, and so is what the record lists."""
+        if _record(shard) not in parts:
+            return False
+        content = read_content(storage.join(self.folder, _record(shard)))
+        if content is None:
+            return False
+        result = validate(ShardResult, content, _record(shard))
+        if any(parts.get(archive.path) != archive.size_bytes for archive in result.archives.values()):
+            return False
+        self._copy(shard).parent.mkdir(exist_ok=True)
+        self._copy(shard).write_bytes(content)
+        return True
+
+    def _copy(self, shard: tuple[Split, int]) -> Path:
+        """Where the record of a finished shard is kept: whoever joins all shares reads it several times."""
+        return self.scratch / "results" / _record(shard).rpartition("/")[2]
+
+    def result(self, shard: tuple[Split, int]) -> ShardResult:
+        """The result of a shard that is known to be finished.
+
+        Raises:
+            DamagedObjectError: it is gone, or not what was written.
+        """
+        uri, copy = storage.join(self.folder, _record(shard)), self._copy(shard)
+        content = copy.read_bytes() if copy.exists() else read_content(uri)
+        if content is None:
+            raise DamagedObjectError(uri, "expected the record of a finished shard, found none", "run the stage again")
+        return validate(ShardResult, content, uri)
+
+    def average_shard(self, shard: tuple[Split, int]) -> ShardResult:
+        """Average a shard and write its result."""
+        split, index = shard
+        data = {kind: bytearray() for kind in (LABELS, *self.layers)}
+        tile_results: list[TileResult] = []
+        confusions: NDArray[np.int64] | None = None
+        wanted = [fewer.tta for fewer in self.fewer_views if self.dataset.manifest.splits[split].labelled]
+        with (
+            open_shards(self.members, split, index) as readers,
+            open_views(self.members, wanted, split, index) as view_readers,
+        ):
+            tiles = [self.tiles[split].find(stored.id) for stored in readers[0].shard.tiles]
+            truths = self.dataset.read_labels(split, tiles)
+            for position, tile in enumerate(tiles):
+                prepared = self.average.prepare([reader.read(position) for reader in readers])
+                views = [[one.read(position) for one in each] for each in view_readers]
+                tile_result, blocks, matrices = self._tile(split, tile, truths.get(tile.id), prepared, views)
+                spans = {kind: (len(data[kind]), len(block)) for kind, block in blocks.items()}
+                tile_results.append(tile_result.model_copy(update={"spans": spans}))
+                for kind, block in blocks.items():
+                    data[kind] += block
+                if matrices is not None:
+                    matrices = np.zeros_like(matrices) if tile.scene else matrices
+                    confusions = matrices if confusions is None else confusions + matrices
+        result = ShardResult(
+            archives={kind: self._put(f"parts/{kind}-{split}-{index:06d}.tar", data[kind]) for kind in data},
+            tiles=tuple(tile_results),
+            confusions=None if confusions is None else nested(confusions),
+        )
+        write_record(storage.join(self.folder, _record(shard)), result)
+        return result
+
+    def _put(self, path: str, content: bytearray) -> Blob:
+        data = bytes(content)
+        storage.put_bytes(storage.join(self.folder, path), data)
+        return Blob(path=path, size_bytes=len(data), sha256=sha256_hex(data))
+
+    def _tile(
+        self,
+        split: Split,
+        tile: Tile,
+        truth: Labels | None,
+        prepared: Sequence[Stored],
+        views: Sequence[Sequence[Stored]],
+    ) -> tuple[TileResult, dict[str, bytes], NDArray[np.int64] | None]:
+        """The tile's result without spans, its tar blocks and, if it has a label, (N + 1, C, C) confusion matrices."""
+        schema, average = self.dataset.schema, self.average
+        wanted = subsets(len(prepared)) if tile.label is not None else [tuple(range(len(prepared)))]
+        labels = average.labels(prepared, wanted)
+        every = max(1, min(tile.height, tile.width) // SAMPLES)
+        sampled = [np.ascontiguousarray(values[:, ::every, ::every]) for values in prepared]
+        alone = average.labels(sampled, [(model,) for model in range(len(prepared))])
+        valid = self.dataset.read_valid(split, tile)
+        with_data = None if valid is None else valid[::every, ::every]
+        chosen = labels[-1] if valid is None else labels[-1][valid]
+        areas, matrices = None, None
+        view_areas: dict[Tta, tuple[NestedCounts, ...]] = {}
+        if truth is not None:
+            if self.is_fitted_on(split, tile):
+                truth = np.full_like(truth, schema.ignore_index)
+            count = functools.partial(
+                confusion_matrix, truth, num_classes=schema.num_classes, ignore_index=schema.ignore_index
+            )
+            found = [count(one) for one in labels]
+            areas = tuple(nested(class_areas(matrix)) for matrix in found)
+            for fewer in self.fewer_views:
+                own = fewer.labels(fewer.prepare(views))
+                view_areas[fewer.tta] = tuple(nested(class_areas(count(one))) for one in own)
+            by_subset = dict(zip(wanted, found, strict=True))
+            matrices = np.stack([*(by_subset[(model,)] for model in range(len(prepared))), found[-1]])
+        result = TileResult(
+            id=tile.id,
+            scene=tile.scene.id if tile.scene else None,
+            spans={},
+            pixels=tuple(int(np.count_nonzero(chosen == i)) for i in range(schema.num_classes)),
+            disagreement=_mean(disagreement(sampled), with_data),
+            entropy=_mean(entropy(average.mean(sampled)), with_data),
+            differing=differing_share(alone, with_data),
+            areas=areas,
+            view_areas=view_areas,
+        )
+        images = {LABELS: self.tile_maps.labels(tile, labels[-1], valid)}
+        for layer in self.layers:
+            images[layer] = self.tile_maps.layer(tile, layer, layer_values(layer, average, prepared), valid)
+        return result, {kind: tar_member(map_name(tile), image) for kind, image in images.items()}, matrices
+
+
+def differing_share(labels: Sequence[Labels], valid: NDArray[np.bool_] | None = None) -> float:
+    """Share of the pixels, those with data where `valid` is given, where not all label maps are the same."""
+    same = np.logical_and.reduce([one == labels[0] for one in labels])
+    return 1 - _mean(same, valid) if valid is None or valid.any() else 0.0
+
+
+def _mean(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> float:
+    """The mean over the pixels that have data; 0 without any."""
+    if valid is not None:
+        values = values[valid]
+    return float(values.mean(dtype=np.float64)) if values.size else 0.0
+
+
+def _record(shard: tuple[Split, int]) -> str:
+    return f"parts/{shard[0]}-{shard[1]:06d}.json"

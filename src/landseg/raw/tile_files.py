@@ -1,0 +1,44 @@
+"""The bytes of tiles' images and labels, read from a source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from landseg import storage
+from landseg.contracts.documents import sha256_hex
+from landseg.contracts.errors import DataError, without_traceback
+from landseg.raw.layout.source_tiles import SourceTile
+from landseg.raw.sources.files import ImageFiles
+from landseg.raw.sources.reading import read_image
+from landseg.raw.sources.source import Source
+
+READS_AT_ONCE = 16
+
+
+def identify_tile(source: Source, tile: SourceTile) -> tuple[str, str | None]:
+    """SHA-256 of image and label, without decoding; ("", None) for a tile that cannot be read."""
+    content = _read_tile(source, tile)
+    if isinstance(content, DataError):
+        return "", None
+    return content[0].sha256, None if content[1] is None else sha256_hex(content[1])
+
+
+TileFiles = tuple[ImageFiles, bytes | None]
+"""The bytes of image and label."""
+
+
+def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[TileFiles | DataError]:
+    """Images and labels of a few tiles, or the error of one that cannot be read; over a network several at once."""
+    if not source.is_remote:
+        return [_read_tile(source, tile) for tile in tiles]
+    read = storage.parallel(lambda tile: (tile.id, _read_tile(source, tile)), tiles, workers=READS_AT_ONCE)
+    contents = dict(read)
+    return [contents[tile.id] for tile in tiles]
+
+
+def _read_tile(source: Source, tile: SourceTile) -> TileFiles | DataError:
+    try:
+        label = source.read(tile.label) if tile.label and not tile.shares_label else None
+        return read_image(source, tile), label
+    except DataError as err:
+        return without_traceback(err)
