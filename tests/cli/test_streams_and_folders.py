@@ -80,3 +80,29 @@ def test_sample_data_has_nowhere_to_go(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit, match="2"):
         main(["make-sample-data", ""])
     assert "expected a folder, found nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("s3://bucket/out", "expected a local folder, found s3://bucket/out"),
+        ("s3:/bucket", "a folder of that name is ./s3:/bucket"),
+        ("gs://bucket/out", "found the scheme 'gs'"),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--scratch", "--output-dir", "--png-dir"])
+def test_an_address_is_no_local_folder(
+    flag: str,
+    value: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as done:
+        main(["average-probs", "--storage-uri=store", "--run-id=r", f"{flag}={value}"])
+    assert done.value.code == 2
+    assert f"argument {flag}: " in (line := capsys.readouterr().err)
+    assert said in line
+    assert not list(tmp_path.iterdir())

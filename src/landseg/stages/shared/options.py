@@ -9,17 +9,24 @@ from pathlib import Path
 from typing import cast
 
 from landseg import storage
+from landseg.contracts.choices import PRECISION_CHOICES
 from landseg.contracts.dataset import Split
-from landseg.contracts.errors import ConfigError
+from landseg.contracts.errors import ConfigError, StorageError, masked
 from landseg.contracts.parameters import Group, add_parameter, split_list
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 
 
 def local_folder(text: str) -> Path:
-    """The value of a flag that is a local folder; an unset variable is none."""
+    """The value of a flag that is a local folder: neither an unset variable nor a URI is one."""
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a folder, found nothing")
+    try:
+        is_local = not storage.is_s3(text)
+    except StorageError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
+    if not is_local:
+        raise argparse.ArgumentTypeError(f"expected a local folder, found {masked(text)}")
     return Path(text)
 
 
@@ -76,6 +83,24 @@ def check_cache_bytes(value: int | None) -> None:
     """Refuse a `--cache-bytes` that is no size."""
     if value is not None and value < 1:
         raise ConfigError("--cache-bytes", f"expected at least 1, found {value}")
+
+
+def add_network_arguments(group: Group) -> None:
+    """Add the options of stages that predict: how the network computes, and what a model may import."""
+    group.add_argument(
+        "--precision",
+        choices=PRECISION_CHOICES,
+        default="auto",
+        help="of the network; auto is the smallest that the device computes in natively",
+    )
+    group.add_argument("--batch-size", type=int, default=4, metavar="N", help="tiles predicted together")
+    group.add_argument(
+        "--trust-modules",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="import these Python modules for the types they register; a model's own custom_imports are not followed",
+    )
 
 
 def storage_root(given: str) -> str:
