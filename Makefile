@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTHON ?=
 # One process per core: more threads in each would only compete.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# Files in their order: xdist would keep those of few, long tests for last, and one process would end alone.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Object storage, the KFP endpoint and the namespace may come from the environment.
 STORAGE   ?=
@@ -13,7 +14,7 @@ ENDPOINT  ?= $(KF_PIPELINES_ENDPOINT)
 NAMESPACE ?= kubeflow
 
 # What the user gives reaches the shell through the environment: there it is a value, in a recipe it would be code.
-export BASE_IMAGE BUILD_ARGS CUDA_ARCHS DOCKER ENDPOINT FLAVOR MAX_JOBS NAMESPACE NETWORK_POLICY NO_CACHE \
+export BASE_IMAGE BUILD_ARGS CUDA_ARCHS DEVICE DOCKER ENDPOINT FLAVOR GPU_RESOURCE MAX_JOBS NAMESPACE NETWORK_POLICY NO_CACHE \
        OVERLAY PARAMS PIPELINE PIP_INDEX_URL PLATFORM PULL_SECRET QUEUE REGISTRY RUN SET SIZES SERVICE_ACCOUNT SOURCE STEP STORAGE TAG WAIT
 SIZED   = set -f; for pair in $$SET; do set -- "$$@" --set "$$pair"; done; set -- "$$@" --sizes "$$SIZES"
 CLUSTER = $(SIZED); for param in $$PARAMS; do set -- "$$@" --param "$$param"; done; \
@@ -22,7 +23,7 @@ CLUSTER = $(SIZED); for param in $$PARAMS; do set -- "$$@" --param "$$param"; do
           test "$$NAMESPACE" = kubeflow || set -- "$$@" --namespace "$$NAMESPACE"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint format compile submit rerun status \
+.PHONY: help setup demo test test-slow check check-gpu lint format compile submit rerun status \
         build-images push-images test-images sbom deploy lock clean
 
 help: ## list the targets
@@ -30,7 +31,7 @@ help: ## list the targets
 
 setup: $(STAMP) ## create .venv and install everything, pinned and hashed
 
-# mmcv's setup.py needs an older setuptools than pip would take for the build: requirements/build.txt says why.
+# Wheels only, but of two packages that have none: they are built with the pinned setuptools, and pip fetches nothing for it.
 $(STAMP): requirements/dev.txt requirements/build.txt pyproject.toml
 	@for python in $(PYTHON) python3.11 python3.12 python3 python; do \
 	  $$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null || continue; \
@@ -40,12 +41,17 @@ $(STAMP): requirements/dev.txt requirements/build.txt pyproject.toml
 	echo "make setup: expected Python 3.11 or 3.12 with ensurepip, found none; give one: make setup PYTHON=/path/to/python" >&2; \
 	exit 2
 	@echo "installing the pinned requirements into $(VENV): several GB with CUDA's libraries, a few minutes"
-	PIP_CONSTRAINT=$(CURDIR)/requirements/build.txt $(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes --only-binary :all: -r requirements/build.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes --only-binary :all: --no-binary mmcv,kfp-server-api \
+	  --no-build-isolation -r requirements/dev.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: $(STAMP) ## run the whole pipeline on sample data (FRESH=1 starts over)
 	@$(BIN)/python -m pipelines demo $(if $(FRESH),--fresh) $(if $(DOCKER),--docker)
+
+check-gpu: ## what only a GPU shows, in under six minutes (DEVICE=cpu rehearses it; where there is no .venv, with python3)
+	$(or $(PYTHON),$(wildcard $(BIN)/python),python3) -m benchmarks.gpu $${DEVICE:+--device "$$DEVICE"}
 
 check: lint test ## what CI runs: lint and test
 
@@ -79,8 +85,8 @@ rerun: $(STAMP) ## run one step of a run again (STEP=… RUN=… STORAGE=… [PA
 	@set -- "$$STEP" --storage-uri "$$STORAGE" --run-id "$$RUN"; $(CLUSTER); \
 	$(BIN)/python -m pipelines rerun "$$@"
 
-status: $(STAMP) ## a run's progress, from object storage alone (RUN=… STORAGE=…)
-	@$(BIN)/python -m pipelines status --storage-uri "$$STORAGE" --run-id "$$RUN"
+status: $(STAMP) ## a run's progress, from object storage, and what its pods wait for (RUN=… STORAGE=… [NAMESPACE=…])
+	@$(BIN)/python -m pipelines status --storage-uri "$$STORAGE" --run-id "$$RUN" --namespace "$$NAMESPACE"
 
 IMAGES   := stage-data train-swin train-resnest export-probs average-probs
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -115,7 +121,9 @@ BUILD       = set --; \
                 case $$label in *=) ;; *) set -- "$$@" --label "org.opencontainers.image.$$label";; esac; done
 build-images: ## build the five images ([REGISTRY=…] [TAG=…] [FLAVOR=cuda|cpu] [CUDA_ARCHS=…] [BASE_IMAGE=…] [PLATFORM=…] [PIP_INDEX_URL=…] [BUILD_ARGS="A=1 B=2"] [DOCKER=podman])
 	@$(ENGINE); $(BUILD); for image in $(IMAGES); do \
-	  DOCKER_BUILDKIT=1 "$$engine" build --file docker/Dockerfile "$$@" --target "$$image" --tag $(call IMAGE,$$image) . || exit; done
+	  DOCKER_BUILDKIT=1 "$$engine" build --file docker/Dockerfile "$$@" --target "$$image" --tag $(call IMAGE,$$image) . || { \
+	    echo "$$image: not built, see above; the base is $$base: where docker.io is out of reach, name a mirror's or one on this machine with BASE_IMAGE=…" >&2; \
+	    exit 1; }; done
 
 push-images: ## push them to REGISTRY
 	@test -n "$$REGISTRY" || { echo "REGISTRY: expected a registry the cluster can pull from, found none" >&2; exit 2; }
@@ -129,11 +137,11 @@ test-images: $(STAMP) ## build the images with FLAVOR=cpu and test them; does no
 	then $(MAKE) build-images FLAVOR=cpu && $(BIN)/python -m pytest tests/images; \
 	else echo "no Docker engine answers here: the images are not tested"; fi
 
-deploy: $(STAMP) ## prepare a namespace of the cluster (OVERLAY=external-s3|in-cluster-storage|single-node|kueue|profile|profile-storage [NAMESPACE=…] [NETWORK_POLICY=none] [PULL_SECRET=…])
+deploy: $(STAMP) ## prepare a namespace of the cluster (OVERLAY=external-s3|in-cluster-storage|single-node|kueue|profile|profile-storage [NAMESPACE=…] [NETWORK_POLICY=none] [PULL_SECRET=…] [GPU_RESOURCE=amd.com/gpu] [DRY_RUN=1] [FORCE=1])
 	@$(BIN)/python -m pipelines deploy "$$OVERLAY" --namespace "$$NAMESPACE" \
-	  --network-policy "$$NETWORK_POLICY" --pull-secret "$$PULL_SECRET"
+	  --network-policy "$$NETWORK_POLICY" --pull-secret "$$PULL_SECRET" --gpu-resource "$$GPU_RESOURCE" $(if $(DRY_RUN),--dry-run) $(if $(FORCE),--force)
 
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 --build-constraints requirements/build.txt --generate-hashes
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --build-constraints requirements/build.in --generate-hashes
 # GDAL reads what people bring; the images with torch only read what was staged.
 STAGING_ONLY := $(foreach package,pyogrio rasterio affine attrs certifi click click-plugins cligj,--no-emit-package $(package))
 lock: ## lock the requirements again after a change in pyproject.toml (needs uv)
@@ -142,6 +150,7 @@ lock: ## lock the requirements again after a change in pyproject.toml (needs uv)
 	$(COMPILE) --no-annotate --extra train --no-emit-package mmcv $(STAGING_ONLY) pyproject.toml -o requirements/train.txt
 	$(COMPILE) --no-annotate requirements/nvcc.in -o requirements/nvcc.txt
 	$(COMPILE) --no-annotate --no-deps requirements/mmcv-full.in -o requirements/mmcv-full.txt
+	$(COMPILE) --no-annotate --no-deps requirements/build.in -o requirements/build.txt
 
 clean: ## delete what was built, except .venv
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,7 @@ from benchmarks import machine, trained
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, Labels
 from landseg.probabilities import codec
-from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES, Dtype, Probs, Stored
+from landseg.probabilities.codec import DTYPES, Dtype, Probs, Stored, default_dtype
 from landseg.probabilities.reader import ProbsReader
 from landseg.scoring.confusion import confusion_matrix
 from landseg.scoring.scores import scores
@@ -36,10 +36,11 @@ def run() -> dict[str, Any]:
     rows = []
     for dtype in sorted(DTYPES.values(), key=lambda dtype: dtype.name != "float32"):
         rows.append(_measure(dtype, dataset, readers, truth, exact))
-    default = next(row for row in rows if row["dtype"] == DEFAULT_DTYPE)
+    name = default_dtype(dataset.schema.num_classes)
+    default = next(row for row in rows if row["dtype"] == name)
     float32_bytes = 4 * dataset.schema.num_classes * trained.SIZE_PX**2
     return {
-        "what": f"bytes per tile, {DEFAULT_DTYPE} against a float32 .npy",
+        "what": f"bytes per tile, {name} against a float32 .npy",
         "ours": round(default["share_of_float32"] * float32_bytes),
         "peer": float32_bytes,
         "ratio": default["share_of_float32"],

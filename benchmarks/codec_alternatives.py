@@ -25,7 +25,8 @@ from landseg import storage
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import load_model, parse_config
 from landseg.models.trained_model import open_model
-from landseg.prediction.predictor import Predictor, default_device
+from landseg.prediction.device import default_device
+from landseg.prediction.predictor import Predictor
 from landseg.probabilities import codec
 from landseg.probabilities.codec import DTYPES, Probs
 

@@ -23,15 +23,16 @@ import torch
 
 import landseg.models  # noqa: F401  # makes mmcv importable
 from benchmarks import machine, trained
+from benchmarks.fields import made_up_spec
 from landseg import storage
-from landseg.contracts.documents import sha256_hex
-from landseg.contracts.probabilities import ProbsSpec
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import build_model, fit_config, load_config, load_model, parse_config
 from landseg.models.trained_model import open_model
+from landseg.prediction.device import default_device, resolve_precision
 from landseg.prediction.export import export
-from landseg.prediction.predictor import Predictor, default_device, final_predictor, resolve_precision
-from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES, dequantize
+from landseg.prediction.loading import final_predictor
+from landseg.prediction.predictor import Predictor
+from landseg.probabilities.codec import DTYPES, default_dtype, dequantize
 from landseg.probabilities.writer import ProbsWriter
 from landseg.raw.processes import num_cpus
 from landseg.scoring.confusion import confusion_matrix
@@ -67,8 +68,8 @@ class Cost:
         self.cpu_s += time.process_time()
 
 
-def run(repeats: int = 3) -> dict[str, Any]:
-    """Measure."""
+def run(repeats: int = 3, only: str | None = None) -> dict[str, Any]:
+    """Measure; with `only` = speed without the labels' agreement, for which two models have to be trained first."""
     dataset = trained.open_dataset()
     speed = {name: _speed(name, dataset, repeats) for name in MODELS}
 
@@ -90,10 +91,10 @@ def run(repeats: int = 3) -> dict[str, Any]:
         "ratio_stock": round(rate("ours") / rate("stock"), 2),
         "ratio_of_cpu_seconds": round(cpu_s("peer") / cpu_s("ours"), 2),
         "precision": resolve_precision("auto"),
-        "dtype": DEFAULT_DTYPE,
+        "dtype": default_dtype(dataset.schema.num_classes),
         "repeats": repeats,
         "seconds_per_image": speed,
-        "trained": _agreement(dataset),
+        "trained": None if only == "speed" else _agreement(dataset),
         "label_agreement_target": 0.999,
         "load_average": os.getloadavg()[0],
         "machine": machine.describe(),
@@ -110,6 +111,7 @@ def _speed(name: str, dataset: StagedDataset, repeats: int) -> dict[str, dict[st
     norm = config.img_norm_cfg
     precision = resolve_precision("auto")
     predict = final_predictor(twin, config, norm.mean, norm.std, tta="hv", precision=precision)
+    spec = made_up_spec(dataset, name, tta="hv", precision=precision)
     paths, tiles = trained.images(dataset)[:NUM_TILES], dataset.tiles("val")[:NUM_TILES]
     found: dict[str, list[Cost]] = {"ours": [], "peer": [], "stock": []}
     with tempfile.TemporaryDirectory(prefix="landseg-bench-") as folder:
@@ -118,19 +120,11 @@ def _speed(name: str, dataset: StagedDataset, repeats: int) -> dict[str, dict[st
             stock, again = Cost(), Cost()
             with stock:
                 for path in paths:
-                    np.save(Path(folder) / f"{path.stem}.npy", _plain_mmseg(model, config, path, again))
+                    np.save(Path(folder) / f"{path.stem}.npy", plain_mmseg(model, config, path, again))
             ours = Cost()
-            writer = ProbsWriter(f"{folder}/probs{repeat}", _spec(name, dataset), {"val": tiles})
+            writer = ProbsWriter(f"{folder}/probs{repeat}", spec, {"val": tiles})
             with ours:
-                export(
-                    predict,
-                    dataset,
-                    writer,
-                    writer.plan,
-                    batch_size=BATCH_SIZE,
-                    num_threads=num_cpus(),
-                    advance=lambda count: None,
-                )
+                export_all(predict, dataset, writer, BATCH_SIZE)
             peer = Cost(stock.wall_s - again.wall_s, stock.cpu_s - again.cpu_s)
             for side, cost in (("ours", ours), ("peer", peer), ("stock", stock)):
                 found[side].append(cost)
@@ -151,7 +145,20 @@ def _warm_up(model: Any, predict: Predictor, dataset: StagedDataset) -> None:
         model.encode_decode(torch.from_numpy(planes[0])[None].to(default_device()), None)
 
 
-def _plain_mmseg(model: Any, config: Any, path: Path, again: Cost) -> Any:
+def export_all(predict: Predictor, dataset: StagedDataset, writer: ProbsWriter, batch_size: int) -> None:
+    """Export every shard, with a thread for each CPU."""
+    export(
+        predict,
+        dataset,
+        writer,
+        writer.plan,
+        batch_size=batch_size,
+        num_threads=num_cpus(),
+        advance=lambda count: None,
+    )
+
+
+def plain_mmseg(model: Any, config: Any, path: Path, again: Cost) -> Any:
     """Probabilities of a tile, as (C, H, W) float32; adds to `again` what computing the original again took."""
     data = Compose(config.data.test.pipeline)({"img_info": {"filename": str(path)}, "img_prefix": None})
     total: Any = 0
@@ -160,20 +167,6 @@ def _plain_mmseg(model: Any, config: Any, path: Path, again: Cost) -> Any:
             with again if view == REPEATED_VIEW else Cost():
                 total = total + model.inference(image[None].to(default_device()), [meta.data], True)
     return (total / len(data["img"]))[0].cpu().numpy()
-
-
-def _spec(name: str, dataset: StagedDataset) -> ProbsSpec:
-    return ProbsSpec(
-        model=name,
-        model_sha256=sha256_hex(name.encode()),
-        checkpoint_sha256=sha256_hex(name.encode()),
-        dataset_id=dataset.manifest.dataset_id,
-        dataset_sha256=dataset.sha256,
-        classes=dataset.schema.classes,
-        dtype=DEFAULT_DTYPE,
-        tta="hv",
-        precision=resolve_precision("auto"),
-    )
 
 
 def _agreement(dataset: StagedDataset) -> dict[str, Any]:
@@ -192,7 +185,7 @@ def _agreement(dataset: StagedDataset) -> dict[str, Any]:
             model = load_model(config, dataset.schema, checkpoint).to(default_device())
         same = 0
         for i, (tile, path) in enumerate(zip(tiles, trained.images(dataset), strict=True)):
-            expected = _plain_mmseg(model, config, path, Cost())
+            expected = plain_mmseg(model, config, path, Cost())
             stored = dequantize(reader.read_tile("val", tile.id), DTYPES[reader.spec.dtype])
             same += int(np.count_nonzero(expected.argmax(0) == stored.argmax(0)))
             sums["ours"][i], sums["peer"][i] = sums["ours"][i] + stored, sums["peer"][i] + expected

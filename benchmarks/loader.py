@@ -26,8 +26,9 @@ from landseg.cli.main import main
 from landseg.dataset.reader import StagedDataset
 from landseg.raw.tiff.decoding import decode_image
 from landseg.training.input.batches import BatchOrder, TileBatches
+from landseg.training.input.compiling import build_pipeline
+from landseg.training.input.config_pipeline import IMAGENET_MEAN, IMAGENET_STD, RECIPE_STEPS
 from landseg.training.input.loader import training_batches
-from landseg.training.input.pipeline import IMAGENET_MEAN, IMAGENET_STD, RECIPE_STEPS, build_pipeline
 
 # isort: split
 from mmcv.parallel import collate

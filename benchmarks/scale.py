@@ -4,7 +4,8 @@ Tiny labelled tiles (16 px, uncompressed, so that hardly anything but landseg's 
 endpoint, which is reached through a proxy that counts. Each step is a whole command in a process of its own. The
 difference between two sizes is what one more tile costs; the target is linear CPU time, and at most 150 bytes of memory
 a tile. `export` is a stand-in without a network. Two models are exported, the second by several workers, who run one
-after the other, and averaged, by one worker and by several. `--only N` takes one size.
+after the other, and averaged, by one worker and by several; of more than 10,000 tiles one worker does everything:
+several would take hours. `--only N` takes one size.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SIZES = (1_000, 10_000)
 SIZE_PX = 16
 SHARD_BYTES = 1_000_000
 WORKERS = 8
+AVERAGE_WORKERS = (2, 4, 8)
 MODELS = ("resnest", "swin")
 MEMORY_TARGET_BYTES = 150
 
@@ -44,6 +46,8 @@ class Cost(NamedTuple):
     peak_bytes: int
     requests: int
     downloaded: int
+    most_downloaded: int
+    """By one of the processes that share the step."""
 
 
 def run(only: str = "") -> dict[str, Any]:
@@ -66,6 +70,7 @@ def _shown(cost: Cost, count: int) -> dict[str, float]:
         "peak_mib": round(cost.peak_bytes / 2**20, 1),
         "requests": cost.requests,
         "downloaded_bytes_per_tile": round(cost.downloaded / count, 1),
+        "most_downloaded_bytes_by_a_worker": cost.most_downloaded,
     }
 
 
@@ -106,16 +111,18 @@ class _Bench:
         costs["stage again"] = self._verbs(stage)
         costs["plan-export"] = self._verbs(["plan-export", *dataset, "--splits", "val", "--workers", str(WORKERS)])
         uris = [f"s3://bench/all/runs/scale/export-probs/{model}/0123456789ab" for model in MODELS]
-        for name, uri, model, workers in zip(
-            ("export by one", "export by several"), uris, MODELS, (1, WORKERS), strict=True
-        ):
+        exports = {"export by one": 1, "export by several": WORKERS}
+        if count > max(SIZES):
+            exports = {"export by one": 1, "export of the second model": 1}
+        for (name, workers), uri, model in zip(exports.items(), uris, MODELS, strict=True):
             command = [sys.executable, "-m", "benchmarks.stand_in_export", str(out / "dataset.json"), uri, model]
             costs[name] = self._watch([[*command, share] for share in _shares(workers)], scratch=True)
         probs = [flag for uri in uris for flag in ("--probs", f"{uri}/manifest.json")]
         average = ["average-probs", *dataset, *probs]
         costs["average by one"] = self._verbs([*average, "--run-id", "one"])
-        several = [[*average, "--run-id", "several", "--worker", share] for share in _shares(WORKERS)]
-        costs["average by several"] = self._verbs(*several)
+        for workers in AVERAGE_WORKERS if count <= max(SIZES) else ():
+            several = [[*average, "--run-id", f"by{workers}", "--worker", share] for share in _shares(workers)]
+            costs[f"average by {workers}"] = self._verbs(*several)
         costs["average again"] = self._verbs([*average, "--run-id", "one"])
         costs["status"] = self._verbs(["status", "--run-id", "one"])
         costs["verify"] = self._verbs(["verify", "s3://bench/all/runs"], storage=False)
@@ -136,8 +143,9 @@ class _Bench:
         """Run commands one after another."""
         before = dict(self._proxy.counts)
         start = time.perf_counter()
-        cpu_s, peak = 0.0, 0
+        cpu_s, peak, most = 0.0, 0, 0
         for command in commands:
+            earlier = self._proxy.counts["bytes downloaded"]
             with tempfile.TemporaryDirectory(dir=self._root) as folder:
                 process = subprocess.Popen(
                     [*command, *([folder] if scratch else [])],
@@ -157,9 +165,10 @@ class _Bench:
                 raise RuntimeError(f"{' '.join(command[2:5])} failed: {errors[-500:]}")
             cpu_s += usage.ru_utime + usage.ru_stime
             peak = max(peak, watcher.peak_bytes)
+            most = max(most, self._proxy.counts["bytes downloaded"] - earlier)
         counted = {name: self._proxy.counts[name] - before.get(name, 0) for name in self._proxy.counts}
         seconds = time.perf_counter() - start
-        return Cost(seconds, cpu_s, peak, counted.get("requests", 0), counted.get("bytes downloaded", 0))
+        return Cost(seconds, cpu_s, peak, counted.get("requests", 0), counted.get("bytes downloaded", 0), most)
 
 
 class _Memory(threading.Thread):

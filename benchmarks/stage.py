@@ -34,20 +34,19 @@ from pipelines.local.embedded_s3 import EmbeddedS3
 TILES, FEW, MANY = 5_000, 1_000, 10_000
 SIZE_PX = 256
 DRAWN = 24
-REPEATS = 3
 LATENCY_S = 0.02
 BUCKET = "bench"
 
 
-def run() -> dict[str, Any]:
-    """Measure."""
+def run(repeats: int = 3) -> dict[str, Any]:
+    """Measure; medians of `repeats` where there is no added latency."""
     with tempfile.TemporaryDirectory(prefix="landseg-bench-") as folder:
         root = Path(folder)
         _draw(root / "raw-all")
         raw = {count: _subset(root, count) for count in (FEW, TILES, MANY)}
         with EmbeddedS3(root / "s3", buckets=[BUCKET]) as server:
             bench = _Bench(server)
-            plain = bench.against_rclone(raw[TILES], server.endpoint, REPEATS)
+            plain = bench.against_rclone(raw[TILES], server.endpoint, repeats)
             with spawned(server.endpoint, Faults(latency_s=LATENCY_S)) as slow:
                 distant = bench.against_rclone(raw[TILES], slow, 1)
             memory = {}

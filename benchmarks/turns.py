@@ -16,6 +16,7 @@ import torch
 
 import landseg.configs
 import landseg.models  # makes mmcv importable
+from benchmarks.first_error import first_error
 
 # isort: split
 from mmcv.runner import HOOKS, Hook
@@ -117,5 +118,7 @@ class Trainee:
         try:
             values: dict[str, float] = self.connection.recv()
         except EOFError as err:
-            raise RuntimeError(f"the training process ended:\n{self.log.read_text()[-2000:]}") from err
+            self.process.wait()
+            error = first_error(self.log.read_text())
+            raise RuntimeError(f"the training process ended: {error}; the whole output: {self.log}") from err
         return values

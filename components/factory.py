@@ -11,6 +11,9 @@ from kfp import dsl
 from components.images import image
 from components.parameters import bound, declare, of_component
 
+ATTEMPTS = 3
+"""How often a container begins its stage before it fails: stock KFP does not start one again that has failed."""
+
 Artifacts = Mapping[str, tuple[Any, str]]
 """By name: the annotation, e.g. `dsl.Output[dsl.Model]`, and what the artifact is."""
 
@@ -44,7 +47,7 @@ def make_component(
         return dsl.ContainerSpec(
             image=image(image_of or name),
             command=["landseg", stage],
-            args=[*named, *flags, "--executor-input", "{{$}}"],
+            args=[*named, *flags, "--attempts", str(ATTEMPTS), "--executor-input", "{{$}}"],
         )
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

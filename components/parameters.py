@@ -16,7 +16,7 @@ TABLE = ROOT / "src" / "landseg" / "contracts" / "parameters.toml"
 REQUIRED = inspect.Parameter.empty
 """In place of a default."""
 
-_TYPES = {"str": str, "int": int, "float": float, "dict": dict, "list": list}
+_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "dict": dict, "list": list}
 
 
 @dataclass(frozen=True)

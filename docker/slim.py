@@ -1,10 +1,12 @@
 """Removes from an image's environment what no stage reads: `python slim.py PREFIX`.
 
-Wheels carry tests, headers, static libraries, debug symbols (most of numcodecs and imagecodecs) and, in botocore, the
-descriptions of some 400 services of which we use one. torch requires a compiler, triton, which only `torch.compile`
-uses, and CUDA libraries that none of its own link to. Needs `strip` (binutils).
+Wheels carry tests, headers, static libraries, symbols (most of numcodecs and rasterio), codecs that no TIFF or PNG is
+stored with and, in botocore, the descriptions of some 400 services of which we use one. torch requires a compiler,
+triton, which only `torch.compile` uses, and CUDA libraries that none of its own link to. Needs `strip` and `readelf`
+(binutils).
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,23 @@ SERVICES = {"s3", "sts", "sso", "sso-oidc"}  # the last three: ways of getting c
 FOLDERS = ("tests", "testing/tests", "include", "_pyinstaller", "f2py")
 PACKAGES = ("triton", "tests", "yapftests")  # `tests` are mmcls'
 FILES = ("*.a", "*.pyi", "*.pxd", "*.c", "*.h", "*.hpp", "*.cu", "*.cuh", "*.cpp", "*.bc")
+CODECS = (
+    "shared",
+    "shared_cython",
+    "imcd",
+    "tiff",
+    "png",
+    "jpeg8",
+    "lzma",
+    "zstd",
+    "zlib",
+    "zlibng",
+    "deflate",
+    "lerc",
+    "webp",
+)
+"""Modules of imagecodecs that tifffile and landseg read and write with."""
+STRIPPED = ("numcodecs", "imagecodecs", "rasterio", "rasterio.libs", "pyogrio", "pyogrio.libs")
 LIBRARIES = ("libcusolverMg.so*", "libnvrtc*.alt.so*", "libnvblas.so*", "libcufftw.so*")
 
 
@@ -24,7 +43,18 @@ def main(prefix: Path) -> None:
     for service in (packages / "botocore" / "data").iterdir():
         if service.is_dir() and service.name not in SERVICES:
             shutil.rmtree(service)
-    for package in ("numpy", "numcodecs", "zarr", "torch", "torchvision", "tensorboard", "matplotlib", "PIL", "mmcv"):
+    for package in (
+        "numpy",
+        "numcodecs",
+        "zarr",
+        "torch",
+        "torchvision",
+        "tensorboard",
+        "matplotlib",
+        "PIL",
+        "mmcv",
+        "pyogrio",
+    ):
         for name in FOLDERS:
             for folder in sorted((packages / package).rglob(name)):
                 if folder.is_dir():
@@ -36,9 +66,32 @@ def main(prefix: Path) -> None:
     for pattern in (*FILES, *LIBRARIES):
         for file in packages.rglob(pattern):
             file.unlink()
-    for package in ("numcodecs", "imagecodecs"):
-        subprocess.run(["strip", "--strip-debug", *sorted((packages / package).rglob("*.so"))], check=True)
+    for module in (packages / "imagecodecs").glob("_*.abi3.so"):
+        if module.name.partition(".")[0].removeprefix("_") not in CODECS:
+            module.unlink()
+    for module in (packages / "PIL").glob("_avif*.so"):
+        module.unlink()
+    for package, libraries in (("imagecodecs", "imagecodecs.libs"), ("PIL", "pillow.libs")):
+        remove_unneeded(packages / libraries, packages / package)
+    for name in STRIPPED:
+        files = sorted(path for path in (packages / name).rglob("*.so*") if path.is_file())
+        if files:
+            subprocess.run(["strip", "--strip-unneeded", *files], check=True)
     print(f"slim: {before >> 20} MiB, now {size(prefix) >> 20} MiB")
+
+
+def remove_unneeded(libraries: Path, package: Path) -> None:
+    """Remove the shared libraries of a wheel that none of its modules needs, directly or through another."""
+    waiting, needed = sorted(package.rglob("*.so")), set()
+    while waiting:
+        done = subprocess.run(["readelf", "--dynamic", waiting.pop()], check=True, capture_output=True, text=True)
+        for name in re.findall(r"\(NEEDED\).*\[(.+)\]", done.stdout):
+            if name not in needed and (libraries / name).exists():
+                needed.add(name)
+                waiting.append(libraries / name)
+    for library in libraries.iterdir():
+        if library.name not in needed:
+            library.unlink()
 
 
 def size(folder: Path) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 
 from pipelines.errors import UserError
 
@@ -16,17 +18,26 @@ def main() -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0 done, 2 user error, 1 a bug or a failed run, 130 interrupted.
+        The exit status: 0 done, 2 user error, 1 a bug or a failed run, 130 interrupted, 143 terminated.
     """
     args = _parser().parse_args()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(args.function(args))
     except UserError as err:
         print(f"python -m pipelines {args.command}: error: {' '.join(str(err).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as err:
+        print("terminated" if isinstance(err, _Terminated) else "interrupted", file=sys.stderr)
+        return 128 + (signal.SIGTERM if isinstance(err, _Terminated) else signal.SIGINT)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM has arrived: whatever ends on Ctrl-C ends in the same way, the step of a local run first."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         "--endpoint", default=os.environ.get("KF_PIPELINES_ENDPOINT", ""), metavar="URL", help="of KFP"
     )
     cluster.add_argument("--namespace", default="", help="yours in a multi-user Kubeflow, else where KFP runs")
-    cluster.add_argument("--service-account", default="", metavar="NAME", help="for the pods (default: KFP's)")
+    cluster.add_argument(
+        "--service-account", default="", metavar="NAME", help="for the pods (default: landseg, where it is there)"
+    )
     cluster.add_argument("--wait", action="store_true", help="follow the run to its end, then print the scores")
     cluster.add_argument("--timeout", type=float, default=4 * 24 * 3600.0, metavar="S", help="how long --wait waits")
 
@@ -98,10 +111,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--pull-secret", default="", metavar="NAME", help="of the registry, for storage and the account"
     )
+    command.add_argument(
+        "--gpu-resource", default="", metavar="NAME", help="what quota and queue count (default: nvidia.com/gpu)"
+    )
+    command.add_argument(
+        "--force", action="store_true", help="take over what somebody else has set in landseg's objects"
+    )
     command.add_argument("--dry-run", action="store_true", help="print what would be applied")
 
-    command = add("status", _status, "show a run's progress, from object storage alone", run)
+    command = add("status", _status, "show a run's progress, from object storage, and what its pods wait for", run)
     command.add_argument("--run-id", required=True, metavar="ID", help="the run")
+    command.add_argument("--namespace", default="", help="where KFP starts pods (default: kubeflow)")
     return parser
 
 
@@ -135,10 +155,10 @@ def _compile(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from pipelines.arguments import parse_parameters
-    from pipelines.dags.compile import PIPELINES, package
+    from pipelines.dags.packages import names, package
     from pipelines.source import fingerprint, pin_configs
 
-    path = package(args.pipeline) if args.pipeline in PIPELINES else Path(args.pipeline)
+    path = package(args.pipeline) if args.pipeline in names() else Path(args.pipeline)
     arguments = pin_configs(parse_parameters(path, args.param))
     if "source" in arguments:
         arguments.setdefault("source_version", fingerprint(arguments["source"]))
@@ -182,7 +202,7 @@ def _submit(args: argparse.Namespace) -> int:
 
 def _rerun(args: argparse.Namespace) -> int:
     from pipelines.arguments import parse_parameters
-    from pipelines.dags.compile import package
+    from pipelines.dags.packages import package
     from pipelines.rerun import find_step
 
     step = find_step(args.step, args.storage_uri, args.run_id, args.param)
@@ -197,8 +217,8 @@ def _rerun(args: argparse.Namespace) -> int:
 def _deploy(args: argparse.Namespace) -> int:
     from pipelines.cluster import deploy
 
-    options = {"policy": args.network_policy, "pull_secret": args.pull_secret, "dry_run": args.dry_run}
-    deploy.run(args.overlay, args.namespace, **options)
+    options = {"policy": args.network_policy, "pull_secret": args.pull_secret, "gpu_resource": args.gpu_resource}
+    deploy.run(args.overlay, args.namespace, **options, force=args.force, dry_run=args.dry_run)
     return 0
 
 
@@ -206,12 +226,12 @@ def _to_cluster(args: argparse.Namespace, pipeline: str, given: list[str], name:
     from pipelines.arguments import parse_parameters
     from pipelines.cluster import client, submit, watch
     from pipelines.dags import sizes
-    from pipelines.dags.compile import PIPELINES, package, with_images
+    from pipelines.dags.packages import names, package, with_images
     from pipelines.dags.scheduling import with_queue
     from pipelines.source import pin_configs
 
-    if pipeline not in PIPELINES:
-        raise UserError(f"expected one of {', '.join(PIPELINES)}, found {pipeline!r}")
+    if pipeline not in names():
+        raise UserError(f"expected one of {', '.join(names())}, found {pipeline!r}")
     parameters = pin_configs(parse_parameters(package(pipeline), given))
     text = with_queue(with_images(package(pipeline).read_text(), args.registry, args.tag), args.queue)
     text = sizes.apply(text, sizes.read(args.sizes, args.set))
@@ -236,7 +256,26 @@ def _status(args: argparse.Namespace) -> int:
     from pipelines.local.runner import host_command
 
     command = ["landseg", "status", "--storage-uri", args.storage_uri, "--run-id", args.run_id]
-    return subprocess.run(host_command("", command)).returncode
+    status = subprocess.run(host_command("", command)).returncode
+    if args.storage_uri.startswith("s3://"):
+        _tell_waiting(args)
+    return status
+
+
+def _tell_waiting(args: argparse.Namespace) -> None:
+    """Which pods of a run wait, and for what; a note where a cluster is there and cannot be asked."""
+    from pipelines.cluster import waiting
+
+    namespace = args.namespace or "kubeflow"
+    try:
+        lines = waiting.stages(namespace, args.storage_uri, args.run_id)
+    except waiting.NoClusterError:
+        return
+    except waiting.UnreadableError as err:
+        print(f"note: what steps wait for is not shown: pods in {namespace} cannot be read ({err})", file=sys.stderr)
+        return
+    if lines:
+        print("\n" + "\n".join(lines))
 
 
 if __name__ == "__main__":

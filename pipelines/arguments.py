@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import yaml
 from components.models import MODELS
 from components.parameters import Parameter, parameters
 from pipelines.errors import UserError
+from pipelines.placement import check_node_selector, check_tolerations
 
 _USER_INFO = re.compile(r"://[^/\s:@]*:(?!\d+/)[^\s@]*@|://[^/\s:@]+@")
 _KINDS = {
@@ -23,6 +26,10 @@ _KINDS = {
     "STRUCT": "a JSON object",
     "LIST": "a JSON list",
 }
+_PLACEMENT: dict[str, Callable[[Any], None]] = {"node_selector": check_node_selector, "tolerations": check_tolerations}
+
+_LARGEST = 2**53
+"""KFP keeps every number as a double, which holds no larger whole number exactly."""
 
 
 def parse_parameters(package: Path, given: list[str]) -> dict[str, Any]:
@@ -67,12 +74,19 @@ def _check(name: str, value: Any) -> None:
     known = _by_own_name().get(name)
     if known is None:
         return
+    if check := _PLACEMENT.get(name):
+        try:
+            check(value)
+        except ValueError as err:
+            raise UserError(f"--param {name}: {err}") from None
     if known.choices and value not in known.choices:
         raise UserError(f"--param {name}: expected one of {', '.join(known.choices)}, found {value!r}")
     if known.kfp_type and known.type == "int":
         if not re.fullmatch(r"[0-9]+", str(value)):
             raise UserError(f"--param {name}: expected {_KINDS['NUMBER_INTEGER']}, found {value!r}")
         value = int(value)
+    if isinstance(value, int) and value > _LARGEST:
+        raise UserError(f"--param {name}: expected at most {_LARGEST}, found {value}")
     if known.minimum is not None and value < known.minimum:
         raise UserError(f"--param {name}: expected at least {known.minimum:g}, found {value}")
     if known.maximum is not None and value > known.maximum:
@@ -118,11 +132,17 @@ def _value(name: str, text: str, kind: str) -> Any:
     error = UserError(f"--param {name}: expected {_KINDS.get(kind, kind)}, found {text!r}")
     types = {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float), "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except ValueError:
         raise error from None
     if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):  # type: ignore[arg-type]
         raise error
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is too large for a number")
     return value
 
 

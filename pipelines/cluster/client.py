@@ -122,6 +122,12 @@ def too_old(server: Server) -> bool:
     return bool(found) and (int(found[1]), int(found[2])) < SUPPORTED  # type: ignore[index]
 
 
+def newer(server: Server, release: tuple[int, int]) -> bool:
+    """Whether the server is newer than a release; a version that is none counts as the release."""
+    found = re.match(r"v?(\d+)\.(\d+)", server.version)
+    return bool(found) and (int(found[1]), int(found[2])) > release  # type: ignore[index]
+
+
 def connect(endpoint: str, login: dict[str, Any], namespace: str) -> kfp.Client:
     """KFP's client, quiet, with time limits, and through the proxy of the environment, which it does not know itself.
 

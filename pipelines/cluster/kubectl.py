@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -28,7 +29,9 @@ def run(*arguments: str, text: str | None = None) -> str:
     found = shutil.which("kubectl") or str(Path(sysconfig.get_path("scripts")) / "kubectl")
     done = subprocess.run([found, *arguments], input=text, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"kubectl {arguments[0]}: {' '.join(done.stderr.split())}")
+        # Its log repeats the reason once per try, in lines of klog's form; they count where there is nothing else.
+        lines = [line for line in done.stderr.splitlines() if not re.match(r"[EWI][0-9]{4} ", line)]
+        raise UserError(f"kubectl {arguments[0]}: {' '.join(' '.join(lines).split() or done.stderr.split())}")
     return done.stdout
 
 

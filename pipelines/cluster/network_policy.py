@@ -8,11 +8,11 @@ own network look at packets.
 from __future__ import annotations
 
 import ipaddress
-import sys
 from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.cluster import kubectl
+from pipelines.cluster.notes import note
 from pipelines.errors import UserError
 
 Rule = dict[str, Any]
@@ -79,8 +79,8 @@ def rules_for(url: str, name: str, namespace: str) -> list[Rule]:
     Raises:
         UserError: it is no address.
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
     except ValueError:
         host, port = None, None
@@ -100,7 +100,7 @@ def rules_for(url: str, name: str, namespace: str) -> list[Rule]:
             found = kubectl.get(place, "service", service)
         except UserError as err:
             if certain:
-                _say(f"the network policy opens all of namespace {place} for {name}: {err}")
+                note(f"the network policy opens all of namespace {place} for {name}: {err}")
                 return [{"to": [_namespace(place)]}]
             found = None
         if found is not None:
@@ -160,7 +160,3 @@ def _namespace(name: str) -> Rule:
 
 def _without_user(url: str) -> str:
     return url.rpartition("@")[2]
-
-
-def _say(line: str) -> None:
-    print(f"note: {line}", file=sys.stderr)

@@ -41,7 +41,7 @@ class Target:
     Attributes:
         endpoint: of the KFP API, as `client.normalise` gives it.
         namespace: the user's namespace in a multi-user Kubeflow; else the namespace KFP runs in.
-        service_account: for the pods; empty means KFP's default.
+        service_account: for the pods; empty means landseg's where it is there and KFP takes it, else KFP's default.
     """
 
     endpoint: str
@@ -71,15 +71,21 @@ def submit(
     Raises:
         UserError: what a check found, or why the server refused.
     """
+    preflight.check_export_workers(parameters)
     login = client.credentials(target.endpoint)
     server = client.check_server(target.endpoint, login)
     _say(f"{target.endpoint} is KFP {server.version}{', multi-user' if server.multi_user else ''}")
     namespace = _profile(target) if server.multi_user else None
+    account, account_note = target.service_account, ""
+    if not account:
+        account, account_note = preflight.service_account(server, namespace or target.namespace or "kubeflow")
     notes = [
         preflight.check_version(server),
         preflight.check_images(package),
         preflight.check_secret(namespace or target.namespace or "kubeflow"),
         preflight.check_storage(str(parameters["storage_uri"])),
+        preflight.check_source(package, str(parameters.get("source", ""))),
+        account_note,
     ]
     for note in filter(None, notes):
         _say(f"note: {note}")
@@ -94,7 +100,7 @@ def submit(
             pipeline_id=pipeline_id,
             version_id=version_id,
             enable_caching=None if use_cache else False,
-            service_account=target.service_account or None,
+            service_account=account or None,
         )
     return Submission(run.run_id, f"{target.endpoint}/#/runs/details/{run.run_id}")
 

@@ -6,15 +6,12 @@ import re
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any
 
-import kubernetes
 from kfp_server_api import V2beta1PipelineTaskDetail as Task
 
-from pipelines.cluster import client
+from pipelines.cluster import client, waiting
 from pipelines.cluster.submit import Target
 from pipelines.errors import UserError
-from pipelines.timeouts import TIMEOUT_S
 
 _FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 _MAX_MISSED_POLLS = 10
@@ -35,6 +32,7 @@ def wait(target: Target, run_id: str, *, timeout_s: float, poll_s: float = 10.0)
     connection = client.connect(target.endpoint, client.credentials(target.endpoint), target.namespace)
     deadline = time.monotonic() + timeout_s
     seen: dict[str, str] = {}
+    reasons = _Reasons(target.namespace or "kubeflow", run_id)
     missed = 0
     while time.monotonic() < deadline:
         try:
@@ -48,7 +46,7 @@ def wait(target: Target, run_id: str, *, timeout_s: float, poll_s: float = 10.0)
             time.sleep(poll_s)
             continue
         tasks = (run.run_details.task_details if run.run_details else None) or []
-        for name, state in _with_reasons(tasks, target.namespace or "kubeflow", run_id).items():
+        for name, state in reasons.added_to(step_states(tasks)).items():
             if seen.get(name) != state:
                 seen[name] = state
                 _say(f"{time.strftime('%H:%M:%SZ', time.gmtime())} {name}: {state}")
@@ -113,40 +111,27 @@ def _step_of(task: Task, parents: dict[str, Task]) -> Task:
     return task
 
 
-def _with_reasons(tasks: list[Task], namespace: str, run_id: str) -> dict[str, str]:
-    states = step_states(tasks)
-    pending = any(state == "pending" for state, _ in states.values())
-    reasons = pending_reasons(namespace, run_id) if pending else {}
-    return {
-        name: f"{state}: {reasons[pod]}" if state == "pending" and pod in reasons else state
-        for name, (state, pod) in states.items()
-    }
+class _Reasons:
+    """Why steps wait: asked for only while one does, and given up with a note where the cluster may not be asked."""
 
+    def __init__(self, namespace: str, run_id: str) -> None:
+        self._namespace, self._run_id = namespace, run_id
+        self._readable = True
 
-def pending_reasons(namespace: str, run_id: str) -> dict[str, str]:
-    """Why pods of a run wait, by the number that ends their names; nothing where the cluster cannot be asked."""
-    try:
-        with client.quiet():
-            kubernetes.config.load_config()
-            api = kubernetes.client.CoreV1Api()
-            pods = api.list_namespaced_pod(
-                namespace, label_selector=f"pipeline/runid={run_id}", _request_timeout=TIMEOUT_S
-            ).items
-    except Exception:  # no kubeconfig, no route, no rights: the state alone has to do
-        return {}
-    return {pod.metadata.name.rpartition("-")[2]: reason for pod in pods if (reason := _reason(pod))}
-
-
-def _reason(pod: Any) -> str:
-    if pod.status.phase != "Pending":
-        return ""
-    for status in pod.status.container_statuses or []:
-        if status.state.waiting and status.state.waiting.reason not in ("PodInitializing", "ContainerCreating", None):
-            return f"{status.state.waiting.reason}: {status.state.waiting.message or ''}".strip(": ")
-    for condition in pod.status.conditions or []:
-        if condition.type == "PodScheduled" and condition.status == "False":
-            return str(condition.message or condition.reason or "")
-    return ""
+    def added_to(self, states: dict[str, tuple[str, str]]) -> dict[str, str]:
+        """The states by step, those that wait with what they wait for."""
+        pending = any(state == "pending" for state, _ in states.values())
+        reasons: dict[str, str] = {}
+        if pending and self._readable:
+            try:
+                reasons = waiting.reasons(self._namespace, self._run_id)
+            except waiting.UnreadableError as err:
+                self._readable = False
+                _say(f"note: what steps wait for is not shown: pods in {self._namespace} cannot be read ({err})")
+        return {
+            name: f"{state}: {reasons[pod]}" if state == "pending" and pod in reasons else state
+            for name, (state, pod) in states.items()
+        }
 
 
 def _say(line: str) -> None:

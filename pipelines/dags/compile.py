@@ -7,35 +7,33 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import yaml
 from kfp import compiler
 
 from components.average_probs.component import average_probs
 from components.export_probs.component import export_probs
-from components.images import ROOT, version
+from components.images import ROOT
 from components.models import MODELS
+from components.plan_average.component import plan_average
 from components.plan_export.component import plan_export
+from components.plan_stage.component import plan_stage
 from components.stage_data.component import stage_data
+from pipelines.dags.packages import package, with_images
 from pipelines.dags.predict import predict
 from pipelines.dags.steps import STEPS
 from pipelines.dags.train_and_ensemble import train_and_ensemble
 
 COMPONENTS = {
+    "plan_stage": plan_stage,
     "stage_data": stage_data,
     **{f"train_{name}": train for name, train in MODELS.items()},
     "plan_export": plan_export,
     "export_probs": export_probs,
+    "plan_average": plan_average,
     "average_probs": average_probs,
 }
 """Every component by the name of its folder."""
 
 PIPELINES = {"train-and-ensemble": train_and_ensemble, "predict": predict, **STEPS}
-COMPILED = ROOT / "pipelines" / "compiled"
-
-
-def package(pipeline: str) -> Path:
-    """The committed YAML of a pipeline."""
-    return COMPILED / f"{pipeline}.yaml"
 
 
 def compile_text(component_or_pipeline: Any, registry: str = "", tag: str = "") -> str:
@@ -52,16 +50,6 @@ def compile_text(component_or_pipeline: Any, registry: str = "", tag: str = "") 
         compiler.Compiler().compile(component_or_pipeline, str(path))
         text = path.read_text()
     return with_images(text, registry, tag) if registry or tag else text
-
-
-def with_images(text: str, registry: str, tag: str) -> str:
-    """Point the images of compiled YAML to a registry and a tag; the rest of the text is unchanged."""
-    executors = next(yaml.safe_load_all(text))["deploymentSpec"]["executors"].values()
-    for image in sorted({executor["container"]["image"] for executor in executors}):
-        name = image.rpartition("/")[2].rpartition(":")[0]
-        prefix = f"{registry.rstrip('/')}/" if registry else ""
-        text = text.replace(f"image: {image}\n", f"image: {prefix}{name}:{tag or version()}\n")
-    return text
 
 
 def targets() -> dict[Path, Any]:

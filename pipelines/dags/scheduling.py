@@ -12,6 +12,9 @@ from kfp import kubernetes
 STORAGE_SECRET = "landseg-storage"
 """Secret with the credentials and the endpoint of object storage (manifests/)."""
 
+SERVICE_ACCOUNT = "landseg"
+"""Account of the pods, with the rights that they need (manifests/base/service-account.yaml)."""
+
 STORAGE_ENV = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
 
 STORAGE_ENV_OPTIONAL = ("AWS_SESSION_TOKEN",)
@@ -23,7 +26,7 @@ SETTINGS = "landseg-settings"
 PROXY_ENV = ("HTTPS_PROXY", "HTTP_PROXY")
 SETTINGS_ENV = (
     *("LANDSEG_S3_ADDRESSING", "LANDSEG_S3_RETRY_S", "LANDSEG_S3_SSE", "LANDSEG_VERBOSITY"),
-    *("AWS_CA_BUNDLE", "SSL_CERT_FILE", *PROXY_ENV, "NO_PROXY"),
+    *("LANDSEG_ATTEMPT_PAUSE_S", "AWS_CA_BUNDLE", "SSL_CERT_FILE", *PROXY_ENV, "NO_PROXY"),
 )
 
 CA = "landseg-ca"
@@ -71,6 +74,7 @@ HOUR = 3600
 QUEUEING_S = 7 * 24 * HOUR
 """How long the attempts of a step may wait for a node, all of them together."""
 
+PLAN_STAGE = Resources(cpu="1", cpu_limit="2", memory="2Gi", scratch="4Gi", timeout_s=HOUR)
 STAGE_DATA = Resources(cpu="4", cpu_limit="8", memory="8Gi", scratch="20Gi", timeout_s=12 * HOUR)
 TRAIN = Resources(
     cpu="16", cpu_limit="32", memory="64Gi", scratch="200Gi", timeout_s=72 * HOUR, gpus=2, shm="16Gi", retries=4
@@ -79,6 +83,8 @@ PLAN_EXPORT = Resources(cpu="1", cpu_limit="2", memory="2Gi", scratch="4Gi", tim
 EXPORT_PROBS = Resources(
     cpu="8", cpu_limit="16", memory="32Gi", scratch="200Gi", timeout_s=12 * HOUR, gpus=1, shm="8Gi"
 )
+# With weights=auto it fits them for all workers, from samples on its scratch volume; else it takes seconds.
+PLAN_AVERAGE = Resources(cpu="1", cpu_limit="16", memory="8Gi", scratch="100Gi", timeout_s=12 * HOUR)
 AVERAGE_PROBS = Resources(cpu="8", cpu_limit="16", memory="16Gi", scratch="100Gi", timeout_s=12 * HOUR)
 
 

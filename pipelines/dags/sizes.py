@@ -18,8 +18,9 @@ import yaml
 from components.images import ROOT
 from pipelines.dags.scheduling import QUEUEING_S
 from pipelines.errors import UserError
+from pipelines.placement import check_node_selector, check_tolerations
 
-STEPS = ("stage-data", "train", "plan-export", "export-probs", "average-probs")
+STEPS = ("plan-stage", "stage-data", "train", "plan-export", "export-probs", "plan-average", "average-probs")
 GROUPS = ("all", "cpu", "gpu")
 """All steps, those without GPUs and those with them; a step's own setting counts more, and one of `all` least."""
 
@@ -75,6 +76,8 @@ def apply(package: str, settings: Settings) -> str:
             elif key in _POD:
                 _POD[key](pod, value)
         _fit_scratch(container, pod, wanted)
+        if "attempts" in wanted:
+            container["args"][container["args"].index("--attempts") + 1] = str(wanted["attempts"])
         _fit_retries(spec, name, int(pod["activeDeadlineSeconds"]), wanted.get("retries"))
     return yaml.safe_dump_all([spec, platform], sort_keys=False)
 
@@ -132,6 +135,12 @@ def _count(value: Any) -> int:
     return int(value)
 
 
+def _attempts(value: Any) -> int:
+    if not 1 <= int(value) <= 20:
+        raise ValueError
+    return int(value)
+
+
 def _labels(value: Any) -> dict[str, str]:
     found = json.loads(value) if isinstance(value, str) else value
     return {str(key): str(text) for key, text in found.items()}
@@ -139,9 +148,17 @@ def _labels(value: Any) -> dict[str, str]:
 
 def _tolerations(value: Any) -> list[dict[str, Any]]:
     found = json.loads(value) if isinstance(value, str) else value
-    known = {"key", "operator", "value", "effect", "tolerationSeconds"}
-    if not isinstance(found, list) or any(not set(one) <= known for one in found):
+    if not isinstance(found, list):
         raise ValueError
+    check_tolerations(found)
+    return found
+
+
+def _node_selector(value: Any) -> dict[str, str]:
+    found = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(found, dict):
+        raise ValueError
+    check_node_selector(found)
     return found
 
 
@@ -154,11 +171,12 @@ _KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "scratch_class": ("the name of a StorageClass, or default", _matching(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")),
     "timeout": ("a time such as 90m or 12h", _seconds),
     "retries": ("a whole number up to 100", _count),
+    "attempts": ("a whole number from 1 to 20", _attempts),
     "gpu_resource": (
         "a resource such as nvidia.com/mig-3g.40gb or amd.com/gpu",
         _matching(r"[a-z0-9.-]+/[A-Za-z0-9._-]+"),
     ),
-    "node_selector": ('labels such as {"pool": "cpu"}', _labels),
+    "node_selector": ('labels such as {"pool": "cpu"}', _node_selector),
     "tolerations": ('a list such as [{"key": "pool", "operator": "Exists"}]', _tolerations),
     "labels": ('labels of the pods such as {"kueue.x-k8s.io/priority-class": "high"}', _labels),
     "pull_secret": ("the name of a secret", _matching(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")),

@@ -4,12 +4,12 @@ from typing import Any
 
 from kfp import dsl
 
-from components.average_probs.component import ORDINALS, average_probs
+from components.average_probs.component import ORDINALS
 from components.models import MODELS
 from components.parameters import bound, declare, parameters
-from components.stage_data.component import stage_data
-from pipelines.dags.branches import branch_parameters, component_arguments, make_branch
-from pipelines.dags.scheduling import AVERAGE_PROBS, STAGE_DATA, schedule
+from pipelines.dags.averaging import average
+from pipelines.dags.branches import branch_parameters, make_branch
+from pipelines.dags.staging import make_stage
 
 
 def make_pipeline(name: str, description: str) -> Any:
@@ -23,20 +23,18 @@ def make_pipeline(name: str, description: str) -> Any:
         raise ValueError(f"components/models.py: expected at most {len(ORDINALS)} models, found {len(MODELS)}")
     table = [one for one in parameters().values() if name in one.pipelines]
     of_branch = branch_parameters(name)
+    stage = make_stage(name)
     branches = {model: make_branch(model, name, train) for model, train in MODELS.items()}
 
     def pipeline(*arguments: Any) -> None:
         given = bound(pipeline, arguments)
         values = {one.name: given[one.in_pipeline()] for one in table if name not in one.per_model}
-        stage = stage_data(**component_arguments("stage-data", values))
-        schedule(stage, STAGE_DATA, "stage-data")
-        dataset = stage.outputs["dataset"]
+        dataset = stage(values)
         probs = {}
         for number, (model, branch) in enumerate(branches.items(), 1):
             own = {one.in_pipeline(): given[one.in_pipeline(model)] for one in of_branch}
             probs[f"probs_{number}"] = branch(dataset=dataset, **own).output
-        average = average_probs(dataset=dataset, **probs, **component_arguments("average-probs", values))
-        schedule(average, AVERAGE_PROBS, "average-probs")
+        average(dataset, probs, values)
 
     declare(
         pipeline,

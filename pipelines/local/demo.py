@@ -7,16 +7,14 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from pipelines.dags.compile import package
+from pipelines.dags.packages import package
 from pipelines.errors import UserError
 from pipelines.local import containers
 from pipelines.local import runner as local
@@ -37,7 +35,6 @@ def run(root: Path, *, fresh: bool = False, docker: bool = False) -> int:
         The exit status.
     """
     root = root.resolve()
-    signal.signal(signal.SIGTERM, _interrupt)
     with _alone(root):
         if fresh and root.exists():
             shutil.rmtree(root)
@@ -122,7 +119,3 @@ def _alone(root: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"another demo is running in {root}: wait for it, or give --root another folder") from None
         yield
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

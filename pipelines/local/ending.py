@@ -22,9 +22,10 @@ def lines(runs: Sequence[TaskRun]) -> list[str]:
         outputs = run.outputs
         if "labels" in outputs and "summary" in outputs:
             said += _scores(Path(outputs["summary"].path))
-            manifest = str(outputs["labels"].metadata.get("uri", ""))
-            said.append(f"maps: {manifest.rpartition('/')[0]}")
-    reports = [(run.name, value) for run in runs for value in run.outputs.values() if isinstance(value, dsl.HTML)]
+            if manifest := str(outputs["labels"].metadata.get("uri", "")):
+                said.append(f"maps: {manifest.rpartition('/')[0]}")
+    artifacts = [(run.name, value) for run in runs for value in run.outputs.values()]
+    reports = [(name, one) for name, one in artifacts if isinstance(one, dsl.HTML) and Path(one.path).stat().st_size]
     return [*said, *(f"report of {name}: {html_file(report)}" for name, report in reports)]
 
 

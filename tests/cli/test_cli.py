@@ -77,7 +77,7 @@ def test_no_verb_shows_the_usage_and_fails() -> None:
     ("arguments", "said"),
     [
         (["stage-dta"], "unknown verb 'stage-dta', did you mean stage-data?"),
-        (["frobnicate"], "unknown verb 'frobnicate', expected one of stage-data"),
+        (["frobnicate"], "unknown verb 'frobnicate', expected one of plan-stage, stage-data"),
         (["stage-data", "--sorce", "x", "--storage-uri", "y"], "unknown option '--sorce', did you mean --source?"),
         (["status", "--storage_uri=x", "--run-id", "y"], "unknown option '--storage_uri', did you mean --storage-uri?"),
         (["status", "--storage-uri", "x", "--run-id", "y", "z"], "unknown argument 'z'"),

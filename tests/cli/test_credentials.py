@@ -17,7 +17,7 @@ from landseg.cli import console
 from landseg.cli.main import main
 from landseg.contracts.errors import LandsegError, StorageError, masked, without_credentials
 from pipelines.arguments import parse_parameters
-from pipelines.dags.compile import package
+from pipelines.dags.packages import package
 from pipelines.errors import UserError
 
 SECRET = "sEcr3t"

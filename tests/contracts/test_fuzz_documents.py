@@ -11,7 +11,7 @@ import pytest
 from fuzzing import JSON, broken_bytes, broken_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from manifest_examples import MANIFESTS, first_probs, reference
+from manifest_examples import MANIFESTS, first_labels, first_probs, reference
 from pydantic import ValidationError
 
 from landseg import storage
@@ -23,7 +23,7 @@ from landseg.contracts.yaml_documents import parse_yaml
 from landseg.storage.uris import split
 
 FOLDER = "s3://bucket/datasets/one"
-KINDS = [*MANIFESTS, first_probs, reference]
+KINDS = [*MANIFESTS, first_labels, first_probs, reference]
 
 
 def parses_or_is_refused(kind: type[Document], data: bytes) -> None:
@@ -61,6 +61,13 @@ def fuzz(example: Callable[[], Document], count: int) -> None:
 @pytest.mark.parametrize("example", KINDS)
 def test_broken_documents_parse_or_are_refused(example: Callable[[], Document]) -> None:
     fuzz(example, 150)
+
+
+def test_a_field_of_any_name_is_a_short_line() -> None:
+    document = json.loads(reference().to_bytes()) | {"x" * 100_000: 1}
+    with pytest.raises(ContractError) as caught:
+        Reference.parse(json.dumps(document).encode(), "here")
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.slow

@@ -12,12 +12,12 @@ import time
 import numpy as np
 import pytest
 from raw_tiles import random_image, random_label, write_config, write_image, write_label, write_raw
-from staging_cli import tree
+from staging_cli import settle, tree
 
 from landseg import storage
 from landseg.dataset.staging import checking
 from landseg.raw import checks
-from landseg.raw.sources.source import FolderSource
+from landseg.raw.sources.source import FolderSource, fingerprint_of
 
 SMALL = ("--shard-bytes", "20000")
 
@@ -104,17 +104,8 @@ def read_paths(monkeypatch) -> list[str]:
     return paths
 
 
-def wait_until_settled(source: FolderSource) -> str:
-    """The fingerprint, once the files are old enough to have one."""
-    deadline = time.monotonic() + 30
-    while (fingerprint := source.fingerprint()) is None:
-        assert time.monotonic() < deadline, "the files stay too young for a fingerprint"
-        time.sleep(0.01)
-    return fingerprint
-
-
 def test_a_source_without_changes_is_not_even_read(raw, stage, monkeypatch):
-    wait_until_settled(FolderSource(str(raw)))
+    settle(raw)
     first = stage(raw)
     read = read_paths(monkeypatch)
     before = {path: path.read_bytes() for path in stage.store.rglob("*.json")}
@@ -125,7 +116,7 @@ def test_a_source_without_changes_is_not_even_read(raw, stage, monkeypatch):
 
 
 def test_a_change_that_hides_behind_size_and_time_is_found(raw, stage):
-    wait_until_settled(FolderSource(str(raw)))
+    settle(raw)
     first = stage(raw)
     path, other = raw / "train/images/t0003.tif", raw / "other"
     content = bytearray(path.read_bytes())
@@ -139,16 +130,17 @@ def test_a_change_that_hides_behind_size_and_time_is_found(raw, stage):
 
 
 def test_files_that_are_too_young_prove_nothing(raw, monkeypatch):
-    source = FolderSource(str(raw))
-    settled = wait_until_settled(source)
-    assert source.fingerprint() == settled
+    source = FolderSource(str(settle(raw)))
+    settled = fingerprint_of(source.files())
+    assert settled is not None
+    assert fingerprint_of(source.files()) == settled
     path = raw / "train/images/t0000.tif"
     path.touch()
     changed_ns = max(path.stat().st_mtime_ns, path.stat().st_ctime_ns)
     monkeypatch.setattr(time, "time_ns", lambda: changed_ns + 1_000_000)
-    assert source.fingerprint() is None
+    assert fingerprint_of(source.files()) is None
     monkeypatch.setattr(time, "time_ns", lambda: changed_ns + 3_000_000_000)
-    assert source.fingerprint() not in {None, settled}
+    assert fingerprint_of(source.files()) not in {None, settled}
 
 
 def test_objects_without_changes_are_not_read(raw, s3, stage, monkeypatch):
@@ -232,11 +224,11 @@ def test_two_stagings_at_once(raw, stage, tmp_path):
 
 
 def test_only_what_has_changed_is_read_again(raw, stage, monkeypatch):
-    wait_until_settled(FolderSource(str(raw)))
+    settle(raw)
     stage(raw, *SMALL)
     for name in ("t0003", "t0150"):
         write_image(raw / f"train/images/{name}.tif", random_image(7))
-    wait_until_settled(FolderSource(str(raw)))
+    settle(raw)
     read = read_paths(monkeypatch)
     changed = stage(raw, *SMALL)
     assert sorted(read) == ["train/images/t0003.tif", "train/images/t0150.tif"]

@@ -1,5 +1,7 @@
 """The tile index on local disk: tiles read one at a time; an index that does not fit its manifest is refused."""
 
+import tracemalloc
+
 import pytest
 from raw_tiles import write_raw
 
@@ -41,3 +43,20 @@ def test_an_index_that_does_not_fit_its_manifest_is_refused(dataset, tmp_path, c
     path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
     with pytest.raises(ContractError, match=problem):
         TileIndex(path, "here", info)
+
+
+def test_a_tile_costs_few_bytes_of_memory(dataset, tmp_path):
+    """Each loader process has the index: of 100,000 tiles it takes a few MB."""
+    first, count = dataset.tiles("train")[0], 3000
+    path = tmp_path / "many.jsonl"
+    path.write_text("".join(first.model_copy(update={"id": f"t{i:06}"}).model_dump_json() + "\n" for i in range(count)))
+    info = dataset.manifest.splits["train"].model_copy(update={"num_tiles": count})
+    TileIndex(path, "here", info)  # pydantic keeps some thousands of short texts, whoever asks for them
+    tracemalloc.start()
+    try:
+        index = TileIndex(path, "here", info)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(index) == count
+    assert taken < 60 * count

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from marked_processes import MarkedProgram
 from raw_tiles import random_image, random_label, write_image, write_label, write_raw
 from staging_cli import tree
 
@@ -81,15 +82,12 @@ def test_killed_at_random_moments(tmp_path, grown, kills):
 def test_sigterm_ends_it_in_order(tmp_path):
     raw = write_raw(tmp_path / "raw", train=300, val=4, test=0)
     store, scratch = tmp_path / "store", tmp_path / "scratch"
-    process = subprocess.Popen(command(raw, store, scratch), stderr=subprocess.PIPE, text=True)
-    while not list(scratch.glob("landseg-*")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, printed
+    program = MarkedProgram("landseg", command(raw, store, scratch)[3:])
+    program.wait_until(lambda: list(scratch.glob("landseg-*")))
+    program.send(signal.SIGTERM, to_group=False)
+    assert program.end(limit_s=60, left_limit_s=5) == 128 + signal.SIGTERM, program.printed
     # Where the signal arrives while processes start, multiprocessing may add a warning, or leave an empty folder.
-    assert "landseg stage-data: terminated" in printed.splitlines(), printed
-    assert "Traceback" not in printed
+    assert "landseg stage-data: terminated" in program.printed.splitlines()
+    assert "Traceback" not in program.printed
     assert not list(scratch.glob("landseg-*"))
     assert not list(store.glob("datasets/*/manifest.json"))

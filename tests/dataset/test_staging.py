@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from staging_cli import tree
 from landseg import storage
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.staging.packing import ShardUploads
+from landseg.dataset.staging.ranges.range_plan import SHARD_ENTRY_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,19 @@ def test_statistics_and_index(raw, stage):
     assert manifest.splits["train"].class_pixels == tuple(np.bincount(labels.ravel(), minlength=3))
     assert manifest.splits["train"].ignored_pixels == 0
     assert manifest.splits["test"].class_pixels == ()
+
+
+def test_more_shards_than_a_manifest_lists_are_refused_before_any_is_packed(raw, stage, monkeypatch):
+    monkeypatch.setattr("landseg.dataset.staging.ranges.range_plan.MAX_DOCUMENT_BYTES", 6 * SHARD_ENTRY_BYTES)
+    found = stage(raw, "--shard-bytes", "10000")
+    assert found.status == 2
+    expected = re.search(r"--shard-bytes: expected at least (\d+), found 10000: .* can list 6 shards", found.error)
+    assert not list(found.folder.rglob("*.tar"))
+    manifest = stage(raw, "--shard-bytes", str(2 * int(expected[1]))).loaded.document
+    shards = [shard for info in manifest.splits.values() for shard in info.shards]
+    assert len(shards) <= 6
+    text = json.dumps([shard.model_dump(mode="json") | {"size_bytes": 10**13} for shard in shards], indent=4)
+    assert len(text) / len(shards) < SHARD_ENTRY_BYTES
 
 
 def test_shards_are_plain_tar_of_unchanged_bytes(raw, stage, tmp_path):
@@ -74,10 +90,11 @@ def test_same_input_same_bytes(raw, stage, tmp_path):
 def test_a_rerun_writes_nothing(raw, stage, tmp_path):
     store = tmp_path / "store"
     first = stage(raw).loaded
+    before = int(time.time()) - 3600  # on the same day: once a day, the folder is looked through for abandoned files
     for path in store.rglob("*"):
-        os.utime(path, (1, 1))
+        os.utime(path, (before, before))
     assert stage(raw).loaded.sha256 == first.sha256
-    assert {path.stat().st_mtime for path in store.rglob("*")} == {1}
+    assert {path.stat().st_mtime for path in store.rglob("*")} == {before}
 
 
 def test_the_id_names_the_content(raw, stage, tmp_path):
@@ -184,7 +201,7 @@ def test_a_shard_that_vanishes_before_the_manifest_is_written_is_an_error(raw, s
 
     def finish_and_lose_one(uploads):
         finish(uploads)
-        next((stage.store / "datasets/shards").iterdir()).unlink()
+        next((stage.store / "datasets/shards").glob("*.tar")).unlink()
 
     monkeypatch.setattr(ShardUploads, "finish", finish_and_lose_one)
     run = stage(raw, "--shard-bytes", "60000")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from ensembles import export, open_dataset, stage
 
 from landseg.cli.main import main
+from landseg.ensemble.maps.archives import ArchivePlace, Archives
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +73,9 @@ def test_whatever_is_lost_is_made_again(
 ) -> None:
     assert average(data, tmp_path, "out") == 0
     (folder,) = (tmp_path / "store/runs/r/average-probs").iterdir()
-    lost = [path for path in folder.iterdir() if path.is_file() and not path.name.endswith(("identity.json", "s.json"))]
-    assert {path.name for path in lost} >= {"labels-val.tar", "summary.json", "ranking.csv", "report.html"}
+    found = [*folder.iterdir(), *(folder / "maps").iterdir()]
+    lost = [path for path in found if path.is_file() and not path.name.endswith(("identity.json", "s.json"))]
+    assert {path.name for path in lost} >= {"labels-val-000000.tar", "summary.json", "ranking.csv", "report.html"}
     for path in lost:
         before = path.read_bytes()
         if damage == "missing" or path.name == "manifest.json":
@@ -86,6 +90,26 @@ def test_whatever_is_lost_is_made_again(
         assert main(["verify", str(tmp_path / "out" / "labels.json")]) == 0
     assert average(data, tmp_path, "again") == 0
     assert "finished before" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lost", ["val", "test"])
+@pytest.mark.parametrize("slow", ["val", "test"])
+def test_a_lost_archive_is_found_in_whatever_order_archives_are_looked_at(
+    lost: str, slow: str, data: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert average(data, tmp_path, "out") == 0
+    (folder,) = (tmp_path / "store/runs/r/average-probs").iterdir()
+    archive = folder / "maps" / f"labels-{lost}-000000.tar"
+    archive.unlink()
+    is_finished = Archives.is_finished
+
+    def late(archives: Archives, place: ArchivePlace, parts: Mapping[str, int]) -> bool:
+        time.sleep(0.1 * (place[0] == slow))
+        return is_finished(archives, place, parts)
+
+    monkeypatch.setattr(Archives, "is_finished", late)
+    assert average(data, tmp_path, "again") == 0
+    assert archive.exists()
 
 
 def test_a_stage_with_nothing_to_say_leaves_nothing_of_an_earlier_result(

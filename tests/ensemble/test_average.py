@@ -22,14 +22,18 @@ from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.probabilities import VIEWS
 from landseg.contracts.references import Reference
 from landseg.ensemble.averaging import Average, disagreement, entropy, subsets
+from landseg.ensemble.maps import archives
+from landseg.ensemble.maps.archives import write_archive
 from landseg.ensemble.members import Member, affordable_threads, open_members
-from landseg.ensemble.publishing import write_archive
 from landseg.ensemble.shard_averaging import Ensemble
 from landseg.ensemble.split_results import combine
 from landseg.probabilities.codec import DTYPES, dequantize, quantize
+from landseg.probabilities.layout import most_shard_bytes
 from landseg.probabilities.reader import ProbsReader
+from landseg.scoring.boundary import boundary_areas, boundary_scores, near_outline
+from landseg.scoring.calibration import calibration_error, reliability_counts
 from landseg.scoring.confusion import confusion_matrix
-from landseg.scoring.scores import scores
+from landseg.scoring.scores import METRICS, scores
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +76,12 @@ def named(folder):
 
 
 def label_maps(labels, split):
-    archive = labels.document.splits[split]
-    data = storage.get_bytes(storage.join(storage.parent(labels.uri), archive.path), sha256=archive.sha256)
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        return {info.name: Image.open(io.BytesIO(tar.extractfile(info).read())) for info in tar}
+    found = {}
+    for archive in labels.document.archives(split):
+        data = storage.get_bytes(storage.join(storage.parent(labels.uri), archive.path), sha256=archive.sha256)
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            found |= {info.name: Image.open(io.BytesIO(tar.extractfile(info).read())) for info in tar}
+    return found
 
 
 def some_models(seed, num_models, num_classes=5, size=(9, 7)):
@@ -153,6 +159,9 @@ def test_the_whole_stage(staged, exported, dataset, tmp_path, capsys):
     assert [member.model for member in labels.document.members] == ["resnest", "swin"]
     schema = dataset.schema
     confusion = np.zeros((3, schema.num_classes, schema.num_classes), np.int64)
+    sure: list[list[np.ndarray]] = [[], [], []]
+    right: list[list[np.ndarray]] = [[], [], []]
+    outlines = np.zeros((3, 3, schema.num_classes), np.int64)
     for split in ("val", "test"):
         maps = label_maps(labels, split)
         assert list(maps) == [f"{tile.id}.png" for tile in dataset.tiles(split)]
@@ -177,6 +186,13 @@ def test_the_whole_stage(staged, exported, dataset, tmp_path, capsys):
                     confusion_matrix(truth, one.astype(np.uint8), schema.num_classes, schema.ignore_index)
                     for one in expected
                 ]
+                near = near_outline(truth, schema.num_classes, 1)  # 2 % of the diagonal of 48 px
+                for i, (one, prob) in enumerate(zip(expected, (*probs, (probs[0] + probs[1]) / 2), strict=True)):
+                    sure[i].append(prob.max(axis=0)[truth < schema.num_classes])
+                    right[i].append((one == truth)[truth < schema.num_classes])
+                    label = one.astype(np.uint8)
+                    pair = (label, near_outline(label, schema.num_classes, 1))
+                    outlines[i] += boundary_areas((truth, near), pair, schema.num_classes)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     expected = [scores(one, schema.classes) for one in confusion]
     assert summary["models"] == {"resnest": expected[0], "swin": expected[1]}
@@ -184,6 +200,13 @@ def test_the_whole_stage(staged, exported, dataset, tmp_path, capsys):
     assert summary["num_tiles"] == {"val": 20, "test": 5}
     assert summary["scored_split"] == "val"
     assert summary["confusion"] == confusion[2].tolist()
+    for i, name in enumerate(("resnest", "swin", "ensemble")):
+        counts = reliability_counts(np.concatenate(sure[i]), np.concatenate(right[i]))
+        found = summary["splits"]["val"]["calibration"][name]
+        assert found["ECE"] == pytest.approx(calibration_error(counts), abs=1e-6)
+        assert sum(one["pixels"] for one in found["bins"]) == counts[0].sum()
+        assert found["accuracy"] == pytest.approx(expected[i]["aAcc"])
+        assert summary["splits"]["val"]["boundary"][name] == boundary_scores(outlines[i], schema.classes)
     ensembles = summary["splits"]["val"]["ensembles"]
     assert [one["models"] for one in ensembles] == [["resnest"], ["swin"], ["resnest", "swin"]]
     for one in ensembles:
@@ -286,12 +309,41 @@ def test_order_shares_and_threads_change_no_bit(staged, exported, tmp_path):
     average(staged, [refs[2], refs[0], refs[1]], tmp_path / "b", "--weights", "0.2,0.3,0.5", "--num-workers", "4")
     for share in (3, 1):
         assert average(staged, refs, tmp_path / "c", *weights, "--worker", f"{share}/3") == 0
-        assert objects(tmp_path / "c") == {}
+        assert objects(tmp_path / "c").keys() == {"labels-test-000000.tar"}  # all of test was in the third share
     average(staged, refs, tmp_path / "c", *weights, "--worker", "2/3")
     assert objects(tmp_path / "a").keys() == {
-        "manifest.json", "labels-val.tar", "labels-test.tar", "summary.json", "ranking.csv", "report.html"
+        "manifest.json", "labels-val-000000.tar", "labels-test-000000.tar", "summary.json", "ranking.csv", "report.html"
     }  # fmt: skip
     assert objects(tmp_path / "a") == objects(tmp_path / "b") == objects(tmp_path / "c")
+
+
+def test_workers_write_the_archives_whose_shards_they_finish(staged, exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "ARCHIVE_SHARDS", 2)
+    refs = [exported["swin"], exported["resnest"]]
+    average(staged, refs, tmp_path / "one")
+    several = []
+    for share in (2, 3, 1):
+        several.append(len([name for name in objects(tmp_path / "several") if name.endswith(".tar")]))
+        average(staged, refs, tmp_path / "several", "--worker", f"{share}/3", "--png-dir", str(tmp_path / "maps"))
+    assert objects(tmp_path / "several") == objects(tmp_path / "one")
+    assert several[0] == 0 < several[1] < several[2] < 8
+    for split, num_tiles in (("val", 20), ("test", 5)):
+        listed = published(tmp_path / "several").document.archives(split)
+        assert len(listed) > 1 and sum(archive.num_tiles for archive in listed) == num_tiles
+        assert len(label_maps(published(tmp_path / "several"), split)) == num_tiles
+        assert len(list((tmp_path / "maps" / split).glob("*.png"))) == num_tiles
+
+
+def test_what_another_worker_left_damaged_is_averaged_again_by_that_worker(staged, exported, tmp_path):
+    refs = [exported["swin"]]
+    assert average(staged, refs, tmp_path / "a", "--worker", "1/2") == 0
+    (part, *_) = sorted((tmp_path / "a").rglob("parts/labels-val-*.tar"))
+    part.write_bytes(b"half")
+    assert average(staged, refs, tmp_path / "a", "--worker", "2/2") == 0
+    assert "manifest.json" not in objects(tmp_path / "a")
+    assert average(staged, refs, tmp_path / "a", "--worker", "1/2") == 0
+    average(staged, refs, tmp_path / "b")
+    assert objects(tmp_path / "a") == objects(tmp_path / "b")
 
 
 def test_resumes_after_the_last_finished_shard(staged, exported, tmp_path):
@@ -299,13 +351,16 @@ def test_resumes_after_the_last_finished_shard(staged, exported, tmp_path):
     average(staged, refs, tmp_path)
     expected = objects(tmp_path)
     folder = Path(storage.parent(published(tmp_path).uri))
-    parts = sorted((folder / "parts").glob("val-*.json"))
-    for name in expected:
-        (folder / name).unlink()
+    parts = sorted((folder / "parts").glob("val-*.npz"))
+    for path in [*folder.iterdir(), *(folder / "maps").iterdir()]:
+        if path.name in expected:
+            path.unlink()
     parts[0].unlink()  # killed between the label maps and the record
     parts[1].with_name(f"labels-{parts[1].stem}.tar").write_bytes(b"half")
     kept = parts[2].stat().st_mtime_ns
-    parts[3].write_bytes(parts[3].read_bytes().replace(b'"entropy":0.', b'"entropy":0.0', 1))
+    damaged = bytearray(parts[3].read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    parts[3].write_bytes(damaged)
     average(staged, refs, tmp_path)
     assert objects(tmp_path) == expected
     assert parts[2].stat().st_mtime_ns == kept
@@ -469,6 +524,17 @@ def test_scores_of_scenes_are_those_of_the_delivered_maps(tmp_path, monkeypatch)
     assert summaries[0]["models"]["x"] == summaries[1]["models"]["x"] == scores(alone, "abc")
     val = summaries[0]["splits"]["val"]
     assert (val["num_scored_tiles"], val["num_scored_scenes"]) == (3 * 6 + 1, 3)
+    of_tiles = sum(  # each tile on its own, beside the scenes
+        confusion_matrix(
+            dataset.read_label("val", tile), np.asarray(Image.open(tmp_path / f"png/val/{tile.id}.png")), 3, 255
+        )
+        for tile in dataset.tiles("val")
+    )
+    expected = scores(of_tiles, "abc")
+    assert val["tiles"]["ensemble"] == pytest.approx({key: expected[key] for key in METRICS})
+    assert val["tiles"]["ensemble"]["mIoU"] != summaries[0]["ensemble"]["mIoU"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f'data-metric="splits.val.tiles.x.mIoU" data-value="{val["tiles"]["x"]["mIoU"]}"' in page
     low, high = val["ensembles"][-1]["intervals"]["mIoU"]
     assert low < summaries[0]["ensemble"]["mIoU"] < high
     # fewer views are stitched as well: one view alone is a model of its own
@@ -591,7 +657,8 @@ def test_kfp_gets_metrics_and_confusion_matrix(staged, exported, tmp_path):
     assert main(["average-probs", "--dataset", "", "--probs", "", "--weights", "", *common]) == 0
     found = json.loads((tmp_path / "kfp" / "output.json").read_text())["artifacts"]
     metrics = found["metrics"]["artifacts"][0]["metadata"]
-    assert metrics.keys() == {f"{m}.{k}" for m in ("swin", "resnest", "ensemble") for k in ("mIoU", "mAcc", "aAcc")}
+    keys = ("mIoU", "mAcc", "aAcc", "ECE", "boundary_mIoU")
+    assert metrics.keys() == {f"{m}.{k}" for m in ("swin", "resnest", "ensemble") for k in keys}
     matrix = found["confusion_matrix"]["artifacts"][0]["metadata"]["confusionMatrix"]
     assert len(matrix["annotationSpecs"]) == len(matrix["rows"]) == 9
     assert len(matrix["rows"][0]["row"]) == 9
@@ -619,7 +686,12 @@ def test_tiles_of_all_sizes(staged, dataset, tmp_path):
         sizes = {info.name: Image.open(tar.extractfile(info)).size for info in tar}
     assert sizes == {f"{tile.id}.png": (tile.width, tile.height) for tile in tiles("test")}
     assert list(sizes) == sorted(sizes)
-    assert combine("test", len(results), results.__getitem__).tile_ids == [tile.id for tile in tiles("test")]
+    combined = combine("test", ensemble.tiles["test"].table, len(results), results.__getitem__)
+    assert list(combined.tile_ids) == [tile.id for tile in tiles("test")]
+    by_id = {
+        name: entropy for one in results for name, entropy in zip(one.ids, one.uncertainty[:, 1].tolist(), strict=True)
+    }
+    assert dict(zip(combined.tile_ids, combined.entropy.tolist(), strict=True)) == by_id
 
 
 def test_threads_are_bounded_by_memory(staged, exported, dataset, tmp_path):
@@ -634,6 +706,42 @@ def test_threads_are_bounded_by_memory(staged, exported, dataset, tmp_path):
         probs=lambda dataset, split, tile, model: np.full((9, tile.height, tile.width), 1 / 9, np.float32),
     )
     assert affordable_threads([replace(members[0], reader=ProbsReader.open(large, tmp_path))], 8) == 3
+
+
+def test_an_archive_takes_its_parts_from_few_shards_at_a_time(exported, dataset, tmp_path, monkeypatch):
+    ensemble = Ensemble(
+        folder=str(tmp_path / "out"),
+        dataset=dataset,
+        members=tuple(open_members([exported["swin"]], None, dataset, tmp_path)),
+        tiles={"val": dataset.index("val")},
+        scratch=tmp_path,
+    )
+    shards = [shard for shard in ensemble.shards if shard[0] == "val"]
+    for shard in shards:
+        ensemble.average_shard(shard)
+    monkeypatch.setattr(archives, "_PARTS_AHEAD", 1)
+    get_file, on_disk = storage.get_file, []
+
+    def watched(uri, target, **options):
+        on_disk.append(len(list(tmp_path.glob("labels.tar.*"))))
+        get_file(uri, target, **options)
+
+    monkeypatch.setattr(storage, "get_file", watched)
+    assert write_archive(ensemble, shards, "labels", tmp_path / "labels.tar") == 20
+    assert len(on_disk) == len(shards) > 5
+    assert max(on_disk) <= 1  # that which is being read, while the next is fetched
+    assert not list(tmp_path.glob("labels.tar.*"))
+
+
+def test_threads_are_bounded_by_the_room_for_shards(exported, dataset, tmp_path, monkeypatch):
+    members = open_members(list(exported.values()), None, dataset, tmp_path)
+    shard_bytes = most_shard_bytes(members[0].reader.spec, members[0].reader.manifest.largest_px())
+    monkeypatch.setattr(storage, "scratch_room", lambda folder: 11 * len(members) * shard_bytes)
+    assert affordable_threads(members, 8) == 8  # read in place
+    remote = [replace(one, reader=replace(one.reader, uri=f"s3://b/{one.name}/manifest.json")) for one in members]
+    assert affordable_threads(remote, 8) == 4
+    monkeypatch.setattr(storage, "scratch_room", lambda folder: 1)
+    assert affordable_threads(remote, 8) == 1
 
 
 def refused(capsys, status):
@@ -765,8 +873,8 @@ def test_flipped_bits_anywhere_are_errors_or_change_nothing(staged, dataset, tmp
             else:
                 assert status == 0
                 found = objects(tmp_path, run_id)
-                assert {k: found[k] for k in ("labels-test.tar", "summary.json")} == {
-                    k: expected[k] for k in ("labels-test.tar", "summary.json")
+                assert {k: found[k] for k in ("labels-test-000000.tar", "summary.json")} == {
+                    k: expected[k] for k in ("labels-test-000000.tar", "summary.json")
                 }
 
 

@@ -6,17 +6,18 @@ import re
 
 import numpy as np
 import pytest
-from ensembles import export, made_up_probs, open_dataset, stage
+from ensembles import export, made_up_probs, open_dataset, published_objects, stage
 from PIL import Image
 
 from landseg import storage
 from landseg.cli.main import main
-from landseg.contracts.dataset import SceneWindow
 from landseg.contracts.documents import Blob
 from landseg.contracts.model import ModelManifest
+from landseg.contracts.tile import SceneWindow
+from landseg.ensemble import fitting_samples
 from landseg.ensemble.averaging import Average
-from landseg.ensemble.fitted_weights import Fit, _grid, _neighbours, fit_weights, halves
-from landseg.ensemble.members import open_members
+from landseg.ensemble.fitted_weights import Fit, _grid, _neighbours, fit_weights, halves, too_coarse
+from landseg.ensemble.members import open_members, open_shards
 from landseg.probabilities.codec import DTYPES, dequantize, quantize
 from landseg.stages.shared.context import record_arguments
 from landseg.storage.records import read_record
@@ -53,27 +54,77 @@ def average(staged, refs, root, *flags):
 def test_the_better_model_gets_the_larger_weight(staged, exported, tmp_path):
     dataset = open_dataset(staged, tmp_path)
     members = open_members(list(exported.values()), None, dataset, tmp_path)
-    found = fit_weights(members, dataset, temperature=False, num_threads=2)
+    found = fit_weights(members, dataset, tmp_path, temperature=False, num_threads=2)
     assert found.models == ("good", "poor")
     assert found.weights[0] > 0.6
     assert sum(found.weights) == pytest.approx(1)
     assert found.miou > found.miou_equal
     assert found.gain_interval[0] > 0
     assert len(found.fitted_on) == found.reported_on == 8
-    assert fit_weights(members, dataset, temperature=False, num_threads=1) == found
+    assert fit_weights(members, dataset, tmp_path, temperature=False, num_threads=1) == found
+
+
+def test_each_shard_is_read_once_as_far_as_there_is_room_for_samples(staged, exported, tmp_path, monkeypatch):
+    dataset = open_dataset(staged, tmp_path)
+    members = open_members(list(exported.values()), None, dataset, tmp_path)
+    opened = []
+
+    def counted(members, split, index):
+        opened.append(index)
+        return open_shards(members, split, index)
+
+    monkeypatch.setattr(fitting_samples, "open_shards", counted)
+    found = fit_weights(members, dataset, tmp_path, temperature=True, num_threads=2)
+    assert sorted(opened) == list(range(len(members[0].reader.index("val"))))
+    assert not list(tmp_path.glob("samples-*"))
+    once = len(opened)
+    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", str(once * 10_000))
+    assert fit_weights(members, dataset, tmp_path, temperature=True, num_threads=2) == found
+    assert len(opened) - once > 2 * once
+
+
+def test_the_plan_fits_for_all_workers(staged, exported, tmp_path, monkeypatch):
+    refs, fits = list(exported.values()), []
+
+    def counted(*args, **options):
+        fits.append(options["temperature"])
+        return fit_weights(*args, **options)
+
+    monkeypatch.setattr("landseg.stages.shared.settled_average.fit_weights", counted)
+    asked = ["--weights", "auto", "--temperature", "auto", "--layers", "entropy"]
+    common = ["--dataset", staged, "--probs", ",".join(refs), "--storage-uri", str(tmp_path / "planned")]
+    plan = ["plan-average", *common, "--run-id", "r", *asked]
+    assert main([*plan, "--workers", "1"]) == 0
+    assert not fits
+    for _ in range(2):
+        assert main([*plan, "--workers", "2"]) == 0
+        assert fits == [True]
+    for share in ("1/2", "2/2"):
+        assert average(staged, refs, tmp_path / "planned", "--worker", share, *asked) == 0
+    assert fits == [True]
+    assert average(staged, refs, tmp_path / "alone", *asked) == 0
+    planned, alone = (published_objects(tmp_path / name / "runs") for name in ("planned", "alone"))
+    assert {name for name in planned.keys() | alone.keys() if planned.get(name) != alone.get(name)} <= {
+        name for name in planned if name.endswith("/parts/costs.json")
+    }
+    assert main([*plan, "--workers", "2", "--weights", "1,2,3", "--temperature", "none"]) == 2
 
 
 def test_temperature_undoes_overconfidence(staged, tmp_path):
     dataset = open_dataset(staged, tmp_path)
     refs = [export(tmp_path / "sure", dataset, "good", splits=("val",), probs=too_sure, dtype="float32")]
-    found = fit_weights(open_members(refs, None, dataset, tmp_path), dataset, temperature=True, num_threads=2)
+    members = open_members(refs, None, dataset, tmp_path)
+    assert too_coarse(members) == []
+    found = fit_weights(members, dataset, tmp_path, temperature=True, num_threads=2)
     # These probabilities were raised to the power 4; before, they were less sure than they might have been.
     assert 2 <= found.temperatures[0] <= 4
     assert found.weights == (1.0,)
 
 
-def test_scores_leave_out_the_tiles_that_decided(staged, exported, tmp_path):
+def test_scores_leave_out_the_tiles_that_decided(staged, exported, tmp_path, capsys):
     assert average(staged, exported.values(), tmp_path, "--weights", "auto", "--temperature", "auto") == 0
+    # `companded` keeps nothing below 0.004, and a temperature is fitted to how small such probabilities are
+    assert "--temperature auto: good, poor keep no small probabilities" in capsys.readouterr().err
     folder = next((tmp_path / "runs").rglob("weights.json")).parent
     fitted = read_record(Fit, str(folder / "weights.json"))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -84,7 +135,9 @@ def test_scores_leave_out_the_tiles_that_decided(staged, exported, tmp_path):
     unscored = {row["tile"] for row in rows if row["split"] == "val" and row["mIoU.ensemble"] == ""}
     assert unscored == set(fitted.fitted_on)
     assert np.sum(summary["confusion"]) == 8 * 48 * 48
-    assert "were fitted to 8 val tiles" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "were fitted to 8 val tiles" in page
+    assert ("Temperatures are rough" in page) == any(t != 1 for t in fitted.temperatures)
     # a rerun fits nothing again, and other shares find the same weights
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
     assert average(staged, exported.values(), tmp_path, "--weights", "auto", "--temperature", "auto") == 0
@@ -150,7 +203,7 @@ def test_labels_that_the_sample_misses_are_not_fitted_to(staged, tmp_path, capsy
     """Every other pixel is looked at; here only those between are labelled."""
     dataset = open_dataset(staged, tmp_path)
     refs = [export(tmp_path / model, dataset, model, splits=("val",), probs=probs) for model in SKILL]
-    monkeypatch.setattr("landseg.ensemble.fitted_weights._SAMPLES", 24)
+    monkeypatch.setattr("landseg.ensemble.fitting_samples._SAMPLES", 24)
     read = type(dataset).read_label
 
     def thinned(self, split, tile):
@@ -172,7 +225,7 @@ def test_models_that_are_sure_and_right_keep_their_temperature(staged, tmp_path)
 
     ref = export(tmp_path / "right", dataset, "right", splits=("val",), probs=right)
     members = open_members([ref], None, dataset, tmp_path)
-    assert fit_weights(members, dataset, temperature=True, num_threads=1).temperatures == (1.0,)
+    assert fit_weights(members, dataset, tmp_path, temperature=True, num_threads=1).temperatures == (1.0,)
 
 
 def model_trained_on(folder, dataset, name, splits):

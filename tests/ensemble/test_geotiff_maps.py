@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 import rasterio.shutil
@@ -13,17 +17,23 @@ import tifffile
 from ensembles import export, make_spec, open_dataset
 from PIL import Image
 from rasterio.crs import CRS
+from rasterio.features import rasterize
 from raw_tiles import random_image, random_label, write_config, write_image, write_label
 
+import landseg.ensemble.maps.polygons
 from landseg import storage
 from landseg.cli.main import main
-from landseg.contracts.dataset import ClassSchema, Geo
+from landseg.contracts.dataset import ClassSchema
+from landseg.contracts.errors import ConfigError
 from landseg.contracts.labels import LabelsManifest
+from landseg.contracts.tile import ControlPoints, Geo, Rpc
 from landseg.ensemble.averaging import confidence, disagreement, entropy
 from landseg.ensemble.maps.files import remove_maps
 from landseg.ensemble.maps.geotiff import encode_map, encode_names, label_style, value_style, write_map
-from landseg.ensemble.maps.mosaic import write_mosaics
-from landseg.raw.georeference.crs import keys_of
+from landseg.ensemble.maps.mosaic import write_mosaic
+from landseg.ensemble.maps.polygons import write_polygons
+from landseg.ensemble.maps.together import check_together
+from landseg.raw.georeference.crs import keys_of, rpc_of
 from landseg.raw.georeference.tags import geo_tags
 from landseg.stages.shared.results import write_maps
 
@@ -182,9 +192,20 @@ def test_every_input_with_a_place_has_a_geotiff(staged, tmp_path):
     assert listed == {str(path.relative_to(maps)) for path in maps.rglob("*") if path.is_file()} - {"maps.json"}
     flat = tmp_path / "flat"
     flat.mkdir()
-    write_maps(labels, dataset, flat, tmp_path, flat=True, mosaic=True)
-    assert "mosaic.vrt" in json.loads((flat / "maps.json").read_text())
-    with rasterio.open(flat / "mosaic.vrt") as file:  # the scene, and the tile 10 km to the east
+    write_maps(labels, dataset, flat, tmp_path, flat=True, mosaic=True, polygons=True)
+    assert {"mosaic.tif", "polygons.gpkg"} < set(json.loads((flat / "maps.json").read_text()))
+    assert_cloud_optimized(flat / "mosaic.tif")
+    meta, _, shapes, (ids, names, images) = pyogrio.raw.read(flat / "polygons.gpkg", layer="labels")
+    assert (meta["crs"], meta["geometry_type"]) == ("EPSG:32633", "Polygon")
+    assert list(meta["fields"]) == ["class_id", "class", "image"]
+    assert set(images) == {"scene", "tile"}
+    assert {(i, name) for i, name in zip(ids, names, strict=True)} == set(enumerate(dataset.schema.classes))
+    for name in ("scene", "tile"):  # drawn again, the polygons are the map
+        with rasterio.open(flat / f"{name}.tif") as own:
+            chosen = [(from_wkb(s), 1 + i) for s, i, image in zip(shapes, ids, images, strict=True) if image == name]
+            drawn = rasterize(chosen, own.shape, fill=255, transform=own.transform, dtype="uint8")
+            np.testing.assert_array_equal(drawn, own.read(1))
+    with rasterio.open(flat / "mosaic.tif") as file:  # the scene, and the tile 10 km to the east
         for name, column in (("scene", 0), ("tile", 1000)):
             with rasterio.open(flat / f"{name}.tif") as own:
                 part = file.read(1, window=((0, own.height), (column, column + own.width)))
@@ -194,6 +215,39 @@ def test_every_input_with_a_place_has_a_geotiff(staged, tmp_path):
     again = average(staged, refs, tmp_path, "--layers", "entropy,disagreement,confidence")
     assert again.sha256 == labels.sha256
     assert main(["verify", labels.uri]) == 0
+
+
+def test_maps_have_the_control_points_and_rpcs_of_their_images(tmp_path):
+    """Of images that have no transform: a scene with overviews, and tiles."""
+    root = tmp_path / "raw"
+    write_config(root, scenes={"max_px": 300, "tile_px": 300, "overlap_px": 20})
+    points = tuple((x, y, 5e5 + 9 * x + y, 5e6 - 10 * y, 3.0) for x in (0.0, 320.5, 600.0) for y in (0.0, 100.0))
+    rpc = Rpc(coefficients=tuple((np.arange(92) - 1.5).tolist()))
+    for name, size in (("scene", 600), ("tile", 90), ("rpc-tile", 90)):
+        tags = geo_tags(rpc if "rpc" in name else ControlPoints(crs=0, points=points), LISTED)
+        write_image(root / f"test/images/{name}.tif", random_image(1, size), extratags=tags)
+        write_label(root / f"test/labels/{name}.png", random_label(1, size))
+    args = ["stage-data", "--source", str(root), "--storage-uri", str(tmp_path), "--output-dir", str(tmp_path)]
+    assert main([*args, "--num-workers", "1"]) == 0
+    dataset = open_dataset(str(tmp_path / "dataset.json"), tmp_path)
+    assert sum(tile.control_points is not None for tile in dataset.tiles("test")) == 2
+    assert [tile.id for tile in dataset.tiles("test") if tile.rpc == rpc] == ["rpc-tile"]
+    refs = [export(tmp_path / model, dataset, model, splits=("test",), probs=made_up) for model in ("x", "y")]
+    maps = tmp_path / "maps"
+    average(str(tmp_path / "dataset.json"), refs, tmp_path, "--png-dir", str(maps), "--layers", "entropy")
+    for path in ("test-scenes/scene.tif", "test/tile.tif", "test-scenes-entropy/scene.tif", "test-entropy/tile.tif"):
+        assert_cloud_optimized(maps / path)
+        with rasterio.open(maps / path) as file:
+            found, crs = file.gcps
+            assert crs == UTM
+            assert tuple((p.col, p.row, p.x, p.y, p.z) for p in found) == points
+            assert file.transform.is_identity
+    large = [np.zeros((600, 600), np.uint8)]
+    write_map(maps / "large.tif", large, (600, 600), label_style(dataset.schema, {}), rpc, ())
+    for path in ("large.tif", "test/rpc-tile.tif", "test-entropy/rpc-tile.tif"):
+        assert_cloud_optimized(maps / path)
+        with rasterio.open(maps / path) as file:
+            assert rpc_of(file) == rpc.coefficients
 
 
 def test_pixels_without_data_have_no_class(tmp_path):
@@ -267,31 +321,97 @@ def test_confidence():
     assert confidence(np.zeros((2, 1, 1), np.float32)).item() == 0
 
 
+def from_wkb(data: bytes) -> dict:
+    """A polygon as GeoJSON has it."""
+    assert struct.unpack("<BI", data[:5]) == (1, 3)
+    rings, position = [], 9
+    for _ in range(struct.unpack_from("<I", data, 5)[0]):
+        (count,) = struct.unpack_from("<I", data, position)
+        rings.append(np.frombuffer(data, "<f8", 2 * count, position + 4).reshape(-1, 2).tolist())
+        position += 4 + 16 * count
+    assert position == len(data)
+    return {"type": "Polygon", "coordinates": rings}
+
+
 def test_a_mosaic_draws_all_maps(tmp_path):
-    """Of two pixel sizes, one in a folder; nodata does not hide what lies under it; another CRS is another file."""
-    style = label_style(schema(), {})
-    other = keys_of(CRS.from_epsg(4326))
+    """In blocks that maps cross; the last one by path counts, and nodata does not hide what lies under it."""
+    style, rng = label_style(schema(), {}), np.random.default_rng(0)
     (tmp_path / "b").mkdir()
-    below, above = np.zeros((20, 30), np.uint8), np.full((10, 10), 2, np.uint8)
+    below, above = (rng.integers(0, 3, shape).astype(np.uint8) for shape in ((600, 530), (90, 700)))
     above[:, :4] = 255
-    for path, values, geo, crs in (
-        ("a.tif", below, Geo(crs=0, transform=(10.0, 0.0, 1000.0, 0.0, -10.0, 5000.0)), LISTED),
-        ("b/c & d.tif", above, Geo(crs=0, transform=(20.0, 0.0, 1200.0, 0.0, -20.0, 4900.0)), LISTED),
-        ("degrees.tif", above, Geo(crs=0, transform=(0.1, 0.0, 12.0, 0.0, -0.1, 48.0)), (other,)),
-        ("turned.tif", above, Geo(crs=0, transform=TURNED), LISTED),
-    ):
-        (tmp_path / path).write_bytes(encode_map(values, style, geo, crs))
-    names = ["a.tif", "b/c & d.tif", "degrees.tif", "turned.tif"]
-    assert write_mosaics(tmp_path, names, style) == (["mosaic.vrt", "mosaic-2.vrt"], 1)
-    expected = np.full((30, 40), 255, np.uint8)
-    expected[:20, :30] = 0
-    expected[10:30, 28:40] = 2
-    with rasterio.open(tmp_path / "mosaic.vrt") as file:
+    first, second = (10.0, 0.0, 1000.0, 0.0, -10.0, 5000.0), (10.0, 0.0, 6000.0, 0.0, -10.0, 5100.0)
+    paths = ["b/c & d.tif", "a.tif", "turned.tif"]
+    for path, values, transform in zip(paths, (above, below, above), (second, first, TURNED), strict=True):
+        (tmp_path / path).write_bytes(encode_map(values, style, Geo(crs=0, transform=transform), LISTED))
+    assert write_mosaic(tmp_path, paths, style) == (1, 0.0)
+    expected = np.full((610, 1200), 255, np.uint8)
+    expected[10:, :530] = below
+    expected[:90, 504:] = above[:, 4:]
+    expected[:10, 500:504] = 255
+    assert_cloud_optimized(tmp_path / "mosaic.tif")
+    with rasterio.open(tmp_path / "mosaic.tif") as file:
         np.testing.assert_array_equal(file.read(1), expected)
         assert (file.crs, file.nodata) == (UTM, 255)
-        assert tuple(file.transform)[:6] == (10.0, 0.0, 1000.0, 0.0, -10.0, 5000.0)
+        assert tuple(file.transform)[:6] == (10.0, 0.0, 1000.0, 0.0, -10.0, 5100.0)
         assert file.colormap(1)[2][:3] == COLOURS[2]
-    with rasterio.open(tmp_path / "mosaic-2.vrt") as file:
-        np.testing.assert_array_equal(file.read(1), above)
-        assert file.crs == CRS.from_epsg(4326)
-        assert tuple(file.transform)[:6] == (0.1, 0.0, 12.0, 0.0, -0.1, 48.0)
+    assert (tmp_path / "mosaic.tif.aux.xml").read_bytes() == encode_names(style)
+    moved = (10.0, 0.0, 1003.0, 0.0, -10.0, 5000.0)
+    (tmp_path / "d.tif").write_bytes(encode_map(below, style, Geo(crs=0, transform=moved), LISTED))
+    assert write_mosaic(tmp_path, ["a.tif", "d.tif"], style) == (0, pytest.approx(0.3))
+
+
+def test_polygons_have_holes_and_end_at_windows(tmp_path, monkeypatch):
+    style = label_style(schema(label_offset=1), {})
+    labels = np.ones((40, 50), np.uint8)
+    labels[10:20, 10:20] = 3
+    labels[12:14, 12:14] = 1
+    labels[30:, :] = 255
+    for path, geo in (("a.tif", Geo(crs=None, transform=TURNED)), ("none.tif", None)):
+        write_map(tmp_path / path, [labels], labels.shape, style, geo, ())
+    assert write_polygons(tmp_path, ["a.tif", "none.tif"], style) == 1
+    assert write_polygons(tmp_path, ["a.tif", "none.tif"], style) == 1  # in place of the first
+    meta, _, shapes, (ids, names, images) = pyogrio.raw.read(tmp_path / "polygons.gpkg")
+    assert not meta["crs"] or "Undefined" in meta["crs"]
+    assert sorted(zip(ids, names, images, strict=True)) == [(0, NAMES[0], "a"), (0, NAMES[0], "a"), (2, NAMES[2], "a")]
+    assert sorted(len(from_wkb(shape)["coordinates"]) for shape in shapes) == [1, 2, 2]
+    monkeypatch.setattr(landseg.ensemble.maps.polygons, "WINDOW_PX", 16)
+    write_polygons(tmp_path, ["a.tif"], style)
+    _, _, shapes, (ids, *_) = pyogrio.raw.read(tmp_path / "polygons.gpkg")
+    drawn = rasterize(
+        [(from_wkb(shape), i + 1) for shape, i in zip(shapes, ids, strict=True)],
+        labels.shape,
+        fill=255,
+        transform=rasterio.Affine(*TURNED),
+        dtype="uint8",
+    )
+    np.testing.assert_array_equal(drawn, labels)
+    assert len(shapes) > 8
+
+
+@pytest.mark.parametrize(
+    ("places", "option", "problem"),
+    [
+        ([None, None], "--mosaic", "expected an image with a transform, north up, found none"),
+        ([TURNED, None], "--mosaic", "expected an image with a transform, north up, found none"),
+        ([None, None], "--polygons", "expected an image with a transform, found none"),
+        (
+            [NORTH_UP, (0.5, 0.0, 0.0, 0.0, -0.4, 0.0)],
+            "--mosaic",
+            "of one size, found 0.5 x 0.5 (0) and 0.5 x 0.4",
+        ),
+        ([NORTH_UP, (0.5, 0.0, 1e9, 0.0, -0.5, 1e7)], "--mosaic", "from edge to edge"),
+        ([NORTH_UP, 4326], "--mosaic", "images in one CRS, found EPSG:32633 (0) and EPSG:4326 (1)"),
+        ([NORTH_UP, 4326], "--polygons", "images in one CRS, found EPSG:32633 (0) and EPSG:4326 (1)"),
+    ],
+)
+def test_what_cannot_be_put_together_is_refused(places, option, problem):
+    tiles = []
+    for name, place in enumerate(places):
+        geo = None if place is None else Geo(crs=int(place == 4326), transform=NORTH_UP if place == 4326 else place)
+        tiles.append(SimpleNamespace(id=str(name), height=10, width=10, geo=geo))
+    manifest = SimpleNamespace(crs=(*LISTED, keys_of(CRS.from_epsg(4326))))
+    dataset = SimpleNamespace(manifest=manifest, index={"test": tiles}.__getitem__)
+    with pytest.raises(ConfigError, match=re.escape(problem)) as error:
+        check_together(dataset, ["test"], mosaic=option == "--mosaic", polygons=option == "--polygons")
+    assert str(error.value).startswith(option)
+    check_together(dataset, ["test"], mosaic=False, polygons=False)

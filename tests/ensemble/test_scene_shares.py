@@ -1,5 +1,6 @@
 """Scenes are shared by workers, and their tiles are read shard by shard."""
 
+import json
 import os
 
 import numpy as np
@@ -9,6 +10,7 @@ from ensembles import export, made_up_probs, open_dataset, published_objects
 
 from benchmarks.netproxy import FaultProxy
 from landseg.cli.main import main
+from landseg.ensemble.maps.scenes import MAP_ENTRY_BYTES
 
 CONFIG = "version: 1\nname: scenes\nclasses: [a, b, c]\nscenes: {max_px: 64, tile_px: 48, overlap_px: 16}\n"
 NUM_SCENES, TILES_PER_SCENE = 3, 12
@@ -66,3 +68,27 @@ def test_workers_share_scenes_and_read_each_shard_of_probabilities_once(s3, prox
     assert {name for name in one if one[name] != several[name]} <= {
         name for name in one if name.endswith(("report.html", "parts/costs.json", "arguments.json"))
     }
+
+
+def test_more_scenes_than_the_manifest_lists_are_refused_before_anything_is_averaged(tmp_path, monkeypatch, capsys):
+    ref = stage(tmp_path, str(tmp_path))
+    dataset = open_dataset(ref, tmp_path)
+    probs = export(tmp_path / "swin", dataset, "swin", splits=("val",), probs=probs_of)
+    given = ["--dataset", ref, "--probs", probs, "--storage-uri", str(tmp_path), "--run-id", "r"]
+    entry = MAP_ENTRY_BYTES + 2 * len("big0")
+    monkeypatch.setattr("landseg.ensemble.maps.scenes.MAX_DOCUMENT_BYTES", NUM_SCENES * entry)
+    assert main(["plan-average", *given]) == 0
+    average = ["average-probs", *given, "--layers"]
+    assert main(["plan-average", *given, "--layers", "entropy"]) == 2
+    assert main([*average, "entropy"]) == 2
+    assert "average at most 1 of them at once: stage them as several datasets, or ask for fewer --layers" in (
+        capsys.readouterr().err
+    )
+    assert not list(tmp_path.glob("runs/**/*.npz"))
+    assert main([*average, ""]) == 0
+    (written,) = tmp_path.glob("runs/r/average-probs/*/manifest.json")
+    labels = json.loads(written.read_text())
+    maps = [one | {"size_bytes": 10**13} for one in labels["scenes"]["val"]]
+    assert len(json.dumps({"a": {"b": {"c": maps}}}, indent=1)) / NUM_SCENES < entry + len("-disagreement")
+    monkeypatch.setattr("landseg.ensemble.maps.scenes.MAX_DOCUMENT_BYTES", NUM_SCENES * entry - 1)
+    assert main(["plan-average", *given]) == 2

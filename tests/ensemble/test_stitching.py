@@ -10,8 +10,8 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landseg.contracts.dataset import Geo, SceneWindow, Tile
 from landseg.contracts.errors import ContractError
+from landseg.contracts.tile import Geo, SceneWindow, Tile
 from landseg.ensemble.maps.stitching import Scene, blend_weights, join, scenes_of, stitch
 from landseg.raw.georeference.tags import Georeference, read_georeference
 from landseg.raw.scenes import cut, shifted, tile_id
@@ -53,7 +53,7 @@ def test_windows_cover_the_scene_and_blend_without_seams(height, width, tile_px,
     assert [tile.id for tile in tiles] == sorted(tile.id for tile in tiles)
     (scene,) = scenes_of(reversed(tiles))
     assert scene.tiles == tuple(tiles)
-    assert scene.geo.transform == (0.5, 0.0, 100.0, 0.0, -0.5, 900.0)
+    assert scene.location.transform == (0.5, 0.0, 100.0, 0.0, -0.5, 900.0)
     covered = np.zeros((height, width))
     for tile in tiles:
         weights = blend_weights(scene, tile)

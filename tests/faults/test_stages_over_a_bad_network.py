@@ -62,7 +62,7 @@ class Run:
         for info in storage.list_objects(self.root):
             name = re.sub(r"/[0-9a-f]{12}/", "/", info.uri.removeprefix(self.root))
             if re.search(
-                r"^/datasets/(?!by-name|.*arguments|.*costs)|/model\.pth$|/probs/c/|/labels-\w+\.tar$|/summary\.json$",
+                r"^/datasets/(?!by-name|.*arguments|.*costs)|/model\.pth$|/probs/c/|/maps/labels-\w+-\d+\.tar$|/summary\.json$",
                 name,
             ):
                 found[name] = hashlib.sha256(storage.get_bytes(info.uri)).hexdigest()

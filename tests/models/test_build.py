@@ -80,6 +80,13 @@ def test_a_stock_config_takes_the_datasets_classes(name: str, parts: list[str]) 
     assert all(f"model.{part}.num_classes=4" in info.value.hint.split() for part in parts)
 
 
+def test_out_channels_of_features_stay() -> None:
+    config = load_config("knet_s3_fcn_r50-d8_8x2_512x512_adamw_80k_ade20k", {"model.auxiliary_head.out_channels": 150})
+    fitted = fit_config(config, schema())
+    assert [head.out_channels for head in fitted.model.decode_head.kernel_update_head] == [512] * 3
+    assert fitted.model.auxiliary_head.out_channels == 9
+
+
 def test_a_head_of_other_classes_keeps_its_own() -> None:
     fitted = fit_config(load_config("stdc1_512x1024_80k_cityscapes"), schema())
     assert [head.num_classes for head in fitted.model.auxiliary_head] == [9, 9, 2]
@@ -96,8 +103,14 @@ def test_input_bands_that_were_asked_for_are_not_replaced() -> None:
 
 
 def test_a_model_that_mmseg_does_not_have() -> None:
-    with pytest.raises(ConfigError, match=r"mmseg cannot build it: .*Swim"):
+    with pytest.raises(ConfigError, match=r"mmseg cannot build it: .*Swim.*custom_imports lists its module"):
         build_model(load_config("swin_tiny", {"model.backbone.type": "SwimTransformer"}), schema())
+    with pytest.raises(ConfigError, match=r"of a package that is not imported \(as mmdet\.ResNet is\)"):
+        build_model(load_config("swin_tiny", {"model.backbone.type": "mmdet.ResNet"}), schema())
+    with pytest.raises(
+        ConfigError, match=r"unexpected keyword argument 'num_class' \(it may be misspelt, or come from"
+    ):
+        build_model(load_config("swin_tiny", {"model.decode_head.num_class": 9}), schema())
 
 
 def test_sync_bn_becomes_bn_without_a_gpu_group() -> None:
@@ -108,9 +121,10 @@ def test_sync_bn_becomes_bn_without_a_gpu_group() -> None:
 
 def test_a_checkpoint_comes_back_as_the_same_model(tmp_path: Path) -> None:
     model = build_model(load_config("swin_tiny"), schema()).eval()
-    # As mmcv's hooks write it: numpy scalars in meta, and weights of an unwrapped DistributedDataParallel.
+    # As mmcv's hooks write it: numpy scalars in meta, and weights of an unwrapped, compiled DistributedDataParallel.
     meta = {"epoch": 1, "best_score": np.float64(0.5), "CLASSES": schema().classes}
-    state = {f"module.{key}": value for key, value in model.state_dict().items()}
+    # The auxiliary head, which predicting does not need, is left out of some.
+    state = {f"module._orig_mod.{key}": value for key, value in model.state_dict().items() if "auxiliary" not in key}
     torch.save({"meta": meta, "state_dict": state, "optimizer": {}}, tmp_path / "model.pth")
     loaded = load_model(load_config("swin_tiny"), schema(), tmp_path / "model.pth")
     image = torch.rand(1, 3, 64, 64)

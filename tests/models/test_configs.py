@@ -184,6 +184,15 @@ def test_unknown_name_offers_the_near_ones() -> None:
         load_config("xyzzy")
 
 
+def test_options_as_an_object_of_json_are_those_as_pairs() -> None:
+    pairs = ["optimizer.lr=0.5", "model.backbone.depths=[2,2]", "dist_params.backend=gloo"]
+    text = '{"optimizer.lr": 0.5, "model.backbone.depths": [2, 2], "dist_params.backend": "gloo"}'
+    assert parse_options([text]) == parse_options(pairs)
+    assert parse_options(["{}"]) == {}
+    with pytest.raises(ConfigError, match="expected key=value pairs or one JSON object, found"):
+        parse_options(["{optimizer.lr: 0.5}"])
+
+
 def test_options_override_and_may_add() -> None:
     options = parse_options(["optimizer.lr=0.5", "model.backbone.depths=[2,2]", "data.train.pipeline.6.size=(64,64)"])
     config = load_config("swin", options)
@@ -205,13 +214,20 @@ def test_a_file_that_does_not_load(tmp_path: Path) -> None:
         load_config(str(broken))
     with pytest.raises(ConfigError, match="no such config file"):
         load_config(str(tmp_path / "absent.py"))
+    broken.write_text("custom_imports = dict(imports=['no_such_module'], allow_failed_imports=False)\n")
+    with pytest.raises(ConfigError, match=r"does not load: ModuleNotFoundError: No module named 'no_such_.*PYTHONPATH"):
+        load_config(str(broken))
 
 
 def test_configs_of_mmsegmentation_1_are_named_as_such(tmp_path: Path) -> None:
     path = tmp_path / "new.py"
-    path.write_text("model = dict(type='EncoderDecoder', data_preprocessor=dict())\n")
-    with pytest.raises(ConfigError, match=r"found one of 1\.x"):
-        load_config(str(path))
+    for text in (
+        "model = dict(type='EncoderDecoder', data_preprocessor=dict())\n",
+        "from mmengine.config import read_base\nwith read_base():\n    from .base import *\n",
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"found one of 1\.x"):
+            load_config(str(path))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from landseg.contracts.errors import ConfigError
-from landseg.models.failures import failure, is_out_of_memory, is_own, out_of_memory
+from landseg.models.failures import failure, is_of_team, is_out_of_memory, is_own, out_of_memory
 
 
 class Attention(nn.Module):
@@ -51,6 +51,16 @@ def test_sizes_and_class_weights_have_their_advice() -> None:
 
     assert "one number per class" in str(raised(nn.Sequential(Loss()), (1, 3, 4, 4)))
 
+    class Alpha(nn.Module):
+        def forward(self, logits: torch.Tensor) -> torch.Tensor:
+            return logits.flatten(2).transpose(1, 2) * torch.ones(5)
+
+    line = str(raised(nn.ModuleDict({"loss_decode": Alpha()})["loss_decode"], (1, 3, 4, 4)))
+    assert "Pad(" in line  # not known to be a loss
+    head: Any = nn.Sequential()
+    head.add_module("loss_decode", Alpha())
+    assert "(class_weight, alpha) one number per class" in str(raised(head, (1, 3, 4, 4)))
+
 
 @pytest.mark.parametrize(
     ("err", "line"),
@@ -60,6 +70,7 @@ def test_sizes_and_class_weights_have_their_advice() -> None:
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 96 bytes."),
             "96 by",
         ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "ALLOC_FAILED"),
         (MemoryError("Unable to allocate 3.00 GiB for an array"), "out of memory: Unable to allocate 3.00 GiB"),
     ],
 )
@@ -67,6 +78,18 @@ def test_memory_that_ran_out_is_said_with_the_flag(err: Exception, line: str) ->
     assert is_out_of_memory(err)
     assert str(out_of_memory(err, "--batch-size")).startswith("--batch-size: out of ")
     assert line in str(out_of_memory(err, "--batch-size"))
+
+
+@pytest.mark.parametrize(
+    "err",
+    [
+        RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer"),
+        torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"),
+    ],
+)
+def test_a_process_of_the_team_that_has_gone_is_no_fault_of_the_model(err: Exception) -> None:
+    assert is_of_team(err)
+    assert not is_of_team(RuntimeError("shape [3] mismatch in gloo/a.cc:1"))
 
 
 def test_other_errors_are_neither() -> None:

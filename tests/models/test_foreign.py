@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import http.server
+import importlib.util
 import pickle
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -18,9 +20,12 @@ from mmcv.runner import load_checkpoint
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError, ContractError, LandsegError
+from landseg.models import foreign
 from landseg.models.build import build_model, load_model
+from landseg.models.config_text import config_text
 from landseg.models.configs import load_config
 from landseg.models.foreign import _REGISTRIES, closed_to_files_and_addresses, reduce_for_prediction
+from landseg.models.trained_model import open_model
 
 SCHEMA = ClassSchema(classes=tuple("abcdefghi"), palette=((0, 0, 0),) * 9, bands=(1, 2, 3))
 
@@ -92,10 +97,10 @@ def test_training_parts_are_taken_out() -> None:
     assert reduced.model.decode_head.num_classes == config.model.decode_head.num_classes
 
 
-def test_every_registered_type_with_paths_for_arguments(
-    checkpoint: Path, tmp_path: Path, requests: tuple[str, list[str]]
-) -> None:
+def test_every_registered_type_with_paths_for_arguments(tmp_path: Path, requests: tuple[str, list[str]]) -> None:
     address, asked = requests
+    checkpoint = tmp_path / "small.pth"  # it is read four hundred times; no model gets as far as its weights
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, checkpoint)
     marker = tmp_path / "marker"
     payload = tmp_path / "w.pkl"
     payload.write_bytes(pickle.dumps(Payload(marker)))
@@ -161,6 +166,19 @@ def test_other_threads_go_on_while_a_model_is_built(tmp_path: Path) -> None:
         ({"model.backbone": 5}, "cannot build"),
         ({"model.decode_head": [[]]}, "cannot build"),
         ({"model.test_cfg": {"mode": "slide", "crop_size": (32, 32), "stride": (0, 0)}}, r"stride: expected two sides"),
+        (
+            {"model.test_cfg": {"mode": "slide", "crop_size": (512, 512), "stride": (31, 256)}},
+            "found crop_size 512 and stride 31",
+        ),
+        (
+            {"model.test_cfg": {"mode": "slide", "crop_size": (1, 1), "stride": (1, 1)}},
+            "found crop_size 1 and stride 1",
+        ),
+        (
+            {"model.test_cfg": {"mode": "whole", "subdivision_steps": 10**9}},
+            "at most 8 subdivision_steps .* 1000000000",
+        ),
+        ({"model.test_cfg": {"mode": "whole", "scale_factor": "x"}}, "a scale_factor of at most 4, found 0 by x"),
         ({"model.test_cfg": {"mode": "slide"}}, r"crop_size: expected two sides"),
         ({"model.test_cfg": 3}, r"test_cfg: expected mode="),
     ],
@@ -192,3 +210,35 @@ def test_trusted_modules_register_types(checkpoint: Path, tmp_path: Path, monkey
     assert type(load_model(config, SCHEMA, checkpoint, ["my_backbone"]).backbone).__name__ == "MyOwnSwin"
     with pytest.raises(ConfigError, match="--trust-modules no_such_module: cannot be imported"):
         load_model(config, SCHEMA, checkpoint, ["no_such_module"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "problem"),
+    [
+        (["a", "\x1b[31mb"], r"classes\.1: .*printable characters"),
+        (["a", "b\nc"], r"classes\.1: .*printable characters"),
+        (["a", "a"], "class names must differ"),
+        (["a", "x" * 5000], r"classes\.1: .*at most 100 characters"),
+        (["a"], "at least 2 items"),
+        ([f"c{i}" for i in range(100_000)], "at most 255 items"),
+    ],
+)
+def test_the_classes_of_a_checkpoint_are_names(classes: list[str], problem: str, tmp_path: Path) -> None:
+    meta = {"config": config_text(load_config("swin_tiny")), "CLASSES": classes}
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "meta": meta}, tmp_path / "m.pth")
+    with pytest.raises(ContractError, match=f"meta.CLASSES of .*m.pth: .*{problem}") as caught:
+        open_model(str(tmp_path / "m.pth"), tmp_path / "scratch")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+def test_a_machine_without_mmcls_predicts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name == "mmcls" or name.startswith("mmcls.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mmcls", None)  # as where it is not installed
+    spec = importlib.util.spec_from_file_location("foreign_without_mmcls", foreign.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.TRUSTED_PACKAGES == foreign.TRUSTED_PACKAGES

@@ -228,6 +228,15 @@ def test_the_extended_convolution_responds_as_to_rgb() -> None:
     assert torch.allclose(extend_input(weight, 3), weight)
 
 
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path) -> None:
+    model: Any = build_model(load_config("swin_tiny"), schema())
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    state["decode_head.bottleneck.conv.weight"][0, 0, 0, 0] = torch.nan
+    torch.save({"state_dict": state}, tmp_path / "swin.pth")
+    with pytest.raises(ContractError, match=r"found others in decode_head\.bottleneck\.conv\.weight \("):
+        load_pretrained(model, tmp_path / "swin.pth")
+
+
 def test_a_segmentation_model_of_other_classes_gives_all_but_its_last_layers(tmp_path: Path) -> None:
     source = build_model(load_config("swin_tiny"), schema(150))
     torch.save({"state_dict": source.state_dict()}, tmp_path / "ade.pth")
@@ -359,6 +368,8 @@ def test_a_file_that_was_not_meant_is_refused(server: str, tmp_path: Path) -> No
         fetch(f"{server}/w.pth#sha256={'0' * 64}", store, tmp_path)
     with pytest.raises(StorageError, match="expected a file with sha256 032caa52"):
         fetch(f"{server}/resnest-032caa52.pth", store, tmp_path)
+    with pytest.raises(StorageError, match=r"absent\.pth: no such file \(give another\)"):
+        fetch(str(tmp_path / "absent.pth"), store, tmp_path, "give another")
     with pytest.raises(ConfigError, match="expected URI#sha256="):
         fetch(f"{server}/w.pth#md5=1", store, tmp_path)
     with pytest.raises(ObjectNotFoundError, match="there is no such file"):
@@ -403,6 +414,9 @@ def test_what_a_config_starts_from() -> None:
         (["stem.0.weight", "stages.0.blocks.0.conv_dw.weight"], "convnext_to_mmcls.py"),
         (["cls_token", "blocks.0.attn.q_bias", "blocks.0.attn.qkv.weight"], "beit2mmseg.py"),
         (["cls_token", "blocks.0.attn.qkv.weight"], "vit2mmseg.py"),
+        (["swin.encoder.layers.0.blocks.0.attention.self.query.weight"], "Face's transformers: give the checkpoint"),
+        (["convnext.encoder.stages.0.layers.0.dwconv.weight"], "Face's transformers: give the checkpoint"),
+        (["features.0.0.weight", "features.1.0.attn.qkv.weight"], "torchvision: give the checkpoint"),
     ],
 )
 def test_names_of_other_code_are_refused_with_their_converter(names: list[str], advice: str, tmp_path: Path) -> None:

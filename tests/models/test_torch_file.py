@@ -200,3 +200,59 @@ def test_a_prefix_that_all_weights_have_is_taken_off(prefix: str) -> None:
     wanted = {"conv.weight", "conv.bias"}
     state = {f"{prefix}{name}": torch.ones(1) for name in wanted}
     assert without_common_prefix(state, wanted).keys() == wanted
+
+
+def test_a_networks_prefix_is_taken_off_next_to_its_heads() -> None:
+    wanted = {"conv.weight", "conv.bias", "stages.0.a"}
+    state = {f"model.encoder.{name}": torch.ones(1) for name in wanted}
+    heads = {"model.decoder.weight": torch.ones(1), "head.weight": torch.ones(1)}
+    assert without_common_prefix({**heads, **state}, wanted).keys() == wanted | heads.keys()
+    twice = without_common_prefix({"conv.bias": torch.zeros(1), **state}, wanted)
+    assert float(twice["conv.bias"]) == 1  # the network's own
+    own = {"backbone.a": torch.ones(1), "decode_head.a": torch.ones(1)}
+    assert without_common_prefix(own, {"a", "backbone.a", "decode_head.a"}) is own
+
+
+@pytest.mark.parametrize(
+    "keys", [("module",), ("params",), ("network",), ("state_dict_ema",), ("model", "state_dict"), ("ema", "module")]
+)
+def test_weights_are_found_wherever_people_put_them(keys: tuple[str, ...], tmp_path: Path) -> None:
+    content: dict[str, Any] = {"a.weight": torch.ones(2)}
+    for key in reversed(keys):
+        content = {"epoch": 3, "optimizer": {"state": {0: {"step": torch.ones(1)}}}, key: content}
+    torch.save(content, tmp_path / "a.pth")
+    assert list(read_checkpoint(tmp_path / "a.pth")["state_dict"]) == ["a.weight"]
+
+
+@pytest.mark.parametrize(
+    ("head", "found"),
+    [
+        (b"", "an empty file"),
+        (b'\x28\0\0\0\0\0\0\0{"a":{}}', "as safetensors writes them, found a file that is damaged or breaks off"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    ],
+)
+def test_files_of_other_kinds_are_recognised(head: bytes, found: str, tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(head)
+    with pytest.raises(ContractError, match=found):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_arrays_in_place_of_tensors_are_reported(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a.weight": np.ones(2)}}, tmp_path / "a.pth")
+    with pytest.raises(ContractError, match=r"found state_dict; a\.weight is a NumPy array"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_numbers_of_a_pickle_that_are_none_are_not_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {"a": torch.zeros(2)}}, buffer)
+    with zipfile.ZipFile(buffer) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in whole.namelist():
+            archive.writestr(name, b"\x80\x02Isecret\n." if name.endswith("data.pkl") else whole.read(name))
+    with pytest.raises(ContractError, match="found something else: the file is damaged") as caught:
+        TorchFile(path)
+    assert "secret" not in str(caught.value)

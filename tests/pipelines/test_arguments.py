@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pipelines.arguments import parse_parameters
-from pipelines.dags.compile import package
+from pipelines.dags.packages import package
 from pipelines.errors import UserError
 
 PACKAGE = package("train-and-ensemble")
@@ -32,7 +33,7 @@ def test_values_take_the_types_the_pipeline_declares() -> None:
     [
         ([], "train-and-ensemble needs --param run_id=… --param source=… --param storage_uri=…"),
         (["sorce=x"], "no such parameter, did you mean source"),
-        (["xyz=x"], "no such parameter, expected one of batch_per_gpu, "),
+        (["xyz=x"], "no such parameter, expected one of average_workers, "),
         (["source"], "--param source: expected NAME=VALUE"),
         (["epochs=many"], "--param epochs: expected a whole number, found 'many'"),
         (["epochs=1.5"], "expected a whole number"),
@@ -50,12 +51,52 @@ def test_values_take_the_types_the_pipeline_declares() -> None:
         (["splits=vall"], "--param splits: expected different ones of train, val, test, separated by commas, found"),
         (["views=each", "tta=none"], "--param views=each: expected tta=h or hv or d4 with it, found none"),
         (["gpus=-1"], "--param gpus: expected a whole number, found '-1'"),
+        (["swin_lr=1e999"], "--param swin_lr: expected a number, found '1e999'"),
+        (['swin_cfg_options={"model.a": 1e999}'], "--param swin_cfg_options: expected a JSON object, found"),
+        (["seed=9007199254740993"], "--param seed: expected at most 9007199254740992, found 9007199254740993"),
+        (["gpus=9007199254740993"], "--param gpus: expected at most 9007199254740992"),
+        (
+            ['node_selector={"pool": 1}'],
+            """--param node_selector: expected a label's value, text such as "gpu", for pool""",
+        ),
+        (['node_selector={"a pool": "x"}'], "expected the name of a label, such as pool or example.com/pool, found"),
+        (['node_selector={"pool": "two words"}'], "for pool, found 'two words'"),
+        (["tolerations=[1]"], """expected tolerations such as {"key": "pool", "operator": "Exists"}, found 1"""),
+        (['tolerations=[{"keys": "pool"}]'], "in a toleration, found 'keys'"),
+        (['tolerations=[{"key": "pool", "effect": "noschedule"}]'], "expected one of NoSchedule, PreferNoSchedule, No"),
+        (['tolerations=[{"key": "pool", "value": true}]'], "expected text as a toleration's value, found True"),
+        (['tolerations=[{"value": "gpu"}]'], "expected a key, or the operator Exists, in each toleration, found"),
+        (
+            ['tolerations=[{"key": "a", "operator": "Exists", "value": "b"}]'],
+            "expected no value with the operator Exists",
+        ),
+        (
+            ['tolerations=[{"key": "a", "tolerationSeconds": 5}]'],
+            "expected the effect NoExecute with tolerationSeconds",
+        ),
+        (
+            ['tolerations=[{"key": "a", "effect": "NoExecute", "tolerationSeconds": "5"}]'],
+            "expected a whole number of seconds as tolerationSeconds, found '5'",
+        ),
     ],
 )
 def test_wrong_parameters(given: list[str], said: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_parameters(PACKAGE, given)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        'node_selector={"cloud.google.com/gke-nodepool": "gpu", "spare": ""}',
+        'tolerations=[{"operator": "Exists", "effect": "NoSchedule"}, {"key": "a.b/c", "value": "x"}]',
+        'tolerations=[{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]',
+    ],
+)
+def test_placement_that_kubernetes_takes(given: str) -> None:
+    name, _, text = given.partition("=")
+    assert parse_parameters(PACKAGE, [*NEEDED, given])[name] == json.loads(text)
 
 
 @pytest.mark.parametrize("content", [None, "", "a: [", "just text", "{}"])

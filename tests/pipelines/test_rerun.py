@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.arguments import parse_parameters
-from pipelines.dags.compile import package
+from pipelines.dags.packages import package
 from pipelines.errors import UserError
 from pipelines.rerun import STEPS, find_step
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from landseg.contracts.dataset import Tile
 from landseg.contracts.probabilities import ProbsSpec
+from landseg.contracts.tile import Tile
 from landseg.prediction.export import export
 from landseg.probabilities.writer import ProbsWriter, ShardBuilder
 
@@ -68,6 +69,7 @@ class Work:
         self.writer = ProbsWriter(str(folder), spec, {"val": self._tiles})
         self.plan = self.writer.plan
         self.spec = spec
+        self.device = torch.device("cpu")
 
     def index(self, split: str) -> Work:
         return self

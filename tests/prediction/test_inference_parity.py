@@ -15,7 +15,9 @@ from landseg.contracts.errors import ConfigError
 from landseg.contracts.probabilities import VIEWS
 from landseg.models.build import build_model
 from landseg.models.configs import load_config
-from landseg.prediction.predictor import Predictor, resolve_precision, tile_scales
+from landseg.models.preprocessing import tile_scales
+from landseg.prediction.device import resolve_precision
+from landseg.prediction.predictor import Predictor
 
 from mmseg.datasets.pipelines import Compose  # isort: skip
 
@@ -83,6 +85,8 @@ def test_equals_plain_mmseg(name: str, height: int, width: int, tmp_path: Path) 
         {"img_scale": (64, 64), "img_ratios": [0.5, 1.0]},
         {"img_scale": None, "img_ratios": [1.0, 1.5]},
         {"img_scale": [(64, 64), (48, 48)]},
+        {"img_scale": (96, 96), "to_float32": True},
+        {"img_scale": None, "to_float32": True},
         {"keep_ratio": False, "img_scale": (96, 64)},
         {"to_rgb": False},
         {"img_scale": (96, 64), "min_size": 72},
@@ -98,6 +102,7 @@ def test_equals_plain_mmseg_for_other_test_pipelines(changes: dict[str, Any], tm
     for key in ("img_scale", "img_ratios"):
         if key in changes:
             views[key] = changes[key]
+    config.data.test.pipeline[0]["to_float32"] = changes.get("to_float32", False)
     views.transforms[0]["keep_ratio"] = changes.get("keep_ratio", True)
     views.transforms[2]["to_rgb"] = changes.get("to_rgb", True)
     if "min_size" in changes:
@@ -135,6 +140,29 @@ def test_a_tile_larger_than_the_padding_is_refused() -> None:
     predict = predictor(config, model)
     with pytest.raises(ConfigError, match=r"expects tiles of at most that size, found 64x64"):
         predict([predict.prepare(np.zeros((64, 64, 3), np.uint8))], (64, 64))
+
+
+@pytest.mark.parametrize(
+    ("step", "entry"),
+    [
+        ({"type": "Pad", "size": (9000, 9000)}, {}),
+        ({"type": "Pad", "size_divisor": 9000}, {}),
+        ({"type": "ResizeToMultiple", "size_divisor": 9000}, {}),
+        ({"type": "Resize"}, {"img_scale": (9000, 9000)}),
+    ],
+)
+def test_what_makes_very_much_of_a_tile_is_refused(step: dict[str, Any], entry: dict[str, Any]) -> None:
+    config, model = trained("resnest_tiny")
+    views = config.data.test.pipeline[1]
+    views.update(entry)
+    views.transforms.insert(0, step)
+    predict = predictor(config, model)
+    with pytest.raises(ConfigError, match=r"at most 64 times as large, found one of 64x64 px that becomes 9000x9000"):
+        predict([predict.prepare(np.zeros((64, 64, 3), np.uint8))], (64, 64))
+    views.img_scale = [(64, 64)] * 17
+    views.transforms.insert(0, {"type": "Resize"})
+    with pytest.raises(ConfigError, match="expected at most 16 scales, found 17"):
+        predictor(config, model)
 
 
 def test_a_single_channel_is_the_second_class() -> None:

@@ -19,7 +19,7 @@ from landseg.contracts.dataset import DatasetManifest, Scale
 from landseg.contracts.errors import ContractError
 from landseg.contracts.model import ModelInput
 from landseg.dataset.reader import StagedDataset
-from landseg.models.model_input import fit_input, input_of
+from landseg.models.model_input import common_nodata, fit_input, input_of
 from landseg.models.trained_model import TrainedModel, open_model
 from landseg.probabilities.reader import ProbsReader
 
@@ -200,10 +200,7 @@ def test_the_advice_of_a_refusal_works(tmp_path: Path, capsys: pytest.CaptureFix
         assert main(["export-probs", "--dataset", stage(tmp_path, "second"), *arguments]) == 2
         advice = re.search(rf"e\.g\. ({field}: (\[.*?\]|{{.*?}}))", capsys.readouterr().err)
         assert advice
-        line = yaml.safe_load(advice[1])
-        if field == "band_names":  # the files have another one in front
-            line = {field: ["x", *line[field]]}
-        description |= line
+        description |= yaml.safe_load(advice[1])
         (tmp_path / "second/dataset.yaml").write_text(yaml.safe_dump(description))
     assert main(["export-probs", "--dataset", stage(tmp_path, "second"), *arguments, "--tta", "none"]) == 0
 
@@ -240,3 +237,28 @@ def test_scales_are_compared_in_the_values_of_the_files() -> None:
     np.testing.assert_allclose((fitted.low, fitted.high), ((65535 / 4,), (65535 / 2,)))
     with pytest.raises(ContractError, match=r"within its scale \(write .*scale: .method: range, low: .0., high: .1"):
         fit_input(model, floats(0.0, 0.5))
+
+
+@pytest.mark.parametrize(("nodata", "text"), [(0.0, "0"), ("none", "none"), ((0.0, 1.0, 2.0), "[0, 1, 2]")])
+def test_nodata_of_dataset_yaml_is_asked_for(nodata: Any, text: str) -> None:
+    staged = manifest(RGB, 3, nodata=nodata)
+    model = trained(input_of(staged))
+    assert model.input is not None and model.input.nodata == nodata
+    assert ModelInput.model_validate_json(model.input.model_dump_json()) == model.input
+    fit_input(model, staged)
+    fit_input(model, manifest(RGB, 3, nodata="none"))
+    fit_input(trained(input_of(manifest(RGB, 3))), staged)
+    with pytest.raises(ContractError, match=re.escape(f"write nodata: {text} into it")):
+        fit_input(model, manifest(RGB, 3))
+    assert "nodata" not in input_of(manifest(RGB, 3)).model_dump(mode="json")
+
+
+def test_models_agree_on_nodata() -> None:
+    zero, more, silent = (trained(input_of(manifest(RGB, 3, nodata=value))) for value in (0.0, (0.0, 1.0, 2.0), None))
+    assert common_nodata([silent, trained(None)]) is None
+    assert common_nodata([silent, zero, zero]) == 0
+    assert common_nodata([more]) == (0.0, 1.0, 2.0)
+    with pytest.raises(ContractError, match="with nodata"):
+        common_nodata([zero, more])
+    with pytest.raises(ContractError, match="in its bands 3, 2, 1"):
+        common_nodata([trained(input_of(manifest((3, 2, 1), 3, nodata=(0.0, 1.0, 2.0))))])

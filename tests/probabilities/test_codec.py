@@ -161,3 +161,36 @@ def test_rounding_of_a_mean_past_one_is_not_an_error():
     codec.check_probs(probs, 2, (1, 1), "tile")
     assert codec.quantize(probs, DTYPES["companded"])[0] == 4096
     assert codec.quantize(probs, DTYPES["uint16"])[0] == 65535
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "expected"), [(2, "companded"), (32, "companded"), (33, "uint16"), (255, "uint16")]
+)
+def test_many_classes_are_stored_finely(num_classes, expected):
+    assert codec.default_dtype(num_classes) == expected
+
+
+def test_labels_of_many_diffuse_classes_survive_the_default():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=0.7, size=(2, 150, 64, 64)).astype(np.float32)
+    pair = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    exact = pair.sum(axis=0).argmax(axis=0)
+
+    def changed(name):
+        return float(
+            (sum(codec.quantize(one, DTYPES[name]).astype(int) for one in pair).argmax(axis=0) != exact).mean()
+        )
+
+    assert changed("companded") > 0.05
+    assert changed("uint8") > 0.05
+    assert changed(codec.default_dtype(150)) < 0.001
+
+
+@every_dtype
+def test_the_least_probability_is_the_first_that_is_not_stored_as_0(dtype):
+    rising = np.linspace(0, 0.02, 200_001, dtype=np.float32).reshape(-1, 1, 1)
+    found = codec.dequantize(codec.quantize(rising, dtype), dtype)
+    if dtype.levels:
+        assert found[found > 0].min() == pytest.approx(dtype.least)
+    else:
+        assert dtype.least == 0

@@ -15,9 +15,9 @@ import zarr
 from pydantic import ValidationError
 
 from landseg import storage
-from landseg.contracts.dataset import Tile
 from landseg.contracts.errors import ContractError, DamagedObjectError, DataError, ObjectNotFoundError, StorageError
 from landseg.contracts.probabilities import ProbsManifest, ProbsSpec, StoredTile
+from landseg.contracts.tile import Tile
 from landseg.probabilities.codec import DTYPES, dequantize, quantize
 from landseg.probabilities.layout import plan_shards, share_cuts, table_of
 from landseg.probabilities.reader import ProbsReader

@@ -17,6 +17,7 @@ from raw_tiles import write_raw
 from landseg import storage
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
+from landseg.raw.sources import archives, ranged
 from landseg.raw.sources.archives import open_source
 
 
@@ -47,14 +48,29 @@ def test_an_archive_is_staged_like_the_folder(raw, stage, tmp_path, name, nested
     assert run.loaded.sha256 == expected.sha256
 
 
-def test_an_archive_that_no_room_is_left_for_is_refused_before_it_is_fetched(raw, stage, tmp_path, s3, monkeypatch):
-    archive = pack(raw, tmp_path / "tiles.zip")
-    storage.put_file(f"{s3.uri}/tiles.zip", archive)
-    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "1000")
-    run = stage(f"{s3.uri}/tiles.zip")
+@pytest.mark.parametrize("name", ["data.zip", "data.tar"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_archive_that_there_is_no_room_for_is_read_by_range(raw, stage, tmp_path, s3, monkeypatch, name, nested):
+    storage.put_file(f"{s3.uri}/{name}", pack(raw, tmp_path / name, nested=nested))
+    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "10000")
+    monkeypatch.setattr(storage, "get_file", lambda *_, **__: pytest.fail("it was fetched whole"))
+    monkeypatch.setattr(ranged, "_BLOCK_BYTES", 5000)
+    monkeypatch.setattr(archives, "_ZIP_EXTRA_BYTES", 0 if nested else 256)
+    run = stage(f"{s3.uri}/{name}", "--num-workers", "2")
+    assert run.status == 0, run.err
+    monkeypatch.undo()
+    assert run.loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.tar"])
+def test_damage_in_an_archive_that_is_read_by_range(raw, stage, tmp_path, s3, monkeypatch, name):
+    data = bytearray(pack(raw, tmp_path / name).read_bytes())
+    del data[len(data) // 2 : len(data) // 2 + 700]
+    storage.put_bytes(f"{s3.uri}/{name}", bytes(data))
+    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "10000")
+    run = stage(f"{s3.uri}/{name}")
     assert run.status == 2
-    size = archive.stat().st_size
-    assert f"tiles.zip: expected room for its {size} bytes in the scratch folder, found 1000" in run.error
+    assert name in run.error
 
 
 @pytest.mark.parametrize("name", ["data.zip", "data.tar"])

@@ -66,7 +66,10 @@ CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "truncated TIFF": (lambda raw: truncate(raw / IMAGE), (IMAGE, "truncated")),
     "truncated PNG": (lambda raw: truncate(raw / LABEL), (LABEL, "truncated or damaged")),
-    "not a TIFF": (lambda raw: (raw / IMAGE).write_bytes(b"GIF89a, or so"), (IMAGE, "expected an image, found a GIF")),
+    "not a TIFF": (
+        lambda raw: (raw / IMAGE).write_bytes(b"%PDF-1.7, or so"),
+        (IMAGE, "expected an image, found a PDF"),
+    ),
     "an empty file": (lambda raw: (raw / IMAGE).write_bytes(b""), (IMAGE, "an empty file")),
     "not a PNG": (lambda raw: (raw / LABEL).write_bytes(b"hello"), (LABEL, "expected a PNG or TIFF label")),
     "colour label": (rgb_label, (LABEL, "dataset.yaml does not say what they mean")),

@@ -100,3 +100,88 @@ def test_what_does_not_fit_together(tmp_path, stage):
     assert "with {id}" in stage(root).error
     write_config(root, bands=["{id}_B02.tif", 3])
     assert "numbers of bands or names of files" in stage(root).error
+
+
+def test_bands_in_folders_of_their_own_are_staged_in_the_order_of_bands(tmp_path, stage):
+    root = tmp_path / "raw"
+    for split, count in {"train": 2, "test": 1}.items():
+        for tile in range(count):
+            image = random_image(tile + len(split))
+            for number, band in enumerate(("red", "green", "nir")):
+                write_gdal(root / f"A_{split}/{split}_{band}/{band}_t{tile}.tif", image[:, :, number : number + 1])
+            if split == "train":
+                write_label(root / f"A_{split}/{split}_gt/gt_t{tile}.png", random_label(tile))
+    write_config(root)
+    error = stage(root).error
+    assert 'write bands: ["*_green/green_{id}.tif", "*_nir/nir_{id}.tif", "*_red/red_{id}.tif"] in' in error
+    write_config(root, bands=["*_red/red_{id}.tif", "*_nir/nir_{id}.tif"])
+    run = stage(root)
+    assert run.status == 0, run.err
+    dataset = run.dataset()
+    assert [tile.id for tile in dataset.tiles("train")] == ["t0", "t1"]
+    for split, tiles in (("train", 2), ("test", 1)):
+        for number, tile in enumerate(dataset.tiles(split)):
+            expected = random_image(number + len(split))[:, :, [0, 2]]
+            np.testing.assert_array_equal(dataset.read_image(split, tile), expected)
+        assert number == tiles - 1
+    np.testing.assert_array_equal(dataset.read_label("train", dataset.tiles("train")[1]), random_label(1))
+
+    (root / "A_train/train_nir/nir_t1.tif").unlink()
+    assert f"{root}/A_train/train_nir/nir_t1.tif: expected a file of this band, found none" in stage(root).error
+
+
+@pytest.mark.parametrize(
+    ("bands", "expected"),
+    [
+        (["red/{id}.tif", "{id}.tif"], "each after its folder's name"),
+        (["{id}/{id}.tif"], "files' names with {id}"),
+        (["{id}/red.tif", "red/{id}.tif"], "or of the folder around all"),
+        (["../{id}.tif"], "each after its folder's name"),
+        (["red/{id}.tif", "rot/{id}.tif"], "bands: expected a folder with images or labels called rot"),
+    ],
+)
+def test_folders_of_bands_that_cannot_be_meant(bands, expected, tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root, bands=bands)
+    write_image(root / "train/red/a.tif", random_image(1, bands=1))
+    write_label(root / "train/gt/a.png", random_label(1))
+    assert expected in stage(root).err
+
+
+def test_a_folder_of_bands_for_each_tile(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root)
+    images = {f"t{tile}": random_image(tile) for tile in range(2)}
+    for tile, image in images.items():
+        for number, band in enumerate(BANDS):
+            write_gdal(root / f"train/images/{tile}/{band}.tif", image[:, :, number : number + 1])
+        write_label(root / f"train/labels/{tile}.png", random_label(1))
+    error = stage(root).error
+    assert "found a folder of bands per tile: train/images/t0/B02.tif, train/images/t0/B03.tif, ..." in error
+    assert 'write bands: ["{id}/B02.tif", "{id}/B03.tif", "{id}/B10.tif"] in dataset.yaml' in error
+    write_config(root, bands=["{id}/B10.tif", "{id}/B02.tif"])
+    run = stage(root)
+    assert run.status == 0 and "2 .tif files next to bands are called like none of bands and are not used" in run.err
+    dataset = run.dataset()
+    for tile in dataset.tiles("train"):
+        np.testing.assert_array_equal(dataset.read_image("train", tile), images[tile.id][:, :, [2, 0]])
+        np.testing.assert_array_equal(dataset.read_label("train", tile), random_label(1))
+    assert stage(root).loaded == run.loaded
+
+    (root / "train/images/t1/B02.tif").unlink()
+    assert f"{root}/train/images/t1/B02.tif: expected a file of this band, found none (add it" in stage(root).error
+
+
+def test_bands_deep_in_the_folder_of_a_tile(tmp_path, stage):
+    """As in Sentinel-2 products; what says that it is a label is no band."""
+    root = tmp_path / "raw"
+    write_config(root, bands=["{id}.SAFE/*/R10m/*_B04_10m.tif", "{id}.SAFE/*/R10m/*_B03_10m.tif"])
+    image = random_image(1)
+    for number, band in enumerate(("B04", "B03", "B02")):
+        path = root / f"train/S2A_{number // 9}.SAFE/GRANULE/R10m/T33_{band}_10m.tif"
+        write_gdal(path, image[:, :, number : number + 1])
+    write_label(root / "train/labels/S2A_0.png", random_label(1))
+    run = stage(root)
+    assert run.status == 0, run.err
+    dataset = run.dataset()
+    np.testing.assert_array_equal(dataset.read_image("train", dataset.tiles("train")[0]), image[:, :, :2])

@@ -10,7 +10,7 @@ import tifffile
 from make_foreign_tiffs import ARCHIVE, TRANSFORMS
 from raw_tiles import UTM, random_image, random_label, write_config, write_image, write_label
 
-from landseg.contracts.dataset import Geo
+from landseg.contracts.tile import Geo
 from landseg.ensemble.maps.geotiff import MapStyle, write_map
 from landseg.ensemble.maps.stitching import scenes_of, stitch
 from landseg.raw.georeference.tags import geo_tags, read_georeference
@@ -111,7 +111,7 @@ def test_georeference_is_kept_and_moved(raw, stage):
     assert tiles["b-small"].geo == Geo(crs=0, transform=TRANSFORM)
     tile = tiles["b_y000056_x000112"]
     assert tile.geo.transform == (0.5, 0.0, 600056.0, 0.0, -0.5, 5399972.0)
-    assert scenes_of(tiles.values())[0].geo.transform == TRANSFORM
+    assert scenes_of(tiles.values())[0].location.transform == TRANSFORM
     with dataset.shard_path("train", tile.shard).open("rb") as file:
         file.seek(tile.image[0])
         path = run.folder / "tile.tif"
@@ -126,14 +126,15 @@ def test_georeferences_of_gdal_come_back_in_label_maps(name, tmp_path):
     with zipfile.ZipFile(ARCHIVE) as archive:
         data = archive.read(f"3-uint8-{name}.tif")
     with opened_tiff(data, name) as page:
-        (transform, crs), (height, width) = read_georeference(page), page.shape[:2]
+        georeference, (height, width) = read_georeference(page), page.shape[:2]
+    transform, crs, *_ = georeference
     assert transform == TRANSFORMS[name]
     assert crs is not None
     rows = [np.zeros((height, width), np.uint8)]
     geo = Geo(crs=0, transform=transform)
     write_map(tmp_path / "labels.tif", rows, (height, width), MapStyle(255, {0: "a"}, ((1, 2, 3),)), geo, (crs,))
     with tifffile.TiffFile(tmp_path / "labels.tif") as tiff:
-        assert read_georeference(tiff.pages.first) == (transform, crs)
+        assert read_georeference(tiff.pages.first) == georeference
 
 
 def test_cutting_is_deterministic_and_cut_tiles_are_not_uploaded_again(raw, stage, tmp_path):

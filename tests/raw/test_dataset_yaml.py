@@ -7,7 +7,7 @@ import re
 import pytest
 
 from landseg.contracts.errors import ContractError, DataError
-from landseg.raw.dataset_yaml import DatasetConfig, parse_config
+from landseg.raw.config.dataset_yaml import DatasetConfig, parse_config
 
 START = "version: 1\nname: x\n"
 

@@ -20,7 +20,7 @@ from raw_tiles import random_image
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ContractError, DataError
-from landseg.dataset.reader import to_class_ids
+from landseg.dataset.stored_values import to_class_ids
 from landseg.raw.tiff.decoding import decode_image, decode_label
 
 

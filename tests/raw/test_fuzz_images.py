@@ -5,13 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from gdal_files import write_gdal
+from gdal_files import FORMATS, vrt, write_gdal
 from raw_tiles import random_image
-from test_image_kinds import FORMATS
-from test_vrt import vrt
 
 from landseg.contracts.errors import DataError
-from landseg.raw.dataset_yaml import parse_config
+from landseg.raw.config.dataset_yaml import parse_config
 from landseg.raw.expected import Expected
 from landseg.raw.images.transcoding import decode_image_files
 from landseg.raw.images.values import Kind
@@ -44,4 +42,17 @@ def test_damaged_images(rounds, tmp_path, capfd):
             except DataError as err:
                 assert "\n" not in str(err)
                 assert "vsimem" not in str(err)
+    assert capfd.readouterr().err == ""
+
+
+def test_threads_of_openjpeg_print_nothing(tmp_path, capfd):
+    config = parse_config(b"version: 1\nname: a\nclasses: [a, b]\n", "dataset.yaml")
+    write_gdal(tmp_path / "d.jp2", random_image(1) // 2, **FORMATS["d.jp2"])
+    data = bytearray((tmp_path / "d.jp2").read_bytes())
+    style = data.index(b"\xff\x52") + 12  # of code-blocks, in the default coding style
+    data[style] = 78  # high throughput, which these are not
+    with pytest.raises(DataError, match="truncated or damaged"):
+        decode_image_files(
+            ImageFiles(bytes(data), path="a.jp2"), "here", Expected(config, Kind(3, "uint8")), max_px=4096
+        )
     assert capfd.readouterr().err == ""

@@ -10,26 +10,15 @@ import yaml
 from fuzzing import broken_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_tiles import write_raw
+from raw_tiles import FULL_CONFIG, write_raw
 
-from landseg.contracts.dataset import Tile
 from landseg.contracts.documents import validate
 from landseg.contracts.errors import LandsegError
+from landseg.contracts.tile import Tile
 from landseg.dataset.reader import StagedDataset
-from landseg.raw.dataset_yaml import parse_config
+from landseg.raw.config.dataset_yaml import parse_config
 
 COUNTS = [pytest.param(150, id="some"), pytest.param(1500, id="many", marks=pytest.mark.slow)]
-CONFIG = {
-    "version": 1,
-    "name": "a b",
-    "classes": ["a", "b", "c"],
-    "palette": [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
-    "bands": [3, 2, 1],
-    "ignore_index": 255,
-    "label_offset": 0,
-    "scale": {"method": "range", "low": [0, 0, 0], "high": [1, 2, 3.5]},
-    "scenes": {"max_px": 1024, "tile_px": 512, "overlap_px": 64},
-}
 ROW = {
     "id": "t",
     "shard": 0,
@@ -48,7 +37,7 @@ ROW = {
 
 
 def test_the_seeds_are_valid():
-    parse_config(yaml.safe_dump(CONFIG).encode(), "x")
+    parse_config(yaml.safe_dump(FULL_CONFIG).encode(), "x")
     validate(Tile, json.dumps(ROW).encode(), "x")
 
 
@@ -64,7 +53,7 @@ def parse(data: bytes) -> None:
 
 @st.composite
 def broken_text(draw: st.DrawFn) -> bytes:
-    text = yaml.safe_dump(CONFIG, default_flow_style=draw(st.booleans()))
+    text = yaml.safe_dump(FULL_CONFIG, default_flow_style=draw(st.booleans()))
     for position, replacement in draw(st.lists(st.tuples(st.integers(0, 400), st.text(max_size=4)), max_size=6)):
         text = text[:position] + replacement + text[position + len(replacement) :]
     return text.encode(errors="surrogatepass")
@@ -73,7 +62,7 @@ def broken_text(draw: st.DrawFn) -> bytes:
 @pytest.mark.parametrize("count", COUNTS)
 def test_broken_configs(count):
     @settings(max_examples=count)
-    @given(broken_json(CONFIG) | broken_text() | st.binary(max_size=200))  # JSON is YAML
+    @given(broken_json(FULL_CONFIG) | broken_text() | st.binary(max_size=200))  # JSON is YAML
     def run(data):
         parse(data)
 

@@ -15,8 +15,8 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import Resampling, reproject
 from raw_tiles import random_image, random_label, write_config, write_image, write_label
 
-from landseg.contracts.dataset import Geo
-from landseg.raw.georeference.crs import crs_of, describe_crs, keys_of
+from landseg.contracts.tile import ControlPoints, Geo, Rpc
+from landseg.raw.georeference.crs import crs_of, describe_crs, keys_of, rpc_of
 from landseg.raw.georeference.tags import Georeference, geo_tags, read_georeference
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -81,6 +81,40 @@ def test_tags_mean_what_gdal_says(name, raster_type):
         assert crs_of(found.crs) == crs
         again = tiff(geo_tags(Geo(crs=0, transform=found.transform), (found.crs,)))
         assert of_gdal(again) == (transform, crs)
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("raster_type", [1, 2])
+def test_tie_points_without_a_transform_are_control_points(raster_type, few):
+    data = tiff([TAGS["control points"][0] if few else tie(*np.arange(1200.0)), keys(raster_type)])
+    found = georeference(data)
+    again = tiff(geo_tags(ControlPoints(crs=0, points=found.control_points), (found.crs,)))
+    for one in (data, again):
+        with MemoryFile(one, ext=".tif") as memory, memory.open() as dataset:
+            points, crs = dataset.gcps
+            assert crs == crs_of(found.crs)
+            assert tuple((p.col, p.row, p.x, p.y, p.z) for p in points) == found.control_points
+    assert len(found.control_points) == (3 if few else 200)
+
+
+RPC = tuple((np.arange(92) - 1.5).tolist())
+
+
+def test_rpcs_are_kept_where_nothing_else_says_where_an_image_lies():
+    data = tiff(geo_tags(Rpc(coefficients=RPC), ()))
+    assert georeference(data) == Georeference(None, None, (), RPC)
+    with MemoryFile(data, ext=".tif") as memory, memory.open() as dataset:
+        assert rpc_of(dataset) == RPC
+        written = dataset.rpcs
+    with MemoryFile(ext=".tif") as memory:
+        with memory.open(driver="GTiff", height=1, width=1, count=1, dtype="uint8") as dataset:
+            dataset.rpcs = written
+        assert georeference(memory.read()) == Georeference(None, None, (), RPC)
+    rpc = (50844, 12, 92, RPC, True)
+    assert georeference(tiff([*TAGS["plain"], rpc, keys()])).rpc == ()
+    assert georeference(tiff([*TAGS["control points"], rpc, keys()])).rpc == ()
+    for damaged in (RPC[:91], (np.nan, *RPC[1:])):
+        assert georeference(tiff([(50844, 12, len(damaged), damaged, True)])) == Georeference()
 
 
 def test_the_size_of_pixels_is_no_place():

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import tifffile
-from gdal_files import UTM, read_gdal, staged_bytes, stored, write_tile
+from gdal_files import FORMATS, UTM, read_gdal, staged_bytes, stored, write_tile
 from PIL import Image
-from raw_tiles import random_image, write_config, write_image, write_raw
+from raw_tiles import random_image, random_label, write_config, write_image, write_label, write_raw
 
 from landseg.raw.images import gdal
-
-FORMATS = {
-    "a.tif": {},
-    "b.png": {"driver": "PNG"},
-    "c.jpg": {"driver": "JPEG"},
-    "d.jp2": {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES"},
-    "e.webp": {"driver": "WEBP", "LOSSLESS": True},
-    "f.bmp": {"driver": "BMP"},
-    "g.tif": {"compress": "LERC", "crs": "EPSG:32633", "transform": UTM},
-    "h.tiff": {"compress": "WEBP", "WEBP_LOSSLESS": True, "photometric": "RGB", "blockysize": 24},
-    "i.JPEG": {"driver": "JPEG", "QUALITY": 40},
-    "j.tif": {"NBITS": 7},
-}
+from landseg.raw.sources import reading
+from landseg.raw.sources.source import FolderSource
+from landseg.raw.sources.source_file import SourceFile
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -279,3 +272,52 @@ def test_an_image_beside_a_plain_one_of_another_size_is_its_own(tmp_path, stage)
     assert stage(raw).status == 0
     write_image(raw / "train/images/t0000.tif", random_image(1))
     assert "expected 3 bands of uint16, as in most images, found 3 bands of uint8" in stage(raw).error
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_large_files_are_mapped(tmp_path, stage, monkeypatch):
+    """What is staged is the same whether files are read or mapped: plain ones, and those that GDAL decodes."""
+    root = tmp_path / "raw"
+    write_config(root, scenes=SCENES)
+    for seed, (name, options) in enumerate({**FORMATS, "k.tif": {"compress": "LZW"}, "l.tif": {"nodata": 7}}.items()):
+        write_tile(root, name, random_image(seed) // (2 if "NBITS" in options else 1), **options)
+    write_tile(root, "scene.tif", np.tile(random_image(60), (4, 4, 1)))
+    expected = stage(root).dataset().manifest
+    were_read = []
+
+    def read(source: FolderSource, file: SourceFile) -> bytes:
+        were_read.append(file.path)
+        return Path(source.where(file.path)).read_bytes()
+
+    monkeypatch.setattr(reading, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(FolderSource, "read", read)
+    shutil.rmtree(tmp_path / "store")
+    assert stage(root).dataset().manifest.dataset_id == expected.dataset_id
+    assert were_read and not [path for path in were_read if "/images/" in path]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_palettes_become_the_colours_that_gdal_sees(suffix, tmp_path, stage):
+    colours = np.random.default_rng(2).integers(0, 256, (16, 3)).astype(np.uint8)
+    indexes = np.random.default_rng(3).integers(0, 16, (24, 24)).astype(np.uint8)
+    write_config(tmp_path / "raw")
+    path = tmp_path / f"raw/train/images/t{suffix}"
+    path.parent.mkdir(parents=True)
+    image = Image.fromarray(indexes, "P")
+    image.putpalette(colours.tobytes())
+    image.save(path, **({"transparency": 5} if suffix == ".png" else {}))
+    write_label(tmp_path / "raw/train/labels/t.png", random_label(1))
+    with rasterio.open(path) as file:
+        seen = np.array([file.colormap(1)[index] for index in range(16)], np.uint8)[file.read(1)]
+    run = stage(tmp_path / "raw")
+    assert run.status == 0, run.error
+    assert "its values are indexes of a palette: the palette's red, green and blue take their place" in run.out
+    dataset = run.dataset()
+    (tile,) = dataset.tiles("train")
+    np.testing.assert_array_equal(stored(dataset, tile), seen[:, :, :3])
+    np.testing.assert_array_equal(stored(dataset, tile), colours[indexes])
+    valid = dataset.read_valid("train", tile)
+    np.testing.assert_array_equal(np.ones((24, 24), bool) if valid is None else valid, seen[:, :, 3] > 0)
+    if suffix == ".png":
+        assert valid is not None
+        np.testing.assert_array_equal(valid, indexes != 5)

@@ -14,7 +14,7 @@ from raw_tiles import random_image, write_config, write_image, write_label, writ
 
 from landseg.contracts.errors import ContractError, DataError
 from landseg.contracts.yaml_documents import parse_yaml
-from landseg.raw.dataset_yaml import parse_config
+from landseg.raw.config.dataset_yaml import parse_config
 from landseg.raw.labels.mapping import parse_colours, parse_values
 
 COLOURS = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 255]], np.uint8)
@@ -251,10 +251,40 @@ def test_unknown_colours_are_listed_and_can_be_mapped(fields, tmp_path, stage):
         text = re.findall(r"label_colours: (\{.*?\})", run.error)[0]
         named = {"#ffffff": "background", "#0000ff": "field", "#00ffff": "water", "#0100ff": "field"}
         entries = {colour: named[colour] for colour in yaml.safe_load(text)}
-    configure(raw, label_colours=entries)
+    tolerance = int(re.findall(r"colour_tolerance: (\d+) for colours that are near to these", run.error)[0])
+    configure(raw, label_colours=entries, colour_tolerance=tolerance)
     expected = IDS.copy()
     expected[0, :5] = 1
-    np.testing.assert_array_equal(staged_ids(stage(raw))[0], expected)
+    run = stage(raw)
+    np.testing.assert_array_equal(staged_ids(run)[0], expected)
+    assert "5 label px have a colour within 1 of one in label_colours: they have its class" in run.err
+    assert run.loaded.document.label_map.colour_tolerance == tolerance
+
+
+def test_colours_near_to_two_listed_ones_and_frequent_ones_are_not_guessed(tmp_path, stage):
+    stored = COLOURS[IDS]
+    stored[0, :2] = (0, 5, 255)  # as near to #0000ff as to #000aff
+    stored[2:4] = (250, 255, 255)
+    fields = {"label_colours": {"#0000ff": "field", "#000aff": "water", "#00ffff": "water"}, "colour_tolerance": 5}
+    error = stage(dataset(tmp_path / "raw", [stored], **fields)).error
+    assert "#0005ff" in error
+    assert "#faffff" in error
+    assert "'#ffffff': NAME, '#faffff': NAME" in error
+
+
+def test_a_mask_that_was_a_jpeg(tmp_path, stage):
+    blocks = np.kron(IDS[:4, :4], np.ones((6, 6), np.uint8))
+    noise = np.random.default_rng(1).integers(-20, 21, (24, 24, 3))
+    noise[:12] = 0
+    stored = (COLOURS[blocks].astype(int) + noise).clip(0, 255).astype(np.uint8)
+    raw = dataset(tmp_path / "raw", [stored])
+    colours = {"#ffffff": "background", "#0000ff": "field", "#00ffff": "water"}
+    assert "#ffffff': NAME" in stage(raw).error
+    configure(raw, label_colours=colours)
+    tolerance = int(re.findall(r"add colour_tolerance: (\d+) for", stage(raw).error)[0])
+    assert 18 <= tolerance <= 20
+    configure(raw, colour_tolerance=tolerance)
+    np.testing.assert_array_equal(staged_ids(stage(raw))[0], blocks)
 
 
 def test_pixels_without_a_value_are_ignored_and_counted(tmp_path, stage):

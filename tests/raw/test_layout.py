@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import Paths
 
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.layout.pairing import Pairing, pair
 from landseg.raw.layout.suffixes import RASTER_SUFFIXES, split_suffix
 
@@ -40,6 +40,7 @@ UNDERSTOOD = {
         "train/a val/b test/c",
     ),
     "other words": ("Train/Image/a.TIF Train/Mask/a.PNG validation/imgs/b.tif validation/gt/b.png", "train/a val/b"),
+    "one word for split and role": ("train/a.png trainannot/a.png val/b.png valannot/b.png", "train/a val/b"),
     "valid and dev": ("training/img/a.tif training/ann/a.png dev/sat/b.tif dev/annotations/b.png", "train/a val/b"),
     "mmseg": ("img_dir/train/a.tif ann_dir/train/a.png img_dir/val/b.tif ann_dir/val/b.png", "train/a val/b"),
     "one word for both": (
@@ -84,6 +85,14 @@ UNDERSTOOD = {
         "flair_1_aerial_test/D005/Z2/img/IMG_02.tif",
         "train/D004__Z1__01 test/D005__Z2__02",
     ),
+    "infixes": (
+        " ".join(f"train/{k}/ROIs{n}_{k}_p{n[0]}.tif" for n in ("1_x", "2_y", "3_z") for k in ("image", "mask")),
+        "train/ROIs1_x_p1 train/ROIs2_y_p2 train/ROIs3_z_p3",
+    ),
+    "infixes that say nothing, of many": (
+        " ".join(f"train/{role}/{n}_{k}_p{n}.tif" for n in "123" for role, k in (("images", "s2"), ("labels", "lc"))),
+        "train/1_p1 train/2_p2 train/3_p3",
+    ),
     "a folder for each tile": (
         "train/s1/image.tif train/s1/mask.png train/s2/image.tif train/s2/mask.png",
         "train/s1 train/s2",
@@ -107,6 +116,10 @@ UNDERSTOOD = {
     "labels of all splits in areas": (
         "train/images/x/a.tif val/images/x/b.tif masks/x/a.png masks/x/b.png",
         "train/x__a val/x__b",
+    ),
+    "labels called label images": (
+        " ".join(f"train/train-org-img/{n}.jpg train/train-label-img/{n}_lab.png" for n in "123"),
+        "train/1 train/2 train/3",
     ),
     "images to predict": ("images/a.tif images/b.tif", "test/a test/b"),
     "images alone": ("a.tif b.tif", "test/a test/b"),
@@ -171,6 +184,21 @@ def test_lists_of_pascal_voc_and_what_they_leave_out():
     ]
 
 
+def test_lists_of_paths_with_the_folders_of_roles_in_them():
+    paths = " ".join(f"T{n}/images/a.jpg T{n}/masks/a.png" for n in "123")
+    found = paired(paths, {"train.txt": b"T1/images/a.jpg\nT2/a\n", "val.txt": b"./T3/masks/a.png\n"})
+    assert lines(found, "error") == []
+    assert list(tiles(found)) == ["train/T1__a", "train/T2__a", "val/T3__a"]
+
+
+def test_lists_of_a_table_whose_columns_name_two_tiles():
+    found = paired(FLAT, {"train.csv": b"image,label\na.tif,b.png\n", "val.csv": b"c.tif,c.png\n"})
+    assert (
+        "expected the image and the label of one tile in a line, found 1 of 1 with others: a and b"
+        in (lines(found, "error")[0])
+    )
+
+
 def test_lists_name_tiles_of_areas_and_with_what_their_names_add():
     found = paired(
         "images/x/1_sat.tif images/y/1_sat.tif images/y/2_sat.tif "
@@ -182,6 +210,10 @@ def test_lists_name_tiles_of_areas_and_with_what_their_names_add():
 
 
 WRONG = {
+    "a label among bands": (
+        "chips/1/VV.tif chips/1/LabelWater.tif chips/2/VV.tif chips/2/LabelWater.tif",
+        "expected folders train, val, test, found none of them, but chips",
+    ),
     "nothing": ("readme.pdf a/b.pdf", "expected folders train, val, test, found none of them, but a"),
     "slips of the pen": ("train/images/a.tif train/lables/a.png", "rename lables to labels"),
     "a slip in a split": ("trian/a.tif val/images/b.tif val/labels/b.png", "rename trian to train"),
@@ -198,7 +230,7 @@ WRONG = {
     "two roles in one": ("train/images/labels/a.tif", "found images and labels in it"),
     "neither image nor label": (
         "train/images/a.tif train/labels/a.png train/nir/a.tif",
-        "rename the folder images or labels",
+        "write image_folder: images in dataset.yaml",
     ),
     "another suffix": ("train/images/a.ecw train/labels/a.png", "expected images (.tif, .tiff"),
     "a label that loses values": ("train/images/a.tif train/labels/a.jpg", "change class values: export them as PNG"),
@@ -252,7 +284,7 @@ def test_declared_suffixes_choose_among_files():
     paths = "train/images/a_x.tif train/labels/a_color.png train/labels/a_labelIds.png"
     found = paired(paths, image_suffix="_x", label_suffix="_labelIds.png")
     assert tiles(found) == {"train/a": "train/images/a_x.tif + train/labels/a_labelIds.png"}
-    assert "1 .png file among the labels do not end in _labelIds.png" in lines(found, "note")[0]
+    assert "1 .png file among the labels are not called …_labelIds" in lines(found, "note")[0]
 
 
 def test_labels_without_image_can_be_left_out_as_a_class_of_their_own():
@@ -272,6 +304,24 @@ def test_an_expected_file_lies_in_the_area_of_its_image():
     found = paired(paths)
     assert "expected flair_labels_train/D1/Z2/msk/MSK_2.tif" in lines(found, "error")[0]
     assert "found images of train in flair_aerial_train/*/*/img, labels" in lines(found, "note")[0]
+
+
+def test_an_expected_file_has_the_infix_of_its_siblings():
+    paths = [f"train/{role}/{n}_{infix}_1.tif" for n in "ab" for role, infix in (("images", "image"), ("labels", "gt"))]
+    (line,) = lines(paired(paths[:-1]), "error")
+    assert "image without label: expected train/labels/b_gt_1.tif" in line
+
+
+def test_what_is_missing_far_down_a_long_list_is_named():
+    """Of long lists, what has been paired is freed on the way."""
+    ids = [f"{number:04}" for number in range(600)]
+    images = [f"train/images/{name}.tif" for name in ids if name != "0450"]
+    labels = [f"train/labels/{name}.png" for name in ids if name not in ("0005", "0300")]
+    assert [line.partition(": ")[2].partition(" (")[0] for line in lines(paired([*images, *labels]), "error")] == [
+        "image without label: expected train/labels/0005.png",
+        "image without label: expected train/labels/0300.png",
+        "label without image: expected train/images/0450.tif",
+    ]
 
 
 def test_an_expected_file_is_called_as_its_siblings_are():

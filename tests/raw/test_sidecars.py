@@ -6,6 +6,7 @@ import io
 import shutil
 import uuid
 from contextlib import ExitStack
+from html import escape
 
 import numpy as np
 import pytest
@@ -16,11 +17,11 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 from raw_tiles import random_image, random_label, write_config, write_image, write_label
 
-from landseg.contracts.dataset import Geo
+from landseg.contracts.tile import MAX_CONTROL_POINTS, Geo
 from landseg.raw.georeference.crs import crs_of, keys_of
 from landseg.raw.georeference.sidecars import list_sidecars, sidecars_of, with_sidecars
 from landseg.raw.georeference.tags import Georeference, geo_tags
-from landseg.raw.sources.source import SourceFile
+from landseg.raw.sources.source_file import SourceFile
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -37,6 +38,9 @@ ESRI_AUX = f"""<PAMDataset><Metadata domain="xml:ESRI" format="xml"><GeodataXfor
 }</WKT></SpatialReference></GeodataXform></Metadata></PAMDataset>""".encode()
 STATISTICS = b"<PAMDataset><PAMRasterBand band='1'><Metadata><MDI key='STATISTICS_MEAN'>1</MDI></Metadata>"
 STATISTICS += b"</PAMRasterBand></PAMDataset>"
+POINTS_AUX = f"""<PAMDataset><GCPList Projection="{escape(ZONE_32.to_wkt())}">
+  <GCP Id="1" Pixel="0.5" Line="1" X="1000" Y="2000"/><GCP Id="2" Pixel="3" Line="4" X="1020" Y="1990" Z="7"/>
+</GCPList></PAMDataset>""".encode()
 TAGGED = Georeference((10.0, 0.0, 5e5, 0.0, -10.0, 5e6), keys_of(ZONE_33))
 
 
@@ -53,7 +57,7 @@ def of_gdal(own: Georeference, sidecars: dict[str, bytes]) -> tuple[tuple[float,
 
 
 def read(own: Georeference, sidecars: dict[str, bytes]) -> tuple[Georeference, list[tuple[str, str]]]:
-    listed = list_sidecars(SourceFile(f"train/images/{name}", len(data)) for name, data in sidecars.items())
+    listed = list_sidecars([SourceFile(f"train/images/{name}", len(data)) for name, data in sidecars.items()])
     files = sidecars_of("train/images/a.tif", listed)
     return with_sidecars(own, [(file.path, sidecars[file.path.rpartition("/")[2]]) for file in files])
 
@@ -82,6 +86,14 @@ def test_sidecars_say_what_gdal_reads(own, sidecars):
     transform, crs = of_gdal(own, sidecars)
     assert found.transform == pytest.approx(transform, abs=1e-9) if transform else found.transform is None
     assert (found.crs and crs_of(found.crs)) == crs
+
+
+def test_control_points_in_a_sidecar():
+    found, problems = read(Georeference(), {"a.tif.aux.xml": POINTS_AUX})
+    assert problems == []
+    assert crs_of(found.crs) == ZONE_32
+    assert found.control_points == ((0.5, 1.0, 1000.0, 2000.0, 0.0), (3.0, 4.0, 1020.0, 1990.0, 7.0))
+    assert read(TAGGED, {"a.tif.aux.xml": POINTS_AUX})[0].control_points == ()
 
 
 @pytest.mark.parametrize("version", ["WKT1_GDAL", "WKT1_ESRI", "WKT2_2019"])
@@ -190,5 +202,20 @@ def test_orientation_and_control_points_are_remarked(tmp_path, stage):
     assert run.status == 0, run.err
     assert "turned.tif: its Orientation is 6, turned or mirrored: pixels are read as stored" in run.out
     assert "photo.jpg: its Orientation is 3" in run.out
-    assert "points.tif: 2 ground control points say where it lies, which are not kept" in run.out
+    assert "points.tif" not in run.out
     assert "plain.tif" not in run.out
+    points = {tile.id: tile.control_points for tile in run.dataset().tiles("train")}
+    assert points["points"].points == ((0.0, 0.0, 5e5, 5e6, 0.0), (5.0, 4.0, 500050.0, 4999960.0, 0.0))
+    assert points["plain"] is None
+
+
+def test_too_many_control_points_are_remarked(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root)
+    count = MAX_CONTROL_POINTS + 1
+    points = (33922, 12, 6 * count, (0.0, 0.0, 0.0, 5e5, 5e6, 0.0) * count, True)
+    write_image(root / "train/images/swath.tif", random_image(1), extratags=[points])
+    write_label(root / "train/labels/swath.png", random_label(0))
+    run = stage(root)
+    assert run.status == 0, run.err
+    assert f"swath.tif: expected at most {MAX_CONTROL_POINTS} ground control points" in run.out

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from gdal_files import UTM, stored, write_gdal, write_tile
 from raw_tiles import random_image, random_label, write_config, write_label
 
@@ -171,3 +174,30 @@ def test_a_label_that_declares_a_class_as_nodata(tmp_path, stage):
     dataset = run.dataset()
     expected = np.where(label == 0, 255, label - 1)
     np.testing.assert_array_equal(dataset.read_label("train", dataset.tiles("train")[0]), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("scale", [None, {"method": "percentile"}])
+@pytest.mark.parametrize("value", [-3.4028234663852886e38, -9999.0])
+def test_a_value_that_looks_like_no_data_and_is_not_declared(value, scale, tmp_path, stage):
+    """Otherwise everything measured would become one level of the scale, without a word."""
+    root = tmp_path / "raw"
+    fields = {} if scale is None else {"scale": scale}
+    write_config(root, **fields)
+    image = (random_image(1) / 255).astype(np.float32)
+    image[:, :8] = value
+    write_tile(root, "a.tif", image)
+    run = stage(root)
+    lines = re.search(
+        r"(scale: \{.*?\}|) ?(?:\(percentiles 1 and 99 of the others\), and )?(nodata: -[0-9.e+]+)", run.err
+    )
+    assert lines, run.err
+    assert (run.status == 0) == (scale is not None and value == -9999)
+    write_config(root, **fields | yaml.safe_load("\n".join(lines.groups())))
+    run = stage(root)
+    assert run.status == 0 and "no data?" not in run.err
+    dataset = run.dataset()
+    tile = dataset.tiles("train")[0]
+    np.testing.assert_array_equal(dataset.read_valid("train", tile), np.arange(24)[None] >= np.full((24, 1), 8))
+    middle = dataset.read_image("train", tile)[:, 8:].astype(float)
+    assert np.unique(middle).size > 200  # the values that were measured take the whole scale

@@ -7,27 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gdal_files import UTM, read_gdal, write_gdal
+from gdal_files import UTM, read_gdal, vrt, write_gdal
 from raw_tiles import random_image, random_label, write_config, write_label
-
-SOURCE = """    <SimpleSource>
-      <SourceFilename relativeToVRT="{relative}">{path}</SourceFilename>
-      <SourceBand>{band}</SourceBand>
-      <SrcRect xOff="0" yOff="0" xSize="24" ySize="24" /><DstRect xOff="0" yOff="0" xSize="24" ySize="24" />
-    </SimpleSource>"""
-
-
-def vrt(paths: list[str], *, relative: int = 1, band: int = 1, extra: str = "") -> str:
-    """A virtual image of one band of each file."""
-    bands = "".join(
-        f'  <VRTRasterBand dataType="Byte" band="{number}">\n'
-        f"{SOURCE.format(path=path, relative=relative, band=band)}\n  </VRTRasterBand>\n"
-        for number, path in enumerate(paths, 1)
-    )
-    return (
-        '<VRTDataset rasterXSize="24" rasterYSize="24">\n  <SRS>EPSG:32633</SRS>\n'
-        f"  <GeoTransform>600000, 10, 0, 5400000, 0, -10</GeoTransform>\n{bands}{extra}</VRTDataset>\n"
-    )
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import pytest
 from browser import Browser, executable
 from report_examples import data_example, ensemble_example, training_example
 
-from landseg.report import data, ensemble, training
+from landseg.report import data, training
+from landseg.report.ensemble import rendering
 
 pytest.importorskip("websocket", reason="needs the websocket-client package")
 pytestmark = [
@@ -62,7 +63,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(
     scope="module",
     params=[
-        lambda: ensemble.render(ensemble_example(num_tiles=4)),
+        lambda: rendering.render(ensemble_example(num_tiles=4)),
         lambda: data.render(data_example(num_samples=3, num_problems=4)),
         lambda: training.render(training_example()),
     ],
@@ -122,7 +123,7 @@ def test_the_copy_button_selects_all_of_it(browser, page):
 
 def test_one_matrix_is_shown_at_a_time_and_all_are_printed(browser, tmp_path):
     path = tmp_path / "report.html"
-    path.write_text(ensemble.render(ensemble_example(num_tiles=1)), encoding="utf-8")
+    path.write_text(rendering.render(ensemble_example(num_tiles=1)), encoding="utf-8")
     visible = "[...document.querySelectorAll('.matrix')].map(m => m.checkVisibility())"
     browser.show(path, 1280)
     assert browser.evaluate(visible) == [False, False, True]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from landseg.contracts.dataset import Geo, GeoKeys
-from landseg.report.ground import pixel_area_m2
+from landseg.contracts.tile import Geo, GeoKeys
+from landseg.report.ensemble.ground import pixel_area_m2
 
 
 def keys(**values):

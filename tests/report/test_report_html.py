@@ -10,18 +10,22 @@ from html_tree import metrics, parse
 from report_examples import data_example, ensemble_example, predict, training_example
 
 from landseg.raw.findings import Finding
-from landseg.report import data, ensemble, page, training
-from landseg.report.areas import ClassAreas
+from landseg.report import data, page, training
+from landseg.report.ensemble import rendering
+from landseg.report.ensemble.areas import ClassAreas
 from landseg.report.scores import Prediction
 from landseg.report.tile_pictures import TilePicture
+from landseg.scoring.calibration import accuracy, calibration_error, mean_confidence
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(1)>'&{{7*7}}</style>"
 
 PAGES = {
-    "ensemble": lambda: ensemble.render(ensemble_example(num_tiles=6)),
-    "one model": lambda: ensemble.render(ensemble_example(names=("swin",), num_tiles=3, intervals=False)),
-    "four models": lambda: ensemble.render(ensemble_example(names=("swin", "resnest", "third", "fourth"), num_tiles=3)),
-    "no labels": lambda: ensemble.render(ensemble_example(labelled=False, num_tiles=3)),
+    "ensemble": lambda: rendering.render(ensemble_example(num_tiles=6)),
+    "one model": lambda: rendering.render(ensemble_example(names=("swin",), num_tiles=3, intervals=False)),
+    "four models": lambda: rendering.render(
+        ensemble_example(names=("swin", "resnest", "third", "fourth"), num_tiles=3)
+    ),
+    "no labels": lambda: rendering.render(ensemble_example(labelled=False, num_tiles=3)),
     "data": lambda: data.render(data_example(num_samples=4)),
     "bad data": lambda: data.render(data_example(num_samples=2, num_problems=500)),
     "training": lambda: training.render(training_example()),
@@ -135,12 +139,49 @@ def test_the_numbers_are_those_that_were_given():
     expected = _scores_of(report.ensemble, "ensemble")
     for model in report.models:
         expected |= _scores_of(model, f"models.{model.name}")
+    for one in (*report.models, report.ensemble):
+        expected[f"splits.val.boundary.{one.name}.mIoU"] = one.boundary["mIoU"]
+        found = {"ECE": calibration_error, "confidence": mean_confidence, "accuracy": accuracy}
+        expected |= {f"splits.val.calibration.{one.name}.{key}": of(one.reliability) for key, of in found.items()}
     for subset in report.subsets:
         expected |= {f"subsets.{subset.name}.{key}": subset.scores[key] for key in ("mIoU", "mAcc", "aAcc")}
     expected |= {f"seconds.{cost.stage}": cost.seconds for cost in report.costs}
     expected |= {f"splits.val.gain_of.{name}.mIoU": value for name, (value, _) in report.adds.items()}
     expected |= {f"num_tiles.{split}": number for split, number in report.num_tiles.items()}
-    assert metrics(ensemble.render(report)) == expected
+    assert metrics(rendering.render(report)) == expected
+
+
+@pytest.mark.parametrize(
+    ("num_scenes", "num_units", "expected"),
+    [
+        (
+            *(0, 40),
+            "95 % intervals resample 40 tiles: they are optimistic if those tiles were cut from larger images, because "
+            "neighbours resemble each other.",
+        ),
+        (25, 25, "95 % intervals resample 25 scenes."),
+        (3, 4, "95 % intervals resample 3 scenes and 1 tile; from fewer than 20, they are rough themselves."),
+    ],
+)
+def test_the_page_says_what_intervals_rest_on(num_scenes, num_units, expected):
+    report = ensemble_example(num_tiles=1)
+    given = dataclasses.replace(report, num_scored_scenes=num_scenes, num_units=num_units)
+    assert f"Bars are confidence intervals: {expected}</caption>" in rendering.render(given)
+
+
+def test_calibration_is_told_without_the_picture():
+    report = ensemble_example(num_tiles=2)
+    (section,) = [found for found in parse(rendering.render(report)).all("section") if found["id"] == "calibration"]
+    (chart,) = [element for element in section.walk() if element.get("role") == "img"]
+    assert chart["aria-label"].startswith("Reliability diagram: accuracy in percent over confidence in percent. swin: ")
+    for name in ("swin", "resnest", "ensemble"):
+        assert re.search(rf"{name}: \d+ at \d+, ", chart["aria-label"])
+    assert len(section.all("tr")) == 1 + 3
+    uncounted = dataclasses.replace(report.ensemble, reliability=np.zeros((3, 15), np.int64), boundary={})
+    bare = [dataclasses.replace(model, reliability=None, boundary={}) for model in report.models]
+    html = rendering.render(dataclasses.replace(report, models=tuple(bare), ensemble=uncounted))
+    assert "Reliability diagram" not in html
+    assert "Calibration" not in html
 
 
 def test_the_numbers_of_the_training_report():
@@ -167,7 +208,7 @@ def test_hostile_names_stay_text():
     findings = (Finding(HOSTILE, HOSTILE, HOSTILE), Finding("", HOSTILE, severity="warning"))
     bad = dataclasses.replace(bad, name=HOSTILE, classes=classes, findings=findings)
     trained = dataclasses.replace(training_example(), config=HOSTILE, name=HOSTILE, classes=classes)
-    for text in (ensemble.render(report), data.render(bad), training.render(trained)):
+    for text in (rendering.render(report), data.render(bad), training.render(trained)):
         tree = parse(text)
         assert len(tree.all("script")) == 1
         assert all(image["src"].startswith("data:") for image in tree.all("img"))
@@ -178,7 +219,7 @@ def test_hostile_names_stay_text():
 def test_a_tile_is_drawn_once_and_linked_from_later_lists():
     report = ensemble_example(num_tiles=3)
     report = dataclasses.replace(report, disagreeing=report.best, worst=report.best, best=report.best)
-    tree = parse(ensemble.render(report))
+    tree = parse(rendering.render(report))
     articles = tree.all("article")
     assert [bool(article.all("img")) for article in articles] == [True, False, False]
     assert articles[1].all("a")[0]["href"] == f"#{articles[0]['id']}"
@@ -187,15 +228,15 @@ def test_a_tile_is_drawn_once_and_linked_from_later_lists():
 def test_what_is_not_known_is_left_out():
     bare = ensemble_example(names=("swin",), num_tiles=1, labelled=False)
     bare = dataclasses.replace(bare, areas=(), maps=(), costs=(), provenance={}, disagreeing=())
-    tree = parse(ensemble.render(bare))
+    tree = parse(rendering.render(bare))
     assert [section["id"] for section in tree.all("section")] == ["result"]
     assert "nothing is scored" in tree.all("section")[0].text
 
 
 def test_a_gain_that_may_be_chance_says_so():
     report = ensemble_example(num_tiles=2)
-    doubtful = ensemble.render(dataclasses.replace(report, gain_interval=(-0.01, 0.02)))
-    clear = ensemble.render(dataclasses.replace(report, gain_interval=(0.01, 0.02)))
+    doubtful = rendering.render(dataclasses.replace(report, gain_interval=(-0.01, 0.02)))
+    clear = rendering.render(dataclasses.replace(report, gain_interval=(0.01, 0.02)))
     assert "includes zero (−1.00 to +2.00): the difference may be due to chance" in doubtful
     assert "due to chance" not in clear
 
@@ -204,7 +245,7 @@ def test_a_class_without_a_score_is_shown_without_one():
     report = ensemble_example(num_tiles=2)
     for prediction in (*report.models, report.ensemble):
         prediction.scores.pop("IoU.dig")
-    tree = parse(ensemble.render(report))
+    tree = parse(rendering.render(report))
     (row,) = [r for r in tree.all("section")[1].all("tr") if r.all("th")[0].text == "dig"]
     assert row.text.count("–") == 4
 
@@ -212,7 +253,7 @@ def test_a_class_without_a_score_is_shown_without_one():
 def test_hectares_come_from_the_pixel_area():
     report = ensemble_example(num_tiles=2)
     area = ClassAreas("test", (20_000, *[0] * 8), None, 100.0, None)
-    tree = parse(ensemble.render(dataclasses.replace(report, areas=(area,))))
+    tree = parse(rendering.render(dataclasses.replace(report, areas=(area,))))
     (section,) = [s for s in tree.all("section") if s["id"] == "areas"]
     assert section.all("tbody")[0].all("tr")[0].all("td")[-1].text == "200.0"
 
@@ -234,7 +275,7 @@ def test_many_classes_are_drawn_as_a_picture(num_classes):
         worst=(),
         best=(),
     )
-    text = ensemble.render(report)
+    text = rendering.render(report)
     assert "Confusion matrix of ensemble" in parse(text).all("img")[-1]["alt"]
     assert len(text.encode()) < page.MAX_BYTES
 
@@ -253,16 +294,16 @@ def test_many_classes_are_drawn_as_a_picture(num_classes):
 )
 def test_facts_of_any_size_leave_a_page_within_five_megabytes(facts, monkeypatch):
     report = dataclasses.replace(ensemble_example(num_tiles=1), provenance={"First": {"a": 1}, "Model": facts})
-    text = ensemble.render(report)
+    text = rendering.render(report)
     assert len(text.encode()) < page.MAX_BYTES / 2
     assert ("are not shown" in text) != ("more than fit into this page" in text)
     monkeypatch.setattr(page, "MAX_BYTES", len(text.encode()) - 1)
-    assert len(ensemble.render(report).encode()) < len(text.encode()), "pictures and tables need the room"
+    assert len(rendering.render(report).encode()) < len(text.encode()), "pictures and tables need the room"
 
 
 def test_facts_show_no_credentials():
     facts = {"Model": {"pretrained": "https://h/w.pth?key=sEcr3t", "list": [{"a": "https://me:sEcr3t@h/x#sEcr3t"}]}}
-    text = ensemble.render(dataclasses.replace(ensemble_example(num_tiles=1), provenance=facts))
+    text = rendering.render(dataclasses.replace(ensemble_example(num_tiles=1), provenance=facts))
     assert "https://h/w.pth?key=***" in text
     assert "https://***@h/x#***" in text
     assert "sEcr3t" not in text
@@ -290,7 +331,7 @@ def test_sixty_tiles_of_512_px_and_20_classes_stay_within_five_megabytes():
         worst=(),
         best=(),
     )
-    text = ensemble.render(report)
+    text = rendering.render(report)
     assert len(text.encode()) <= page.MAX_BYTES
     assert len(parse(text).all("article")) == 60
 
@@ -298,8 +339,8 @@ def test_sixty_tiles_of_512_px_and_20_classes_stay_within_five_megabytes():
 def test_tiles_for_which_there_is_no_room_are_counted(monkeypatch):
     report = ensemble_example(num_tiles=6)
     report = dataclasses.replace(report, worst=(), best=(), disagreeing=report.disagreeing[:4])
-    monkeypatch.setattr(ensemble, "PICTURE_BYTES", 20_000)
-    text = ensemble.render(report)
+    monkeypatch.setattr(rendering, "PICTURE_BYTES", 20_000)
+    text = rendering.render(report)
     shown = len(parse(text).all("article"))
     assert 0 < shown < 4
     assert f"{4 - shown} more tiles are left out" in parse(text).text
@@ -332,7 +373,7 @@ def test_training_on_a_val_without_labelled_pixels_has_a_report_without_scores()
 def test_shares_and_truth_are_of_the_same_pixels():
     report = ensemble_example(num_tiles=2)
     area = ClassAreas("val", (60, 140, *[0] * 7), (30, 70, *[0] * 7), None, None, (20, 80, *[0] * 7))
-    tree = parse(ensemble.render(dataclasses.replace(report, areas=(area,))))
+    tree = parse(rendering.render(dataclasses.replace(report, areas=(area,))))
     (section,) = [s for s in tree.all("section") if s["id"] == "areas"]
     rows = [[cell.text for cell in row.all("td")[1:4]] for row in section.all("tbody")[0].all("tr")[:2]]
     assert rows == [["80.0", "70.0", "140"], ["20.0", "30.0", "60"]]
@@ -341,7 +382,7 @@ def test_shares_and_truth_are_of_the_same_pixels():
 
 def test_other_labelled_splits_have_scores_and_map_files_are_listed():
     report = ensemble_example(num_tiles=2)
-    tree = parse(ensemble.render(report))
+    tree = parse(rendering.render(report))
     (result,) = [s for s in tree.all("section") if s["id"] == "result"]
     other = result.all("table")[-1]
     assert other.all("caption")[0].text.startswith("Scores on test, in percent: 16 tiles")
@@ -349,4 +390,7 @@ def test_other_labelled_splits_have_scores_and_map_files_are_listed():
     assert names == [*(model.name for model in report.models), "ensemble"]
     assert other.all("tr")[-1].all("td")[0].text == f"{100 * report.ensemble.scores['mIoU']:.2f}"
     (maps,) = [s for s in tree.all("section") if s["id"] == "maps"]
-    assert [row.all("th")[0].text for row in maps.all("tr")[1:]] == ["labels-val.tar", "entropy-val.tar"]
+    assert [row.all("th")[0].text for row in maps.all("tr")[1:]] == [
+        "maps/labels-val-000000.tar",
+        "maps/entropy-val-000000.tar and 2 more",
+    ]

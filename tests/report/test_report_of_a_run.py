@@ -54,7 +54,19 @@ def test_the_ensemble_report_says_what_summary_json_says(run):
 def test_the_ensemble_report_shows_every_part(run):
     tree = parse((run / "out" / "report.html").read_text())
     assert [section["id"] for section in tree.all("section")] == [
-        *("result", "classes", "confusions", "disagreement", "worst", "best", "areas", "maps", "cost", "provenance")
+        *(
+            "result",
+            "classes",
+            "confusions",
+            "calibration",
+            "disagreement",
+            "worst",
+            "best",
+            "areas",
+            "maps",
+            "cost",
+            "provenance",
+        )
     ]
     assert len([figure for figure in tree.all("figure") if "matrix" in figure.get("class", "")]) == 4
 

@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 
 from landseg.contracts.errors import ConfigError
-from landseg.raw.dataset_yaml import parse_config
+from landseg.raw.config.dataset_yaml import parse_config
 from landseg.sample import noise as sample_noise
 from landseg.sample import tiles as sample
 from landseg.sample.covers import CLASSES

@@ -2,9 +2,11 @@
 
 import json
 
+import manifest_examples
 import pytest
 from ensembles import open_dataset, stage
 
+from landseg import storage
 from landseg.cli.main import main
 from landseg.contracts.executor import ExecutorInput
 from landseg.probabilities.layout import plan_splits
@@ -52,14 +54,53 @@ def test_kfp_gets_a_list(staged, tmp_path):
 def test_every_worker_of_every_model(staged, tmp_path, capsys):
     exports = tmp_path / "exports"
     outputs = {"parameters": {"exports": {"outputFile": str(exports)}}}
-    flags = ["--workers=2", "--models=s3://b/a.json, m.pth", "--executor-input", json.dumps({"outputs": outputs})]
+    flags = ["--workers=2", "--models=b/a.pth, m.pth", "--executor-input", json.dumps({"outputs": outputs})]
     told = shares(staged, tmp_path, capsys, *flags)
-    expected = [(model, worker) for model in ("s3://b/a.json", "m.pth") for worker in ("1/2", "2/2")]
+    expected = [(model, worker) for model in ("b/a.pth", "m.pth") for worker in ("1/2", "2/2")]
     assert list(zip(told[::2], told[1::2], strict=True)) == expected
     found = json.loads(exports.read_text())
     assert [(one["model_uri"], one["worker"]) for one in found] == expected
     assert main(["plan-export", "--dataset", staged, "--storage-uri", str(tmp_path), "--models=a,b,a"]) == 2
     assert "--models: expected each model once, found a twice" in capsys.readouterr().err
+
+
+def test_models_of_one_name_are_refused_before_they_are_exported(staged, tmp_path, capsys):
+    names = ("swin", "resnest", "swin")
+    uris = [
+        storage.write_document(
+            f"{tmp_path}/{number}.json", manifest_examples.model().model_copy(update={"name": name})
+        ).uri
+        for number, name in enumerate(names)
+    ]
+    assert len(shares(staged, tmp_path, capsys, f"--models={','.join(uris[:2])}")) == 4
+    assert main(["plan-export", "--dataset", staged, "--storage-uri", str(tmp_path), "--models", ",".join(uris)]) == 2
+    assert f"found {uris[0]} and {uris[2]}, both named swin" in capsys.readouterr().err
+
+
+def test_more_workers_than_fit_into_an_argument_are_refused(staged, tmp_path, capsys):
+    models = ",".join(f"m{number}.pth" for number in range(40))
+    flags = ["--dataset", staged, "--storage-uri", str(tmp_path), "--workers=4", f"--models={models}"]
+    assert main(["plan-export", *flags]) == 2
+    assert "--workers: expected at most 3 for 40 models, found 4" in capsys.readouterr().err
+    flags[-1] = f"--models={','.join(f'm{number}.pth' for number in range(200))}"
+    assert main(["plan-export", *flags]) == 2
+    assert "--models: expected at most 150, found 200" in capsys.readouterr().err
+
+
+def test_a_long_root_leaves_room_for_fewer_workers(staged, tmp_path, capsys):
+    root = tmp_path / "r" / ("x" * 200) / ("x" * 200) / ("x" * 200) / ("x" * 200) / ("x" * 200) / ("x" * 200)
+    models = ",".join(f"m{number}.pth" for number in range(20))
+    flags = ["--dataset", staged, "--storage-uri", str(root), f"--models={models}"]
+    assert main(["plan-export", *flags, "--workers=5"]) == 2
+    assert "--workers: expected at most 3 for 20 models, found 5" in capsys.readouterr().err
+    assert main(["plan-export", *flags, "--workers=3"]) == 0
+
+
+def test_a_share_of_more_hours_than_a_step_has_is_warned_of(monkeypatch, staged, tmp_path, capsys):
+    monkeypatch.setattr("landseg.stages.plan_export._PIXELS_PER_S", 0.1)
+    shares(staged, tmp_path, capsys, "--workers=2")
+    assert main(["plan-export", "--dataset", staged, "--storage-uri", str(tmp_path), "--workers=2"]) == 0
+    assert "32 GPU hours" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

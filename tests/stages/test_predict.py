@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from gdal_files import write_gdal
 from PIL import Image
 from random_models import write_model
 from raw_tiles import CLASSES, random_image, random_label, write_config, write_image, write_label, write_raw
@@ -173,6 +176,29 @@ def test_another_scale_is_given_in_a_file(place: Place, tmp_path: Path, capsys: 
     assert maps(place.root / "deep") == maps(place.root / "flat")
 
 
+def test_the_models_nodata_is_applied(place: Place, tmp_path: Path) -> None:
+    """It was in the dataset.yaml of the training images."""
+    raw, store = tmp_path / "raw", place.store
+    write_raw(raw, train=1, val=0, test=0, size=40)
+    write_config(raw, nodata=7)
+    place.stage(raw)
+    dataset = str(place.root / "staged/dataset.json")
+    images = input_of(StagedDataset.open(dataset, tmp_path).manifest, (40, 40))
+    model = write_model(store, dataset, seed=77, images=images)
+    image = np.maximum(random_image(3, 40), 8)
+    image[:9, :5] = 7
+    write_image(tmp_path / "new/a.tif", image)
+    hour_ago = time.time() - 3600  # so that the image is known to be as it was
+    os.utime(tmp_path / "new/a.tif", (hour_ago, hour_ago))
+    arguments = ["--model", model, "--output-dir", str(tmp_path / "maps"), *OPTIONS]
+    assert main(["predict", str(tmp_path / "new"), *arguments]) == 0
+    found = np.asarray(Image.open(tmp_path / "maps/a.png"))
+    np.testing.assert_array_equal(found == 255, (image == 7).all(axis=2))
+    (tmp_path / "none.yaml").write_text("nodata: none")
+    assert main(["predict", str(tmp_path / "new"), *arguments, "--dataset-yaml", str(tmp_path / "none.yaml")]) == 0
+    assert (np.asarray(Image.open(tmp_path / "maps/a.png")) < 255).all()
+
+
 def test_floats_need_no_scale_but_the_models(place: Place, tmp_path: Path) -> None:
     images = ModelInput(
         bands=(1, 2, 3),
@@ -195,15 +221,40 @@ def test_floats_need_no_scale_but_the_models(place: Place, tmp_path: Path) -> No
     [
         (["absent.tif"], "absent.tif: no such file or folder"),
         (["IMAGES", "--weights", "auto"], "--weights: expected equal or numbers, found auto"),
+        (["IMAGES", "--weights", "1"], "--weights: expected 2 weights, one per model, found 1"),
+        (["IMAGES", "--model", "TWIN"], "holds the same checkpoint as"),
         (["IMAGES", "--tile-px", "8"], "--tile-px: expected 32 to 8192, found 8"),
         (["IMAGES", "--dataset-yaml", "absent.yaml"], "--dataset-yaml: absent.yaml cannot be read"),
         (["ROOT"], "--output-dir: expected a folder outside of the images"),
     ],
 )
 def test_bad_arguments(place: Place, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    given = {"IMAGES": place.images, "ROOT": place.root}
+    given = {"IMAGES": place.images, "ROOT": place.root, "TWIN": place.models[0]}
     assert place.predict(*(given.get(argument, argument) for argument in arguments), out="bad") == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("image", "advice"),
+    [
+        (random_image(0, 40).astype(np.uint16) * 9, "scale: {method: range, low: "),
+        (random_image(0, 40)[..., :1], "the dataset gives 1 of files with 1 (predict images that have all of them)"),
+        (
+            np.tile(random_image(0, 40), 2)[..., :5],
+            "band_names: [1, 2, 3, other4, other5], and stage again; ",
+        ),
+    ],
+)
+def test_what_a_model_cannot_take_is_refused_before_any_predicts(
+    image: np.ndarray, advice: str, place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_gdal(tmp_path / "tile.tif", image)
+    out = place.root / f"refused-{image.shape[2]}"
+    assert place.predict(tmp_path / "tile.tif", out=out.name) == 2
+    told = capsys.readouterr().err
+    assert advice in told
+    assert ("dataset.yaml is the file given by --dataset-yaml" in told) == ("into dataset.yaml" in told)
+    assert not (out / ".landseg/runs").exists()
 
 
 def test_models_of_other_classes_are_refused(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,4 +268,4 @@ def test_models_of_other_classes_are_refused(place: Place, tmp_path: Path, capsy
 def test_the_manifest_is_that_of_the_maps(place: Place) -> None:
     found = storage.read_document(LabelsManifest, str(place.root / "maps/labels.json")).document
     assert [member.model for member in found.members] == ["resnest", "swin"]
-    assert found.splits["test"].num_tiles == 2 + 9
+    assert sum(archive.num_tiles for archive in found.archives("test")) == 2 + 9

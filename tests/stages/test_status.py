@@ -12,6 +12,7 @@ import pytest
 from landseg.cli.main import main
 from landseg.contracts.errors import ObjectNotFoundError
 from landseg.contracts.references import Arguments
+from landseg.stages.shared.siblings import report_others
 from landseg.stages.status import run_states
 
 
@@ -101,3 +102,29 @@ def test_a_damaged_dataset_is_a_line_and_not_the_end(storage: Path, capsys: pyte
     assert main(["status", "--storage-uri", str(storage), "--run-id", "r"]) == 0
     shown = capsys.readouterr().out
     assert "stage-data              damaged" in shown and "train swin              unfinished" in shown
+
+
+def test_what_results_of_one_name_differ_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "runs" / "r" / "train" / "swin"
+    asked = Arguments(values={"epochs": 3}).to_bytes().decode()
+    identity = {"code": "a", "stage": "train", "seed": 0, "config": "lr = 0.01\nruns = 3\n", "train_splits": ["train"]}
+    for number, change in enumerate([{}, {"config": "lr = 0.02\nruns = 3\n"}]):
+        write(folder / f"k{number}" / "identity.json", json.dumps({**identity, **change}), 100 + number)
+        write(folder / f"k{number}" / "arguments.json", asked, 100 + number)
+    assert main(["status", "--storage-uri", str(tmp_path), "--run-id", "r"]) == 0
+    text = capsys.readouterr().out
+    assert "differs from k1 (there) in config -lr = 0.02; config +lr = 0.01\n" in text
+    own = {key: value for key, value in identity.items() if key not in {"code", "stage"}}
+    new = {**own, "seed": 7, "train_splits": ("train", "val")}
+    report_others("a training of swin", f"{folder}/k9", new, "Do this")
+    said = capsys.readouterr().err
+    assert (
+        f"the run has a training of swin already ({folder}/k1, unfinished), which is not resumed: seed 0 there" in said
+    )
+    assert "7 here; config -lr = 0.02; config +lr = 0.01; train_splits train there, train, val here. Do this" in said
+    report_others("a training of swin", f"{folder}/k1", {**own, "config": "lr = 0.01\nruns = 3\n"}, "Do this")
+    assert "k0, unfinished), which is not resumed: another version of landseg's code" in capsys.readouterr().err
+    (folder / "k0" / "identity.json").write_text("[")
+    report_others("a training of swin", f"{folder}/k1", own, "Do this")  # nothing to compare with
+    report_others("a training of new", f"{tmp_path}/runs/r/train/new/k", own, "Do this")
+    assert capsys.readouterr().err == ""

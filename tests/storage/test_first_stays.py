@@ -9,10 +9,9 @@ import pytest
 from s3_endpoint import S3
 
 from landseg import storage
-from landseg.contracts.cost import Cost
 from landseg.contracts.documents import Blob, sha256_hex
 from landseg.contracts.labels import LabelsManifest
-from landseg.contracts.references import Reference
+from landseg.contracts.references import Cost, Reference
 from landseg.storage.records import read_record, settle_record
 
 

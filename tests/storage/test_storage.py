@@ -216,6 +216,18 @@ def test_parallel_stops_at_the_first_error() -> None:
     assert len(begun) < 100
 
 
+def test_a_document_that_no_reader_accepts_is_not_written(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("landseg.contracts.documents.MAX_DOCUMENT_BYTES", 300)
+    reference = Reference(uri="s3://x/y", sha256="0" * 64, manifest_kind="landseg.dataset")
+    large = reference.model_copy(update={"facts": {"x": "y" * 300}})
+    uri = storage.join(root, "manifest.json")
+    for write in (storage.write_document, storage.publish_manifest):
+        with pytest.raises(ContractError, match=r"manifest\.json: expected at most 300 bytes of JSON"):
+            write(uri, large)
+        assert storage.stat(uri) is None
+    assert storage.write_document(uri, reference).sha256
+
+
 def test_documents(root: str, tmp_path: Path) -> None:
     uri = storage.join(root, "manifest.json")
     inner = Reference(uri="s3://x/y", sha256="0" * 64, manifest_kind="landseg.dataset", facts={"tiles": 3})
@@ -305,6 +317,27 @@ def test_half_written_files_are_not_listed_and_are_cleaned_up(tmp_path: Path) ->
     assert storage.clean_abandoned(str(tmp_path)) == 1
     assert not stale.exists()
     assert fresh.exists()
+
+
+def test_a_folder_is_looked_through_once_a_day(tmp_path: Path) -> None:
+    def left() -> Path:
+        stale = tmp_path / f".{'a' * 32}.partial"
+        stale.write_bytes(b"half")
+        os.utime(stale, (0, 0))
+        return stale
+
+    stale = left()
+    storage.clean_abandoned_daily(str(tmp_path))
+    assert not stale.exists()
+    left()
+    storage.clean_abandoned_daily(str(tmp_path))
+    assert [info.uri for info in storage.list_objects(str(tmp_path))] == []
+    assert stale.exists()
+    os.utime(tmp_path / ".landseg-cleaned", (0, 0))
+    storage.clean_abandoned_daily(str(tmp_path))
+    assert not stale.exists()
+    storage.clean_abandoned_daily(str(tmp_path / "not there"))
+    assert not (tmp_path / "not there").exists()
 
 
 def test_a_reference_to_what_is_gone_tells_the_way_out(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ class KfpServer:
 
     def _create_experiment(self, path: str, query: dict[str, str], body: bytes, headers: Any) -> Any:
         experiment = _model(body, "V2beta1Experiment")
-        if bool(experiment.namespace) != bool(self.cookie):
+        if bool(experiment.namespace) != self._health()["multi_user"]:
             raise RefusedError(400, "Invalid input error: a namespace belongs to multi-user mode")
         experiment.experiment_id = str(uuid.uuid4())
         self.experiments[experiment.experiment_id] = experiment

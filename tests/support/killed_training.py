@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from landseg.training.distributed import run_processes
+from landseg.training.distributed.processes import run_processes
+from landseg.training.distributed.team import Team
 from landseg.training.hooks import HookRunner
 from landseg.training.job import TrainingJob
-from landseg.training.team import Team
 from landseg.training.trainer import train
 
 

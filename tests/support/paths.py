@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from landseg.raw.sources.source import Source, SourceFile
+from landseg.raw.sources.source import Source
+from landseg.raw.sources.source_file import SourceFile
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ class PickyS3:
         encryption: what requests that write must ask for, as a bucket's policy may demand.
         context: of TLS.
         written: headers of each request that wrote.
+        num_connections: how many were asked for, those that ended in the TLS handshake included.
     """
 
     refuses_checksums: bool = False
@@ -26,6 +27,7 @@ class PickyS3:
     encryption: str = ""
     context: ssl.SSLContext | None = None
     written: list[dict[str, str]] = field(default_factory=list)
+    num_connections: int = 0
 
     def __enter__(self) -> Self:
         picky = self
@@ -62,7 +64,12 @@ class PickyS3:
                 self.end_headers()
                 self.wfile.write(body.encode())
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def get_request(self) -> tuple[Any, Any]:
+                picky.num_connections += 1
+                return super().get_request()
+
+        self._http = Server(("127.0.0.1", 0), Handler)
         if self.context:
             self._http.socket = self.context.wrap_socket(self._http.socket, server_side=True)
         threading.Thread(target=self._http.serve_forever, daemon=True).start()

@@ -13,7 +13,7 @@ from landseg.contracts.model import ModelInput, ModelManifest
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import build_model, fit_config
 from landseg.models.configs import load_config
-from landseg.models.preprocessing import find_normalize, set_normalisation
+from landseg.models.normalisation import find_normalize, set_normalisation
 from landseg.models.trained_model import INPUT
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 55.0)

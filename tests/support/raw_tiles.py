@@ -9,9 +9,22 @@ import tifffile
 import yaml
 from PIL import Image
 
-from landseg.contracts.dataset import GeoKeys
+from landseg.contracts.tile import GeoKeys
 
 CLASSES = ("background", "field", "water")
+
+FULL_CONFIG = {
+    "version": 1,
+    "name": "a b",
+    "classes": ["a", "b", "c"],
+    "palette": [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
+    "bands": [3, 2, 1],
+    "ignore_index": 255,
+    "label_offset": 0,
+    "scale": {"method": "range", "low": [0, 0, 0], "high": [1, 2, 3.5]},
+    "scenes": {"max_px": 1024, "tile_px": 512, "overlap_px": 64},
+}
+"""A `dataset.yaml` with every kind of field."""
 
 
 def write_image(path: Path, array: np.ndarray, **options) -> None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from landseg.ensemble.tile_counts import tile_boundaries
 from landseg.raw.findings import Finding
-from landseg.report import data, ensemble, training
-from landseg.report.areas import ClassAreas
-from landseg.report.costs import StageCost
+from landseg.report import data, training
 from landseg.report.data import DataReport, Need, SampleTile, SplitStats
-from landseg.report.ensemble import EnsembleReport, MapFile, SplitScores
+from landseg.report.ensemble import rendering
+from landseg.report.ensemble.areas import ClassAreas
+from landseg.report.ensemble.content import EnsembleReport, MapFile, SplitScores
+from landseg.report.ensemble.costs import StageCost
 from landseg.report.scores import Prediction
 from landseg.report.tile_pictures import TilePicture
 from landseg.report.training import Evaluation, TrainingReport
 from landseg.sample.covers import CLASSES
 from landseg.sample.tiles import PALETTE, SampleOptions, draw_tile
+from landseg.scoring.boundary import boundary_scores
+from landseg.scoring.calibration import reliability_counts
 from landseg.scoring.confusion import confusion_matrix
 from landseg.scoring.scores import scores
 
@@ -78,12 +83,23 @@ def ensemble_example(names=("swin", "resnest"), num_tiles=12, side=128, labelled
         found = scores(confusion, CLASSES)
         spread = {key: (max(0.0, v - 0.012), min(1.0, v + 0.014)) for key, v in found.items()} if intervals else {}
         weight = None if name == "ensemble" else 1 / len(names)
-        return Prediction(name, found, confusion, spread, weight) if labelled else Prediction(name, weight=weight)
+        if not labelled:
+            return Prediction(name, weight=weight)
+        pairs = list(zip((tile.truth for tile in tiles), maps, strict=True))
+        boundary = boundary_scores(sum(tile_boundaries([m], t, len(CLASSES))[0] for t, m in pairs), CLASSES)
+        right = np.concatenate([(t == m).ravel() for t, m in pairs])
+        sure = np.clip(rng.normal(np.where(right, 0.85, 0.7), 0.12), 1 / len(CLASSES), 1).astype(np.float32)
+        return Prediction(
+            name, found, confusion, spread, weight, reliability=reliability_counts(sure, right), boundary=boundary
+        )
 
     models = tuple(prediction(name, [tile.models[n] for tile in tiles]) for n, name in enumerate(names))
     combined = prediction("ensemble", [tile.ensemble for tile in tiles])
     pairs = [(a, b) for a in range(len(names)) for b in range(a + 1, len(names))] if len(names) > 2 else []
-    subsets = tuple(prediction(f"{names[a]}+{names[b]}", [tile.models[b] for tile in tiles]) for a, b in pairs)
+    subsets = tuple(
+        replace(prediction(f"{names[a]}+{names[b]}", [tile.models[b] for tile in tiles]), reliability=None, boundary={})
+        for a, b in pairs
+    )
     gain = combined.scores["mIoU"] - max(model.scores["mIoU"] for model in models) if labelled else 0.0
     predicted = sum(np.bincount(tile.ensemble.ravel(), minlength=9) for tile in tiles)
     true = sum(np.bincount(tile.truth.ravel(), minlength=256)[:9] for tile in tiles)
@@ -113,12 +129,17 @@ def ensemble_example(names=("swin", "resnest"), num_tiles=12, side=128, labelled
         ensemble=combined,
         num_tiles={"train": 256, "val": 64, "test": 16} if labelled else {"test": 16},
         scored_split="val" if labelled else None,
+        num_scored_tiles=num_tiles if labelled else 0,
+        num_units=num_tiles if labelled else 0,
         gain_interval=(gain - 0.009, gain + 0.01) if intervals and labelled and len(names) > 1 else None,
         adds={name: (gain + 0.01 * n, (gain - 0.01, gain + 0.03)) for n, name in enumerate(names)} if labelled else {},
         subsets=subsets if labelled else (),
         other_splits=(SplitScores("test", 16, 0, (*models, combined)),) if labelled and len(names) > 1 else (),
         areas=(area,),
-        maps=(MapFile("labels-val.tar", "labels", "val", 64), MapFile("entropy-val.tar", "entropy", "val", 64)),
+        maps=(
+            MapFile("maps/labels-val-000000.tar", "labels", "val", 64),
+            MapFile("maps/entropy-val-000000.tar", "entropy", "val", 64, 3),
+        ),
         disagreeing=tuple(by_difference[: max(1, num_tiles * 2 // 3)]),
         worst=tuple(by_score[: max(1, num_tiles // 3)]),
         best=tuple(by_score[::-1][: max(1, num_tiles // 3)]),
@@ -244,14 +265,14 @@ def training_example(num_points=1200, epochs=12, evaluated=True):
 def main(directory):
     directory.mkdir(parents=True, exist_ok=True)
     pages = {
-        "ensemble": ensemble.render(ensemble_example()),
-        "ensemble-single": ensemble.render(ensemble_example(names=("swin",), num_tiles=3, intervals=False)),
-        "ensemble-five": ensemble.render(ensemble_example(names=("swin", "resnest", "third", "fourth", "fifth"))),
+        "ensemble": rendering.render(ensemble_example()),
+        "ensemble-single": rendering.render(ensemble_example(names=("swin",), num_tiles=3, intervals=False)),
+        "ensemble-five": rendering.render(ensemble_example(names=("swin", "resnest", "third", "fourth", "fifth"))),
         "data": data.render(data_example()),
         "data-bad": data.render(data_example(num_problems=9)),
         "training": training.render(training_example()),
         "training-unscored": training.render(training_example(evaluated=False)),
-        "ensemble-unlabelled": ensemble.render(ensemble_example(labelled=False)),
+        "ensemble-unlabelled": rendering.render(ensemble_example(labelled=False)),
     }
     for name, page in pages.items():
         (directory / f"{name}.html").write_text(page, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from landseg import storage
 from landseg.cli.main import main
 from landseg.contracts.dataset import DatasetManifest
 from landseg.dataset.reader import StagedDataset
+from landseg.raw.sources.source import FolderSource, fingerprint_of
 
 
 @dataclass
@@ -55,6 +57,15 @@ class Staging:
         status = main(argv)
         captured = self._capsys.readouterr()
         return Run(status, captured.out, captured.err, folder)
+
+
+def settle(raw: Path) -> Path:
+    """A raw dataset's folder, once no file is too young for its times to tell its versions apart."""
+    deadline = time.monotonic() + 30
+    while fingerprint_of(FolderSource(str(raw)).files()) is None:
+        assert time.monotonic() < deadline, "the files stay too young for a fingerprint"
+        time.sleep(0.01)
+    return raw
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from landseg.contracts.errors import DataError
-from landseg.training.stop_requests import stop_requests
-from landseg.training.team import Team
+from landseg.training.distributed.stop_requests import stop_requests
+from landseg.training.distributed.team import Team
 
 
 def fail_in_second(job: None, team: Team) -> None:

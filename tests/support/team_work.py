@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from landseg.training.distributed.team import Team
 from landseg.training.job import TrainingJob
-from landseg.training.team import Team
 from landseg.training.trainer import train
 
 # isort: split

@@ -13,8 +13,8 @@ from training_data import make_job, stage
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError
+from landseg.training.distributed.team import Team
 from landseg.training.selection import Selection
-from landseg.training.team import Team
 from landseg.training.trainer import train
 
 SCHEMA = ClassSchema(classes=("a", "b"), palette=((0, 0, 0), (1, 1, 1)), bands=(1, 2, 3))

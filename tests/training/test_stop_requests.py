@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from landseg.training import stop_requests
+from landseg.training.distributed import stop_requests
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import os
 import signal
@@ -10,18 +12,25 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import team_failures
 import team_work
 import torch
+import torch.distributed as dist
 from training_data import make_job, stage
 
 from landseg.contracts.errors import ConfigError, DataError, LandsegError
-from landseg.training.distributed import count_processes, run_processes
+from landseg.training import session
+from landseg.training.checkpoint.publishing import Publisher
+from landseg.training.distributed import processes as team_processes
+from landseg.training.distributed.processes import count_processes, run_processes
+from landseg.training.distributed.stop_requests import StopRequests
+from landseg.training.distributed.team import Team
 from landseg.training.input.batches import BatchOrder
-from landseg.training.team import Team
 
 
 def _one_iteration(
@@ -66,7 +75,7 @@ RUN = """
 import sys
 from pathlib import Path
 import team_failures
-from landseg.training.distributed import run_processes
+from landseg.training.distributed.processes import run_processes
 if __name__ == "__main__":
     run_processes(getattr(team_failures, sys.argv[1]), sys.argv[2], 2, False, Path(sys.argv[2]))
 """
@@ -179,8 +188,8 @@ def test_every_epoch_has_another_order_and_no_tile_twice() -> None:
 
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"expected at most 7 tiles in a batch.*found 4 x 2 processes"):
-        BatchOrder(7, 4, 2, 0, 0)
+    with pytest.raises(ConfigError, match=r"expected at most 6 tiles in a batch.*found 4 x 2 processes"):
+        BatchOrder(6, 4, 2, 0, 0)  # of 7, mmseg draws one twice
 
 
 def test_a_team_of_one_needs_no_group() -> None:
@@ -189,3 +198,130 @@ def test_a_team_of_one_needs_no_group() -> None:
     assert team.gather(3) == [3]
     assert team.from_leader("x") == "x"
     assert team.sum(torch.ones(2)).tolist() == [1, 1]
+
+
+def test_objects_and_what_the_leader_does_alone_go_over_gloo_with_a_limit_of_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients of GPUs go over NCCL, in minutes. The group is a stand-in: there is no GPU here."""
+    made: dict[str, Any] = {}
+
+    class Group(dist.ProcessGroup):
+        pass
+
+    def init(backend: str, **options: Any) -> None:
+        made["gradients"] = (backend, options["timeout"], options["device_id"])
+
+    def new_group(backend: str, timeout: datetime.timedelta) -> dist.ProcessGroup:
+        made["objects"] = (backend, timeout)
+        return group
+
+    group, passed = Group(0, 2), []
+    monkeypatch.setattr(dist, "init_process_group", init)
+    monkeypatch.setattr(dist, "new_group", new_group)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "all_gather_object", lambda values, value, group: passed.append(group))
+    monkeypatch.setattr(dist, "broadcast_object_list", lambda values, src, group: passed.append(group))
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "")
+    device = torch.device("cuda", 1)
+    with team_processes.joined(tmp_path, 1, 2, device) as objects:
+        team = Team(1, 2, device, objects)
+        team.gather("value")
+        team.from_leader("a checkpoint")
+        team.barrier()
+    assert passed == [group] * 3
+    assert made["gradients"] == ("cpu:gloo,cuda:nccl", datetime.timedelta(minutes=10), device)
+    backend, limit = made["objects"]
+    assert backend == "gloo"
+    assert limit >= datetime.timedelta(hours=1)
+    assert {os.environ[name] for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")} == {"lo"}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_others_wait_over_gloo_while_the_leader_keeps_the_best_weights(rank: int) -> None:
+    """Where storage is slow, that may take longer than a process waits for the leader's gradients."""
+    steps: list[str] = []
+
+    class Watched(Team):
+        def barrier(self) -> None:
+            steps.append("barrier")
+
+    watched = SimpleNamespace(
+        job=SimpleNamespace(selection=SimpleNamespace(ships_best=True)),
+        team=Watched(rank, 2),
+        order=SimpleNamespace(iters_per_epoch=1),
+    )
+    best = SimpleNamespace(scratch=MagicMock(), publish=lambda *args: steps.append("publish"))
+    publisher: Any = MagicMock(session=watched, best=best)
+    publisher._best_evaluation.return_value = {"iteration": 3}
+    Publisher.keep_if_best(publisher, 3)
+    assert steps == (["publish", "barrier"] if rank == 0 else ["barrier"])
+
+
+@pytest.mark.parametrize(
+    ("statuses", "requested", "raised"),
+    [
+        ([143, 143], True, r"^143$"),
+        ([0, 143], True, r"^143$"),  # the leader had finished
+        ([143, 130], True, r"^143$"),  # a terminal's Ctrl-C reached it first
+        ([143, None], True, r"^143$"),  # what hangs has nothing to publish
+        ([-15, -15], True, r"^143$"),  # before training had begun
+        ([143, 143], False, r"^143$"),  # one of them was asked to stop, not their parent
+        ([None, 143], True, "process 0 had not published its last checkpoint"),
+        ([None, 1], True, "process 1 ended with status 1"),
+        ([None, 1], False, "process 1 ended with status 1"),
+        ([-9, None], True, "process 0 was killed by SIGKILL"),
+        ([-15, None], False, "process 0 was killed by SIGTERM"),
+    ],
+)
+def test_143_means_that_the_leader_has_published(
+    statuses: list[int | None], requested: bool, raised: str, tmp_path: Path
+) -> None:
+    received = StopRequests()
+    if requested:
+        received.add(signal.SIGTERM)
+    ended = dict(enumerate(statuses))
+    with pytest.raises((SystemExit, Exception), match=raised):
+        team_processes._raise_first(tmp_path, team_processes._killed(ended, received))
+        team_processes._raise_status(ended, received)
+
+
+@pytest.mark.parametrize(("error", "destroyed"), [(None, 1), (SystemExit(143), 1), (RuntimeError("a peer is gone"), 0)])
+def test_the_group_is_destroyed_where_all_leave_together(
+    error: BaseException | None, destroyed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL complains of a group that was not; after an error destroying it might wait for a process that is gone."""
+    calls: list[None] = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *args, **options: None)
+    monkeypatch.setattr(dist, "new_group", lambda **options: dist.ProcessGroup(0, 2))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append(None))
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "")
+    with (
+        contextlib.nullcontext() if error is None else pytest.raises(type(error)),
+        team_processes.joined(tmp_path, 0, 2, torch.device("cpu")),
+    ):
+        if error is not None:
+            raise error
+    assert len(calls) == destroyed
+
+
+def test_every_process_has_the_leaders_buffers_whatever_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BatchNorm in evaluation mode computes with them; torch 2.11 shares none where `broadcast_buffers` is off."""
+    steps: list[Any] = []
+
+    class Watched(Team):
+        def share_buffers(self, model: torch.nn.Module) -> None:
+            steps.append(model)
+
+    class OfTorch211:
+        def __init__(
+            self, module: Any, *, device_ids: Any, find_unused_parameters: bool, broadcast_buffers: bool
+        ) -> None:
+            steps.append(broadcast_buffers)
+
+    monkeypatch.setattr(session, "DistributedDataParallel", OfTorch211)
+    model, config = torch.nn.BatchNorm2d(2), SimpleNamespace(get=lambda name, default: default)
+    session._wrapped(model, config, Watched(1, 2))
+    assert steps == [model, False]

@@ -13,10 +13,10 @@ from training_data import make_job, stage
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import build_model, parse_config
 from landseg.training.checkpoint.random_state import seed_everything
+from landseg.training.distributed.team import Team
 from landseg.training.input.batches import BatchOrder, TileBatches
-from landseg.training.input.pipeline import find_pipeline
+from landseg.training.input.config_pipeline import find_pipeline
 from landseg.training.job import TrainingJob
-from landseg.training.team import Team
 from landseg.training.trainer import train
 
 # isort: split
@@ -46,7 +46,7 @@ class OurTiles(torch.utils.data.Dataset[Any]):
 
     def __init__(self, job: TrainingJob) -> None:
         staged = StagedDataset.open(job.dataset, job.cache)
-        pipeline = find_pipeline(parse_config(job.config, "config"), staged.manifest, job.splits)
+        pipeline = find_pipeline(parse_config(job.config, "config"), staged, job.splits)
         dataset = TileBatches(staged, job.splits, pipeline, job.seed)
         self.samples = []
         for keys in BatchOrder(len(dataset), BATCH, 1, 0, job.seed).batches(0, ITERATIONS):

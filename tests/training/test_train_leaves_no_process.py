@@ -1,4 +1,4 @@
-"""However `landseg train` ends, none of its processes outlives it."""
+"""However a team of training processes ends, none of them outlives it; for one, see tests/stages."""
 
 from __future__ import annotations
 
@@ -12,22 +12,9 @@ from pathlib import Path
 import pytest
 from training_data import stage
 
-from landseg.dataset.reader import StagedDataset
+from benchmarks.gpu.plan import session_of
 
 ARGUMENTS = ("--name=swin", "--config=swin_tiny", "--run-id=r", "--gpus=0", "--num-workers=2", "--pretrained=none")
-
-
-def session(leader: int) -> dict[int, int]:
-    """The processes of a session, each with its parent."""
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == leader and fields[0] != "Z":
-            found[int(stat.parent.name)] = int(fields[1])
-    return found
 
 
 def start(root: Path, dataset: str, *more: str) -> subprocess.Popen[str]:
@@ -55,32 +42,20 @@ def check_that_none_is_left(process: subprocess.Popen[str], status: int) -> None
     output = process.communicate(timeout=120)[0]
     assert process.returncode == status, output
     deadline = time.monotonic() + 2  # multiprocessing's resource tracker ends after its parent
-    while left := session(leader):
+    while left := session_of(leader):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_after_success(processes: int, tmp_path: Path) -> None:
-    check_that_none_is_left(start(tmp_path, stage(tmp_path), "--epochs=1", f"--cpu-processes={processes}"), 0)
+@pytest.mark.slow
+def test_after_success(tmp_path: Path) -> None:
+    check_that_none_is_left(start(tmp_path, stage(tmp_path), "--epochs=1", "--cpu-processes=2"), 0)
 
 
-def test_after_an_error_that_the_user_can_fix(tmp_path: Path) -> None:
-    dataset = stage(tmp_path)
-    opened = StagedDataset.open(dataset, tmp_path / "cache")
-    tile = opened.tiles("train")[5]
-    with opened.shard_path("train", tile.shard).open("r+b") as shard:
-        shard.seek(tile.image[0] + 4)
-        shard.write(b"\xff" * 4)
-    check_that_none_is_left(start(tmp_path, dataset, "--epochs=1", "--batch-per-gpu=2"), 2)
-
-
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_after_sigterm(processes: int, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_after_sigterm(tmp_path: Path) -> None:
     """Sent to all, as some runtimes do."""
-    process = start(
-        tmp_path, stage(tmp_path), "--epochs=5000", "--checkpoint-interval=1", f"--cpu-processes={processes}"
-    )
+    process = start(tmp_path, stage(tmp_path), "--epochs=5000", "--checkpoint-interval=1", "--cpu-processes=2")
     wait_for_checkpoint(process, tmp_path)
     os.killpg(process.pid, signal.SIGTERM)
     check_that_none_is_left(process, 143)
@@ -90,8 +65,30 @@ def test_after_sigterm(processes: int, tmp_path: Path) -> None:
 def test_after_a_process_of_the_team_was_killed(tmp_path: Path) -> None:
     process = start(tmp_path, stage(tmp_path), "--epochs=5000", "--checkpoint-interval=1", "--cpu-processes=2")
     wait_for_checkpoint(process, tmp_path)
-    parents = session(process.pid)
+    parents = session_of(process.pid)
     ranks = [pid for pid, parent in parents.items() if parent == process.pid and pid in parents.values()]
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
     check_that_none_is_left(process, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_with_attempts_a_killed_process_costs_what_no_checkpoint_has(
+    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed is the whole training where it is one process, a process of the team where it is two."""
+    monkeypatch.setenv("LANDSEG_ATTEMPT_PAUSE_S", "0")
+    options = ("--epochs=6", "--checkpoint-interval=1", f"--cpu-processes={processes}", "--attempts=2")
+    process = start(tmp_path, stage(tmp_path), *options)
+    wait_for_checkpoint(process, tmp_path)
+    parents = session_of(process.pid)
+    (attempt,) = [pid for pid, parent in parents.items() if parent == process.pid]
+    team = [pid for pid, parent in parents.items() if parent == attempt and pid in parents.values()]
+    os.kill(attempt if processes == 1 else team[0], signal.SIGKILL)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert "attempt 1 of 2 " in output
+    assert "attempt 2 of 2 succeeded" in output
+    assert "resuming after" in output
+    assert not session_of(process.pid)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import team_work  # noqa: F401  # registers FreezeNorms and KeepGradients
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_data import make_job, stage
 
 from landseg.contracts.dataset import ClassSchema
@@ -22,10 +23,10 @@ from landseg.models import precision
 from landseg.models.build import build_model
 from landseg.models.configs import load_config
 from landseg.training.acceleration import Acceleration
+from landseg.training.distributed.team import Team
 from landseg.training.hooks import HookRunner
 from landseg.training.job import TrainingJob
 from landseg.training.session import merged_groups
-from landseg.training.team import Team
 from landseg.training.trainer import train
 from landseg.training.update import Update, update_from_config
 
@@ -35,9 +36,9 @@ from mmcv.runner import GradientCumulativeOptimizerHook, OptimizerHook
 from mmseg.core import build_optimizer
 
 CPU = torch.device("cpu")
+TYPES = ("cpu", "cuda")
 FP16_HOOK = {"optimizer_config": {"type": "Fp16OptimizerHook", "loss_scale": 128.0}}
 WITHOUT_DROPOUT = {"model.decode_head.dropout_ratio": 0.0, "model.auxiliary_head.dropout_ratio": 0.0}
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def _weights(job: TrainingJob) -> dict[str, torch.Tensor]:
 def test_auto_follows_the_config_and_the_device(config: str) -> None:
     loaded = load_config(config)  # the recipe's: fp16 with a loss scale of 512
     assert precision.resolve("auto", loaded, on_gpu=True) == "fp16"
-    assert precision.resolve("auto", loaded, on_gpu=False) == ("bf16" if precision.cpu_has_bf16() else "fp32")
+    assert precision.resolve("auto", loaded, on_gpu=False) == ("bf16" if precision.cpu_is_faster_in_bf16() else "fp32")
     plain = load_config(config, {"fp16": None})
     assert {precision.resolve("auto", plain, on_gpu=on_gpu) for on_gpu in (False, True)} == {"fp32"}
     for choice in ("fp32", "fp16", "bf16"):
@@ -69,17 +70,19 @@ def test_auto_follows_the_config_and_the_device(config: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("processor : 0\nflags\t\t: fpu avx512f avx512_bf16 sse\n", True),
+        ("processor : 0\nvendor_id : AuthenticAMD\nflags\t\t: fpu avx512f avx512_bf16 sse\n", True),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx512f avx512_bf16 sse\n", False),
+        ("vendor_id : GenuineIntel\nflags : avx512_bf16 amx_bf16 amx_tile\n", True),
         ("flags : fpu amx_bf16\n", True),
         ("Features\t: fp asimd bf16 i8mm\n", True),
         ("flags : fpu avx2 avx512f avx512bw\n", False),
-        ("model name : bf16\n", False),
+        ("model name : bf16\nvendor_id : AuthenticAMD\n", False),
     ],
 )
 def test_units_for_bf16_are_read_from_the_kernel(text: str, expected: bool, tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(text)
-    assert precision.cpu_has_bf16(tmp_path / "cpuinfo") is expected
-    assert not precision.cpu_has_bf16(tmp_path / "none")
+    assert precision.cpu_is_faster_in_bf16(tmp_path / "cpuinfo") is expected
+    assert not precision.cpu_is_faster_in_bf16(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -99,12 +102,11 @@ def test_the_loss_scale_is_the_configs(options: dict[str, Any], scale: float, fi
     assert fixed_scale == fixed
 
 
-@pytest.mark.parametrize("choice", ["bf16", "fp16"])
 @pytest.mark.parametrize("family", ["swin", "resnest"])
-def test_losses_in_16_bits_stay_near_those_in_32(family: str, choice: str, dataset: str, tmp_path: Path) -> None:
+def test_losses_in_16_bits_stay_near_those_in_32(family: str, dataset: str, tmp_path: Path) -> None:
     options = dict(WITHOUT_DROPOUT)
     losses, results = {}, {}
-    for name in ("fp32", choice):
+    for name in ("fp32", "bf16", "fp16"):
         job = make_job(
             tmp_path / name, family, dataset, iterations=25, options=options, precision=name, eval_split=None
         )
@@ -112,15 +114,16 @@ def test_losses_in_16_bits_stay_near_those_in_32(family: str, choice: str, datas
         results[name] = _result(job)
         losses[name] = results[name]["curve"]["loss"]
         assert {value.dtype for value in _weights(job).values()} <= {torch.float32, torch.int64}
-    assert losses[choice] != losses["fp32"]
-    assert losses[choice][0] == pytest.approx(losses["fp32"][0], rel=0.01)
-    assert losses[choice] == pytest.approx(losses["fp32"], rel=0.15)
-    assert losses[choice][-1] < losses[choice][0]
     assert results["fp32"]["speed"] == {"channels_last": False, "fused_optimizer": False, "compiled": False}
-    assert results[choice]["speed"] == {"channels_last": False, "fused_optimizer": True, "compiled": False}
+    for choice in ("bf16", "fp16"):
+        assert losses[choice] != losses["fp32"]
+        assert losses[choice][0] == pytest.approx(losses["fp32"][0], rel=0.01)
+        assert losses[choice] == pytest.approx(losses["fp32"], rel=0.15)
+        assert losses[choice][-1] < losses[choice][0]
+        assert results[choice]["speed"] == {"channels_last": False, "fused_optimizer": True, "compiled": False}
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_fp16_on_a_gpu_keeps_the_recipes_loss_scale(dataset: str, tmp_path: Path) -> None:
     job = make_job(tmp_path, "resnest", dataset, iterations=8, precision="fp16", checkpoint_interval=4)
     train(job, Team(device=torch.device("cuda", 0)))
@@ -156,6 +159,14 @@ def test_accumulated_gradients_are_those_of_a_larger_batch(family: str, dataset:
         torch.testing.assert_close(
             found[name], gradient, rtol=1e-4, atol=1e-6 * largest, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def no() -> torch.Tensor:
+    return torch.zeros(())
+
+
+def nothing() -> None:
+    pass
 
 
 class _Net(torch.nn.Module):
@@ -198,18 +209,18 @@ def test_updates_equal_mmcvs_to_the_bit(clip: dict[str, Any] | None, accumulate:
         options |= {"type": "GradientCumulativeOptimizerHook", "cumulative_iters": accumulate}
         stock = GradientCumulativeOptimizerHook(grad_clip=clip, cumulative_iters=accumulate)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    ours = update_from_config(mmcv.Config({"optimizer_config": options}), scaler, None, lambda: True)
+    ours = update_from_config(mmcv.Config({"optimizer_config": options}), scaler, None, no, nothing)
     expected, found = _updated(stock, 8), _updated(ours, 8)  # 8 = 3 + 3 + 2: the last step has fewer
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
-    unclipped = _updated(Update(scaler, None, None, accumulate, lambda: True), 8)
+    unclipped = _updated(Update(scaler, None, None, accumulate, no, nothing), 8)
     assert (clip is None) == all(torch.equal(unclipped[name], value) for name, value in expected.items())
 
 
 def test_clipping_sees_gradients_without_the_loss_scale() -> None:
     clip = {"max_norm": 0.05, "norm_type": 2}
-    plain = Update(torch.amp.GradScaler("cpu", enabled=False), None, clip, 1, lambda: True)
-    scaled = Update(torch.amp.GradScaler("cpu", init_scale=512.0), 512.0, clip, 1, lambda: True)
+    plain = Update(torch.amp.GradScaler("cpu", enabled=False), None, clip, 1, no, nothing)
+    scaled = Update(torch.amp.GradScaler("cpu", init_scale=512.0), 512.0, clip, 1, no, nothing)
     expected, found = _updated(plain, 6), _updated(scaled, 6)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7)
@@ -217,7 +228,14 @@ def test_clipping_sees_gradients_without_the_loss_scale() -> None:
 
 def test_a_step_is_skipped_where_the_loss_is_not_finite_although_its_gradients_are() -> None:
     finite = iter([True, False, True])
-    update = Update(torch.amp.GradScaler("cpu", init_scale=512.0), 512.0, None, 1, lambda: next(finite))
+    update = Update(
+        torch.amp.GradScaler("cpu", init_scale=512.0),
+        512.0,
+        None,
+        1,
+        lambda: torch.tensor(float(not next(finite))),
+        nothing,
+    )
     model = _Net()
     options = {"by_epoch": False, "max_iters": 3, "iters_per_epoch": 3, "work_dir": ".", "meta": {}}
     runner = HookRunner(model, torch.optim.SGD(model.parameters(), lr=0.5), **options)
@@ -233,6 +251,92 @@ def test_a_step_is_skipped_where_the_loss_is_not_finite_although_its_gradients_a
     assert skipped == [False, True, False]
 
 
+@pytest.mark.parametrize("kind", ["AdamW", "SGD"])
+def test_a_fused_optimizer_skips_such_a_step_before_anything_is_read(kind: str) -> None:
+    model, order = _Net(), []
+    options = {"by_epoch": False, "max_iters": 4, "iters_per_epoch": 4, "work_dir": ".", "meta": {}}
+    optimizer: Any = getattr(torch.optim, kind)(model.parameters(), lr=0.1, fused=True)
+    optimizer.register_step_post_hook(lambda *args: order.append("step"))
+    flags = iter([0.0, 2.0, 0.0, 0.0])
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    update = Update(scaler, None, None, 1, lambda: torch.tensor(next(flags)), lambda: order.append("read"))
+    runner = HookRunner(model, optimizer, **options)
+    changed = []
+    for iteration in range(4):
+        runner.go_to(iteration)
+        before = copy.deepcopy(model.state_dict())
+        runner.outputs = {"loss": (model.layers(torch.ones(4, 8)) - 3).square().mean(), "num_samples": 4}
+        update.after_train_iter(runner)
+        changed.append(any(not torch.equal(before[name], value) for name, value in model.state_dict().items()))
+    assert changed == [True, False, True, True]
+    assert order == ["step", "read"] * 4
+    assert not hasattr(optimizer, "found_inf")
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "SGD"])
+def test_first_steps_that_are_skipped_leave_no_trace(kind: str) -> None:
+    """torch's fused SGD would go on with a momentum that nothing was written to."""
+    trained = []
+    for overflowing in ([], [0, 1]):
+        model = _Net()
+        options = {"momentum": 0.9, "dampening": 0.5} if kind == "SGD" else {}
+        optimizer: Any = getattr(torch.optim, kind)(model.parameters(), lr=0.1, fused=True, **options)
+        numbers = range(2 if not overflowing else 0, 5)
+        flags = iter([float(number in overflowing) for number in numbers])
+        scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+        update = Update(scaler, 512.0, None, 1, lambda flags=flags: torch.tensor(next(flags)), nothing)  # type: ignore[misc]
+        counts = {"by_epoch": False, "max_iters": 5, "iters_per_epoch": 5, "work_dir": ".", "meta": {}}
+        runner = HookRunner(model, optimizer, **counts)
+        for iteration in numbers:
+            runner.go_to(iteration)
+            runner.outputs = {"loss": (model.layers(torch.ones(4, 8)) - 3).square().mean(), "num_samples": 4}
+            update.after_train_iter(runner)
+            if iteration in overflowing:
+                assert not optimizer.state
+        trained.append(model.state_dict())
+    assert all(torch.equal(trained[0][name], value) for name, value in trained[1].items())
+
+
+class Order(TorchDispatchMode):
+    """Notes when weights are updated, and when a value is read: on a GPU, a wait for all that it has been given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.name()
+        if name.startswith("aten::_fused_"):
+            self.events.append("step")
+        elif name in {"aten::_local_scalar_dense", "aten::nonzero"}:
+            self.events.append("read")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "SGD"])
+@pytest.mark.parametrize("clip", [None, {"max_norm": 0.05, "norm_type": 2}])
+@pytest.mark.parametrize(("enabled", "fixed_scale"), [(True, 512.0), (True, None), (False, None)])
+def test_nothing_is_read_between_the_backward_pass_and_the_step(
+    kind: str, clip: dict[str, Any] | None, enabled: bool, fixed_scale: float | None
+) -> None:
+    model = _Net()
+    optimizer: Any = getattr(torch.optim, kind)(model.parameters(), lr=0.1, fused=True)
+    options = {"by_epoch": False, "max_iters": 3, "iters_per_epoch": 3, "work_dir": ".", "meta": {}}
+    runner = HookRunner(model, optimizer, **options)
+    scaler = torch.amp.GradScaler("cpu", init_scale=512.0, enabled=enabled)
+    with Order() as order:
+        update = Update(scaler, fixed_scale, clip, 1, no, lambda: order.events.append("read"))
+        for iteration in range(3):
+            order.events.append("iteration")
+            runner.go_to(iteration)
+            runner.outputs = {"loss": (model.layers(torch.ones(4, 8)) - 3).square().mean(), "num_samples": 4}
+            update.after_train_iter(runner)
+    iterations = " ".join(order.events).split("iteration")[1:]
+    assert len(iterations) == 3
+    assert all(events.split()[:2] == ["step", "read"] for events in iterations), order.events
+    assert ("grad_norm" in runner.log_buffer.val_history) == (clip is not None)
+
+
 @pytest.mark.parametrize("scale", ["static", True, -1.0, {"no_such": 1}, {"growth_factor": 0.5}, [512.0]])
 def test_a_loss_scale_of_another_kind_is_refused(scale: Any) -> None:
     with pytest.raises(ConfigError, match=r"fp16\.loss_scale: expected a number, 'dynamic' or a dictionary, found"):
@@ -242,13 +346,19 @@ def test_a_loss_scale_of_another_kind_is_refused(scale: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "in_bf16"), [("AdamW", True), ("SGD", True), ("RMSprop", False), ("NoSuchOptimizer", False)]
 )
-def test_optimizers_are_fused_where_torch_has_them(kind: str, in_bf16: bool) -> None:
+@pytest.mark.parametrize("device", [CPU, torch.device("cuda")])
+def test_optimizers_are_fused_where_torch_has_them(kind: str, in_bf16: bool, device: torch.device) -> None:
     config = {"type": kind, "lr": 0.1}
     before = copy.deepcopy(config)
-    speed = Acceleration.of("bf16", CPU, config, compiled=False)
+    speed = Acceleration.of("bf16", device, config, compiled=False)
     assert speed.optimizer(config) == {**({"fused": True} if in_bf16 else {}), **config}
     assert speed.optimizer({**config, "fused": False})["fused"] is False
-    assert Acceleration.of("fp32", CPU, config, compiled=False).optimizer(config) == before == config
+    assert Acceleration.of("fp32", device, config, compiled=False).optimizer(config) == before == config
+
+
+def test_adagrad_is_fused_on_a_cpu_alone() -> None:
+    on = {name: Acceleration.of("fp16", torch.device(name), {"type": "Adagrad"}, compiled=False) for name in TYPES}
+    assert {name: speed.fused_optimizer for name, speed in on.items()} == {"cpu": True, "cuda": False}
 
 
 def test_groups_with_equal_options_are_one() -> None:
@@ -290,7 +400,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(dataset: str, tmp_path:
         "import sys; from landseg.cli.console import begin; begin('normal');"
         "sys.path.insert(0, sys.argv[1]);"
         "from pathlib import Path; from training_data import make_job;"
-        "from landseg.training.trainer import train; from landseg.training.distributed import Team;"
+        "from landseg.training.trainer import train; from landseg.training.distributed.team import Team;"
         "train(make_job(Path(sys.argv[2]), 'swin', sys.argv[3], iterations=2, compile=True, eval_split=None), Team())"
     )
     environment = {

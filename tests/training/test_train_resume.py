@@ -15,8 +15,8 @@ import torch
 from training_data import make_job, stage
 
 from landseg.training.checkpoint.store import CheckpointStore
+from landseg.training.distributed.team import Team
 from landseg.training.job import TrainingJob
-from landseg.training.team import Team
 from landseg.training.trainer import train
 
 # isort: split

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +15,16 @@ from training_data import CLASSES, stage
 
 from landseg import storage
 from landseg.cli.main import main
+from landseg.contracts.errors import StorageError
 from landseg.contracts.model import ModelInput, ModelManifest
 from landseg.contracts.references import Reference
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import build_model, load_model, parse_config
 from landseg.models.configs import load_config
 from landseg.models.trained_model import open_model
+from landseg.training.checkpoint.content import mmseg_checkpoint
+from landseg.training.input.config_pipeline import normalisation
+from landseg.training.rehearsal import predicting
 
 # isort: split
 import mmcv
@@ -137,6 +142,71 @@ def test_an_earlier_model_is_a_start_by_its_reference(place: Place, capsys: pyte
     assert ", epochs 1, lr 1e-09, pretrained " in capsys.readouterr().out
 
 
+def test_a_training_continues_from_its_model_with_more_epochs(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = ["--batch-per-gpu", "4", "--class-weights", "inverse-frequency"]
+    more = ["--resume-from", str(place.root / "out" / "model.json")]
+    assert place.train("--epochs", "3", *same, *more, "--seed", "1", out="longer") == 2
+    assert "found another seed (leave them as they were, or start from its weights: --pr" in capsys.readouterr().err
+    assert place.train(*more, "--pretrained", "none", out="longer") == 2
+    assert "--resume-from: expected no --pretrained with it" in capsys.readouterr().err
+    write = storage.put_bytes
+    with monkeypatch.context() as patch:  # a prefix that can be read only
+
+        def refuse(uri: str, data: bytes) -> None:
+            if "/checkpoints/" in uri:
+                raise StorageError(uri, "AccessDenied")
+            write(uri, data)
+
+        patch.setattr("landseg.storage.writing.put_bytes", refuse)
+        patch.setattr("landseg.training.trainer.train", lambda *_: pytest.fail("the network was asked for"))
+        assert place.train("--epochs", "3", *same, *more, out="longer") == 2
+        assert capsys.readouterr().err.splitlines()[-1].endswith("/checkpoints/writable: AccessDenied")
+    assert place.train("--epochs", "3", *same, *more, out="longer") == 0
+    assert "the learning rate follows the schedule over the new length" in capsys.readouterr().err
+    (earlier, before), (model, folder) = place.model(), place.model("longer")
+    assert model.parameters["resume_from"] == str(before / "manifest.json")
+    assert model.parameters["resume_from_sha256"] == storage.file_sha256(before / "manifest.json")
+    assert (earlier.parameters["iterations"], model.parameters["iterations"]) == (6, 9)
+    old, new = (json.loads((one / "result.json").read_text()) for one in (before, folder))
+    assert [evaluation["epoch"] for evaluation in new["evaluations"]] == [1, 2, 3]
+    assert {name: values[:6] for name, values in new["curve"].items()} == old["curve"]
+    rate, warmup = 2e-3 * (1 - 6 / 9), 1 - (1 - 6 / 50) * (1 - 1e-6)
+    assert new["curve"]["lr"][6] == pytest.approx(rate * warmup)
+
+
+def test_documents_that_cannot_be_written_are_found_before_training(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landseg.training.trainer.train", lambda *_: pytest.fail("the network was asked for"))
+    monkeypatch.setattr("landseg.training.model_publishing.versions", lambda: {"torch": None})
+    assert place.train("--seed", "7", out="refused") == 2
+    assert "the model's manifest: cannot be written after this training: 1 val" in capsys.readouterr().err
+
+
+def test_the_averages_that_were_scored_are_exported(place: Place) -> None:
+    """mmcv's EMAHook: what `train` scored, `export-probs` predicts with, and `average-probs` finds again."""
+    hook = {"custom_hooks": [{"type": "EMAHook", "momentum": 0.2}]}
+    options = ["--epochs", "1", "--batch-per-gpu", "2", "--cfg-options", json.dumps(hook)]
+    assert place.train(*options, name="ema", out="ema") == 0
+    model, folder = place.model("ema")
+    weights = torch.load(folder / model.checkpoint.path, weights_only=True)["state_dict"]
+    kept = torch.load(folder / "checkpoints" / "iter_00000006.pth", weights_only=True)["state_dict"]
+    assert not [name for name in weights if name.startswith("ema_")]
+    name = "decode_head.conv_seg.weight"
+    assert torch.equal(weights[name], kept[name])
+    assert not torch.equal(weights[name], kept["ema_decode_head_conv_seg_weight"])  # the last ones
+    common = ["--dataset", place.dataset, "--storage-uri", str(place.root / "store"), "--run-id", "r"]
+    out = place.root / "ema"
+    export = ["export-probs", "--name", "ema", "--model", str(out / "model.json"), "--splits", "val", "--tta", "none"]
+    assert main([*export, *common, "--output-dir", str(out)]) == 0
+    average = ["average-probs", "--probs", str(out / "probs.json")]
+    assert main([*average, *common, "--output-dir", str(out / "average")]) == 0
+    found = json.loads((out / "average" / "summary.json").read_text())["models"]["ema"]
+    assert found["mIoU"] == pytest.approx(model.metrics["mIoU"], abs=2e-3)  # stored probabilities are rounded
+
+
 def test_training_on_val_leaves_it_unscored(tmp_path: Path) -> None:
     place = Place(tmp_path, train=2, val=2, step=0)
     assert place.train("--epochs", "1", "--train-splits", "train,val", "--batch-per-gpu", "4") == 0
@@ -150,9 +220,17 @@ def test_more_than_three_bands(tmp_path: Path) -> None:
     place = Place(tmp_path, train=4, bands=5)
     assert place.train("--epochs", "1", "--batch-per-gpu", "4", config="resnest_tiny") == 0
     model, _ = place.model()
-    info = StagedDataset.open(place.dataset, tmp_path).manifest.splits["train"]
+    staged = StagedDataset.open(place.dataset, tmp_path)
+    info = staged.manifest.splits["train"]
     assert model.mean == info.band_mean
     assert model.std == info.band_std
+    config = load_config("resnest_tiny")
+    mean, std = normalisation(config, staged, ("train", "val"))
+    pixels = [
+        staged.read_image(split, tile).reshape(-1, 5) for split in ("train", "val") for tile in staged.index(split)
+    ]
+    np.testing.assert_allclose(mean, np.concatenate(pixels).mean(0), rtol=1e-12)
+    np.testing.assert_allclose(std, np.concatenate(pixels).std(0), rtol=1e-12)
     assert place.load().backbone.stem[0].in_channels == 5  # type: ignore[union-attr, index]
 
 
@@ -167,6 +245,10 @@ def test_more_than_three_bands(tmp_path: Path) -> None:
         (["--cfg-options", "runner.type=X", "runner.max_epochs=0"], "runner: expected max_epochs or max_iters"),
         (["--cfg-options", "optimizer_config.type=MyHook"], "optimizer_config.type: expected one of"),
         (["--cfg-options", "lr_config.policy=nonsense"], "mmcv cannot build its hooks"),
+        (
+            ["--cfg-options", "optimizer.momentum=0.9"],
+            "'momentum' (--cfg-options optimizer._delete_=True with",
+        ),
         (["--cfg-options", "model.decode_head.num_classes=7"], "num_classes"),
         (["--cfg-options", "optimizer_config.grad_clip=dict(max_norm=1)"], "grad_clip: expected a dictionary, found"),
         (["--seed", str(10**20)], f"--seed: expected at most {2**63 - 1}, found {10**20}"),
@@ -204,6 +286,31 @@ def test_what_would_fail_later_fails_before_the_first_batch(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("landseg train: error: ")
     assert message in error
+
+
+def test_a_model_that_export_could_not_load_is_not_trained(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without_a_weight(*arguments: Any) -> dict[str, Any]:
+        content = mmseg_checkpoint(*arguments)
+        content["state_dict"].pop("decode_head.conv_seg.bias")
+        return content
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predicting, "mmseg_checkpoint", without_a_weight)
+        assert place.train("--seed", "4", out="refused") == 2
+        expected = "export could not load the model that this would train: expected the weights of the config's model, "
+        assert f"{expected}found 1 missing: decode_head.conv_seg.bias" in capsys.readouterr().err.splitlines()[-1]
+        patch.undo()
+        patch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+        assert place.train("--seed", "5", out="refused") == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "expected room for a checkpoint, found" in error
+        assert "No space left on device (give the stage a larger --scratch)" in error
+        patch.undo()
+        patch.setattr(predicting, "find_normalize", lambda *_: ((-900.0,) * 3, (1.0,) * 3))
+        assert place.train("--seed", "6", "--epochs", "1", "--batch-per-gpu", "4", out="other") == 0
+        assert "read back from its checkpoint, the model predicts otherwise" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

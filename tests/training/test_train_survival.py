@@ -21,9 +21,9 @@ from landseg import storage
 from landseg.contracts.errors import ConfigError, DataError, LandsegError, StorageError
 from landseg.dataset.reader import StagedDataset
 from landseg.training.checkpoint.store import CheckpointStore, write_local
+from landseg.training.distributed.team import Team
 from landseg.training.input import loader
 from landseg.training.job import TrainingJob
-from landseg.training.team import Team
 from landseg.training.trainer import train
 
 # isort: split

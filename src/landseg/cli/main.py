@@ -1,25 +1,25 @@
 """`landseg VERB`: the stages in pipeline order, and the verbs that look after runs and machines.
 
-Exit codes: 0 done, 2 user error, 1 a bug, 130 interrupted, 143 terminated.
+Exit codes: 0 done, 2 user error, 1 a bug, 130 interrupted, 143 terminated. With `--attempts`, the verb runs in a
+process of its own for each (:mod:`landseg.cli.attempts`).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import importlib
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from types import FrameType, ModuleType
+from collections.abc import Sequence
+from types import ModuleType
 
 from landseg import __version__
-from landseg.cli import console
+from landseg.cli import attempts, console
 from landseg.cli.console import paint
 from landseg.cli.parser import Parser, near_miss
 from landseg.cli.streams import lasting
+from landseg.cli.termination import Terminated, ends_on_sigterm
 from landseg.contracts.errors import LandsegError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -27,7 +27,15 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
 """What a file system answers when the machine, not the program, is at fault."""
 
 GROUPS = {
-    "stages of the pipeline": ("stage-data", "train", "plan-export", "export-probs", "average-probs"),
+    "stages of the pipeline": (
+        "plan-stage",
+        "stage-data",
+        "train",
+        "plan-export",
+        "export-probs",
+        "plan-average",
+        "average-probs",
+    ),
     "new images": ("predict",),
     "runs and results": ("status", "verify", "prune"),
     "this machine": ("make-sample-data", "doctor", "completion"),
@@ -50,7 +58,7 @@ def stage_parser(verb: str) -> argparse.ArgumentParser:
     parser = Parser(f"landseg {verb}", module.HELP, module.EXAMPLE)
     module.add_arguments(parser)
     group = parser.add_argument_group("general")
-    group.add_argument("-h", "--help", action="help", help="show this help and end")
+    group.add_argument("-h", "--help", action="help", help="show this help and exit")
     level = group.add_mutually_exclusive_group()
     level.add_argument(
         "-v",
@@ -58,10 +66,10 @@ def stage_parser(verb: str) -> argparse.ArgumentParser:
         dest="verbosity",
         action="store_const",
         const="verbose",
-        help="also say what is read, found and tried again",
+        help="also print what is read, found and tried again",
     )
     level.add_argument(
-        "-q", "--quiet", dest="verbosity", action="store_const", const="quiet", help="say warnings and errors only"
+        "-q", "--quiet", dest="verbosity", action="store_const", const="quiet", help="print warnings and errors only"
     )
     return parser
 
@@ -83,22 +91,27 @@ def _usage() -> str:
     return "\n".join([*lines, "", "landseg VERB --help shows a verb's options, landseg --version the version.", ""])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, is_attempt: bool = False) -> int:
     """Run one verb.
+
+    Args:
+        argv: the command line's arguments; this process's by default.
+        is_attempt: run the verb here even with `--attempts`, and tell errors that may pass by
+            `attempts.TRANSIENT_STATUS`.
 
     Returns:
         The exit status.
     """
     with lasting():
         try:
-            status = _run(argv)
+            status = _run(argv, is_attempt)
             sys.stdout.flush()
         except LandsegError as err:
             return _fail("landseg", str(err))
         return status
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str] | None, is_attempt: bool) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(_usage(), end="")
@@ -110,16 +123,19 @@ def _run(argv: Sequence[str] | None) -> int:
     if verb not in VERBS:
         hint = near_miss(verb, VERBS) or f", expected one of {', '.join(VERBS)}"
         return _fail("landseg", f"unknown verb {verb!r}{hint}")
+    if not is_attempt and (number := attempts.requested(arguments)) > 1:
+        return attempts.run(arguments, number)
     args = stage_parser(verb).parse_args(arguments[1:])
     console.begin(args.verbosity)
     try:
-        with _ends_on_sigterm():
+        with ends_on_sigterm():
             _module(verb).run(args)
-    except _Terminated:
+    except Terminated:
         print(f"landseg {verb}: terminated", file=sys.stderr)
         return 128 + signal.SIGTERM
     except LandsegError as err:
-        return _fail(f"landseg {verb}", str(err))
+        status = _fail(f"landseg {verb}", str(err))
+        return attempts.TRANSIENT_STATUS if is_attempt and err.transient else status
     except OSError as err:
         if err.errno not in (*_DISK_FULL, *_REFUSED):
             raise
@@ -135,29 +151,3 @@ def _run(argv: Sequence[str] | None) -> int:
 def _fail(program: str, message: str) -> int:
     print(f"{program}: {paint('error:', 'red', sys.stderr)} {message}", file=sys.stderr)
     return 2
-
-
-class _Terminated(BaseException):
-    """SIGTERM has arrived; a BaseException, so that no error handler swallows it."""
-
-
-@contextlib.contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
-    """End a verb cleanly when SIGTERM arrives: scratch is removed, nothing half-written is published.
-
-    Without a handler the first process of a container would not notice SIGTERM at all: the kernel does not deliver it
-    signals whose default action would end it. Training has its own handler, which publishes a checkpoint.
-    """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -8,7 +8,5 @@ from landseg.contracts.parameters import parameters
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """The floating-point type that a network computes in."""
-PRECISION_CHOICES = parameters()["precision"].choices
-"""Of `--precision`; `auto` is resolved on the machine that computes."""
 CLASS_WEIGHTS = parameters()["class_weights"].choices
 """How classes may be weighted in the losses of training."""

@@ -1,22 +1,26 @@
-"""The dataset manifest and the index of its tiles (docs/contracts.md)."""
+"""The dataset manifest: what stored values mean, and what each split holds (docs/contracts.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from landseg.contracts.documents import Blob, Count, Document, Model, Sha256
+from landseg.contracts.documents import Blob, Byte, Count, Document, Model, Sha256
 from landseg.contracts.label_source import LabelSource
-from landseg.contracts.names import ClassName, DatasetId, DatasetName, TileId
+from landseg.contracts.names import ClassName, DatasetId, DatasetName
+from landseg.contracts.tile import GeoKeys
 
 SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
-Byte = Annotated[int, Field(ge=0, le=255)]
+MAX_CLASSES = 255
+"""Class ids are bytes, of which one is the ignored value."""
 ImageDtype = Literal["uint8", "uint16"]
 SourceDtype = Annotated[str, Field(pattern=r"^(u?int(8|16|32|64)|float(16|32|64))$")]
 BandNumber = Annotated[int, Field(ge=1, le=16)]
+Nodata = float | tuple[float, ...] | Literal["none"]
+"""The value of pixels without data, one for all selected bands or one for each; `none`: all pixels have data."""
 BandName = Annotated[str, Field(pattern=r"^[^\s,]{1,32}$")]
 
 
@@ -27,10 +31,14 @@ MappedColour = tuple[Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")], ClassName
 
 
 class LabelMap(Model):
-    """What values and colours of the source's labels mean: labels were staged as class ids, 255 where ignored."""
+    """What values and colours of the source's labels mean: labels were staged as class ids, 255 where ignored.
+
+    Colours whose channels all differ from those of a listed one by at most `colour_tolerance` mean the same.
+    """
 
     values: tuple[MappedRange, ...] = ()
     colours: tuple[MappedColour, ...] = ()
+    colour_tolerance: int = Field(default=0, exclude_if=lambda value: value == 0)
 
 
 class Scale(Model):
@@ -63,7 +71,7 @@ class ClassSchema(Model):
         scale: see :class:`Scale`; None if values are taken as they are (uint8).
     """
 
-    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=255)]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=MAX_CLASSES)]
     palette: tuple[tuple[Byte, Byte, Byte], ...]
     ignore_index: Byte = 255
     stored_ignore: Byte | None = None
@@ -89,100 +97,6 @@ class ClassSchema(Model):
         return len(self.classes)
 
 
-class GeoKeys(Model):
-    """A coordinate reference system as a GeoTIFF states it: the values of tags 34735, 34736 and 34737."""
-
-    directory: Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(min_length=4, max_length=4096)]
-    doubles: Annotated[tuple[float, ...], Field(max_length=4096)] = ()
-    ascii: Annotated[str, Field(max_length=16384)] = ""
-
-
-class Geo(Model):
-    """Where a tile lies.
-
-    Attributes:
-        crs: position in the manifest's `crs`; None if the file states none.
-        transform: (a, b, c, d, e, f): x = a·column + b·row + c, y = d·column + e·row + f; of the corners of pixels.
-    """
-
-    crs: Count | None
-    transform: tuple[float, float, float, float, float, float]
-
-
-class SceneWindow(Model):
-    """Which part of which scene a tile was cut from: the scene's id and size, the window's first row and column."""
-
-    id: TileId
-    y: Count
-    x: Count
-    height: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)]
-
-
-class Validity(Model):
-    """Which pixels of a tile have data: a 1-bit PNG in the shard, 0 where there is none.
-
-    Attributes:
-        mask: (byte offset, length) of the PNG's content inside the shard's tar file.
-        sha256: of its bytes.
-        num_px: pixels that have data.
-    """
-
-    mask: tuple[Count, Count]
-    sha256: Sha256
-    num_px: Count
-
-
-class Tile(Model):
-    """One row of a split's tile index: where the tile's bytes are and what they hold.
-
-    `image` and `label` are (byte offset, length) inside the shard's tar file, pointing at the member's content: the
-    unchanged bytes of the source file, its values transcoded, or a tile cut from a scene. `label` is None in an
-    unlabelled split, `geo` in a file without georeference, `scene` in a tile that was not cut from a larger image.
-
-    `image_sha256` and `label_sha256` are of the member's content; `source_image_sha256` and `source_label_sha256` are
-    those of the source's file where it was transcoded.
-
-    `band_sums` and `band_squares` are the exact sums of the stored values and of their squares over the pixels that
-    have data, per band in the file's order; `label_counts` is (stored label value, pixels) by value.
-
-    `validity` is None where every pixel has data. `unused_labels` counts, by stored value, the pixels that the source
-    labels although they have no data; in the shard they have the ignored value.
-    """
-
-    id: TileId
-    shard: Count
-    image: tuple[Count, Count]
-    label: tuple[Count, Count] | None
-    height: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)]
-    image_sha256: Sha256
-    label_sha256: Sha256 | None
-    source_image_sha256: Sha256 | None = None
-    source_label_sha256: Sha256 | None = None
-    geo: Geo | None = None
-    scene: SceneWindow | None = None
-    band_sums: tuple[Count, ...] = ()
-    band_squares: tuple[Count, ...] = ()
-    label_counts: tuple[tuple[Byte, Count], ...] = ()
-    validity: Validity | None = None
-    unused_labels: tuple[tuple[Byte, Count], ...] = ()
-
-    @property
-    def members(self) -> Iterator[tuple[int, int]]:
-        """(byte offset, length) of everything that the shard holds of it."""
-        yield self.image
-        if self.label is not None:
-            yield self.label
-        if self.validity is not None:
-            yield self.validity.mask
-
-    @property
-    def num_valid_px(self) -> int:
-        """Pixels that have data."""
-        return self.height * self.width if self.validity is None else self.validity.num_px
-
-
 class SkippedTile(Model):
     """A bad tile of the source that was left out (`--on-bad-tile skip`), and why."""
 
@@ -198,7 +112,7 @@ class Shard(Blob):
 
 
 class SplitInfo(Model):
-    """One split: its shards, and the JSON Lines index of its tiles (one :class:`Tile` per line, sorted by id)."""
+    """One split: its shards, and the JSON Lines index of its tiles (one `Tile` per line, sorted by id)."""
 
     num_tiles: Annotated[int, Field(ge=1)]
     labelled: bool
@@ -257,7 +171,8 @@ class DatasetManifest(Document):
     that `class_schema` describes.
 
     `source_values` is None where the stored values are those of the source files. `rules` is a digest of what decides,
-    besides the files, which bytes are stored; None where all of them are the files' own.
+    besides the files, which bytes are stored; None where all of them are the files' own. `nodata` is dataset.yaml's;
+    None where it leaves that to the files.
     """
 
     kind: Literal["landseg.dataset"] = "landseg.dataset"
@@ -275,4 +190,5 @@ class DatasetManifest(Document):
     label_map: LabelMap | None = Field(default=None, exclude_if=lambda value: value is None)
     label_source: LabelSource | None = Field(default=None, exclude_if=lambda value: value is None)
     source_values: SourceValues | None = Field(default=None, exclude_if=lambda value: value is None)
+    nodata: Nodata | None = Field(default=None, exclude_if=lambda value: value is None)
     rules: Sha256 | None = Field(default=None, exclude_if=lambda value: value is None)

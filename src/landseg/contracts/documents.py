@@ -21,14 +21,21 @@ from landseg.contracts.errors import ContractError
 M = TypeVar("M", bound=BaseModel)
 
 MAX_DOCUMENT_BYTES = 64 << 20
-"""No manifest comes near this; a larger document is refused before it is parsed."""
+"""No manifest comes near this; a larger document is neither written nor parsed."""
 
 
 def _relative_path(value: str) -> str:
     parts = PurePosixPath(value).parts
     inner = parts[2:] if parts[:2] == ("..", "shards") else parts
-    if not inner or value.startswith("/") or ".." in inner or "\\" in value or "\0" in value or "://" in value:
-        raise ValueError("must be a plain relative path")
+    if (
+        not inner
+        or value.startswith("/")
+        or ".." in inner
+        or "\\" in value
+        or "://" in value
+        or not value.isprintable()
+    ):
+        raise ValueError("must be a plain relative path of printable characters")
     return value
 
 
@@ -36,6 +43,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RelativePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_relative_path)]
 """A path relative to the document that holds it; only `../shards/…` may leave its folder."""
 Count = Annotated[int, Field(ge=0)]
+Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class Model(BaseModel):
@@ -118,9 +126,20 @@ class Document(Model):
         del obj  # so that a long list of tiles is not in memory twice
         return validate(cls, data, where)
 
-    def to_bytes(self) -> bytes:
-        """Deterministic JSON, UTF-8, one trailing newline."""
-        return (json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    def to_bytes(self, where: object = None) -> bytes:
+        """Deterministic JSON, UTF-8, one trailing newline.
+
+        Args:
+            where: the URI that the bytes are for, for the error line.
+
+        Raises:
+            ContractError: they are more than readers accept.
+        """
+        data = (json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        if len(data) > MAX_DOCUMENT_BYTES:
+            problem = f"expected at most {MAX_DOCUMENT_BYTES} bytes of JSON, as much as is read, found {len(data)}"
+            raise ContractError(where or self.kind, problem, "nothing was written")
+        return data
 
 
 def parse_json(data: bytes, where: object) -> Any:
@@ -159,21 +178,25 @@ def short_repr(value: object) -> str:
         found = _REPR.repr(value)
     except ValueError:  # Python refuses to write an integer of more than 4300 digits
         found = f"a very large {type(value).__name__}"
-    return found if len(found) <= 60 else found[:57] + "..."
+    return _shortened(found, 60)
 
 
 def describe(err: ValidationError) -> str:
     """One line for a validation error: which field, what is wrong, how many more."""
     problems = err.errors(include_url=False, include_context=False)
     first = problems[0]
-    field = ".".join(str(part) for part in first["loc"]) or "document"
+    field = ".".join(_shortened(str(part), 60) for part in first["loc"]) or "document"
     found = short_repr(first.get("input"))
     more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
-    message = first["msg"]
+    message = _shortened(first["msg"], 400)
     return f"field {field}: {message[:1].lower()}{message[1:]}, found {found}{more}"
 
 
-def sha256_hex(data: bytes) -> str:
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def sha256_hex(data: bytes | memoryview) -> str:
     """SHA-256 as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 

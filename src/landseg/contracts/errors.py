@@ -83,6 +83,9 @@ def printable(text: str) -> str:
 class LandsegError(Exception):
     """Where it happened, what was expected, what was found, and what to do, in one line."""
 
+    transient = False
+    """Whether the same work may succeed if it is done again, in a new process and some time later."""
+
     def __init__(self, where: object, problem: str, hint: str = "") -> None:
         """Build the message.
 
@@ -112,6 +115,18 @@ class ConfigError(LandsegError):
 
 class StorageError(LandsegError):
     """Object storage refused, is out of reach, or returned damaged bytes."""
+
+
+class OutageError(StorageError):
+    """A server has not answered, or has not answered as it should, for as long as requests are repeated."""
+
+    transient = True
+
+
+class KilledProcessError(LandsegError):
+    """A process of the stage was killed from outside, or ended without an explanation."""
+
+    transient = True
 
 
 class ObjectNotFoundError(StorageError):

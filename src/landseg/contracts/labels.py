@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from landseg.contracts.dataset import ClassSchema, Split
 from landseg.contracts.documents import Blob, Document, Model, Sha256
@@ -30,9 +30,12 @@ class MemberRecord(Model):
 
 
 class MapArchive(Blob):
-    """A plain tar file of a split's maps, sorted by id: `<tile_id>.tif` of tiles with a georeference, else `.png`."""
+    """A plain tar file of maps, sorted by id: `<tile_id>.tif` of tiles with a georeference, else `.png`."""
 
     num_tiles: Annotated[int, Field(ge=1)]
+
+
+_Archives = MapArchive | Annotated[tuple[MapArchive, ...], Field(min_length=1)]
 
 
 class SceneMap(Blob):
@@ -44,10 +47,12 @@ class SceneMap(Blob):
 class LabelsManifest(Document):
     """Label maps of an ensemble. Written last: label maps whose manifest exists are complete.
 
+    In version 1, which is no longer written, each split has a single archive for each kind of map.
+
     Attributes:
         members: in the order in which their probabilities are summed: by name, then by checksum.
-        splits: for each, an archive of single-channel palette images: a pixel's value is its class id plus
-            `class_schema.label_offset`, as in the dataset's labels.
+        splits: for each, archives of single-channel palette images, each tile in one of them: a pixel's value is its
+            class id plus `class_schema.label_offset`, as in the dataset's labels. :meth:`archives` reads any version.
         layers: by layer and split, archives of 8-bit grey images: 255 times the value, rounded, in PNGs; 254 times in
             GeoTIFFs.
         scenes: for splits with tiles cut from scenes: each scene's label map, from its tiles' blended probabilities.
@@ -57,16 +62,32 @@ class LabelsManifest(Document):
         report: `report.html`.
     """
 
+    VERSION: ClassVar[int] = 2
+    EARLIER: ClassVar[tuple[int, ...]] = (1,)
+
     kind: Literal["landseg.labels"] = "landseg.labels"
-    version: int = 1
+    version: int = 2
     dataset_id: DatasetId
     dataset_sha256: Sha256
     class_schema: ClassSchema
     members: Annotated[tuple[MemberRecord, ...], Field(min_length=1)]
-    splits: dict[Split, MapArchive]
-    layers: dict[LayerName, dict[Split, MapArchive]] = Field(default_factory=dict)
+    splits: dict[Split, _Archives]
+    layers: dict[LayerName, dict[Split, _Archives]] = Field(default_factory=dict)
     scenes: dict[Split, tuple[SceneMap, ...]] = Field(default_factory=dict)
     scene_layers: dict[LayerName, dict[Split, tuple[SceneMap, ...]]] = Field(default_factory=dict)
     summary: Blob
     ranking: Blob
     report: Blob
+
+    @model_validator(mode="after")
+    def _as_its_version(self) -> Self:
+        for by_split in (self.splits, *self.layers.values()):
+            for split, found in by_split.items():
+                if isinstance(found, MapArchive) != (self.version == 1):
+                    raise ValueError(f"maps of split {split} are not listed as in version {self.version}")
+        return self
+
+    def archives(self, split: Split, layer: LayerName | None = None) -> tuple[MapArchive, ...]:
+        """The archives of a split's label maps, or of a layer."""
+        found = (self.splits if layer is None else self.layers[layer])[split]
+        return (found,) if isinstance(found, MapArchive) else found

@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from landseg.contracts.dataset import BandName, BandNumber, ClassSchema, Scale, SourceDtype
+from landseg.contracts.dataset import BandName, BandNumber, ClassSchema, Nodata, Scale, SourceDtype
 from landseg.contracts.documents import Blob, Count, Document, Model, Sha256
 from landseg.contracts.names import DatasetId, ModelName
+
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".pth.tar", ".ckpt", ".safetensors")
+"""What a model's address ends in where it is a checkpoint; others are manifests, or references to them."""
 
 
 class ModelInput(Model):
@@ -21,6 +24,7 @@ class ModelInput(Model):
         dtype: of the files' values; None where not known.
         scale: of the files' values, per band of `bands`; None where they are taken as they are (uint8).
         tile_size: (height, width) of the largest training tile; None where not known.
+        nodata: what dataset.yaml gave, for all of `bands` or for each; None where the files told, or it is not known.
     """
 
     bands: Annotated[tuple[BandNumber, ...], Field(min_length=1, max_length=16)]
@@ -29,6 +33,8 @@ class ModelInput(Model):
     dtype: SourceDtype | None = None
     scale: Scale | None = None
     tile_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    # Left out where it is None: earlier releases read such manifests too.
+    nodata: Nodata | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -15,7 +15,20 @@ from landseg.contracts.errors import ConfigError
 
 TABLE = Path(__file__).with_name("parameters.toml")
 
-_TYPES = {"str": str, "int": int, "float": float}
+
+def _bool(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
+    return text.lower() == "true"
+
+
+_TYPES: dict[str, dict[str, Any]] = {
+    "str": {},
+    "int": {"type": int},
+    "float": {"type": float},
+    "bool": {"type": _bool, "nargs": "?", "const": True, "metavar": "true|false"},
+    "dict": {"nargs": "+", "action": "extend"},
+}
 
 
 class Group(Protocol):
@@ -76,9 +89,7 @@ def add_parameter(group: Group, name: str) -> None:
         name: the parameter's name in the table.
     """
     parameter = parameters()[name]
-    options: dict[str, Any] = {"help": parameter.help}
-    if parameter.type != "str":
-        options["type"] = _TYPES[parameter.type]
+    options: dict[str, Any] = {"help": parameter.help, **_TYPES[parameter.type]}
     if parameter.choices:
         options["choices"] = parameter.choices
     if parameter.metavar:
@@ -88,7 +99,7 @@ def add_parameter(group: Group, name: str) -> None:
     elif parameter.repeatable:
         options |= {"action": "append", "default": [], "help": f"{parameter.help}; repeatable"}
     elif parameter.unset is None:
-        options["default"] = parameter.default
+        options["default"] = [] if parameter.type == "dict" else parameter.default
     elif parameter.unset:
         options["help"] = f"{parameter.help} (default: {parameter.unset})"
     group.add_argument(parameter.option, **options)
@@ -115,6 +126,15 @@ def check_values(verb: str, args: argparse.Namespace) -> None:
                 needed = " or ".join(allowed)
                 problem = f"expected {parameters()[other].option} {needed} with it, found {values[other]}"
                 raise ConfigError(f"{parameter.option} {value}", problem)
+
+
+def check_value(name: str, value: Any) -> None:
+    """Refuse a value of one parameter that the table does not allow.
+
+    Raises:
+        ConfigError: as :func:`check_values`.
+    """
+    _check_value(parameters()[name], value)
 
 
 def _check_value(parameter: Parameter, value: Any) -> None:

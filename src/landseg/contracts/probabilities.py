@@ -58,12 +58,14 @@ class ProbsShard(Blob):
         capacity: chunks in a full shard of the array; its last shard may hold fewer tiles.
         tiles: in the order of the array's first axis.
         views: where views are kept, one object of the same tiles per view, in the order of :attr:`ProbsSpec.views`.
+        in_bf16: ids of tiles on which the network overflowed in fp16; they were predicted in bf16.
     """
 
     canvas: tuple[Px, Px]
     capacity: Px
     tiles: Annotated[tuple[StoredTile, ...], Field(min_length=1)]
     views: tuple[Blob, ...] = ()
+    in_bf16: tuple[TileId, ...] = ()
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:

@@ -1,4 +1,4 @@
-"""Two small documents that accompany manifests: the pointer to one that KFP carries, and a stage's arguments."""
+"""Small documents that accompany manifests: the pointer that KFP carries, a stage's arguments and its costs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from landseg.contracts.documents import Document, Sha256
+from landseg.contracts.documents import Count, Document, Sha256
 
 
 class Reference(Document):
@@ -34,3 +34,21 @@ class Arguments(Document):
     kind: Literal["landseg.arguments"] = "landseg.arguments"
     version: int = 1
     values: dict[str, str | int | float]
+
+
+COSTS = "costs"
+"""In a stage's folder: the folder of its :class:`Cost` records."""
+
+
+class Cost(Document):
+    """What one attempt at one share of a stage's work took.
+
+    Attributes:
+        seconds: wall-clock time.
+        num_gpus: GPUs that it held for that time.
+    """
+
+    kind: Literal["landseg.cost"] = "landseg.cost"
+    version: int = 1
+    seconds: Annotated[float, Field(ge=0)]
+    num_gpus: Count

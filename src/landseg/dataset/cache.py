@@ -64,7 +64,8 @@ class ShardCache:
         path = self.folder / f"{shard.sha256}.tar"
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_suffix(".lock")):
-            if path.exists():  # fetched by another meanwhile
+            with contextlib.suppress(FileNotFoundError):  # fetched by another meanwhile
+                os.utime(path)
                 return path
             coming = path.with_suffix(".coming")
             with _locked(self.folder / "room.lock"):

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import functools
-import mmap
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseg import storage
-from landseg.contracts.dataset import ClassSchema, DatasetManifest, SplitInfo, Tile
+from landseg.contracts.dataset import ClassSchema, DatasetManifest, SplitInfo
 from landseg.contracts.documents import Blob, Sha256
-from landseg.contracts.errors import ConfigError, ContractError, StorageError
+from landseg.contracts.errors import ConfigError
+from landseg.contracts.tile import Tile
 from landseg.dataset.cache import ShardCache, default_limit
 from landseg.dataset.index import TileIndex
+from landseg.dataset.shard_bytes import mapped, neighbours, open_shard
+from landseg.dataset.stored_values import to_class_ids, to_model_range
 from landseg.raw.images.validity import decode_mask
 from landseg.raw.tiff.decoding import decode_image, decode_label
 
@@ -117,19 +117,35 @@ class StagedDataset:
         """
         if tile.label is None:
             raise ConfigError(f"tile {tile.id}", f"split {split} has no labels")
-        where = f"label of tile {tile.id} of {self.uri}"
-        stored = decode_label(self._bytes(split, tile.shard, tile.label, tile.label_sha256), where)
-        return to_class_ids(stored, self.schema, where)
+        return self._label(split, tile, self._bytes(split, tile.shard, tile.label, tile.label_sha256))
 
     def read_labels(self, split: str, tiles: Iterable[Tile]) -> dict[str, NDArray[np.uint8]]:
         """The labels of several tiles by id, as :meth:`read_label`; several are fetched at once.
+
+        From object storage, labels near each other in a shard are read in one request: of tiny tiles, hundreds.
 
         Args:
             split: the split.
             tiles: those without a label are left out.
         """
         labelled = [tile for tile in tiles if tile.label is not None]
-        return dict(storage.parallel(lambda tile: (tile.id, self.read_label(split, tile)), labelled))
+        if not (self.is_cached and self._by_range):
+            return dict(storage.parallel(lambda tile: (tile.id, self.read_label(split, tile)), labelled))
+        found: dict[str, NDArray[np.uint8]] = {}
+        for labels in storage.parallel(lambda group: self._labels_at_once(split, group), neighbours(labelled)):
+            found |= labels
+        return found
+
+    def _labels_at_once(self, split: str, tiles: Sequence[Tile]) -> dict[str, NDArray[np.uint8]]:
+        """The labels of tiles in one shard, read in one request."""
+        uri = self._resolve(self._split(split).shards[tiles[0].shard].path)
+        spans = [(*tile.label, tile.label_sha256) for tile in tiles if tile.label is not None]
+        contents = storage.get_spans(uri, spans)
+        return {tile.id: self._label(split, tile, data) for tile, data in zip(tiles, contents, strict=True)}
+
+    def _label(self, split: str, tile: Tile, data: bytes | memoryview) -> NDArray[np.uint8]:
+        where = f"label of tile {tile.id} of {self.uri}"
+        return to_class_ids(decode_label(data, where), self.schema, where)
 
     def read_valid(self, split: str, tile: Tile) -> NDArray[np.bool_] | None:
         """Decode the mask of a tile's pixels that have data.
@@ -143,18 +159,19 @@ class StagedDataset:
         return decode_mask(data, (tile.height, tile.width), f"mask of tile {tile.id} of {self.uri}")
 
     def _bytes(self, split: str, shard: int, span: tuple[int, int], sha256: str | None) -> memoryview:
-        offset, length = span
-        if not length:
+        if not span[1]:
             return memoryview(b"")
         blob = self._split(split).shards[shard]
         uri = self._resolve(blob.path)
         if storage.is_s3(uri) and self._by_range:
             return memoryview(storage.get_bytes(uri, byte_range=span, sha256=sha256))
-        # Mapped only while these bytes are in use: mappings of whole shards would fill memory with pages used once.
-        before = offset % mmap.ALLOCATIONGRANULARITY
-        with self._shard_cache.open(uri, blob) if storage.is_s3(uri) else _opened(uri, blob.size_bytes) as descriptor:
-            mapped = mmap.mmap(descriptor, before + length, access=mmap.ACCESS_READ, offset=offset - before)
-        return memoryview(mapped)[before:]
+        with self._shard_cache.open(uri, blob) if storage.is_s3(uri) else open_shard(uri, blob) as descriptor:
+            return mapped(descriptor, span)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether shards are fetched from object storage; else they are read in place."""
+        return storage.is_s3(self.uri)
 
     @functools.cached_property
     def _shard_cache(self) -> ShardCache:
@@ -197,76 +214,3 @@ class StagedDataset:
 
     def _resolve(self, path: str) -> str:
         return storage.join(storage.parent(self.uri), path)
-
-
-def to_model_range(values: NDArray[Any], schema: ClassSchema) -> NDArray[np.uint8]:
-    """Select bands and scale them as models expect.
-
-    Args:
-        values: (H, W, B) uint8 or uint16, all bands as stored.
-        schema: bands and scale.
-
-    Returns:
-        (H, W, selected bands) uint8.
-    """
-    selected = [band - 1 for band in schema.bands]
-    if schema.scale is None:
-        if values.dtype != np.uint8:
-            raise ContractError("class schema", f"expected a scale for {values.dtype} images, found none")
-        whole = selected == list(range(values.shape[2]))
-        return values if whole else np.ascontiguousarray(values[:, :, selected])
-    result = np.empty((*values.shape[:2], len(selected)), np.uint8)
-    for position, table in enumerate(_scale_lookups(schema, int(np.iinfo(values.dtype).max) + 1)):
-        result[:, :, position] = table[values[:, :, selected[position]]]
-    return result
-
-
-def to_class_ids(stored: NDArray[Any], schema: ClassSchema, where: object) -> NDArray[np.uint8]:
-    """Turn stored label values into class ids.
-
-    Args:
-        stored: (H, W) uint8 or uint16.
-        schema: offset, classes and ignored value.
-        where: the tile, for the error line.
-
-    Returns:
-        (H, W) uint8 class ids, `ignore_index` where ignored.
-
-    Raises:
-        ContractError: a value is outside the class list.
-    """
-    # Values below the offset wrap around to values above every class. Lookup tables would take five times as long.
-    classes: NDArray[np.uint8] = stored.astype(np.uint8) - np.uint8(schema.label_offset)
-    ignored = stored == (schema.ignore_index if schema.stored_ignore is None else schema.stored_ignore)
-    outside = (classes >= schema.num_classes) | (stored > 255)
-    if np.any(outside & ~ignored):
-        raise ContractError(where, "holds a label value outside the class list", "stage the dataset again")
-    classes[ignored] = schema.ignore_index
-    return classes
-
-
-@functools.lru_cache(8)
-def _scale_lookups(schema: ClassSchema, levels: int) -> list[NDArray[np.uint8]]:
-    """One table per selected band: stored value to 0-255, rounded half up, clipped as the scale asks."""
-    assert schema.scale is not None
-    stored = np.arange(levels, dtype=np.float64)
-    return [
-        np.floor(np.clip((stored - low) * 255 / (high - low), 0, 255) + 0.5).astype(np.uint8)
-        for low, high in zip(schema.scale.low, schema.scale.high, strict=True)
-    ]
-
-
-@contextlib.contextmanager
-def _opened(uri: str, size_bytes: int) -> Iterator[int]:
-    """A file descriptor of a shard in a storage folder. Its size is checked here, its bytes by `landseg verify`."""
-    try:
-        descriptor = os.open(uri, os.O_RDONLY)
-    except OSError as err:
-        raise StorageError(uri, f"the shard cannot be read: {os.strerror(err.errno or 0)}") from err
-    try:
-        found = os.fstat(descriptor).st_size
-        if found != size_bytes:
-            raise StorageError(uri, f"expected {size_bytes} bytes, found {found}", "the shard is damaged")
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -9,8 +9,8 @@ import numpy as np
 from landseg.contracts.dataset import Scale
 from landseg.contracts.errors import DataError
 from landseg.dataset.statistics import SplitStatistics, percentile_scale
-from landseg.raw.config_rules import PercentileScale
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
+from landseg.raw.config.rules import PercentileScale
 from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
 from landseg.raw.images.values import Conversion, Kind

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import ClassSchema, Scale, Tile
+from landseg.contracts.dataset import ClassSchema, Scale
+from landseg.contracts.tile import Tile
 from landseg.raw.checked_tiles import Checked
 from landseg.raw.images.decoded import widest
 

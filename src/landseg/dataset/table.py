@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,31 +14,56 @@ from landseg.contracts.probabilities import StoredTile
 
 
 class TileTable:
-    """Ids, sizes and shards by position, sorted by id. Takes 20 bytes of memory per tile, and the id itself."""
+    """Ids, sizes and shards by position, sorted by id. Takes 16 bytes of memory per tile, and the id itself.
 
-    def __init__(self) -> None:
+    Args:
+        num_tiles: how many there will be, where that is known: arrays that grow leave holes in memory as large as they.
+    """
+
+    def __init__(self, num_tiles: int = 0) -> None:
+        self._num_tiles = 0
         self._ids = bytearray()
-        self._ends = array("q", [0])
-        self._heights = array("I")
-        self._widths = array("I")
-        self._shards = array("I")
+        self._ends = array("I", [0]) * (num_tiles + 1)  # 4 GB of ids at most
+        self._heights = array("I", [0]) * num_tiles
+        self._widths = array("I", [0]) * num_tiles
+        self._shards = array("I", [0]) * num_tiles
 
     def add(self, tile_id: str, height: int, width: int, shard: int) -> None:
         """Append a tile."""
+        place = self._num_tiles
+        if place == len(self._heights):
+            for values in (self._ends, self._heights, self._widths, self._shards):
+                values.append(0)
         self._ids += tile_id.encode(errors="surrogatepass")
-        self._ends.append(len(self._ids))
-        self._heights.append(height)
-        self._widths.append(width)
-        self._shards.append(shard)
+        self._ends[place + 1] = len(self._ids)
+        self._heights[place], self._widths[place], self._shards[place] = height, width, shard
+        self._num_tiles += 1
 
     def __len__(self) -> int:
-        return len(self._heights)
+        return self._num_tiles
 
     def __getitem__(self, position: int) -> StoredTile:
         return StoredTile(self.id(position), self._heights[position], self._widths[position])
 
     def __iter__(self) -> Iterator[StoredTile]:
         return map(self.__getitem__, range(len(self)))
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The ids, sorted; made when they are asked for."""
+        return _Ids(self)
+
+    def position(self, tile_id: str, guess: int = 0) -> int | None:
+        """Where the tile with an id is; None where there is none.
+
+        Args:
+            tile_id: the id.
+            guess: where it may be.
+        """
+        position = guess
+        if position >= len(self) or self.id(position) != tile_id:
+            position = bisect_left(self.ids, tile_id)
+        return position if position < len(self) and self.id(position) == tile_id else None
 
     def id(self, position: int) -> str:
         """The id of a tile."""
@@ -47,6 +74,31 @@ class TileTable:
         return self._shards[position]
 
     @property
+    def shards(self) -> NDArray[np.uint32]:
+        """The shards that tiles lie in, (T,)."""
+        return np.frombuffer(self._shards, np.uint32, self._num_tiles)
+
+    @property
     def sizes(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
         """Heights and widths, (T,) each."""
-        return np.frombuffer(self._heights, np.uint32), np.frombuffer(self._widths, np.uint32)
+        heights, widths = (np.frombuffer(sides, np.uint32, self._num_tiles) for sides in (self._heights, self._widths))
+        return heights, widths
+
+
+class _Ids(Sequence[str]):
+    """The ids of a table."""
+
+    def __init__(self, table: TileTable) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, position: int) -> str: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[str]: ...
+    def __getitem__(self, position: int | slice) -> str | Sequence[str]:
+        if isinstance(position, slice):
+            return [self._table.id(one) for one in range(len(self))[position]]
+        return self._table.id(range(len(self))[position])

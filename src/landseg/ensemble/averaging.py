@@ -112,6 +112,15 @@ class Average:
             total += np.float32(share * unit) * values.astype(np.float32)
         return total
 
+    def confidences(self, prepared: Sequence[Stored]) -> list[Probs]:
+        """How probable each model takes the class to be that it chooses: (H, W) float32 each.
+
+        Args:
+            prepared: (C, H, W) of each model, as :meth:`prepare` returns it.
+        """
+        pairs = zip(self._units, prepared, strict=True)
+        return [values.max(axis=0).astype(np.float32) * np.float32(unit) for unit, values in pairs]
+
     @functools.cached_property
     def _units(self) -> tuple[float, ...]:
         """The probability that a prepared value of 1 stands for, for each model."""

@@ -8,30 +8,29 @@ from __future__ import annotations
 
 import itertools
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg import storage
-from landseg.cli.progress import Progress
-from landseg.contracts.dataset import ClassSchema, Split, Tile
+from landseg.contracts.dataset import ClassSchema, Split
 from landseg.contracts.documents import Model
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.names import TileId
-from landseg.dataset.index import TileIndex
+from landseg.contracts.tile import Tile
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, Labels
-from landseg.ensemble.members import Member, make_average, open_shards
-from landseg.probabilities.codec import Dtype, Stored, dequantize
+from landseg.ensemble.fitting_samples import Samples
+from landseg.ensemble.members import Member
+from landseg.probabilities.codec import DTYPES, Stored, dequantize
 from landseg.scoring.confusion import class_areas, confusion_matrix
 from landseg.scoring.intervals import area_scores, interval, resample
 
 SPLIT: Split = "val"
-_SAMPLES = 128
-"""Fitting looks at a grid of at least this many pixels of a tile in both directions."""
 _MOST_CANDIDATES = 70
 _REFINEMENTS = 2
 _TEMPERATURES = tuple(round(2 ** (step / 4), 4) for step in range(-4, 9))
@@ -69,11 +68,25 @@ class Fit(Model):
         return [replace(member, weight=weight, temperature=t) for member, weight, t in fitted]
 
 
-def fit_weights(members: Sequence[Member], dataset: StagedDataset, *, temperature: bool, num_threads: int) -> Fit:
+def too_coarse(members: Sequence[Member]) -> list[str]:
+    """The models stored too coarsely for temperatures: what the likelihood tells apart, they store as 0."""
+    return [member.name for member in members if DTYPES[member.reader.spec.dtype].least > _LEAST_PROB]
+
+
+def fit_weights(
+    members: Sequence[Member], dataset: StagedDataset, scratch: Path, *, temperature: bool, num_threads: int
+) -> Fit:
     """Fit weights, and temperatures if asked to, to half of the labelled validation tiles.
 
     First the temperatures, each by the likelihood of its model alone; then the weights, by the ensemble's mIoU: over a
     grid of weights that sum to 1, and in finer steps around the best.
+
+    Args:
+        members: the models.
+        dataset: the dataset.
+        scratch: local folder for what is sampled.
+        temperature: whether temperatures are fitted as well.
+        num_threads: threads that read and compute.
 
     Raises:
         ConfigError: there are too few labelled validation tiles to fit to and to report on.
@@ -86,7 +99,14 @@ def fit_weights(members: Sequence[Member], dataset: StagedDataset, *, temperatur
     if not reporting:
         found = "one" if deciding else "none"
         raise _nothing_to_fit(f"expected at least two val tiles (or scenes) with labelled pixels, found {found}")
-    samples = _Samples(members, dataset, tiles, num_threads)
+    with tempfile.TemporaryDirectory(prefix="samples-", dir=scratch) as folder:
+        wanted = frozenset(deciding | reporting)
+        samples = Samples(members, dataset, SPLIT, tiles, wanted, Path(folder), num_threads)
+        return _fit(samples, deciding, reporting, temperature)
+
+
+def _fit(samples: Samples, deciding: set[str], reporting: set[str], temperature: bool) -> Fit:
+    members, tiles = samples.members, samples.tiles
     temperatures = _search_temperatures(samples, deciding) if temperature else (1.0,) * len(members)
     weights = _search_weights(samples, deciding, temperatures)
     equal = Average(samples.dtypes, (1.0,) * len(members), (1.0,) * len(members))
@@ -97,7 +117,8 @@ def fit_weights(members: Sequence[Member], dataset: StagedDataset, *, temperatur
         raise _nothing_to_fit("expected labelled pixels in the half of val that reports, found none in the sample")
     miou = area_scores(areas.sum(axis=0).astype(np.float64), ())["mIoU"]
     ids = np.array(samples.ids(reporting))[is_scored]
-    drawn = resample(_sum_by_unit(areas[is_scored], [_unit(tiles.find(tile_id)) for tile_id in ids.tolist()]))
+    units = _sum_by_unit(areas[is_scored], [_unit(tiles.find(tile_id)) for tile_id in ids.tolist()])
+    drawn = resample(units)
     draws = None if drawn is None else area_scores(drawn, ())["mIoU"]
     return Fit(
         models=tuple(member.name for member in members),
@@ -107,7 +128,9 @@ def fit_weights(members: Sequence[Member], dataset: StagedDataset, *, temperatur
         reported_on=int(is_scored.sum()),
         miou_equal=float(miou[0]),
         miou=float(miou[1]),
-        gain_interval=None if draws is None else interval(draws[:, 1] - draws[:, 0]),
+        gain_interval=None
+        if draws is None
+        else interval(float(miou[1] - miou[0]), draws[:, 1] - draws[:, 0], len(units), (-1.0, 1.0)),
     )
 
 
@@ -148,63 +171,11 @@ def _sum_by_unit(areas: NDArray[np.int64], units: Sequence[str]) -> NDArray[np.i
     return summed
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """Pixels sampled from the tiles of the split, read shard by shard."""
-
-    members: Sequence[Member]
-    dataset: StagedDataset
-    tiles: TileIndex
-    num_threads: int
-
-    @property
-    def dtypes(self) -> tuple[Dtype, ...]:
-        return make_average(self.members).dtypes
-
-    def ids(self, wanted: set[str]) -> list[str]:
-        """The wanted tiles in the order of :meth:`map`."""
-        return [tile.id for tile in self.members[0].reader.index(SPLIT).tiles() if tile.id in wanted]
-
-    def map(
-        self,
-        label: str,
-        wanted: set[str],
-        work: Callable[[list[Stored], Labels, int], NDArray[Any]],
-        reduce: Callable[[list[NDArray[Any]]], Any],
-    ) -> list[Any]:
-        """Apply `work` to the wanted tiles and `reduce` to its results for each shard; in the order of the shards.
-
-        `work` takes the (C, h, w) stored values of each model, the (h, w) truth and the value in it that is ignored.
-        """
-        schema = self.dataset.schema
-        shards = self.members[0].reader.index(SPLIT)
-        chosen = [i for i, shard in enumerate(shards) if any(tile.id in wanted for tile in shard.tiles)]
-        total = sum(tile.id in wanted for i in chosen for tile in shards[i].tiles)
-
-        def process(index: int) -> tuple[int, int, Any]:
-            results = []
-            with open_shards(self.members, SPLIT, index) as readers:
-                for position, tile in enumerate(readers[0].shard.tiles):
-                    if tile.id in wanted:
-                        every = max(1, min(tile.height, tile.width) // _SAMPLES)
-                        stored = [np.ascontiguousarray(one.read(position)[:, ::every, ::every]) for one in readers]
-                        truth = self.dataset.read_label(SPLIT, self.tiles.find(tile.id))[::every, ::every]
-                        results.append(work(stored, truth, schema.ignore_index))
-            return index, len(results), reduce(results)
-
-        by_shard = {}
-        with Progress(label, total, "tiles") as progress:
-            for index, done, result in storage.parallel(process, chosen, workers=self.num_threads):
-                by_shard[index] = result
-                progress.advance(done)
-        return [by_shard[index] for index in chosen]  # floating-point sums must not depend on which shard was first
-
-
 def _sum(results: list[NDArray[Any]]) -> NDArray[Any]:
     return np.sum(results, axis=0)  # type: ignore[no-any-return]
 
 
-def _search_temperatures(samples: _Samples, tiles: set[str]) -> tuple[float, ...]:
+def _search_temperatures(samples: Samples, tiles: set[str]) -> tuple[float, ...]:
     """The temperature of each model that makes the truth most likely; of equally likely ones, that nearest to 1."""
     candidates = [
         Average(samples.dtypes, (1.0,) * len(samples.members), (t,) * len(samples.members)) for t in _TEMPERATURES
@@ -229,7 +200,7 @@ def _search_temperatures(samples: _Samples, tiles: set[str]) -> tuple[float, ...
     return tuple(min(own)[-1] for own in ranked)
 
 
-def _search_weights(samples: _Samples, tiles: set[str], temperatures: tuple[float, ...]) -> tuple[float, ...]:
+def _search_weights(samples: Samples, tiles: set[str], temperatures: tuple[float, ...]) -> tuple[float, ...]:
     """The weights with the best mIoU; of equally good ones, those nearest to equal."""
     num_models = len(samples.members)
     if num_models == 1:
@@ -271,7 +242,7 @@ def _neighbours(weights: tuple[float, ...], step: float) -> list[tuple[float, ..
 
 
 def _areas_of(averages: Sequence[Average]) -> Callable[[list[Stored], Labels, int], NDArray[np.int64]]:
-    """Work for :meth:`_Samples.map`: the (K, 3, C) areas of K averages."""
+    """Work for :meth:`Samples.map`: the (K, 3, C) areas of K averages."""
 
     def work(stored: list[Stored], truth: Labels, ignore_index: int) -> NDArray[np.int64]:
         everyone = tuple(range(len(stored)))

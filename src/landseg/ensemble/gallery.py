@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from landseg.contracts.dataset import Split
 from landseg.ensemble.averaging import Labels, disagreement
-from landseg.ensemble.shard_averaging import Ensemble, differing_share
+from landseg.ensemble.shard_averaging import Ensemble
 from landseg.ensemble.split_results import SplitResult
 from landseg.ensemble.split_scores import Scoring
+from landseg.ensemble.tile_counts import differing_share
 from landseg.probabilities.codec import Probs
 from landseg.scoring.confusion import confusion_matrix
 from landseg.scoring.scores import scores

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from landseg import storage
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError, ContractError
 from landseg.contracts.labels import MemberRecord
@@ -16,10 +17,13 @@ from landseg.contracts.probabilities import StoredTile, tiles_digest
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, subsets
 from landseg.probabilities.codec import DTYPES
-from landseg.probabilities.layout import plan_shards, tiles_in_order
+from landseg.probabilities.layout import most_shard_bytes, plan_shards, tiles_in_order
 from landseg.probabilities.reader import ProbsReader, ShardReader
 
 _MEMORY_BYTES = 768 << 20
+_ROOM_SHARE = 0.4
+"""Of the room in the scratch folder, for shards that threads have open. Half of it may be samples that weights are
+fitted to; scenes keep a few more shards."""
 _SHOWN = 3
 """How many differences an error lists."""
 
@@ -60,7 +64,10 @@ def make_average(members: Sequence[Member]) -> Average:
 
 
 def affordable_threads(members: Sequence[Member], wanted: int) -> int:
-    """How many threads may work at once: at most `wanted`, and few enough for their tiles to fit into 768 MiB."""
+    """How many threads may work at once: at most `wanted`, and few enough for what they read.
+
+    Their tiles are to fit into 768 MiB; the shards that they fetch from object storage, into the scratch folder.
+    """
     manifest = members[0].reader.manifest
     largest = manifest.largest_px()
     # Each model's tile, its views where they are kept, and two temporary arrays, all counted as float32.
@@ -68,6 +75,10 @@ def affordable_threads(members: Sequence[Member], wanted: int) -> int:
     # For every ensemble that is scored, each pixel's largest sum and its class.
     scored = 5 * len(subsets(len(members)))
     tile_bytes = (4 * len(manifest.spec.classes) * planes + scored) * largest
+    readers = [member.reader for member in members if storage.is_s3(member.reader.uri)]
+    shard_bytes = sum(most_shard_bytes(reader.spec, largest) for reader in readers)
+    if shard_bytes:
+        wanted = min(wanted, int(_ROOM_SHARE * storage.scratch_room(readers[0].scratch)) // shard_bytes)
     return max(1, min(wanted, _MEMORY_BYTES // tile_bytes))
 
 

@@ -1,7 +1,7 @@
 """Averaging a shard, and what that leaves in object storage, so that a killed run resumes and shares can be joined.
 
 <folder>/parts/<kind>-<split>-<shard>.tar    the shard's label maps, or a layer, as blocks of a tar archive
-<folder>/parts/<split>-<shard>.json          its record (:mod:`landseg.ensemble.shard_results`), written last
+<folder>/parts/<split>-<shard>.npz           its record (:mod:`landseg.ensemble.shard_results`), written last
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseg import storage
-from landseg.contracts.dataset import Split, Tile
-from landseg.contracts.documents import Blob, sha256_hex, validate
+from landseg.contracts.dataset import Split
+from landseg.contracts.documents import Blob, sha256_hex
 from landseg.contracts.errors import DamagedObjectError
 from landseg.contracts.labels import LayerName
-from landseg.contracts.probabilities import Tta
+from landseg.contracts.tile import Tile
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.averaging import Average, Labels, disagreement, entropy, subsets
@@ -30,12 +29,20 @@ from landseg.ensemble.fitted_weights import Fit
 from landseg.ensemble.maps.files import tar_member
 from landseg.ensemble.maps.tiles import TileMaps, layer_values, map_name
 from landseg.ensemble.members import Member, make_average, open_shards
-from landseg.ensemble.shard_results import LABELS, NestedCounts, ShardResult, TileResult, nested
+from landseg.ensemble.shard_results import LABELS, ShardResult
+from landseg.ensemble.tile_counts import (
+    TileResult,
+    differing_share,
+    mean_with_data,
+    summed,
+    tile_boundaries,
+    tile_reliability,
+)
 from landseg.ensemble.trained_models import seen_by
 from landseg.probabilities.codec import Stored
 from landseg.probabilities.layout import plan_splits, share_cuts
 from landseg.scoring.confusion import class_areas, confusion_matrix
-from landseg.storage.records import read_content, write_record
+from landseg.storage.array_records import read_whole, write_arrays
 
 SAMPLES = 64
 """A tile's disagreement and entropy are means over a grid of at least this many pixels in both directions."""
@@ -110,8 +117,9 @@ class Ensemble:
         return shards[cuts[share] : cuts[share + 1]]
 
     def parts(self) -> dict[str, int]:
-        """What has been written below `parts/` and `scenes/` so far: sizes by path in the folder."""
-        found = [info for name in ("parts", "scenes") for info in storage.list_objects(storage.join(self.folder, name))]
+        """What has been written below `parts/`, `maps/` and `scenes/` so far: sizes by path in the folder."""
+        folders = [storage.join(self.folder, name) for name in ("parts", "maps", "scenes")]
+        found = [info for folder in folders for info in storage.list_objects(folder)]
         return {info.uri.removeprefix(self.folder).lstrip("/"): info.size_bytes for info in found}
 
     def is_recorded(self, shard: tuple[Split, int], parts: Mapping[str, int]) -> bool:
@@ -122,19 +130,23 @@ class Ensemble:
         """Whether a shard has been averaged: its record is among `parts`, and so is what the record lists."""
         if _record(shard) not in parts:
             return False
-        content = read_content(storage.join(self.folder, _record(shard)))
-        if content is None:
+        uri, copy = storage.join(self.folder, _record(shard)), self._copy(shard)
+        data = copy.read_bytes() if copy.exists() else read_whole(uri)
+        if data is None:
             return False
-        result = validate(ShardResult, content, _record(shard))
+        result = ShardResult.parse(data, uri)
         if any(parts.get(archive.path) != archive.size_bytes for archive in result.archives.values()):
             return False
-        self._copy(shard).parent.mkdir(exist_ok=True)
-        self._copy(shard).write_bytes(content)
+        self._keep(shard, data)
         return True
 
     def _copy(self, shard: tuple[Split, int]) -> Path:
         """Where the record of a finished shard is kept: whoever joins all shares reads it several times."""
         return self.scratch / "results" / _record(shard).rpartition("/")[2]
+
+    def _keep(self, shard: tuple[Split, int], data: bytes) -> None:
+        self._copy(shard).parent.mkdir(exist_ok=True)
+        self._copy(shard).write_bytes(data)
 
     def result(self, shard: tuple[Split, int]) -> ShardResult:
         """The result of a shard that is known to be finished.
@@ -143,42 +155,52 @@ class Ensemble:
             DamagedObjectError: it is gone, or not what was written.
         """
         uri, copy = storage.join(self.folder, _record(shard)), self._copy(shard)
-        content = copy.read_bytes() if copy.exists() else read_content(uri)
-        if content is None:
+        data = copy.read_bytes() if copy.exists() else read_whole(uri)
+        if data is None:
             raise DamagedObjectError(uri, "expected the record of a finished shard, found none", "run the stage again")
-        return validate(ShardResult, content, uri)
+        return ShardResult.parse(data, uri)
 
     def average_shard(self, shard: tuple[Split, int]) -> ShardResult:
         """Average a shard and write its result."""
         split, index = shard
-        data = {kind: bytearray() for kind in (LABELS, *self.layers)}
-        tile_results: list[TileResult] = []
-        confusions: NDArray[np.int64] | None = None
-        wanted = [fewer.tta for fewer in self.fewer_views if self.dataset.manifest.splits[split].labelled]
+        kinds = (LABELS, *self.layers)
+        data = {kind: bytearray() for kind in kinds}
+        is_labelled = self.dataset.manifest.splits[split].labelled
+        found: list[TileResult] = []
         with (
             open_shards(self.members, split, index) as readers,
-            open_views(self.members, wanted, split, index) as view_readers,
+            open_views(
+                self.members, [fewer.tta for fewer in self.fewer_views if is_labelled], split, index
+            ) as view_readers,
         ):
             tiles = [self.tiles[split].find(stored.id) for stored in readers[0].shard.tiles]
             truths = self.dataset.read_labels(split, tiles)
+            spans = np.zeros((len(kinds), len(tiles), 2), np.int64)
             for position, tile in enumerate(tiles):
                 prepared = self.average.prepare([reader.read(position) for reader in readers])
                 views = [[one.read(position) for one in each] for each in view_readers]
-                tile_result, blocks, matrices = self._tile(split, tile, truths.get(tile.id), prepared, views)
-                spans = {kind: (len(data[kind]), len(block)) for kind, block in blocks.items()}
-                tile_results.append(tile_result.model_copy(update={"spans": spans}))
-                for kind, block in blocks.items():
-                    data[kind] += block
-                if matrices is not None:
-                    matrices = np.zeros_like(matrices) if tile.scene else matrices
-                    confusions = matrices if confusions is None else confusions + matrices
-        result = ShardResult(
-            archives={kind: self._put(f"parts/{kind}-{split}-{index:06d}.tar", data[kind]) for kind in data},
-            tiles=tuple(tile_results),
-            confusions=None if confusions is None else nested(confusions),
+                result, blocks = self._tile(split, tile, truths.get(tile.id), prepared, views)
+                found.append(result)
+                for number, kind in enumerate(kinds):
+                    spans[number, position] = len(data[kind]), len(blocks[kind])
+                    data[kind] += blocks[kind]
+        is_cut = np.array([tile.scene is not None for tile in tiles])
+        confusions, reliability, boundaries = summed(found, is_cut, self.dataset.schema.num_classes)
+        shard_result = ShardResult(
+            archives={kind: self._put(f"parts/{kind}-{split}-{index:06d}.tar", data[kind]) for kind in kinds},
+            ids=tuple(tile.id for tile in tiles),
+            is_cut=is_cut,
+            spans=spans,
+            pixels=np.array([one.pixels for one in found], np.uint32),
+            uncertainty=np.array([one.uncertainty for one in found], np.float64),
+            ttas=tuple(fewer.tta for fewer in self.fewer_views if is_labelled),
+            areas=np.array([one.areas for one in found], np.uint32),
+            confusions=confusions,
+            reliability=reliability,
+            boundaries=boundaries,
         )
-        write_record(storage.join(self.folder, _record(shard)), result)
-        return result
+        self._keep(shard, write_arrays(storage.join(self.folder, _record(shard)), shard_result.arrays()))
+        return shard_result
 
     def _put(self, path: str, content: bytearray) -> Blob:
         data = bytes(content)
@@ -192,8 +214,8 @@ class Ensemble:
         truth: Labels | None,
         prepared: Sequence[Stored],
         views: Sequence[Sequence[Stored]],
-    ) -> tuple[TileResult, dict[str, bytes], NDArray[np.int64] | None]:
-        """The tile's result without spans, its tar blocks and, if it has a label, (N + 1, C, C) confusion matrices."""
+    ) -> tuple[TileResult, dict[str, bytes]]:
+        """The tile's result and its tar blocks."""
         schema, average = self.dataset.schema, self.average
         wanted = subsets(len(prepared)) if tile.label is not None else [tuple(range(len(prepared)))]
         labels = average.labels(prepared, wanted)
@@ -203,8 +225,9 @@ class Ensemble:
         valid = self.dataset.read_valid(split, tile)
         with_data = None if valid is None else valid[::every, ::every]
         chosen = labels[-1] if valid is None else labels[-1][valid]
-        areas, matrices = None, None
-        view_areas: dict[Tta, tuple[NestedCounts, ...]] = {}
+        mean = average.mean(sampled)
+        areas: list[NDArray[np.int64]] = []
+        counts: list[NDArray[np.int64]] = []
         if truth is not None:
             if self.is_fitted_on(split, tile):
                 truth = np.full_like(truth, schema.ignore_index)
@@ -212,41 +235,32 @@ class Ensemble:
                 confusion_matrix, truth, num_classes=schema.num_classes, ignore_index=schema.ignore_index
             )
             found = [count(one) for one in labels]
-            areas = tuple(nested(class_areas(matrix)) for matrix in found)
+            areas = [class_areas(matrix) for matrix in found]
             for fewer in self.fewer_views:
-                own = fewer.labels(fewer.prepare(views))
-                view_areas[fewer.tta] = tuple(nested(class_areas(count(one))) for one in own)
-            by_subset = dict(zip(wanted, found, strict=True))
-            matrices = np.stack([*(by_subset[(model,)] for model in range(len(prepared))), found[-1]])
+                areas += [class_areas(count(one)) for one in fewer.labels(fewer.prepare(views))]
+            judged = [*(wanted.index((model,)) for model in range(len(prepared))), len(wanted) - 1]
+            chosen_labels = [labels[i] for i in judged]
+            on_grid = [one[::every, ::every] for one in chosen_labels]
+            counts = [
+                np.stack([found[i] for i in judged]),
+                tile_reliability(average, sampled, mean, on_grid, truth[::every, ::every]),
+                tile_boundaries(chosen_labels, truth, schema.num_classes),
+            ]
         result = TileResult(
-            id=tile.id,
-            scene=tile.scene.id if tile.scene else None,
-            spans={},
-            pixels=tuple(int(np.count_nonzero(chosen == i)) for i in range(schema.num_classes)),
-            disagreement=_mean(disagreement(sampled), with_data),
-            entropy=_mean(entropy(average.mean(sampled)), with_data),
-            differing=differing_share(alone, with_data),
-            areas=areas,
-            view_areas=view_areas,
+            pixels=[int(np.count_nonzero(chosen == i)) for i in range(schema.num_classes)],
+            uncertainty=(
+                mean_with_data(disagreement(sampled), with_data),
+                mean_with_data(entropy(mean), with_data),
+                differing_share(alone, with_data),
+            ),
+            areas=np.array(areas, np.int64).reshape(-1, 3, schema.num_classes),
+            counts=counts,
         )
         images = {LABELS: self.tile_maps.labels(tile, labels[-1], valid)}
         for layer in self.layers:
             images[layer] = self.tile_maps.layer(tile, layer, layer_values(layer, average, prepared), valid)
-        return result, {kind: tar_member(map_name(tile), image) for kind, image in images.items()}, matrices
-
-
-def differing_share(labels: Sequence[Labels], valid: NDArray[np.bool_] | None = None) -> float:
-    """Share of the pixels, those with data where `valid` is given, where not all label maps are the same."""
-    same = np.logical_and.reduce([one == labels[0] for one in labels])
-    return 1 - _mean(same, valid) if valid is None or valid.any() else 0.0
-
-
-def _mean(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> float:
-    """The mean over the pixels that have data; 0 without any."""
-    if valid is not None:
-        values = values[valid]
-    return float(values.mean(dtype=np.float64)) if values.size else 0.0
+        return result, {kind: tar_member(map_name(tile), image) for kind, image in images.items()}
 
 
 def _record(shard: tuple[Split, int]) -> str:
-    return f"parts/{shard[0]}-{shard[1]:06d}.json"
+    return f"parts/{shard[0]}-{shard[1]:06d}.npz"

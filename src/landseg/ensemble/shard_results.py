@@ -1,69 +1,138 @@
-"""What averaging a shard leaves in object storage, as documents."""
+"""What averaging a shard leaves in object storage: a few arrays, exact to the bit.
+
+A record of :mod:`landseg.storage.array_records` with the arrays of :data:`_DTYPES`. `about` is JSON, :class:`_About`.
+Of a shard without labels, E is 0 and no models are counted.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from landseg.contracts.documents import Blob, Count, Model
+from landseg.contracts.documents import Blob, Count, Model, validate
+from landseg.contracts.errors import ContractError
 from landseg.contracts.labels import LayerName
 from landseg.contracts.names import TileId
 from landseg.contracts.probabilities import Tta
+from landseg.storage.array_records import unpack_arrays
 
 LABELS = "labels"
 LAYERS: tuple[LayerName, ...] = get_args(LayerName)
 
 NestedCounts = tuple[tuple[Count, ...], ...]
 
-
-class TileResult(Model):
-    """What averaging a tile yields in addition to its label map.
-
-    Attributes:
-        id: the tile.
-        scene: the scene that it was cut from, which is scored in its place.
-        spans: (offset, length) of its block in each of the result's archives.
-        pixels: per class, pixels of the ensemble's label map that have data.
-        disagreement: mean over the tile's pixels that have data (:func:`landseg.ensemble.averaging.disagreement`); 0
-            for a single model.
-        entropy: mean likewise (:func:`landseg.ensemble.averaging.entropy`).
-        differing: share of the tile's pixels where the models' own labels are not all the same.
-        areas: for each ensemble of :func:`landseg.ensemble.averaging.subsets`, by class: pixels that are right, pixels
-            of the truth, pixels of the prediction, among those that are scored (none, in a tile that weights were
-            fitted to); None where the tile has no label.
-        view_areas: likewise for each model, then for the ensemble, with fewer views
-            (:mod:`landseg.ensemble.fewer_views`).
-    """
-
-    id: TileId
-    scene: TileId | None = None
-    spans: dict[str, tuple[Count, Count]]
-    pixels: tuple[Count, ...]
-    disagreement: Annotated[float, Field(ge=0, le=1)]
-    entropy: Annotated[float, Field(ge=0, le=1)]
-    differing: Annotated[float, Field(ge=0, le=1)]
-    areas: tuple[NestedCounts, ...] | None
-    view_areas: dict[Tta, tuple[NestedCounts, ...]]
+_DTYPES = {
+    "about": "|u1",
+    "is_cut": "|b1",
+    "spans": "<i8",
+    "pixels": "<u4",
+    "uncertainty": "<f8",
+    "areas": "<u4",
+    "confusions": "<i8",
+    "reliability": "<i8",
+    "boundaries": "<i8",
+}
+_DIMENSIONS = {
+    "is_cut": 1,
+    "spans": 3,
+    "pixels": 2,
+    "uncertainty": 2,
+    "areas": 4,
+    "confusions": 3,
+    "reliability": 3,
+    "boundaries": 3,
+}
 
 
-class ShardResult(Model):
+class _About(Model):
+    """What a record holds besides numbers; see :class:`ShardResult`."""
+
+    archives: dict[str, Blob]
+    ids: tuple[TileId, ...]
+    ttas: tuple[Tta, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ShardResult:
     """What averaging a shard left.
 
     Attributes:
-        archives: the label maps (:data:`LABELS`) and the layers.
-        tiles: in the shard's order.
-        confusions: the (C, C) matrices of each model, then of the ensemble, summed over the tiles that were not cut
-            from scenes; None where the split has no labels.
+        archives: K: the label maps (:data:`LABELS`) and the layers.
+        ids: T tiles, in the shard's order.
+        is_cut: (T,) bool: whether a tile was cut from a scene, which is scored in its place.
+        spans: (K, T, 2) int64: offset and length of the tile's block in each of the archives.
+        pixels: (T, C) uint32: by class, pixels of the ensemble's label map that have data.
+        uncertainty: (T, 3) float64, means over the tile's pixels that have data:
+            :func:`~landseg.ensemble.averaging.disagreement` (0 for a single model),
+            :func:`~landseg.ensemble.averaging.entropy`, and the share where the models' own labels differ.
+        ttas: the smaller `--tta` that are scored as well (:mod:`landseg.ensemble.fewer_views`).
+        areas: (T, E, 3, C) uint32: for each of :func:`landseg.ensemble.split_results.variants`, by class: pixels that
+            are right, pixels of the truth, pixels of the prediction, among those that are scored (none, in a tile that
+            weights were fitted to).
+        confusions: (N + 1, C, C) int64: the matrices of each model, then of the ensemble, summed over the tiles that
+            were not cut from scenes.
+        reliability: likewise, over all tiles: (3, B) counts of :mod:`landseg.scoring.calibration`.
+        boundaries: likewise, over all tiles: (3, C) counts of :mod:`landseg.scoring.boundary`.
     """
 
     archives: dict[str, Blob]
-    tiles: tuple[TileResult, ...]
-    confusions: tuple[NestedCounts, ...] | None
+    ids: tuple[str, ...]
+    is_cut: NDArray[np.bool_]
+    spans: NDArray[np.int64]
+    pixels: NDArray[np.uint32]
+    uncertainty: NDArray[np.float64]
+    ttas: tuple[Tta, ...]
+    areas: NDArray[np.uint32]
+    confusions: NDArray[np.int64]
+    reliability: NDArray[np.int64]
+    boundaries: NDArray[np.int64]
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether its tiles have labels: all of a split's do, or none."""
+        return len(self.confusions) > 0
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of its record."""
+        about = _About(archives=self.archives, ids=self.ids, ttas=self.ttas).model_dump_json().encode()
+        found: dict[str, NDArray[Any]] = {"about": np.frombuffer(about, np.uint8)}
+        found |= {name: getattr(self, name) for name in _DTYPES if name != "about"}
+        return {name: np.ascontiguousarray(found[name], dtype) for name, dtype in _DTYPES.items()}
+
+    @classmethod
+    def parse(cls, data: bytes, where: object) -> ShardResult:
+        """The result in the bytes of a record.
+
+        Raises:
+            ContractError: they are something else.
+        """
+        arrays = unpack_arrays(data, _DTYPES, where)
+        about = validate(_About, arrays.pop("about").tobytes(), where)
+        for name, found in arrays.items():
+            if found.ndim != _DIMENSIONS[name]:
+                raise ContractError(where, f"expected {name} of {_DIMENSIONS[name]} dimensions, found {found.ndim}")
+        result = cls(archives=about.archives, ids=about.ids, ttas=about.ttas, **arrays)
+        kinds, tiles, classes = len(result.archives), len(result.ids), result.pixels.shape[-1]
+        variants, models = result.areas.shape[1], len(result.confusions)
+        expected = {
+            "is_cut": (tiles,),
+            "spans": (kinds, tiles, 2),
+            "pixels": (tiles, classes),
+            "uncertainty": (tiles, 3),
+            "areas": (tiles, variants, 3, classes),
+            "confusions": (models, classes, classes),
+            "reliability": (models, 3, result.reliability.shape[-1]),
+            "boundaries": (models, 3, classes),
+        }
+        for name, shape in expected.items():
+            if arrays[name].shape != shape:
+                raise ContractError(where, f"expected {name} of shape {shape}, found {arrays[name].shape}")
+        return result
 
 
 def nested(array: NDArray[np.int64]) -> Any:
-    """An array as nested tuples, as records hold it."""
+    """An array as nested tuples, as documents hold it."""
     return tuple(map(nested, array)) if array.ndim > 1 else tuple(array.tolist())

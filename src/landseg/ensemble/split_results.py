@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from landseg import storage
 from landseg.contracts.dataset import Split
 from landseg.contracts.probabilities import Tta
+from landseg.dataset.table import TileTable
 from landseg.ensemble.averaging import Subset, subsets
 from landseg.ensemble.maps.stitched_scene import SceneResult
 from landseg.ensemble.shard_results import ShardResult
@@ -37,21 +38,29 @@ class Areas:
     Attributes:
         positions: of the :func:`variants`.
         total: (E, 3, C) int64, by class: pixels that are right, of the truth, of the prediction.
+        of_tiles: (E, 3, C) int64: the same, but of every tile on its own, those that were cut from a scene included.
         drawn: (B, E, 3, C), the same of resampled scenes and tiles; None where too few are scored.
         holding: (C,) int64: how many of them hold each class in the truth.
+        num_units: scenes, and tiles that are not part of one, with a scored pixel: what was resampled.
         num_tiles: tiles with a scored pixel, those of scenes included.
         num_scenes: scenes with a scored pixel.
         confusions: (N + 1, C, C) int64: each model's, then the ensemble's.
+        reliability: (N + 1, 3, B) int64: likewise, counts of :mod:`landseg.scoring.calibration` over all tiles.
+        boundaries: (N + 1, 3, C) int64: likewise, counts of :mod:`landseg.scoring.boundary`.
         tile_miou: (T, N + 1) the mIoU of each tile alone, by model and for the ensemble; NaN where no pixel is scored.
     """
 
     positions: dict[Variant, int]
     total: NDArray[np.int64]
+    of_tiles: NDArray[np.int64]
     drawn: NDArray[np.float64] | None
     holding: NDArray[np.int64]
+    num_units: int
     num_tiles: int
     num_scenes: int
     confusions: NDArray[np.int64]
+    reliability: NDArray[np.int64]
+    boundaries: NDArray[np.int64]
     tile_miou: NDArray[np.float64]
 
 
@@ -61,14 +70,15 @@ class SplitResult:
 
     Attributes:
         split: its name.
-        tile_ids: T ids, sorted.
+        tile_ids: T ids, sorted; made when they are asked for.
         pixels: (C,) pixels of each class in the ensemble's label maps: those of scenes, and of tiles not part of one.
-        disagreement, entropy, differing: (T,) as in :class:`~landseg.ensemble.shard_results.TileResult`.
+        disagreement, entropy, differing: (T,) as in the columns of
+            :attr:`~landseg.ensemble.shard_results.ShardResult.uncertainty`.
         areas: of a labelled split.
     """
 
     split: Split
-    tile_ids: list[str]
+    tile_ids: Sequence[str]
     pixels: NDArray[np.int64]
     disagreement: NDArray[np.float64]
     entropy: NDArray[np.float64]
@@ -77,9 +87,13 @@ class SplitResult:
 
 
 def combine(
-    split: Split, num_shards: int, read: Callable[[int], ShardResult], scenes: Sequence[SceneResult] = ()
+    split: Split,
+    table: TileTable,
+    num_shards: int,
+    read: Callable[[int], ShardResult],
+    scenes: Sequence[SceneResult] = (),
 ) -> SplitResult:
-    """Combine the results of a split's shards, in whatever order they arrive, keeping some 150 bytes per tile.
+    """Combine the results of a split's shards, in whatever order they arrive, keeping 32 bytes per tile, 8 per model.
 
     Those of a labelled split are read twice: how often a tile is drawn depends on how many there are to draw from.
     Scenes take the place of the tiles that were cut from them: each pixel counts once, as in the map that is delivered,
@@ -87,37 +101,43 @@ def combine(
 
     Args:
         split: its name.
+        table: its tiles.
         num_shards: how many shards the split has.
         read: returns the result of a shard.
         scenes: the results of the split's scenes.
     """
-    ids: list[list[str]] = [[] for _ in range(num_shards)]
-    found: list[NDArray[np.float64]] = [np.empty((0, 0))] * num_shards
+    found = np.empty((len(table), 0))
     scored = [0] * num_shards
     num_tiles = 0
     pixels: Any = sum(np.array(scene.pixels, np.int64) for scene in scenes)
     total: Any = 0
+    of_tiles: Any = 0
     holding: Any = 0
     confusions: Any = 0
+    reliability: Any = 0
+    boundaries: Any = 0
     positions: dict[Variant, int] = {}
     for number, result in _each(num_shards, read):
-        ids[number] = [tile.id for tile in result.tiles]
-        plain = np.array([tile.scene is None for tile in result.tiles])
-        pixels = pixels + np.array([tile.pixels for tile in result.tiles], np.int64)[plain].sum(axis=0)
-        rows = np.array([(tile.disagreement, tile.entropy, tile.differing) for tile in result.tiles])
-        if result.confusions is not None:
-            confusions += np.array(result.confusions, np.int64)
-            positions = variants(len(result.confusions) - 1, result.tiles[0].view_areas)
-            areas = _areas(result)
+        rows, plain = result.uncertainty, ~result.is_cut
+        pixels = pixels + result.pixels[plain].sum(axis=0, dtype=np.int64)
+        if result.is_labelled:
+            confusions += result.confusions
+            reliability += result.reliability
+            boundaries += result.boundaries
+            positions = variants(len(result.confusions) - 1, result.ttas)
+            areas = result.areas.astype(np.int64)
             is_scored = _is_scored(areas)
             num_tiles += int(is_scored.sum())
             total += areas[plain].sum(axis=0)
+            of_tiles += areas.sum(axis=0)
             holding += (areas[plain, 0, 1] > 0).sum(axis=0)
             scored[number] = int(is_scored[plain].sum())
             whole = max(position for (tta, _), position in positions.items() if tta is None)
             own = areas[:, [*range(len(result.confusions) - 1), whole]].astype(np.float64)
             rows = np.concatenate([rows, area_scores(own, ())["mIoU"]], axis=1)
-        found[number] = rows
+        if not found.size:
+            found = np.empty((len(table), rows.shape[1]))
+        found[_places(result.ids, table)] = rows
     drawn = None
     num_scenes = 0
     if positions:
@@ -129,34 +149,48 @@ def combine(
         resampling = Resampling([*scored, num_scenes])
         resampling.add(num_shards, of_scenes)
         for number, result in _each(num_shards, read):
-            areas = _areas(result)
-            plain = np.array([tile.scene is None for tile in result.tiles])
-            resampling.add(number, areas[plain & _is_scored(areas)])  # without a scored pixel there is nothing to draw
+            areas = result.areas.astype(np.int64)
+            scored_ones = ~result.is_cut & _is_scored(areas)  # without a scored pixel there is nothing to draw
+            resampling.add(number, areas[scored_ones])
         drawn = resampling.sums
-    flat = list(itertools.chain.from_iterable(ids))
-    order = sorted(range(len(flat)), key=flat.__getitem__)
-    rows = np.concatenate(found)[order]
     return SplitResult(
         split=split,
-        tile_ids=[flat[i] for i in order],
+        tile_ids=table.ids,
         pixels=pixels,
-        disagreement=rows[:, 0],
-        entropy=rows[:, 1],
-        differing=rows[:, 2],
-        areas=Areas(positions, total, drawn, holding, num_tiles, num_scenes, confusions, rows[:, 3:])
+        disagreement=found[:, 0],
+        entropy=found[:, 1],
+        differing=found[:, 2],
+        areas=Areas(
+            positions=positions,
+            total=total,
+            of_tiles=of_tiles,
+            drawn=drawn,
+            holding=holding,
+            num_units=sum(scored) + num_scenes,
+            num_tiles=num_tiles,
+            num_scenes=num_scenes,
+            confusions=confusions,
+            reliability=reliability,
+            boundaries=boundaries,
+            tile_miou=found[:, 3:],
+        )
         if positions
         else None,
     )
 
 
+def _places(ids: Sequence[str], table: TileTable) -> list[int]:
+    """Where the tiles of a shard are among those of its split; both are sorted by id."""
+    places: list[int] = []
+    for tile_id in ids:
+        place = table.position(tile_id, places[-1] + 1 if places else 0)
+        assert place is not None, "shards hold tiles of the split"
+        places.append(place)
+    return places
+
+
 def _each(num_shards: int, read: Callable[[int], ShardResult]) -> Iterator[tuple[int, ShardResult]]:
     return storage.parallel(lambda number: (number, read(number)), range(num_shards))
-
-
-def _areas(result: ShardResult) -> NDArray[np.int64]:
-    """(T, E, 3, C) of a shard's tiles."""
-    each = [[*(tile.areas or ()), *itertools.chain.from_iterable(tile.view_areas.values())] for tile in result.tiles]
-    return np.array(each, np.int64)
 
 
 def _areas_of_scenes(scenes: Sequence[SceneResult], shape: tuple[int, ...]) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,8 +11,10 @@ from landseg.contracts.dataset import Split
 from landseg.contracts.probabilities import Tta
 from landseg.ensemble.averaging import Subset
 from landseg.ensemble.split_results import SplitResult
+from landseg.scoring.boundary import boundary_scores
+from landseg.scoring.calibration import ReliabilityCounts
 from landseg.scoring.confusion import ConfusionMatrix
-from landseg.scoring.intervals import MIN_UNITS, Interval, area_scores, interval
+from landseg.scoring.intervals import Interval, area_scores, interval
 from landseg.scoring.scores import METRICS, scores
 
 Gain = tuple[float, Interval | None]
@@ -28,12 +30,16 @@ class Scored:
         scores: as :func:`landseg.scoring.scores.scores` returns them.
         intervals: by score, of those that have one.
         confusion: for the models and the whole ensemble.
+        reliability: likewise, (3, B) counts of :mod:`landseg.scoring.calibration`.
+        boundary: likewise, boundary IoU: the mean over classes as `mIoU`, and `IoU.<class>`.
     """
 
     models: tuple[str, ...]
     scores: dict[str, float]
     intervals: dict[str, Interval]
     confusion: ConfusionMatrix | None = None
+    reliability: ReliabilityCounts | None = None
+    boundary: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +71,10 @@ class Scoring:
             about other tiles, and do not compare.
         num_tiles: tiles with a scored pixel.
         num_scenes: scenes with a scored pixel, which are scored in place of their tiles.
+        num_units: the scenes, and the tiles that were not cut from one: what intervals resample.
         views: by smaller `--tta`: each model with only those views, then the ensemble.
+        of_tiles: by model, and for `ensemble`: mIoU, mAcc and aAcc of every tile on its own, where scenes are stitched;
+            pixels in the overlap of tiles count more than once. Empty without scenes.
     """
 
     split: Split
@@ -76,7 +85,9 @@ class Scoring:
     seen_by: tuple[str, ...]
     num_tiles: int
     num_scenes: int
+    num_units: int
     views: dict[Tta, tuple[FewerViewsScored, ...]]
+    of_tiles: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def whole(self) -> Scored:
@@ -103,27 +114,33 @@ def score(
     ttas: list[Tta] = list(dict.fromkeys(tta for tta, _ in areas.positions if tta is not None))
     draws = None if areas.drawn is None else area_scores(areas.drawn, classes)
     # A class that a single tile or scene holds has the same pixels in every resample: nothing is known of others.
-    certain = {*METRICS, *(f"IoU.{name}" for name, n in zip(classes, areas.holding, strict=True) if n >= MIN_UNITS)}
+    units = dict.fromkeys(METRICS, areas.num_units)
+    units |= {f"IoU.{name}": int(number) for name, number in zip(classes, areas.holding, strict=True)}
     sums = area_scores(areas.total.astype(np.float64), classes)
+    boundaries = [boundary_scores(one, classes) for one in areas.boundaries]
 
     def scored(tta: Tta | None, subset: Subset) -> Scored:
         place = areas.positions[tta, subset]
         own = {key: float(values[place]) for key, values in sums.items() if not np.isnan(values[place])}
-        intervals = {key: interval(draws[key][:, place]) for key in own if key in certain} if draws else {}
-        confusion = None
-        if tta is None and subset in alone:
-            confusion = areas.confusions[-1 if subset == everyone else subset[0]]
-            own = scores(confusion, classes)
+        intervals = {key: interval(own[key], draws[key][:, place], units[key]) for key in own} if draws else {}
         known = {key: ends for key, ends in intervals.items() if ends is not None}
-        return Scored(tuple(names[model] for model in subset), own, known, confusion)
+        models = tuple(names[model] for model in subset)
+        if tta is not None or subset not in alone:
+            return Scored(models, own, known)
+        i = -1 if subset == everyone else subset[0]
+        confusion, reliability = areas.confusions[i], areas.reliability[i]
+        return Scored(models, scores(confusion, classes), known, confusion, reliability, boundaries[i])
 
     found = {kind: scored(*kind) for kind in areas.positions}
 
     def gain(subset: Subset, tta: Tta | None, over: Subset) -> Gain:
         a, b = areas.positions[None, subset], areas.positions[tta, over]
-        ends = interval(draws["mIoU"][:, a] - draws["mIoU"][:, b]) if draws else None
-        return found[None, subset].scores["mIoU"] - found[tta, over].scores["mIoU"], ends
+        value = found[None, subset].scores["mIoU"] - found[tta, over].scores["mIoU"]
+        drawn = draws["mIoU"][:, a] - draws["mIoU"][:, b] if draws else None
+        return value, None if drawn is None else interval(value, drawn, areas.num_units, (-1.0, 1.0))
 
+    tile_sums = area_scores(areas.of_tiles.astype(np.float64), ())
+    places = {name: areas.positions[None, subset] for name, subset in zip((*names, "ensemble"), alone, strict=True)}
     best = None if seen_by else max(everyone, key=lambda model: found[None, (model,)].scores["mIoU"])
     compared = len(names) > 1 and not seen_by
     return Scoring(
@@ -135,10 +152,14 @@ def score(
         seen_by=tuple(seen_by),
         num_tiles=areas.num_tiles,
         num_scenes=areas.num_scenes,
+        num_units=areas.num_units,
         views={
             tta: tuple(FewerViewsScored(found[tta, subset], gain(subset, tta, subset)) for subset in alone)
             for tta in ttas
         },
+        of_tiles={name: {key: float(tile_sums[key][place]) for key in METRICS} for name, place in places.items()}
+        if areas.num_scenes
+        else {},
     )
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from landseg.ensemble.shard_averaging import Ensemble
 from landseg.ensemble.split_results import SplitResult
-from landseg.ensemble.split_scores import FewerViewsScored, Scoring, scored_split
+from landseg.ensemble.split_scores import FewerViewsScored, Scored, Scoring, scored_split
+from landseg.scoring.calibration import accuracy, calibration_error, mean_confidence, reliability
 from landseg.scoring.intervals import CONFIDENCE
 
 
@@ -41,10 +42,15 @@ def _describe(scoring: Scoring) -> dict[str, Any]:
             {"models": scored.models, "scores": scored.scores, "intervals": scored.intervals}
             for scored in scoring.ensembles.values()
         ],
+        "calibration": _by_model(scoring, _calibration),
+        "boundary": _by_model(scoring, lambda scored: scored.boundary),
         "num_scored_tiles": scoring.num_tiles,
         "num_scored_scenes": scoring.num_scenes,
+        "num_resampled": scoring.num_units,
         "trained_on_it": list(scoring.seen_by),
     }
+    if scoring.of_tiles:
+        described["tiles"] = scoring.of_tiles
     if scoring.views:
         described["views"] = {tta: _describe_views(found) for tta, found in scoring.views.items()}
     if scoring.gain is not None and scoring.best is not None:
@@ -54,6 +60,28 @@ def _describe(scoring: Scoring) -> dict[str, Any]:
             name: {"mIoU": value, "interval": ends} for name, (value, ends) in scoring.gains.items()
         }
     return described
+
+
+def _by_model(scoring: Scoring, describe: Callable[[Scored], dict[str, Any]]) -> dict[str, Any]:
+    """A description of each model, and of the ensemble."""
+    alone = {scored.models[0]: scored for scored in scoring.ensembles.values() if len(scored.models) == 1}
+    return {name: describe(scored) for name, scored in {**alone, "ensemble": scoring.whole}.items()}
+
+
+def _calibration(scored: Scored) -> dict[str, Any]:
+    counts = scored.reliability
+    if counts is None or not counts[0].any():  # only pixels between those of the grid are labelled
+        return {}
+    columns = (counts[0], *reliability(counts))
+    return {
+        "ECE": calibration_error(counts),
+        "confidence": mean_confidence(counts),
+        "accuracy": accuracy(counts),
+        "bins": [
+            {"pixels": int(pixels), "confidence": float(sure), "accuracy": float(right)} if pixels else {"pixels": 0}
+            for pixels, sure, right in zip(*columns, strict=True)
+        ],
+    }
 
 
 def _describe_views(found: Sequence[FewerViewsScored]) -> dict[str, Any]:
@@ -81,21 +109,20 @@ def as_text(cell: str) -> str:
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
 
 
-def ranking(results: Sequence[SplitResult], names: Sequence[str]) -> bytes:
-    """All tiles as CSV, those most worth inspecting first: where the ensemble is least decided."""
+def write_ranking(path: Path, results: Sequence[SplitResult], names: Sequence[str]) -> None:
+    """Write all tiles as CSV, those most worth inspecting first: where the ensemble is least decided."""
     # Sorted by entropy as written, then by name: `in_order` and its tiles are alphabetical, and the sort is stable.
     in_order = sorted(results, key=lambda result: result.split)
     entropy = np.concatenate([result.entropy.round(6) for result in in_order])
     starts = np.cumsum([0, *(len(result.tile_ids) for result in in_order)])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     scored = [f"mIoU.{name}" for name in (*names, "ensemble")]
-    writer.writerow(["rank", "split", "tile", "entropy", "disagreement", "differing", *scored])
-    for rank, place in enumerate(np.argsort(-entropy, kind="stable"), 1):
-        number = int(np.searchsorted(starts, place, side="right")) - 1
-        result, i = in_order[number], int(place - starts[number])
-        own = [float("nan")] * len(scored) if result.areas is None else result.areas.tile_miou[i].tolist()
-        mious = ["" if np.isnan(miou) else f"{miou:.6f}" for miou in own]
-        uncertainty = [f"{value:.6f}" for value in (result.entropy[i], result.disagreement[i], result.differing[i])]
-        writer.writerow([rank, result.split, as_text(result.tile_ids[i]), *uncertainty, *mious])
-    return text.getvalue().encode()
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["rank", "split", "tile", "entropy", "disagreement", "differing", *scored])
+        for rank, place in enumerate(np.argsort(-entropy, kind="stable"), 1):
+            number = int(np.searchsorted(starts, place, side="right")) - 1
+            result, i = in_order[number], int(place - starts[number])
+            own = [float("nan")] * len(scored) if result.areas is None else result.areas.tile_miou[i].tolist()
+            mious = ["" if np.isnan(miou) else f"{miou:.6f}" for miou in own]
+            uncertainty = [f"{value:.6f}" for value in (result.entropy[i], result.disagreement[i], result.differing[i])]
+            writer.writerow([rank, result.split, as_text(result.tile_ids[i]), *uncertainty, *mious])

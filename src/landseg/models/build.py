@@ -14,7 +14,7 @@ from mmseg.models import build_segmentor
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError, ContractError, LandsegError
-from landseg.models.configs import FOLLOWS, load_config, parse_config, parse_options
+from landseg.models.configs import FOLLOWS, STRAY, WITHOUT_EFFECT, load_config, parse_config, parse_options
 from landseg.models.foreign import BoundedTensors, closed_to_files_and_addresses, reduce_for_prediction
 from landseg.models.weights.checkpoint import read_checkpoint, without_averages
 
@@ -38,6 +38,8 @@ def fit_config(config: mmcv.Config, schema: ClassSchema) -> mmcv.Config:
     """
     fitted = copy.deepcopy(config)
     follows = fitted.pop(FOLLOWS, [])
+    for mark in (STRAY, WITHOUT_EFFECT):
+        fitted.pop(mark, None)
     _refuse_files(fitted)
     for part in parts_with(fitted.model, "ignore_index"):
         part["ignore_index"] = IGNORED
@@ -98,7 +100,7 @@ def build_model(config: mmcv.Config, schema: ClassSchema) -> torch.nn.Module:
     except LandsegError:
         raise
     except Exception as err:  # constructors of many kinds, which a config gives any arguments
-        raise ConfigError("model", f"mmseg cannot build it: {type(err).__name__}: {_short(err)}") from err
+        raise ConfigError("model", f"mmseg cannot build it: {type(err).__name__}: {_short(err)}", _advice(err)) from err
     model.CLASSES = list(schema.classes)
     model.PALETTE = [list(colour) for colour in schema.palette]
     return cast(torch.nn.Module, model)
@@ -122,6 +124,8 @@ def load_model(
     _refuse_files(config)
     reduced = reduce_for_prediction(config, trusted)
     state = without_averages(read_checkpoint(checkpoint)["state_dict"])
+    if not any(key.startswith("auxiliary_head.") for key in state):
+        reduced.model.pop("auxiliary_head", None)  # some take it out of what they publish; predicting does without
     try:
         with closed_to_files_and_addresses(), BoundedTensors(state):
             model = build_model(reduced, schema)
@@ -169,6 +173,16 @@ def _refuse_files(config: mmcv.Config) -> None:
             )
 
 
+def _advice(err: Exception) -> str:
+    if "unexpected keyword argument" in str(err):
+        return "it may be misspelt, or come from a base config: _delete_=True in the dictionary leaves those out"
+    if "is not in the" in str(err) and "registry" in str(err):
+        return "for a part of your own, custom_imports lists its module"
+    if "has no attribute 'parent'" in str(err):  # of mmcv's registries
+        return "a type is of a package that is not imported (as mmdet.ResNet is): custom_imports lists its modules"
+    return ""
+
+
 def _short(err: Exception) -> str:
     return str(err).partition("\n")[0][:300]
 
@@ -179,7 +193,8 @@ def _set_classes(part: Any, number: int) -> None:
         weights = loss.get("class_weight")
         if isinstance(weights, list | tuple) and len(weights) == part.num_classes != number:
             loss.pop("class_weight")
-    if part.get("out_channels") not in (None, 1):  # 1 is a head with a sigmoid; otherwise one channel per class
+    # Of a head: one channel per class. 1 is a head with a sigmoid; any other number is of features, as in K-Net.
+    if part.get("out_channels") == part.num_classes != 1:
         part.out_channels = number
     part.num_classes = number
 
@@ -243,8 +258,11 @@ def _with_num_classes(path: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 def _on_gpu_group() -> bool:
     distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return False
     # The backend of a group may be a list: "cpu:gloo,cuda:nccl".
-    return distributed.is_available() and distributed.is_initialized() and "nccl" in distributed.get_backend()
+    backend = distributed.get_backend()
+    return "nccl" in backend or "cuda:" in backend
 
 
 def _replace_sync_bn(node: Any) -> None:

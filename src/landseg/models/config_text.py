@@ -135,13 +135,18 @@ def check_version(config: mmcv.Config, where: object) -> None:
     """
     model = config.get("model")
     if (isinstance(model, dict) and "data_preprocessor" in model) or {"train_dataloader", "default_scope"} & {*config}:
-        raise ConfigError(
-            where,
-            "expected a config of mmsegmentation 0.x, found one of 1.x",
-            "take the config of the same name from mmsegmentation's 0.x branch",
-        )
+        raise other_version(where)
     if not isinstance(model, dict) or "type" not in model:
         raise ConfigError(where, "expected a config of mmsegmentation 0.x with a `model`, found none")
+
+
+def other_version(where: object) -> ConfigError:
+    """The error to raise for a config of mmsegmentation 1.x."""
+    return ConfigError(
+        where,
+        "expected a config of mmsegmentation 0.x, found one of 1.x",
+        "take the config of the same name from mmsegmentation's 0.x branch",
+    )
 
 
 def _is_name(key: Any) -> bool:

@@ -12,6 +12,7 @@ import ast
 import contextlib
 import difflib
 import importlib
+import json
 import os
 import re
 import sys
@@ -26,14 +27,17 @@ import mmcv
 import mmseg
 
 from landseg import storage
+from landseg.contracts.documents import short_repr
 from landseg.contracts.errors import ConfigError, ObjectNotFoundError
-from landseg.models.config_text import MAX_TEXT_BYTES, check_version, parse_config
+from landseg.models.config_text import MAX_TEXT_BYTES, check_version, other_version, parse_config
 from landseg.models.weights.download import download, is_http
 
 __all__ = [
     "BUNDLED",
     "FOLLOWS",
     "STOCK",
+    "STRAY",
+    "WITHOUT_EFFECT",
     "bundled_names",
     "import_modules",
     "load_config",
@@ -46,6 +50,20 @@ BUNDLED = Path(__file__).parents[1] / "configs"
 STOCK = Path(mmseg.__file__).parent / ".mim" / "configs"
 FOLLOWS = "from_dataset"
 """Entry of a config that comes from a file: which of its numbers are only examples, to be replaced by the dataset's."""
+STRAY = "stray_pipelines"
+"""Entry of a config that comes from a file: names of pipelines that an option or the file sets without effect."""
+WITHOUT_EFFECT = "options_without_effect"
+"""Entry of a config that comes from a file: options outside of what is read; whether the file has such a variable."""
+_READ = {
+    *("model", "train_cfg", "test_cfg", "data", "train_pipeline", "test_pipeline", "pretrained", "num_classes"),
+    *("optimizer", "optimizer_config", "lr_config", "momentum_config", "runner", "total_epochs", "total_iters"),
+    *("evaluation", "checkpoint_config", "log_config", "log_level", "workflow", "fp16", "cudnn_benchmark"),
+    *("custom_hooks", "custom_imports", "find_unused_parameters", "load_from", "resume_from", "auto_resume"),
+    *("work_dir", "gpu_ids", "device", "seed", "deterministic", "dist_params", "auto_scale_lr", "mp_start_method"),
+    *("opencv_num_threads", "dataset_type", "data_root"),
+}
+"""Entries of a config that mmseg's tools or landseg read, and two that the staged dataset replaces."""
+_PIPELINES = {"train_pipeline": "train", "test_pipeline": "test"}
 _EXAMPLES = {"num_classes": r".*num_classes", "in_channels": r"model\.backbone\..*in_channels"}
 _MAX_FILES = 64
 _MAX_SECONDS = 60.0
@@ -81,25 +99,57 @@ def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Conf
     with _local_file(ref) as path:
         try:
             config = mmcv.Config.fromfile(str(path))
+            stray = [name for name in _PIPELINES if _is_stray(config, name)]
+            variables = {*config}
             config.merge_from_dict(options)
         except Exception as err:  # a config is code, which may raise anything
             _drop_frames(err)
-            raise ConfigError(ref, f"the config does not load: {type(err).__name__}: {err}") from err
+            raise _unloadable(ref, err) from err
     check_version(config, ref)
+    stray += [name for name in _PIPELINES if name not in stray and any(key.startswith(name) for key in options)]
+    config[STRAY] = [name for name in stray if _is_stray(config, name)]
+    heads = {option: option.partition(".")[0] for option in options}
+    config[WITHOUT_EFFECT] = {option: head in variables for option, head in heads.items() if head not in _READ}
     config[FOLLOWS] = [
         name for name, key in _EXAMPLES.items() if not any(re.fullmatch(key, asked) for asked in options)
     ]
     return config
 
 
+def _unloadable(ref: str, err: Exception) -> ConfigError:
+    """The error to raise where a config file cannot be run; mmcv's own about `custom_imports` says nothing."""
+    cause = err.__context__ if isinstance(err, ImportError) and not str(err) and err.__context__ else err
+    if isinstance(cause, ImportError) and (cause.name or "").partition(".")[0] == "mmengine":
+        return other_version(ref)
+    hint = "put the folder that holds it into PYTHONPATH, or leave it out" if isinstance(cause, ImportError) else ""
+    return ConfigError(ref, f"the config does not load: {type(cause).__name__}: {cause}", hint)
+
+
+def _is_stray(config: mmcv.Config, name: str) -> bool:
+    """Whether a config has a pipeline of this name, and `data` has another one, which is used."""
+    data = config.get("data")
+    dataset = data.get(_PIPELINES[name]) if isinstance(data, dict) else None
+    used = []  # that of the dataset, and those of what is wrapped around it
+    while isinstance(dataset, dict):
+        if dataset.get("pipeline") is not None:
+            used.append(dataset["pipeline"])
+        dataset = dataset.get("dataset")
+    return bool(used) and name in config and config[name] not in used
+
+
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     """Parse `key=value` pairs as mmseg's `--cfg-options` does: `optimizer.lr=0.02 model.backbone.depths=[2,2]`.
 
+    An object of JSON stands for as many pairs, `{"optimizer.lr": 0.02}`: so a pipeline hands on its parameter.
+
     Raises:
-        ConfigError: a pair has no `=`, or its brackets do not match.
+        ConfigError: a pair has no `=`, or its brackets do not match; JSON is malformed.
     """
-    options = {}
+    options: dict[str, Any] = {}
     for pair in pairs:
+        if pair.lstrip().startswith("{"):
+            options |= _json_options(pair)
+            continue
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise ConfigError("--cfg-options", f"expected key=value, found {pair!r}")
@@ -107,6 +157,16 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
             options[key] = mmcv.DictAction._parse_iterable(value)
         except AssertionError as err:
             raise ConfigError("--cfg-options", f"the brackets of {pair!r} do not match") from err
+    return options
+
+
+def _json_options(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as err:
+        problem = f"expected key=value pairs or one JSON object, found {short_repr(text)}: {err}"
+        raise ConfigError("--cfg-options", problem) from err
+    options: dict[str, Any] = found  # what begins with a brace is an object
     return options
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import traceback
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,9 @@ import torch
 from landseg.contracts.errors import ConfigError
 
 _PACKAGE = Path(__file__).parents[1]
-_OUT_OF_MEMORY = r"(out of memory|can't allocate memory|not enough memory|cannot allocate memory|failed to allocate)"
+_OUT_OF_MEMORY = (
+    r"(out of memory|can't allocate memory|not enough memory|cannot allocate memory|failed to allocate|_ALLOC_FAILED)"
+)
 _SIZE = (
     r"(divisible|must match|mismatch|is invalid for input|too small|greater than actual input|should be (the )?same|"
     r"doesn't match|not aligned|expected size|Padding size)"
@@ -37,6 +40,13 @@ def is_out_of_memory(err: BaseException) -> bool:
     if isinstance(err, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(err, RuntimeError) and re.search(_OUT_OF_MEMORY, str(err), re.IGNORECASE) is not None
+
+
+def free_memory() -> None:
+    """Give back what torch holds of a GPU's memory without using it: in pieces that may fit nothing larger."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def out_of_memory(err: BaseException, option: str) -> ConfigError:
@@ -66,6 +76,8 @@ def failure(err: Exception, model: torch.nn.Module, shape: Sequence[int], doing:
     where = ".".join(filter(None, ["model", path]))
     size, text = "x".join(map(str, shape)), first_line(err)
     hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "")
+    if ".loss_" in f".{path}" and re.search(rf"{_SIZE}|must be real number", text):
+        hint = "give the lists of the loss (class_weight, alpha) one number per class"
     sides = next((module.img_size for _, module in parts if getattr(module, "img_size", None)), None)
     if sides is not None and re.search(_SIZE, text):
         hint = f"it takes images of model.backbone.img_size={sides}: resize tiles to that size, or set it to theirs"
@@ -80,6 +92,14 @@ def is_own(err: BaseException) -> bool:
     """Whether landseg's own code raised it: a bug, whose traceback is wanted."""
     frames = traceback.extract_tb(err.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(_PACKAGE)
+
+
+def is_of_team(err: BaseException) -> bool:
+    """Whether another training process could not be reached, mostly because it has ended: its own error is wanted.
+
+    pytorch: NCCL raises a DistError; gloo a RuntimeError that begins with a place in its source.
+    """
+    return isinstance(err, torch.distributed.DistError) or bool(re.match(r"\[\S*/gloo/\S+:\d+\]", str(err)))
 
 
 def first_line(err: BaseException) -> str:

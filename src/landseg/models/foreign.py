@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib
+import importlib.util
 import math
 import re
 import sys
@@ -18,7 +19,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import mmcls.models  # noqa: F401 - registers its backbones, which configs name as `mmcls.ConvNeXt`
 import mmcv
 import torch
 from mmcv.cnn.bricks import registry as layers
@@ -28,6 +28,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from landseg.contracts.errors import ConfigError
 from landseg.models.configs import modules_to_import
+
+if importlib.util.find_spec("mmcls"):  # mmsegmentation brings it; a machine for a check of GPUs may lack it
+    importlib.import_module("mmcls.models")  # registers its backbones, which configs name as `mmcls.ConvNeXt`
 
 TRUSTED_PACKAGES = ("landseg", "mmcls", "mmcv", "mmseg", "torch")
 """Whose types a config from elsewhere may name."""
@@ -52,6 +55,11 @@ _REGISTRIES = (
 _REFUSED_TYPES = {"TIMMBackbone", "HuggingFace"}
 """Fetch what they build from, by their own means."""
 _MAX_CROP = 1 << 14
+_MIN_CROP = 16
+_MAX_OVERLAPPING = 16
+"""Windows side by side over one pixel: more would compute for days."""
+_MAX_STEPS, _MAX_STEP_FACTOR = 8, 4.0
+"""Of PointRend's refinement, each of which enlarges the map by the factor."""
 
 
 def reduce_for_prediction(config: mmcv.Config, trusted: Sequence[str] = ()) -> mmcv.Config:
@@ -78,7 +86,7 @@ def reduce_for_prediction(config: mmcv.Config, trusted: Sequence[str] = ()) -> m
     reduced["model"] = _without_training(reduced["model"])
     _check_types("model", reduced["model"], (*TRUSTED_PACKAGES, *trusted), imports)
     for where in (reduced, reduced["model"]):
-        _check_test_cfg(where.get("test_cfg"))
+        check_test_cfg(where.get("test_cfg"))
     return mmcv.Config(reduced)
 
 
@@ -121,7 +129,12 @@ def _is_allowed(kind: Any, packages: Sequence[str]) -> bool:
     return kind in {"BN", "GN", "LN", "IN", "SyncBN"}
 
 
-def _check_test_cfg(test_cfg: Any) -> None:
+def check_test_cfg(test_cfg: Any) -> None:
+    """Refuse a `test_cfg` that predicting would fail with.
+
+    Raises:
+        ConfigError: it is malformed.
+    """
     if test_cfg is None:
         return
     if not isinstance(test_cfg, dict) or test_cfg.get("mode", "whole") not in ("whole", "slide"):
@@ -132,6 +145,21 @@ def _check_test_cfg(test_cfg: Any) -> None:
             pair = isinstance(value, list | tuple) and len(value) == 2
             if not pair or not all(type(side) is int and 1 <= side <= _MAX_CROP for side in value):  # type: ignore[union-attr]
                 raise ConfigError(f"model.test_cfg.{key}", f"expected two sides in pixels, found {str(value)[:80]}")
+        for crop, stride in zip(test_cfg["crop_size"], test_cfg["stride"], strict=True):
+            if crop < _MIN_CROP or stride * _MAX_OVERLAPPING < crop:
+                raise ConfigError(
+                    "model.test_cfg",
+                    f"expected windows of at least {_MIN_CROP} px that move by at least 1/{_MAX_OVERLAPPING} of their "
+                    f"size, found crop_size {crop} and stride {stride}",
+                )
+    steps, factor = test_cfg.get("subdivision_steps", 0), test_cfg.get("scale_factor", 1)
+    numbers = all(isinstance(value, int | float) for value in (steps, factor))
+    if not numbers or not (0 <= steps <= _MAX_STEPS and 0 < factor <= _MAX_STEP_FACTOR):
+        raise ConfigError(
+            "model.test_cfg",
+            f"expected at most {_MAX_STEPS} subdivision_steps by a scale_factor of at most {_MAX_STEP_FACTOR:g}, found "
+            f"{str(steps)[:40]} by {str(factor)[:40]}",
+        )
 
 
 _closed = threading.local()
@@ -153,6 +181,7 @@ def closed_to_files_and_addresses() -> Iterator[None]:
     Python reports these to an audit hook before it does them. mmcv's `FileClient`, through which `mmcv.load` and its
     loaders of checkpoints read, is closed besides, as some of its backends open files in C.
     """
+    importlib.import_module("torch._dynamo")  # torch's layers import it when first used, and it makes a folder
     with _hooked:
         if not _hooks:
             sys.addaudithook(_refuse_if_closed)  # hooks stay for the life of a process

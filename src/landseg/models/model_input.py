@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from landseg.contracts.dataset import ClassSchema, DatasetManifest, Scale
+from landseg.contracts.dataset import ClassSchema, DatasetManifest, Nodata, Scale
 from landseg.contracts.errors import ContractError
 from landseg.contracts.model import ModelInput
 from landseg.models.trained_model import TrainedModel
@@ -33,6 +33,7 @@ def input_of(manifest: DatasetManifest, tile_size: tuple[int, int] | None = None
         dtype=source.dtype if source else manifest.dtype,
         scale=source.source_scale(schema.scale, schema.bands) if source and schema.scale else schema.scale,
         tile_size=tile_size,
+        nodata=manifest.nodata,
     )
 
 
@@ -44,12 +45,57 @@ def fit_input(model: TrainedModel, manifest: DatasetManifest) -> ClassSchema:
         manifest: the staged dataset's.
 
     Raises:
-        ContractError: which of the files' bands the model takes, or which of their values are its 0 and 255, is not
-            known; the line says both sides and what to write into dataset.yaml.
+        ContractError: which of the files' bands the model takes, which of their values are its 0 and 255, or which have
+            no data, is not known; the line says both sides and what to write into dataset.yaml.
     """
+    _check_nodata(model, manifest)
     bands = _bands(model, manifest)
     scale = _scale(model, manifest, bands)
     return manifest.class_schema.model_copy(update={"bands": bands, "scale": scale})
+
+
+def _check_nodata(model: TrainedModel, manifest: DatasetManifest) -> None:
+    """Ask which pixels have no data, where the model's dataset.yaml said it and this one's does not."""
+    trained = model.input.nodata if model.input else None
+    if trained is None or manifest.nodata is not None:
+        return
+    value = nodata_text(trained)
+    raise ContractError(
+        model.uri,
+        f"the model was trained on images whose dataset.yaml gave nodata: {value}; that of the dataset gives none",
+        f"write nodata: {value} into it, or the value that these images hold, or none where all pixels have data; "
+        "stage again",
+    )
+
+
+def nodata_text(value: Nodata) -> str:
+    """A nodata value as dataset.yaml writes it."""
+    if isinstance(value, tuple):
+        return f"[{_listed([f'{one:g}' for one in value])}]"
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def common_nodata(models: Sequence[TrainedModel]) -> Nodata | None:
+    """The nodata value in the dataset.yaml of several models' training images; None where none had one.
+
+    Raises:
+        ContractError: they had different ones, or one for each of only some of the files' bands.
+    """
+    known = [(model, model.input) for model in models if model.input and model.input.nodata is not None]
+    if not known:
+        return None
+    first, images = known[0]
+    value = images.nodata
+    action = "write nodata: VALUE, or nodata: none, into the file of --dataset-yaml"
+    assert value is not None
+    for model, others in known[1:]:
+        if others.nodata is not None and others.nodata != value:
+            found = f"{nodata_text(others.nodata)}, and {nodata_text(value)} of {first.uri}"
+            raise ContractError(model.uri, f"expected models trained with nodata of one value, found {found}", action)
+    if isinstance(value, tuple) and images.bands != tuple(range(1, (images.num_file_bands or 0) + 1)):
+        found = f"{nodata_text(value)} in its bands {_listed(images.bands)}"
+        raise ContractError(first.uri, f"expected nodata of all bands in the files' order, found {found}", action)
+    return value
 
 
 def _bands(model: TrainedModel, manifest: DatasetManifest) -> tuple[int, ...]:
@@ -83,12 +129,17 @@ def _bands(model: TrainedModel, manifest: DatasetManifest) -> tuple[int, ...]:
     if takes_all and manifest.num_bands == known.num_file_bands:
         return known.bands
     trained = f" of files with {known.num_file_bands}" if known.num_file_bands else ""
+    names = [*(known.band_names or known.bands)]
+    names += [f"other{number}" for number in range(len(names) + 1, manifest.num_bands + 1)]
+    action = (
+        "write into dataset.yaml which of the model's bands each band of the files is, in their order, e.g. "
+        f"band_names: [{_listed(names)}], and stage again"
+    )
     raise ContractError(
         model.uri,
         f"the model takes the bands {_listed(known.bands)}{trained}, the dataset gives {_listed(schema.bands)} of "
         f"files with {manifest.num_bands}",
-        "write into dataset.yaml which of the model's bands each band of the files is, in their order, e.g. "
-        f"band_names: [{_listed(known.band_names or known.bands)}], and stage again",
+        action if len(names) == manifest.num_bands else "predict images that have all of them",
     )
 
 

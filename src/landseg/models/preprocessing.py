@@ -1,8 +1,8 @@
-"""The test pipeline of a config: how a tile is resized and normalised before a model sees it."""
+"""The test pipeline of a config: how a tile is resized and padded before a model sees it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,8 +17,10 @@ Image = npt.NDArray[np.uint8]
 Planes = npt.NDArray[np.float32]
 """(B, H, W) float32, normalised."""
 
-_VALUES = np.arange(256)
 _MAX_SIDE = 1 << 14
+_MAX_SCALES = 16
+_MAX_ENLARGEMENT = 64
+_SMALL_PX = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,19 @@ class TileScale:
     divisor: int | None = None
 
     def __call__(self, image: Image) -> Image:
-        """Resize; a tile that already has the size is returned unchanged."""
+        """Resize; a tile that already has the size is returned unchanged.
+
+        Raises:
+            ConfigError: the tile would become very much larger than it is.
+        """
         height, width = image.shape[:2]
         size: tuple[float, float] = self.size or (int(width * self.ratio), int(height * self.ratio))
         if self.keep_ratio and self.min_size is not None:
             short = max(self.min_size, min(size))
             size = (short * height / width, short) if height > width else (short, short * width / height)
+        new_width, new_height = mmcv.rescale_size((width, height), size) if self.keep_ratio else size
+        found = _multiple(int(new_height), int(new_width), self.divisor or 1)
+        _check_enlarged((height, width), found)
         resized = mmcv.imrescale(image, size) if self.keep_ratio else mmcv.imresize(image, size)
         if self.divisor is not None:
             resized = mmcv.imresize_to_multiple(resized, self.divisor, scale_factor=1)
@@ -66,17 +75,36 @@ class TilePadding:
         """The (height, width) that an image of this one is padded to.
 
         Raises:
-            ConfigError: the image is larger than the size.
+            ConfigError: the image is larger than the size, or very much smaller.
         """
         if self.size is None:
-            return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor
+            found = _multiple(height, width, self.divisor)
+            _check_enlarged((height, width), found)
+            return found
         if height > self.size[0] or width > self.size[1]:
             raise ConfigError(
                 "test_pipeline",
                 f"Pad(size={self.size}) expects tiles of at most that size, found {height}x{width}",
                 "pad with size_divisor, or to a larger size",
             )
+        _check_enlarged((height, width), self.size)
         return self.size
+
+
+def _multiple(height: int, width: int, divisor: int) -> tuple[int, int]:
+    """Both sides, rounded up to multiples."""
+    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+
+def _check_enlarged(own: tuple[int, int], found: tuple[int, int]) -> None:
+    """Refuse to make so much of a tile, (height, width), that memory and time are spent on nothing."""
+    if found[0] * found[1] > max(_SMALL_PX, _MAX_ENLARGEMENT * own[0] * own[1]):
+        raise ConfigError(
+            "test_pipeline",
+            f"expected tiles to become at most {_MAX_ENLARGEMENT} times as large, found one of {own[0]}x{own[1]} px "
+            f"that becomes {found[0]}x{found[1]}",
+            "lower img_scale, img_ratios or the size of Pad",
+        )
 
 
 def tile_padding(config: mmcv.Config, table: Planes) -> TilePadding | None:
@@ -89,7 +117,7 @@ def tile_padding(config: mmcv.Config, table: Planes) -> TilePadding | None:
     Raises:
         ConfigError: the step is malformed.
     """
-    return find_padding(_steps(config), table, "test_pipeline")
+    return find_padding(steps_of_test_pipeline(config), table, "test_pipeline")
 
 
 def find_padding(steps: Sequence[Any], table: Planes, where: str) -> TilePadding | None:
@@ -140,6 +168,8 @@ def tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
     try:
         scales = _tile_scales(config)
         sides = [side for scale in scales for side in (scale.size or (1, 1))]
+        if len(scales) > _MAX_SCALES:
+            raise ConfigError("test_pipeline", f"expected at most {_MAX_SCALES} scales, found {len(scales)}")
         sane = all(1 <= side <= _MAX_SIDE for side in sides) and all(0 < scale.ratio <= 16 for scale in scales)
         if not sane or not all(1 <= (scale.divisor or 1) <= _MAX_SIDE for scale in scales):
             raise ConfigError("test_pipeline", f"expected scales of 1 to {_MAX_SIDE} px, found {scales[0]}")
@@ -166,8 +196,8 @@ def _tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
     resize = steps.get("Resize")
     if resize is None:
         return (TileScale(None, divisor=divisor),)
-    if resize.get("multiscale_mode", "range") != "range" or multiple.get("interpolation") not in {None, "bilinear"}:
-        raise ConfigError("test_pipeline", f"expected Resize(keep_ratio=...), found {dict(resize)} {dict(multiple)}")
+    if multiple.get("interpolation") not in {None, "bilinear"}:
+        raise ConfigError("test_pipeline", f"expected bilinear interpolation, found {dict(multiple)}")
     options = {
         "keep_ratio": bool(resize.get("keep_ratio", True)),
         "min_size": resize.get("min_size"),
@@ -183,57 +213,14 @@ def _tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
     )
 
 
-def normalisation_table(mean: Sequence[float], std: Sequence[float]) -> Planes:
-    """The table of `mmcv.imnormalize`.
-
-    Returns:
-        (B, 256) float32: the normalised value of each 8-bit value, per band.
-    """
-    # cv2 takes both as double scalars and rounds once per operation; mmcv builds them from float32.
-    mean64 = np.asarray(mean, np.float32).astype(np.float64)[:, None]
-    inverse = 1 / np.asarray(std, np.float32).astype(np.float64)[:, None]
-    table: Planes = ((_VALUES - mean64).astype(np.float32) * inverse).astype(np.float32)
-    return table
+def loads_floats(config: mmcv.Config) -> bool:
+    """Whether a config's test pipeline resizes floats, which are not rounded."""
+    return steps_load_floats(steps_of_test_pipeline(config))
 
 
-def find_normalize(config: mmcv.Config, where: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per band in a config's test pipeline.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    try:
-        for step in _steps(config):
-            if step["type"] == "Normalize":
-                mean, std = tuple(map(float, step["mean"])), tuple(map(float, step["std"]))
-                if len(mean) != len(std) or not np.isfinite((*mean, *std)).all() or min(std) <= 0:
-                    raise ConfigError(where, f"expected a mean and a positive std per band, found {mean} and {std}")
-                return mean, std
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
-        raise ConfigError(where, f"expected a test pipeline with Normalize, found a malformed one: {err}") from err
-    raise ConfigError(where, "expected a test pipeline with Normalize, found none")
-
-
-def set_normalisation(config: mmcv.Config, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Write what is used into each Normalize of the config's pipelines that is for another number of bands.
-
-    The checkpoint's own config then says all that predicting needs.
-    """
-    for key, value in config._cfg_dict.items():
-        if key != "model":
-            _set_normalize(value, list(mean), list(std))
-
-
-def _set_normalize(node: Any, mean: list[float], std: list[float]) -> None:
-    if isinstance(node, list | tuple):
-        for item in node:
-            _set_normalize(item, mean, std)
-    elif isinstance(node, dict):
-        old = node.get("mean")
-        if node.get("type") == "Normalize" and not (isinstance(old, list | tuple) and len(old) == len(mean)):
-            node["mean"], node["std"] = mean, std
-        for value in node.values():
-            _set_normalize(value, mean, std)
+def steps_load_floats(steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a pipeline's steps are given float32: `LoadImageFromFile`'s `to_float32`."""
+    return any(step["type"] == "LoadImageFromFile" and bool(step.get("to_float32")) for step in steps)
 
 
 def _test_pipeline(config: mmcv.Config) -> list[Any]:
@@ -241,11 +228,7 @@ def _test_pipeline(config: mmcv.Config) -> list[Any]:
     return list(test.get("pipeline") or config.get("test_pipeline") or [])
 
 
-def _steps(config: mmcv.Config) -> list[Any]:
+def steps_of_test_pipeline(config: mmcv.Config) -> list[Any]:
+    """The steps of a config's test pipeline, those inside of others too."""
     steps = _test_pipeline(config)
     return steps + [inner for step in steps for inner in step.get("transforms", [])]
-
-
-def expects_rgb(config: mmcv.Config) -> bool:
-    """Whether the model takes the bands in the schema's order; a config with `to_rgb=False` has them reversed."""
-    return all(step.get("to_rgb", True) for step in _steps(config) if step["type"] == "Normalize")

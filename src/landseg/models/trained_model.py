@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from landseg import storage
-from landseg.contracts.dataset import Byte, DatasetManifest
-from landseg.contracts.documents import validate
+from landseg.contracts.dataset import MAX_CLASSES, ClassSchema, DatasetManifest
+from landseg.contracts.documents import Byte, describe, validate
 from landseg.contracts.errors import ContractError, LandsegError
-from landseg.contracts.model import ModelInput, ModelManifest
+from landseg.contracts.model import CHECKPOINT_SUFFIXES, ModelInput, ModelManifest
 
 INPUT = "landseg_input"
 """In a checkpoint's `meta`: the :class:`ModelInput`, as plain values."""
-
-_CHECKPOINTS = (".pth", ".pt", ".pth.tar", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class TrainedModel:
         palette: one RGB colour per class; None where not known.
         input: the images it was trained on; None where not known: then 8-bit images of as many bands as `mean`.
         mean, std: normalisation per band, on the 0-255 scale.
+        precision: what it was trained in; None where not known.
     """
 
     uri: str
@@ -47,10 +48,11 @@ class TrainedModel:
     input: ModelInput | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    precision: str | None = None
 
 
 def open_model(ref: str, folder: Path, storage_uri: str = "") -> TrainedModel:
-    """Open a model by its manifest, or by a checkpoint (`*.pth`, `*.pt`, `*.ckpt`) that mmsegmentation wrote.
+    """Open a model by its manifest, or by a checkpoint (`*.pth`, `*.pt`, `*.ckpt` ...) that mmsegmentation wrote.
 
     Args:
         ref: URI or path.
@@ -61,7 +63,7 @@ def open_model(ref: str, folder: Path, storage_uri: str = "") -> TrainedModel:
         StorageError: it cannot be read.
         ContractError: it is neither.
     """
-    if ref.endswith(_CHECKPOINTS):
+    if ref.endswith(CHECKPOINT_SUFFIXES):
         return _from_checkpoint(ref, folder)
     loaded = storage.read_document(ModelManifest, ref)
     manifest = loaded.document
@@ -77,6 +79,7 @@ def open_model(ref: str, folder: Path, storage_uri: str = "") -> TrainedModel:
         input=manifest.input or _input_of_earlier(manifest, loaded.uri, storage_uri),
         mean=manifest.mean,
         std=manifest.std,
+        precision=manifest.parameters.get("precision"),
     )
 
 
@@ -121,9 +124,19 @@ def _checkpoint_palette(meta: dict[str, Any], num_classes: int) -> tuple[tuple[i
     return tuple(colours) if fitting else None
 
 
+def _checkpoint_classes(meta: dict[str, Any], ref: str) -> tuple[str, ...]:
+    """The names of a checkpoint's classes, which go into datasets, reports and maps."""
+    names = tuple(str(name) for name in meta["CLASSES"][: MAX_CLASSES + 1])
+    try:
+        ClassSchema(classes=names, palette=((0, 0, 0),) * len(names), bands=(1,))
+    except ValidationError as err:
+        raise ContractError(f"meta.CLASSES of {ref}", describe(err), "give each class a name of its own") from err
+    return names
+
+
 def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
     from landseg.models.configs import parse_config
-    from landseg.models.preprocessing import find_normalize
+    from landseg.models.normalisation import find_normalize
     from landseg.models.weights.checkpoint import is_mmseg_1, read_checkpoint
     from landseg.models.weights.download import fetch_object
 
@@ -138,10 +151,13 @@ def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
             "train from its weights with --pretrained",
         )
     if not isinstance(text, str) or not isinstance(classes, list | tuple):
+        absent = " and ".join(
+            name for name, kind in (("config", str), ("CLASSES", list | tuple)) if not isinstance(meta.get(name), kind)
+        )
         raise ContractError(
             ref,
-            "expected a checkpoint of mmsegmentation 0.x, whose `meta` holds `config` and `CLASSES`, found only "
-            f"{', '.join(sorted(str(key)[:40] for key in meta)[:10]) or 'weights'}",
+            "expected a checkpoint of mmsegmentation 0.x, whose `meta` holds `config` and `CLASSES`, found "
+            + (f"no {absent} in it" if meta else "only weights"),
             "give the manifest of a model that landseg trained, or a checkpoint that mmsegmentation's training wrote",
         )
     config = parse_config(text, ref)
@@ -161,7 +177,7 @@ def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
         checkpoint_uri=ref,
         checkpoint_sha256=sha256,
         config=text,
-        classes=tuple(map(str, classes)),
+        classes=_checkpoint_classes(meta, ref),
         palette=_checkpoint_palette(meta, len(classes)),
         input=_checkpoint_input(meta, len(mean), ref),
         mean=mean,

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import threading
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from landseg.contracts.dataset import Split, Tile
+from landseg.contracts.dataset import Split
+from landseg.contracts.tile import Tile
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
-from landseg.models.failures import is_out_of_memory, out_of_memory
+from landseg.models.failures import free_memory, is_out_of_memory, out_of_memory
 from landseg.models.preprocessing import Planes
+from landseg.prediction.outlets import DeviceOutlet, HostOutlet
 from landseg.prediction.predictor import Predictor
 from landseg.probabilities.layout import ShardPlan
 from landseg.probabilities.writer import ProbsWriter, ShardBuilder
 
 _BATCHES_AHEAD = 2
-"""Batches that may be decoded ahead of the model, and as many that may wait to be encoded after it."""
+"""Batches that may be decoded ahead of the model."""
 _SHARDS_IN_UPLOAD = 2
+_AUTO_BATCH = {"cuda": 16, "cpu": 4}
+"""What `--batch-size auto` begins with: larger ones were no faster for the bundled models."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,41 +44,38 @@ def export(
     writer: ProbsWriter,
     plans: Sequence[ShardPlan],
     *,
-    batch_size: int,
+    batch_size: int | None,
     num_threads: int,
     advance: Callable[[int], None],
 ) -> None:
     """Predict the tiles of the given shards and write the shards.
 
-    Which tiles are predicted together depends on the shard and the batch size alone, so a shard's bytes are the same
-    whichever pod writes it.
+    Which tiles are predicted together depends on the shard and the batch size alone, so on one kind of device a shard's
+    bytes are the same whichever pod writes it. Another batch size may change the last bits of a probability: kernels
+    add in another order.
 
     Args:
         predict: the model.
         dataset: the staged dataset.
         writer: takes the probabilities.
         plans: the shards to write.
-        batch_size: largest number of tiles predicted together.
+        batch_size: largest number of tiles predicted together; None begins with what suits the device, and halves it
+            where memory does not suffice.
         num_threads: threads that decode, and as many that encode.
         advance: called with the number of tiles just predicted.
     """
-    keep_views = bool(writer.spec.views)
     tiles = {split: dataset.index(split) for split in {plan.split for plan in plans}}
-    room = threading.BoundedSemaphore(_BATCHES_AHEAD * batch_size)
+    planned = batch_size or _AUTO_BATCH[predict.device.type]
     with (
         ThreadPoolExecutor(num_threads, "decode") as decoders,
         ThreadPoolExecutor(num_threads, "encode") as encoders,
         ThreadPoolExecutor(_SHARDS_IN_UPLOAD, "upload") as uploaders,
     ):
+        outlet = _outlet(predict, writer, encoders, planned)
+        sizes = _Sizes(planned, is_fixed=batch_size is not None)
 
         def decode(split: Split, tile: Tile) -> list[Planes]:
             return predict.prepare(dataset.read_image(split, tile))
-
-        def encode(builder: ShardBuilder, tile: Tile, probs: Planes, views: Sequence[Planes]) -> None:
-            try:
-                builder.add(tile.id, probs, views)
-            finally:
-                room.release()
 
         def close(builder: ShardBuilder, encoded: list[Future[None]]) -> None:
             for future in encoded:
@@ -81,20 +84,14 @@ def export(
 
         uploads: deque[Future[None]] = deque()
         builder: ShardBuilder | None = None
-        encoded: list[Future[None]] = []
         try:
-            for batch in _ahead(_batches(plans, tiles, batch_size), lambda b: _submit(decoders, decode, b)):
+            for batch in _ahead(_batches(plans, tiles, planned), lambda b: _submit(decoders, decode, b)):
                 if builder is None:
-                    builder, encoded = writer.shard(batch.plan), []
-                first = batch.tiles[0]
-                prepared, size = [future.result() for future in batch.prepared], (first.height, first.width)
-                probs, views = predict.with_views(prepared, size) if keep_views else (predict(prepared, size), None)
-                for i, tile in enumerate(batch.tiles):
-                    room.acquire()
-                    encoded.append(encoders.submit(encode, builder, tile, probs[i], () if views is None else views[i]))
+                    builder = writer.shard(batch.plan)
+                _predict(outlet, builder, batch, sizes)
                 advance(len(batch.tiles))
                 if batch.last:
-                    uploads.append(uploaders.submit(close, builder, encoded))
+                    uploads.append(uploaders.submit(close, builder, outlet.take()))
                     builder = None
                     if len(uploads) > _SHARDS_IN_UPLOAD:
                         uploads.popleft().result()
@@ -106,6 +103,52 @@ def export(
             if is_out_of_memory(err):
                 raise out_of_memory(err, "--batch-size") from err
             raise
+
+
+def _outlet(
+    predict: Predictor, writer: ProbsWriter, encoders: ThreadPoolExecutor, batch_size: int
+) -> HostOutlet | DeviceOutlet:
+    if predict.device.type == "cuda":
+        return DeviceOutlet(predict, writer, encoders)
+    return HostOutlet(predict, writer, encoders, batch_size)
+
+
+@dataclass
+class _Sizes:
+    """How many tiles are predicted together.
+
+    Attributes:
+        most: at most so many.
+        is_fixed: whether a user said so.
+    """
+
+    most: int
+    is_fixed: bool
+
+    def halve(self, err: BaseException) -> bool:
+        """Halve the number after an error; False where memory was not its cause, or there is nothing to halve."""
+        if self.is_fixed or self.most == 1 or not any(map(is_out_of_memory, filter(None, (err, err.__cause__)))):
+            return False
+        self.most //= 2
+        _log.info("memory does not suffice: from here on, %d tiles are predicted together", self.most)
+        return True
+
+
+def _predict(outlet: HostOutlet | DeviceOutlet, builder: ShardBuilder, batch: _Batch, sizes: _Sizes) -> None:
+    """Predict a batch, in parts where memory does not suffice for it as a whole."""
+    prepared = [future.result() for future in batch.prepared]
+    done = 0
+    while done < len(batch.tiles):
+        part = slice(done, done + sizes.most)
+        try:
+            outlet.put(builder, batch.tiles[part], prepared[part])
+        except Exception as err:
+            if not sizes.halve(err):
+                raise
+        else:
+            done += len(batch.tiles[part])
+            continue
+        free_memory()  # outside of the handler: the error holds on to what was computed
 
 
 def _batches(plans: Sequence[ShardPlan], tiles: dict[Split, TileIndex], batch_size: int) -> Iterator[_Batch]:

@@ -66,6 +66,11 @@ class Dtype:
         """The probability of stored value 1: the array's `scale_factor`."""
         return 1 / self.levels if self.levels else 1.0
 
+    @property
+    def least(self) -> float:
+        """The smallest probability above 0 that is stored, of integers; 0 for floats, which go far enough down."""
+        return self.unit * (_COMPANDED_STEPS[0][1] if self.name == "companded" else 1) if self.levels else 0.0
+
 
 DTYPES: dict[str, Dtype] = {
     dtype.name: dtype
@@ -78,11 +83,17 @@ DTYPES: dict[str, Dtype] = {
         Dtype("float32", np.dtype("<f4"), 0),
     )
 }
-DEFAULT_DTYPE: DtypeName = "companded"
+FEW_CLASSES = 32
+"""Up to so many classes, probabilities are companded; beyond, that changes too many labels (ADR 0018)."""
+
+
+def default_dtype(num_classes: int) -> DtypeName:
+    """How probabilities of so many classes are stored unless a user says otherwise: `--dtype auto`."""
+    return "companded" if num_classes <= FEW_CLASSES else "uint16"
 
 
 @functools.cache
-def _companded() -> NDArray[np.uint16]:
+def companded_table() -> NDArray[np.uint16]:
     """Table from a probability in units of 1/4096, rounded, to the nearest value that is stored."""
     values = np.arange(_COMPANDED_UNITS + 1)
     starts = np.array([start * _COMPANDED_UNITS // 32 for start, _ in _COMPANDED_STEPS])
@@ -105,7 +116,7 @@ def quantize(probs: Probs, dtype: Dtype) -> Stored:
         return probs.astype(dtype.stored)
     scaled = probs * np.float32(dtype.levels)
     rounded: Stored = np.rint(scaled, out=scaled).astype(dtype.stored)
-    return np.take(_companded(), rounded) if dtype.name == "companded" else rounded
+    return np.take(companded_table(), rounded) if dtype.name == "companded" else rounded
 
 
 def dequantize(stored: Stored, dtype: Dtype) -> Probs:
@@ -113,6 +124,20 @@ def dequantize(stored: Stored, dtype: Dtype) -> Probs:
     probs: Probs = stored.astype(np.float32)
     probs *= np.float32(dtype.unit)
     return probs
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What says whether a tile's values are probabilities; NaN where they hold NaN.
+
+    Attributes:
+        low, high: the lowest and the highest.
+        off: how far a pixel's sum over the classes is from 1 at most.
+    """
+
+    low: float
+    high: float
+    off: float
 
 
 def check_probs(probs: Probs, num_classes: int, size: tuple[int, int], where: object) -> None:
@@ -125,13 +150,22 @@ def check_probs(probs: Probs, num_classes: int, size: tuple[int, int], where: ob
     expected = (num_classes, *size)
     if probs.shape != expected or probs.dtype != np.float32:
         raise DataError(where, f"expected {expected} float32 probabilities, found {probs.shape} {probs.dtype}")
-    low, high = float(probs.min()), float(probs.max())
-    if not (low >= 0 and high <= 1 + 1e-5):  # also where NaN; rounding may carry a sum of views past 1
+    off = float(np.abs(probs.sum(axis=0) - 1).max())
+    check_summary(Summary(float(probs.min()), float(probs.max()), off), where)
+
+
+def check_summary(summary: Summary, where: object) -> None:
+    """Refuse values that are not probabilities.
+
+    Raises:
+        DataError: they hold NaN, values outside 0-1 or pixels that do not sum to 1.
+    """
+    low, high = summary.low, summary.high
+    # Also where NaN. Rounding may carry a mean of views past 1, but not so far that it would not be stored as 1.
+    if not (low >= 0 and high <= 1 + 5e-6):
         raise DataError(where, f"expected probabilities from 0 to 1, found {low} to {high}", "the model has diverged")
-    total = probs.sum(axis=0)
-    worst = float(np.abs(total - 1).max())
-    if worst > SUM_TOLERANCE:
-        raise DataError(where, f"expected probabilities that sum to 1, found a sum that is off by {worst:.3g}")
+    if summary.off > SUM_TOLERANCE:
+        raise DataError(where, f"expected probabilities that sum to 1, found a sum that is off by {summary.off:.3g}")
 
 
 def encode_tile(stored: Stored, canvas: tuple[int, int]) -> bytes:

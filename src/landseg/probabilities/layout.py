@@ -15,6 +15,7 @@ files. So tiles share an array if their sides are equal when rounded up to multi
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import Split, Tile
+from landseg.contracts.dataset import Split
 from landseg.contracts.probabilities import ProbsSpec, StoredTile
+from landseg.contracts.tile import Tile
 from landseg.dataset.index import TileIndex
 from landseg.dataset.table import TileTable
 from landseg.probabilities.codec import BLOSC_BLOCK_BYTES, BLOSC_CLEVEL, BLOSC_CNAME, DTYPES
@@ -37,8 +39,12 @@ _SHARD_BYTES = 256 << 20
 """The most float32 in a shard: small enough to hold in memory, large enough for object storage."""
 _SHARD_TILES = 256
 """The most tiles in a shard: what is known about them is held in memory, too."""
+_IDS_CHUNK = 16_384
+"""Ids that are encoded at once, as Python objects."""
 _MIN_SHARDS = 16
 """A small split is cut into at least this many shards (one per tile if it has fewer), so that it can be shared."""
+_TEXT: np.dtype[Any] = np.dtypes.StringDType() if hasattr(np.dtypes, "StringDType") else np.dtype(object)
+"""Texts in arrays; NumPy 1 has only objects."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,17 @@ def _arrays(tiles: TileTable) -> list[NDArray[np.int32]]:
     order = np.argsort(keys, kind="stable").astype(np.int32)
     starts = np.flatnonzero(np.diff(keys[order])) + 1
     return [group for group in np.split(order, starts) if len(group)]
+
+
+def most_shard_bytes(spec: ProbsSpec, largest_px: int) -> int:
+    """What a shard takes at most, with its views: as much as its values do, which compression does not make larger.
+
+    Args:
+        spec: what the probabilities depend on.
+        largest_px: pixels of the largest canvas.
+    """
+    values = max(_SHARD_BYTES // 4, len(spec.classes) * largest_px)
+    return values * DTYPES[spec.dtype].stored.itemsize * (1 + len(spec.views))
 
 
 def tiles_in_order(plan: Iterable[ShardPlan]) -> Iterator[StoredTile]:
@@ -224,20 +241,34 @@ def _create_group(root: Any, name: str, spec: ProbsSpec, shards: Sequence[ShardP
 
     create("probs", {})
     coordinates: dict[str, tuple[str, Any]] = {
-        "tile": ("tile", np.fromiter((tile.id for tile in tiles_in_order(shards)), object, num_tiles)),
-        "class": ("class", np.array(spec.classes, object)),
+        "class": ("class", _texts(spec.classes, num_classes)),
         "height": ("tile", np.concatenate([shard.sizes[0] for shard in shards])),
         "width": ("tile", np.concatenate([shard.sizes[1] for shard in shards])),
     }
     if spec.views:
         create("views", {"view": len(spec.views)})
-        coordinates["view"] = ("view", np.array(spec.views, object))
+        coordinates["view"] = ("view", _texts(spec.views, len(spec.views)))
+    ids = (tile.id for tile in tiles_in_order(shards))
+    array = group.create_array(
+        "tile", shape=(num_tiles,), chunks=(min(num_tiles, _IDS_CHUNK),), dtype="string", dimension_names=("tile",)
+    )
+    for start in range(0, num_tiles, _IDS_CHUNK):
+        count = min(_IDS_CHUNK, num_tiles - start)
+        array[start : start + count] = _texts(itertools.islice(ids, count), count)
     for key, (dimension, values) in coordinates.items():
         array = group.create_array(
             key,
             shape=values.shape,
             chunks=values.shape,
-            dtype="string" if values.dtype == object else values.dtype,
+            dtype="string" if values.dtype == _TEXT else values.dtype,
             dimension_names=(dimension,),
         )
         array[:] = values
+
+
+def _texts(texts: Iterable[str], count: int) -> NDArray[Any]:
+    """(T,) texts as Zarr keeps them: as Python objects, ids take three times as much memory."""
+    found = np.empty(count, _TEXT)
+    for number, text in enumerate(texts):
+        found[number] = text
+    return found

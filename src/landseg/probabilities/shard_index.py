@@ -23,7 +23,7 @@ from landseg.contracts.probabilities import IndexPart, ProbsManifest, ProbsShard
 _PART_TILES = 16_384
 """A part ends with the shard that brings it to this many tiles: a megabyte or less, unless ids are long."""
 _PARTS_HELD = 4
-_SHARDS_HELD = 64
+_SHARDS_HELD = 32
 
 
 def write_index(folder: str, split: Split, shards: Iterable[ProbsShard]) -> ProbsSplit:

@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 
 from landseg import storage
-from landseg.contracts.dataset import Split, Tile
+from landseg.contracts.dataset import Split
 from landseg.contracts.documents import Blob, sha256_hex
 from landseg.contracts.errors import ContractError, DataError
 from landseg.contracts.probabilities import ProbsManifest, ProbsShard, ProbsSpec, ProbsSplit, StoredTile
+from landseg.contracts.tile import Tile
 from landseg.dataset.index import TileIndex
 from landseg.probabilities import codec
-from landseg.probabilities.codec import DTYPES, Probs
+from landseg.probabilities.codec import DTYPES, Probs, Stored, Summary
 from landseg.probabilities.layout import ShardPlan, plan_splits, share_cuts, zarr_metadata
 from landseg.probabilities.shard_index import write_index
 from landseg.storage.records import read_record, write_record
 
-_RECORDS_AHEAD = 256
+_RECORDS_AHEAD = 64
 
 
 class ProbsWriter:
@@ -124,6 +125,7 @@ class ShardBuilder:
     plan: ShardPlan
     _tiles: dict[str, StoredTile] = field(init=False)
     _chunks: dict[str, list[bytes]] = field(default_factory=dict)
+    _in_bf16: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -140,16 +142,47 @@ class ShardBuilder:
         Raises:
             DataError: `probs` is something else, or the tile does not belong to the shard.
         """
+        tile, where = self._tile(tile_id), self._where(tile_id)
+        for values in (probs, *views):
+            codec.check_probs(values, len(self.spec.classes), (tile.height, tile.width), where)
+        self._store(tile_id, [codec.quantize(values, DTYPES[self.spec.dtype]) for values in (probs, *views)])
+
+    def add_stored(self, tile_id: str, stored: Sequence[Stored], summaries: Sequence[Summary]) -> None:
+        """Compress a tile that was quantised elsewhere.
+
+        Args:
+            tile_id: a tile of the plan.
+            stored: (C, H, W) each: the mean, then each view that `spec` keeps.
+            summaries: of the probabilities that these were, in the same order.
+
+        Raises:
+            DataError: they were no probabilities, or the tile does not belong to the shard.
+        """
+        self._tile(tile_id)
+        for summary in summaries:
+            codec.check_summary(summary, self._where(tile_id))
+        self._store(tile_id, stored)
+
+    def note_bf16(self, tile_id: str) -> None:
+        """Record that the network overflowed in fp16 on a tile, which was predicted in bf16 instead."""
+        with self._lock:
+            self._in_bf16.add(tile_id)
+
+    def _tile(self, tile_id: str) -> StoredTile:
         tile = self._tiles.get(tile_id)
         if tile is None:
             raise DataError(f"tile {tile_id}", f"is not a tile of shard {self.plan.path}")
-        where = f"probabilities of tile {tile_id} by {self.spec.model}"
-        if len(views) != len(self.spec.views):
-            raise DataError(where, f"expected the views {self.spec.views}, found {len(views)} views")
-        chunks = []
-        for values in (probs, *views):
-            codec.check_probs(values, len(self.spec.classes), (tile.height, tile.width), where)
-            chunks.append(codec.encode_tile(codec.quantize(values, DTYPES[self.spec.dtype]), self.plan.canvas))
+        return tile
+
+    def _where(self, tile_id: str) -> str:
+        return f"probabilities of tile {tile_id} by {self.spec.model}"
+
+    def _store(self, tile_id: str, arrays: Sequence[Stored]) -> None:
+        if len(arrays) != 1 + len(self.spec.views):
+            raise DataError(
+                self._where(tile_id), f"expected the views {self.spec.views}, found {len(arrays) - 1} views"
+            )
+        chunks = [codec.encode_tile(stored, self.plan.canvas) for stored in arrays]
         with self._lock:
             self._chunks[tile_id] = chunks
 
@@ -172,6 +205,7 @@ class ShardBuilder:
             capacity=self.plan.capacity,
             tiles=tuple(self._tiles.values()),
             views=tuple(views),
+            in_bf16=tuple(sorted(self._in_bf16)),
         )
         write_record(storage.join(self.folder, self.plan.record), shard)
         return shard

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import GeoKeys, SceneWindow
 from landseg.contracts.errors import DataError
+from landseg.contracts.tile import ControlPoint, GeoKeys, SceneWindow
 from landseg.raw.georeference.tags import Transform
 from landseg.raw.images.decoded import widest
 from landseg.raw.images.remarks import Remark
@@ -32,7 +32,7 @@ class TileFacts:
         label_counts: (stored label value, pixels) by value; empty where unlabelled.
         unused_labels: the same of the pixels that are labelled in the source although they have no data.
         num_valid_px: pixels that have data.
-        transform, crs: the georeference.
+        transform, crs, control_points, rpc: the georeference.
         scene: the window of the scene it was cut from.
     """
 
@@ -51,6 +51,8 @@ class TileFacts:
     source_label_sha256: str | None = None
     unused_labels: tuple[tuple[int, int], ...] = ()
     num_valid_px: int = 0
+    control_points: tuple[ControlPoint, ...] = ()
+    rpc: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ class CheckedTile:
     """A tile after its check: the bytes and facts of a good one, the errors of a bad one.
 
     A scene has neither: it is cut first. `valid` is the mask of the pixels that have data, None where all have.
-    `num_no_value_px` counts label pixels that are transparent or not a number; `used_colours` are those of the label's
-    palette; `label_nodata` is the nodata value that the label declares; `remarks` are about the image.
+    `num_no_value_px` counts label pixels that are transparent or not a number, `num_near_px` those of colours near to
+    listed ones; `used_colours` are those of the label's palette; `label_nodata` is the nodata value that the label
+    declares; `remarks` are about the image.
     """
 
     tile: SourceTile
@@ -70,6 +73,7 @@ class CheckedTile:
     errors: tuple[DataError, ...] = ()
     is_scene: bool = False
     num_no_value_px: int = 0
+    num_near_px: int = 0
     used_colours: UsedColours = ()
     label_nodata: float | None = None
     remarks: tuple[Remark, ...] = ()

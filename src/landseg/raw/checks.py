@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from landseg.contracts.dataset import SceneWindow
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError, without_traceback
+from landseg.contracts.tile import SceneWindow
 from landseg.raw.checked_tiles import Checked, CheckedTile, TileFacts, joined
 from landseg.raw.expected import Expected
 from landseg.raw.images.decoded import DecodedImage
@@ -67,6 +67,7 @@ def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: T
     about_label = replace(
         checked.tiles[0],
         num_no_value_px=staged.num_no_data_px,
+        num_near_px=staged.num_near_px,
         used_colours=staged.used_colours,
         label_nodata=staged.nodata,
         remarks=decoded.remarks,
@@ -122,6 +123,8 @@ def good_tile(
         label_counts=() if classes is None else value_counts(classes),
         transform=image.transform,
         crs=image.crs,
+        control_points=image.control_points,
+        rpc=image.rpc,
         scene=scene,
         source_image_sha256=sources[0] if sources[0] != image_sha256 else None,
         source_label_sha256=sources[1] if sources[1] != label_sha256 else None,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import GeoKeys, SceneWindow
 from landseg.contracts.errors import DataError, without_traceback
 from landseg.contracts.names import MAX_TILE_ID_BYTES
+from landseg.contracts.tile import ControlPoint, GeoKeys, SceneWindow
 from landseg.raw.checked_tiles import Checked, CheckedTile, joined
 from landseg.raw.checks import good_tile
 from landseg.raw.expected import Expected
@@ -51,7 +51,10 @@ class _Scene:
     label: Path | None
     transform: Transform | None
     crs: GeoKeys | None
+    control_points: tuple[ControlPoint, ...]
+    rpc: tuple[float, ...]
     num_no_value_px: int
+    num_near_px: int
     used_colours: UsedColours
     label_nodata: float | None
     sentinels: tuple[tuple[int, int], ...]
@@ -73,6 +76,7 @@ def cut_scene(
         about = CheckedTile(
             tile,
             num_no_value_px=outcome.num_no_value_px,
+            num_near_px=outcome.num_near_px,
             used_colours=outcome.used_colours,
             label_nodata=outcome.label_nodata,
             remarks=outcome.remarks,
@@ -122,7 +126,10 @@ def _decode_scene(
         label if tile.label is not None else None,
         decoded.transform,
         decoded.crs,
+        decoded.control_points,
+        decoded.rpc,
         staged.num_no_data_px if staged else 0,
+        staged.num_near_px if staged else 0,
         staged.used_colours if staged else (),
         staged.nodata if staged else None,
         decoded.sentinels,
@@ -151,9 +158,13 @@ def _cut_tile(
     part = np.s_[window.y : window.y + window.height, window.x : window.x + window.width]
     has_data = None if valid is None or valid[part].all() else np.ascontiguousarray(valid[part])
     transform = scene.transform and shifted(scene.transform, window.y, window.x)
+    is_first = window.y == window.x == 0
+    points, rpc = (scene.control_points, scene.rpc) if is_first else ((), ())  # once: there may be thousands
     return good_tile(
         SourceTile(scene.tile.split, tile_id(scene.tile.id, window), scene.tile.image, scene.tile.label),
-        DecodedImage(np.ascontiguousarray(image[part]), has_data, transform, scene.crs, sentinels=scene.sentinels),
+        DecodedImage(
+            np.ascontiguousarray(image[part]), has_data, transform, scene.crs, points, rpc, sentinels=scene.sentinels
+        ),
         None if label is None else np.ascontiguousarray(label[part]),
         None,
         expected,

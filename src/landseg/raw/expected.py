@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from landseg.contracts.dataset import Scale
 from landseg.contracts.documents import digest
 from landseg.contracts.errors import DataError
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.images.values import Conversion, Kind
 from landseg.raw.labels.rule import LabelRule
 from landseg.raw.labels.shared import SharedLabels
@@ -77,4 +77,4 @@ def check_kind(kind: Kind, where: object, expected: Expected) -> None:
     """Refuse an image that is not like most of them."""
     if expected.kind is not None and not kind.is_like(expected.kind):
         problem = f"expected {expected.kind}, as in most images, found {kind}"
-        raise DataError(where, problem, "all images must be alike")
+        raise DataError(where, problem, "convert it like them, or move it out")

@@ -75,6 +75,13 @@ class Findings:
         self._bad_tiles: set[tuple[str, str]] = set()
         self.are_fatal = False
 
+    def copy(self) -> Findings:
+        """The same findings, to which others can be added."""
+        copy = Findings()
+        copy._max_bad, copy._findings, copy._bad_tiles = self._max_bad, list(self._findings), set(self._bad_tiles)
+        copy.are_fatal = self.are_fatal
+        return copy
+
     @property
     def errors(self) -> list[Finding]:
         """The errors among them."""
@@ -92,11 +99,17 @@ class Findings:
 
     def add(self, findings: Iterable[Finding]) -> None:
         """Add findings. An error is fatal if it concerns no single tile, or one bad tile too many."""
-        for finding in findings:
-            self._findings.append(finding)
-            if finding.severity == "error":
-                self._bad_tiles.add((finding.split, finding.tile_id))
-                self.are_fatal = self.are_fatal or not finding.tile_id or len(self._bad_tiles) > self._max_bad
+        added = list(findings)
+        self.are_fatal = self.would_be_fatal(added)
+        self._findings += added
+        self._bad_tiles |= _bad_tiles(added)
+
+    def would_be_fatal(self, findings: Iterable[Finding]) -> bool:
+        """Whether the dataset must not be published, with these findings added."""
+        if self.are_fatal:
+            return True
+        bad = _bad_tiles(findings)
+        return any(not tile_id for _, tile_id in bad) or len(self._bad_tiles | bad) > max(0, self._max_bad)
 
     @property
     def unknown_labels(self) -> list[tuple[UnknownLabels, str]]:
@@ -120,6 +133,11 @@ class Findings:
         return DataError(source_uri, f"{len(errors)} problems{limit}: {shown}{more}")
 
 
+def _bad_tiles(findings: Iterable[Finding]) -> set[tuple[str, str]]:
+    """Split and id of the tiles that errors are about; no id in an error about no single tile."""
+    return {(finding.split, finding.tile_id) for finding in findings if finding.severity == "error"}
+
+
 def alike(findings: Iterable[Finding]) -> list[Finding]:
     """Findings that differ only in file, tile and numbers as one: the first, with how many others, and some names."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
@@ -130,8 +148,8 @@ def alike(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _pattern(text: str, finding: Finding) -> str:
-    if finding.tile_id:
-        text = text.replace(finding.tile_id, "*")
+    if finding.tile_id:  # where it stands alone: tile 1 is not the 1 of 512
+        text = re.sub(rf"(?<![^\W_])(?<!\d\.){re.escape(finding.tile_id)}(?![^\W_]|\.\d)", "*", text)
     return _NUMBER.sub("*", text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,16 +45,23 @@ def measure_tiles(
     return len(tiles), extremes, np.concatenate(samples)
 
 
-def probe_kind(source: Source, tiles: Sequence[SourceTile], samples: int = 16) -> Kind | None:
+def probe_kind(source: Source, splits: Sequence[Sequence[SourceTile]], samples: int = 16) -> Kind | None:
     """The kind to expect of all images: the most frequent among a few, evenly spread. None if all are damaged."""
-    chosen = tiles[:: max(1, len(tiles) // samples)]
+    chosen: list[SourceTile] = []
+    num_tiles = 0
+    every = max(1, sum(map(len, splits)) // samples)
+    for tiles in splits:
+        chosen += tiles[-num_tiles % every :: every]
+        num_tiles += len(tiles)
     # Over a network several at once, unless they are large: otherwise one file is held at a time.
     at_once = READS_AT_ONCE if source.is_remote and all(t.image.size_bytes <= _SMALL_BYTES for t in chosen) else 1
     found = dict(storage.parallel(lambda n: (n, _kind(source, chosen[n])), range(len(chosen)), workers=at_once))
     kinds = [kind for _, kind in sorted(found.items()) if kind]
     if kinds:
         return max(kinds, key=kinds.count)
-    return next((kind for kind in (_kind(source, tile) for tile in tiles) if kind), None)
+    return next(
+        (kind for kind in (_kind(source, tile) for tile in itertools.chain.from_iterable(splits)) if kind), None
+    )
 
 
 def _kind(source: Source, tile: SourceTile) -> Kind | None:

@@ -16,7 +16,8 @@ from multiprocessing.connection import wait
 from typing import Any, Self, TypeVar
 
 from landseg import storage
-from landseg.contracts.errors import LandsegError
+from landseg.cli.termination import held_back
+from landseg.contracts.errors import KilledProcessError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,24 +26,34 @@ R = TypeVar("R")
 def num_cpus() -> int:
     """CPUs this process may use: its affinity, or a container's CPU limit where that is less."""
     available = len(os.sched_getaffinity(0))
+    limit = _first_line("/sys/fs/cgroup/cpu.max")
+    if limit is None:  # version 1 of control groups
+        folder = "/sys/fs/cgroup/cpu"
+        limit = f"{_first_line(f'{folder}/cpu.cfs_quota_us')} {_first_line(f'{folder}/cpu.cfs_period_us')}"
     try:
-        with open("/sys/fs/cgroup/cpu.max") as file:  # noqa: PTH123 (a pseudo file)
-            quota, period = file.read().split()
-        limit = available if quota == "max" else max(1, round(int(quota) / int(period)))
-    except (OSError, ValueError):
+        quota, period = map(int, limit.split())
+    except ValueError:  # "max" where there is no limit
         return available
-    return min(available, limit)
+    return min(available, max(1, round(quota / period))) if quota > 0 and period > 0 else available
 
 
 def memory_bytes() -> int:
     """Memory this process may use: the machine's, or a container's limit where that is less."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _first_line("/sys/fs/cgroup/memory.max") or _first_line("/sys/fs/cgroup/memory/memory.limit_in_bytes")
     try:
-        with open("/sys/fs/cgroup/memory.max") as file:  # noqa: PTH123 (a pseudo file)
-            text = file.read().strip()
-        return installed if text == "max" else min(installed, int(text))
-    except (OSError, ValueError):
+        return min(installed, int(limit or ""))
+    except ValueError:  # likewise
         return installed
+
+
+def _first_line(path: str) -> str | None:
+    """Of a pseudo file; None where there is none."""
+    try:
+        with open(path) as file:  # noqa: PTH123
+            return file.readline().strip()
+    except OSError:
+        return None
 
 
 class ProcessPool:
@@ -72,23 +83,25 @@ class ProcessPool:
             # Not fork: this process has threads (uploads). The fork server forks from a process that has none.
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(["landseg.raw.checks"])
-            self._pool = ProcessPoolExecutor(
-                self.num_processes,
-                mp_context=context,
-                initializer=_begin,
-                initargs=(dict(os.environ), storage.endpoint_has_answered()),
-            )
+            with held_back():
+                self._pool = ProcessPoolExecutor(
+                    self.num_processes,
+                    mp_context=context,
+                    initializer=_begin,
+                    initargs=(dict(os.environ), storage.endpoint_has_answered()),
+                )
         pickled = pickle.dumps(function)
         pending: deque[Future[R]] = deque()
         try:
             for job in jobs:
-                pending.append(self._pool.submit(_apply, pickled, job))
+                with held_back():  # it may start a process
+                    pending.append(self._pool.submit(_apply, pickled, job))
                 if len(pending) >= 2 * self.num_processes:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as err:
-            raise LandsegError(
+            raise KilledProcessError(
                 "checking tiles", "a process was killed, probably out of memory", "use fewer --num-workers"
             ) from err
         finally:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from landseg import storage
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError, without_traceback
+from landseg.raw.labels.headed import with_its_header
 from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.files import ImageFiles
-from landseg.raw.sources.reading import read_image
+from landseg.raw.sources.reading import read_header, read_image
 from landseg.raw.sources.source import Source
+from landseg.raw.sources.source_file import HeadedFile, SourceFile
 
 READS_AT_ONCE = 16
 
@@ -38,7 +40,14 @@ def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[TileFiles | 
 
 def _read_tile(source: Source, tile: SourceTile) -> TileFiles | DataError:
     try:
-        label = source.read(tile.label) if tile.label and not tile.shares_label else None
+        label = _read_label(source, tile.label) if tile.label and not tile.shares_label else None
         return read_image(source, tile), label
     except DataError as err:
         return without_traceback(err)
+
+
+def _read_label(source: Source, file: SourceFile) -> bytes:
+    data = source.read(file)
+    if not isinstance(file, HeadedFile):
+        return data
+    return with_its_header(data, read_header(source, file), source.where(file.path))

@@ -10,16 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg import __version__, storage
-from landseg.contracts.dataset import ClassSchema, DatasetManifest, Tile
-from landseg.dataset.reader import to_class_ids, to_model_range
+from landseg.contracts.dataset import ClassSchema, DatasetManifest
+from landseg.contracts.tile import Tile
 from landseg.dataset.staging.result import Options, StagingResult
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.dataset.stored_values import to_class_ids, to_model_range
+from landseg.probabilities.codec import default_dtype
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.images.values import Kind
 from landseg.raw.tiff.decoding import decode_image, decode_label
 from landseg.report.data import DataReport, Need, SampleTile, SplitStats
 from landseg.report.pictures import shrink
 
+_MOST_PROBLEMS = 10_000
+"""In the JSON, which programs read whole; the page shows fewer."""
 _BATCH = 16
 """Images per step of the recipe: 8 on each of 2 GPUs."""
 _PROBS_BYTES_PER_PX = (1.5, 6.0)
@@ -27,6 +31,9 @@ _PROBS_BYTES_PER_PX = (1.5, 6.0)
 
 Measured: with 9 classes 2.3-3.5 for trained models (ADR 0008), 5.5 for a tiny one after 120 steps; 1.6 and 4.0 with 3.
 """
+_MANY_PROBS_BYTES_PER_PX = (7.0, 1.1)
+"""Likewise of more classes, which are stored as uint16: of sharp models, and of barely trained ones for each class (ADR
+0018)."""
 
 
 def data_report(result: StagingResult, source: str, options: Options, seconds: float) -> DataReport:
@@ -91,9 +98,17 @@ def needs(manifest: DatasetManifest, result: StagingResult) -> Iterator[Need]:
     values = num_pixels * manifest.class_schema.num_classes
     yield Need("export-probs", "local disk for shards", gigabytes(sum(size[name] for name in predicted)))
     yield Need("export-probs", f"images ({' and '.join(predicted)})", f"{_num_tiles(manifest, predicted):,}")
-    low, high = (gigabytes(round(min(size * num_pixels, 2 * values))) for size in _PROBS_BYTES_PER_PX)
+    low, high = (gigabytes(round(min(size * num_pixels, 2 * values))) for size in _probs_bytes_per_px(manifest))
     yield Need("export-probs", "storage per model", f"{low} to {high}, at most {gigabytes(2 * values)}")
     yield Need("average-probs", "storage for label maps, at most", gigabytes(num_pixels))
+
+
+def _probs_bytes_per_px(manifest: DatasetManifest) -> tuple[float, float]:
+    num_classes = manifest.class_schema.num_classes
+    if default_dtype(num_classes) == "companded":
+        return _PROBS_BYTES_PER_PX
+    sharp, untrained_per_class = _MANY_PROBS_BYTES_PER_PX
+    return sharp, untrained_per_class * num_classes
 
 
 def gigabytes(num_bytes: int) -> str:
@@ -122,13 +137,21 @@ def as_json(report: DataReport) -> bytes:
         },
         "problems": [
             {"where": item.where, "problem": item.problem, "action": item.action, "severity": item.severity}
-            for item in report.about_files
+            for item in _kept(report.about_files)
         ],
+        "problems_left_out": max(0, len(report.about_files) - _MOST_PROBLEMS),
         "warnings": list(report.warnings),
         "needs": [{"stage": need.stage, "what": need.what, "amount": need.amount} for need in report.needs],
         "seconds": report.seconds,
     }
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _kept(problems: Sequence[Finding]) -> Sequence[Finding]:
+    """As many as the JSON holds: errors before others where there are more."""
+    if len(problems) <= _MOST_PROBLEMS:
+        return problems
+    return sorted(problems, key=lambda finding: finding.severity != "error")[:_MOST_PROBLEMS]
 
 
 def _num_tiles(manifest: DatasetManifest, splits: Sequence[str]) -> int:

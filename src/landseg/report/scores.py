@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from landseg.report import figures, pictures
 from landseg.report.figures import Axis, Mark
 from landseg.report.page import count, metric, percent
+from landseg.scoring.calibration import ReliabilityCounts
 from landseg.scoring.intervals import Interval
 
 MAX_MATRIX_CLASSES = 40
@@ -33,6 +34,8 @@ class Prediction:
         intervals: by the same keys as `scores`: low and high end of the confidence interval, if known.
         weight: the model's weight in the average; None for the ensemble.
         note: what has to be known of all its scores, e.g. `trained on val`; empty if nothing.
+        reliability: (3, B) int64, counts of :mod:`landseg.scoring.calibration`; None if not counted.
+        boundary: boundary IoU by the keys `mIoU` and `IoU.<class>`, 0-1; empty if not known.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Prediction:
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     weight: float | None = None
     note: str = ""
+    reliability: ReliabilityCounts | None = None
+    boundary: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class ClassRow:
         best: position of the best entry; None where they tie or have no score.
         gain: last entry's score minus the best of the others; None where one is missing.
         precision, recall, f1: of the last entry; None where not known, or where the class does not occur in the truth.
+        boundary: boundary IoU of the last entry; None where the truth has no outline of the class.
     """
 
     class_id: int
@@ -111,6 +117,7 @@ class ClassRow:
     precision: float | None = None
     recall: float | None = None
     f1: float | None = None
+    boundary: float | None = None
 
 
 def score_axis(entries: Sequence[Entry], keys: Sequence[str], with_interval: Sequence[Entry]) -> Axis:
@@ -154,6 +161,7 @@ def class_rows(
                 cells=tuple(entry.cell(key) for entry in entries),
                 best=values.index(top) if compared and len(known) > 1 and known.count(top) == 1 else None,
                 gain=known[-1] - max(known[:-1]) if complete else None,
+                boundary=entries[-1].prediction.boundary.get(key),
                 **_rates(entries[-1].prediction.confusion, class_id),
             )
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from landseg.cli.progress import Progress
+from landseg.cli.termination import held_back
 from landseg.contracts.dataset import SPLITS
 from landseg.contracts.errors import ConfigError
+from landseg.raw.processes import end_with_parent, num_cpus
 from landseg.sample.covers import CLASSES
 from landseg.sample.paint import paint_scene
 from landseg.sample.scene import draw_scene
@@ -49,6 +50,8 @@ _MARKER = ".landseg-sample.json"
 _WHITE_UINT16 = 5000  # reflectance 0.5, stored × 10,000 as Sentinel-2 products are
 # Drawn around each tile and cut off, so that borders have shadows from beyond and true slopes; the blur eats one.
 _MARGIN_PX = 8
+_CHUNK = 4
+"""Tiles that a process draws at a time; one that is asked to end draws them to the end."""
 
 
 @dataclass(frozen=True)
@@ -187,16 +190,22 @@ def _write_tiles(
     for folder in {path.parent for split, _ in tiles for path in _paths(directory, split, 0)}:
         folder.mkdir(parents=True, exist_ok=True)
     work = partial(_write_tile, directory, options)
-    num_processes = min(num_processes or os.cpu_count() or 1, len(tiles))
+    num_processes = min(num_processes or num_cpus(), len(tiles))
     with Progress("drawing sample tiles", total, "tiles", done=total - len(tiles)) as progress:
         if num_processes == 1:
             for tile in tiles:
                 work(tile)
                 progress.advance()
             return
-        with ProcessPoolExecutor(num_processes) as pool:
-            for _ in pool.map(work, tiles, chunksize=min(16, -(-len(tiles) // num_processes))):
-                progress.advance()
+        with ProcessPoolExecutor(num_processes, initializer=end_with_parent) as pool:
+            try:
+                with held_back():
+                    drawn = pool.map(work, tiles, chunksize=min(_CHUNK, -(-len(tiles) // num_processes)))
+                for _ in drawn:
+                    progress.advance()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # or all tiles would be drawn first
+                raise
 
 
 def _paths(directory: Path, split: str, number: int) -> list[Path]:

@@ -32,12 +32,19 @@ def confusion_matrix(
     scored = truth != ignore_index
     true, predicted = truth[scored], pred[scored]
     for name, values in (("truth", true), ("prediction", predicted)):
-        if values.size and int(values.max()) >= num_classes:
-            raise DataError(
-                "confusion matrix", f"expected class ids below {num_classes}, found {values.max()} in {name}"
-            )
+        check_class_ids(values, num_classes, name)
     counts = np.bincount(true.astype(np.intp) * num_classes + predicted, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def check_class_ids(values: NDArray[np.uint8], num_classes: int, name: str) -> None:
+    """Refuse values that are no class ids.
+
+    Raises:
+        DataError: one is not below `num_classes`.
+    """
+    if values.size and int(values.max()) >= num_classes:
+        raise DataError("confusion matrix", f"expected class ids below {num_classes}, found {values.max()} in {name}")
 
 
 def class_areas(confusion: ConfusionMatrix) -> NDArray[np.int64]:

@@ -1,14 +1,19 @@
-"""How certain scores are: bootstrap intervals over tiles, or over the scenes that tiles were cut from.
+"""How certain scores are: intervals over tiles, or over the scenes that tiles were cut from.
 
 Pixels of one tile resemble each other, and so do tiles of one scene. So neither is resampled but units, which are
 scenes and tiles that were not cut from one: B times, as many units as there are, with replacement, and each resample is
 scored. All ensembles are scored on the same resamples, so their differences have intervals of their own, far narrower
 than those of the scores.
+
+An interval is the score, plus and minus its bootstrap standard error times a quantile of Student's t distribution:
+percentiles of the resamples would be too narrow where units are few (`python -m benchmarks intervals`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -23,6 +28,8 @@ _SEED = 0
 MIN_UNITS = 2
 """Of fewer scenes or tiles, nothing can be inferred about others."""
 _BLOCK_UNITS = 256
+_T_QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060)
+"""Of Student's t with 1 to 8 degrees of freedom, for a confidence of 95 %."""
 
 
 class Resampling:
@@ -95,13 +102,46 @@ def area_scores(areas: NDArray[np.float64], classes: Sequence[str]) -> dict[str,
     }
 
 
-def interval(values: NDArray[np.float64]) -> Interval | None:
-    """The percentile interval of a score over its draws, leaving out those without a score; None where none has one."""
-    known = values[~np.isnan(values)]
-    if not len(known):
+def interval(
+    value: float, draws: NDArray[np.float64], num_units: int, limits: Interval = (0.0, 1.0)
+) -> Interval | None:
+    """The interval of a score.
+
+    With n units, a bootstrap's standard error is too small by the factor sqrt((n - 1) / n), and the score's distance
+    from the true one is spread as Student's t with n - 1 degrees of freedom rather than as a normal variable:
+    Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), section 3.2.
+
+    Args:
+        value: the score.
+        draws: (B,) the scores of the resamples; NaN where there is none.
+        num_units: how many scenes and tiles were resampled; of a class's score, those that hold it.
+        limits: the least and the largest value that there can be.
+
+    Returns:
+        None of fewer than two units, and where fewer than two resamples have a score.
+    """
+    known = draws[~np.isnan(draws)]
+    if num_units < MIN_UNITS or len(known) < 2:
         return None
-    low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    reach = t_quantile(num_units - 1) * math.sqrt(num_units / (num_units - 1)) * float(known.std(ddof=1))
+    return max(limits[0], value - reach), min(limits[1], value + reach)
+
+
+def t_quantile(degrees: int) -> float:
+    """How far Student's t reaches to either side of 0 with the probability :data:`CONFIDENCE`.
+
+    From a table, beyond it by the expansion 26.7.5 of Abramowitz and Stegun, Handbook of Mathematical Functions, 1964.
+    """
+    if degrees <= len(_T_QUANTILES):
+        return _T_QUANTILES[degrees - 1]
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + math.fsum(term / degrees**power for power, term in enumerate(terms, 1))
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,33 +6,36 @@ import argparse
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
 
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
-from landseg.contracts.labels import LabelsManifest, LayerName
-from landseg.contracts.parameters import add_parameter, check_values, split_list
+from landseg.contracts.labels import LabelsManifest
+from landseg.contracts.parameters import add_parameter, check_values
 from landseg.dataset.reader import StagedDataset
-from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
-from landseg.ensemble.fitted_weights import Fit, fit_weights
+from landseg.ensemble.maps.archives import Archives
 from landseg.ensemble.maps.files import remove_maps
 from landseg.ensemble.maps.scenes import Scenes
-from landseg.ensemble.members import Member, affordable_threads, open_members
+from landseg.ensemble.maps.together import check_together
+from landseg.ensemble.members import affordable_threads
 from landseg.ensemble.publishing import Outcome, publish
 from landseg.ensemble.shard_averaging import Ensemble
-from landseg.ensemble.shard_results import LAYERS
-from landseg.ensemble.trained_models import seen_by
 from landseg.raw.processes import num_cpus
-from landseg.report.ensemble import render
-from landseg.report.ensemble_facts import ensemble_report
+from landseg.report.ensemble.facts import ensemble_report
+from landseg.report.ensemble.rendering import render
 from landseg.scoring.scores import METRICS
 from landseg.stages.shared import costs
-from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
-from landseg.stages.shared.options import add_common_arguments, check_writable, local_folder, parse_share
+from landseg.stages.shared.context import StageContext, finished, stage_context
+from landseg.stages.shared.options import (
+    add_common_arguments,
+    add_joint_maps_arguments,
+    check_writable,
+    local_folder,
+    parse_share,
+)
 from landseg.stages.shared.results import tell, write_maps
-from landseg.storage.records import read_record, write_record
+from landseg.stages.shared.settled_average import open_models, settle
 
 HELP = "average models' probabilities into label maps; score the models and the ensemble"
 EXAMPLE = """landseg average-probs --dataset out/dataset.json --probs swin/probs.json --probs resnest/probs.json \\
@@ -49,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to write")
     add_parameter(group, "layers")
     group.add_argument("--png-dir", type=local_folder, metavar="DIR", help="also write the maps to DIR/<split>/")
+    add_joint_maps_arguments(group)
     group = parser.add_argument_group("how to compute")
     group.add_argument(
         "--num-workers", type=int, default=num_cpus(), metavar="N", help="threads (default: the CPUs, %(default)s)"
@@ -60,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Average, or find finished label maps; publish their reference, the scores and the report."""
     check_arguments(args)
+    if args.png_dir is None and (args.mosaic or args.polygons):
+        option = "--mosaic" if args.mosaic else "--polygons"
+        raise ConfigError(option, "expected --png-dir, where it goes, found none", "add --png-dir DIR")
     if args.png_dir is not None:
         check_writable("--png-dir", args.png_dir)
         remove_maps(args.png_dir)
@@ -71,7 +78,8 @@ def run(args: argparse.Namespace) -> None:
             return
         write_outputs(context, labels)
         if args.png_dir is not None:
-            write_maps(labels, dataset, args.png_dir, context.scratch)
+            joint = {"mosaic": args.mosaic, "polygons": args.polygons}
+            write_maps(labels, dataset, args.png_dir, context.scratch, **joint)
         tell(labels, args.png_dir, args.output_dir)
         print(labels.uri)
 
@@ -102,45 +110,33 @@ def average(
         None while shards of other shares have yet to be averaged.
     """
     share, num_shares = parse_share(args.worker)
-    weights, layers, temperature = _parse_weights(args.weights), _parse_layers(args.layers), args.temperature
-    members = open_members(refs, None if isinstance(weights, str) else weights, dataset, context.scratch)
-    num_threads = affordable_threads(members, args.num_workers)
-    identity: dict[str, Any] = {
-        "dataset_sha256": dataset.sha256,
-        "members": [member.describe().model_dump(mode="json") for member in members],
-        "layers": layers,
-    }
-    _note_views(members)
-    if _note_seen(members, dataset) and weights == "auto" and args.seen_val == "equal":
-        _log.warning("--weights auto: refused, weights stay equal; --seen-val fit fits them to val all the same")
-        weights, temperature = "equal", "none"
-    if weights == "auto":
-        identity |= {"weights": weights, "temperature": temperature}
-    folder = context.folder("", identity)
-    asked = {"temperature": temperature, "layers": ",".join(layers)}
-    record_arguments(folder, {"dataset_uri": dataset.uri, **asked, **_arguments(members, weights)})
-    fitted = None
-    if weights == "auto":
-        fitted = _fit(folder, members, dataset, temperature == "auto", num_threads)
-        members = fitted.apply(members)
+    members = open_models(refs, args.weights, dataset, context.scratch)
     splits = members[0].reader.manifest.splits
+    check_together(dataset, splits, mosaic=args.mosaic, polygons=args.polygons)
+    num_threads = affordable_threads(members, args.num_workers)
+    settled = settle(context, dataset, members, args, num_threads)
+    folder = settled.folder
     ensemble = Ensemble(
         folder=folder,
         dataset=dataset,
-        members=tuple(members),
+        members=settled.members,
         tiles={split: dataset.index(split) for split in splits},
         scratch=context.scratch,
-        layers=layers,
-        fit=fitted,
+        layers=settled.layers,
+        fit=settled.fit,
     )
     if labels := finished(LabelsManifest, ensemble.folder):
         return labels
-    scenes = Scenes(ensemble)
+    scenes, archives = Scenes(ensemble), Archives(ensemble)
     try:
-        parts = ensemble.parts()
-        _average(ensemble, ensemble.share(share - 1, num_shares), parts, num_threads)
+        parts, shards = ensemble.parts(), ensemble.share(share - 1, num_shares)
+        _average(ensemble, shards, parts, num_threads)
         scenes.write(scenes.share(share - 1, num_shares), parts, num_threads)
+        parts = ensemble.parts()
+        archives.write(archives.ready(shards, parts), parts)
         left = _unfinished(ensemble, scenes)
+        if not left:
+            archives.write(archives.places, ensemble.parts())
     except BaseException:
         costs.record(folder, context.seconds)
         raise
@@ -152,56 +148,9 @@ def average(
     def report(outcome: Outcome) -> str:
         return render(ensemble_report(outcome, context.run_id, context.seconds, num_threads))
 
-    labels = publish(ensemble, scenes.results(), report)
+    labels = publish(ensemble, archives.results(), scenes.results(), report)
     costs.record(folder, context.seconds)
     return labels
-
-
-def _note_seen(members: list[Member], dataset: StagedDataset) -> tuple[str, ...]:
-    """Warn of scores on splits that models were trained on; returns the models that were trained on val."""
-    labelled = [split for split in members[0].reader.manifest.splits if dataset.manifest.splits[split].labelled]
-    by_split = {split: seen_by(members, dataset.manifest.dataset_id, split) for split in labelled}
-    for split, names in by_split.items():
-        for name in names:
-            _log.warning("%s was trained on %s: its scores there say nothing about other tiles", name, split)
-    return by_split.get(FITTED_SPLIT, ())
-
-
-def _note_views(members: list[Member]) -> None:
-    """Explain why views that exist are not scored."""
-    kept = [member.reader.spec.views for member in members]
-    fewest = [member.name for member, views in zip(members, kept, strict=True) if views != max(kept, key=len)]
-    if fewest:
-        _log.warning("views are scored only where every model keeps the same ones: not %s", ", ".join(fewest))
-
-
-def _parse_weights(text: str) -> list[float] | Literal["equal", "auto"]:
-    if text in {"", "equal"}:  # KFP passes an empty string for a parameter that is not given
-        return "equal"
-    if text == "auto":
-        return "auto"
-    return [float(weight) for weight in text.split(",")]
-
-
-def _arguments(members: list[Member], weights: list[float] | Literal["equal", "auto"]) -> dict[str, str]:
-    """The models and their weights, in the order of the members, whatever order they were given in."""
-    given = weights if isinstance(weights, str) else ",".join(repr(member.weight) for member in members)
-    return {"models": ",".join(member.name for member in members), "weights": given}
-
-
-def _parse_layers(text: str) -> tuple[LayerName, ...]:
-    wanted = split_list(text)
-    return tuple(layer for layer in LAYERS if layer in wanted)
-
-
-def _fit(folder: str, members: list[Member], dataset: StagedDataset, temperature: bool, num_threads: int) -> Fit:
-    """Fit weights, or find those fitted before."""
-    uri = storage.join(folder, "weights.json")
-    if found := read_record(Fit, uri):
-        return found
-    fitted = fit_weights(members, dataset, temperature=temperature, num_threads=num_threads)
-    write_record(uri, fitted)
-    return fitted
 
 
 def _average(ensemble: Ensemble, shards: list[tuple[Split, int]], parts: Mapping[str, int], num_threads: int) -> None:
@@ -245,8 +194,15 @@ def write_outputs(context: StageContext, labels: storage.Loaded[LabelsManifest])
     summary = json.loads(text)
     columns = {**summary["models"], "ensemble": summary["ensemble"]}
     metrics = {f"{name}.{key}": scores[key] for name, scores in columns.items() for key in METRICS if key in scores}
-    tiles = {f"num_tiles.{split}": archive.num_tiles for split, archive in manifest.splits.items()}
     scored = summary["scored_split"]
+    if scored:
+        own = summary["splits"][scored]
+        for key, found, name in (("ECE", own["calibration"], "ECE"), ("boundary_mIoU", own["boundary"], "mIoU")):
+            metrics |= {f"{model}.{key}": scores[name] for model, scores in found.items() if name in scores}
+    tiles = {
+        f"num_tiles.{split}": sum(archive.num_tiles for archive in manifest.archives(split))
+        for split in manifest.splits
+    }
     names = ",".join(summary["splits"][scored]["trained_on_it"]) if scored else ""
     seen = {f"trained_on_{scored}": names} if names else {}
     context.publish("labels", labels, {"models": ",".join(summary["models"]), **seen, **tiles, **metrics})

@@ -16,6 +16,7 @@ from landseg.contracts.probabilities import VIEWS, ProbsManifest, ProbsSpec
 from landseg.dataset.reader import StagedDataset
 from landseg.models.model_input import fit_input
 from landseg.models.trained_model import TrainedModel, open_model
+from landseg.probabilities.codec import default_dtype
 from landseg.probabilities.writer import ProbsWriter
 from landseg.raw.processes import num_cpus
 from landseg.stages.shared import costs
@@ -24,6 +25,7 @@ from landseg.stages.shared.options import (
     add_cache_argument,
     add_common_arguments,
     add_network_arguments,
+    batch_size,
     check_cache_bytes,
     parse_share,
     split_tiles,
@@ -65,9 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export, or find the exported probabilities; publish their reference."""
-    for flag in ("batch_size", "num_workers"):
-        if getattr(args, flag) < 1:
-            raise ConfigError(f"--{flag.replace('_', '-')}", f"expected at least 1, found {getattr(args, flag)}")
+    batch_size(args.batch_size)
+    if args.num_workers < 1:
+        raise ConfigError("--num-workers", f"expected at least 1, found {args.num_workers}")
     if args.name:
         check_model_name("--name", args.name)
     check_values("export-probs", args)
@@ -105,7 +107,7 @@ def export_model(
     Returns:
         None while shards of other shares are missing.
     """
-    from landseg.prediction.predictor import num_gpus, resolve_precision
+    from landseg.prediction.device import num_gpus, resolve_precision
 
     check_model_name(model.uri, args.name or model.name, "give it another with --name")
     dataset = dataset.seen_as(_fitted(model, dataset))
@@ -117,10 +119,10 @@ def export_model(
         dataset_id=dataset.manifest.dataset_id,
         dataset_sha256=dataset.sha256,
         classes=dataset.schema.classes,
-        dtype=args.dtype,
+        dtype=default_dtype(dataset.schema.num_classes) if args.dtype == "auto" else args.dtype,
         tta=args.tta,
         views=VIEWS[args.tta] if args.views == "each" else (),
-        precision=resolve_precision(args.precision),
+        precision=resolve_precision(args.precision, model.precision),
     )
     identity = {"spec": spec.model_dump(mode="json"), "splits": list(tiles), **_other_input(dataset)}
     folder = context.folder(spec.model, identity)
@@ -128,6 +130,7 @@ def export_model(
     probs = finished(ProbsManifest, folder, *writer.metadata)
     if probs is None:
         asked = {"splits": ",".join(tiles), "tta": spec.tta, "views": args.views, "dtype": spec.dtype}
+        asked |= {"export_precision": args.precision, "batch_size": args.batch_size}
         record_arguments(folder, {"dataset_uri": dataset.uri, "model_uri": model.uri, **asked})
         try:
             _export(args, context, model, dataset, writer, share, num_shares)
@@ -193,15 +196,19 @@ def _export(
     if not pending:
         return
     from landseg.prediction.export import export
-    from landseg.prediction.predictor import load_predictor
+    from landseg.prediction.loading import load_predictor
 
     checkpoint = context.scratch / "model.pth"
     storage.get_file(model.checkpoint_uri, checkpoint, sha256=model.checkpoint_sha256)
     spec = writer.spec
     seen = dataset.image_schema or dataset.schema
-    predict = load_predictor(
-        model, seen, checkpoint, tta=spec.tta, precision=spec.precision, trusted=args.trust_modules
-    )
+    try:
+        predict = load_predictor(
+            model, seen, checkpoint, tta=spec.tta, precision=spec.precision, trusted=args.trust_modules
+        )
+    except ContractError as err:
+        where = model.checkpoint_uri if err.where == str(checkpoint) else err.where  # not of the copy
+        raise ContractError(where, err.problem, err.hint) from err
     total, left = (sum(plan.num_tiles for plan in plans) for plans in (writer.share(share - 1, num_shares), pending))
     with Progress(f"exporting {spec.model}", total, "tiles", done=total - left) as progress:
         export(
@@ -209,7 +216,7 @@ def _export(
             dataset,
             writer,
             pending,
-            batch_size=args.batch_size,
+            batch_size=batch_size(args.batch_size),
             num_threads=args.num_workers,
             advance=progress.advance,
         )

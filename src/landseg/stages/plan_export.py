@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import math
+from collections.abc import Sequence
 
+from landseg import storage
 from landseg.contracts.errors import ConfigError
+from landseg.contracts.model import CHECKPOINT_SUFFIXES, ModelManifest
 from landseg.contracts.parameters import add_parameter, check_values
 from landseg.dataset.reader import StagedDataset
-from landseg.probabilities.layout import plan_splits
+from landseg.probabilities.layout import ShardPlan, plan_splits
 from landseg.stages.shared.context import stage_context
-from landseg.stages.shared.options import add_common_arguments, split_tiles
+from landseg.stages.shared.options import (
+    MAX_ARGUMENT_BYTES,
+    add_common_arguments,
+    all_shares,
+    check_handed_on,
+    split_tiles,
+)
 
 HELP = "divide an export among workers: print each one's --worker (and --model)"
 EXAMPLE = "landseg plan-export --dataset out/dataset.json --workers 4 --storage-uri s3://bucket/landseg"
+
+_MOST_ARTIFACTS = 150
+"""How many workers may leave an artifact."""
+_ARTIFACT_BYTES = 800
+"""What each takes of the argument at most, where the root in object storage has up to 100 characters."""
+_MOST_HOURS = 12
+"""After which the pipelines end the step (pipelines/dags/scheduling.py)."""
+_PIXELS_PER_S = 54 * 512 * 512
+"""Of Swin, measured on an H100 (docs/scale.md)."""
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,18 +50,66 @@ def run(args: argparse.Namespace) -> None:
     Where models are given, every worker of every model is printed, its model first.
 
     Raises:
-        ConfigError: a model is given twice.
+        ConfigError: a model is given twice, two have one name, or all models together have more workers than
+            KFP can hand on.
     """
     check_values("plan-export", args)
     with stage_context("plan-export", args) as context:
         dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
         shards = plan_splits(split_tiles(args.splits, dataset), dataset.schema.num_classes)
         num_shares = max(1, min(args.workers, len(shards)))
-        shares = [f"{share}/{num_shares}" for share in range(1, num_shares + 1)]
+        shares = all_shares(num_shares)
         models = [model.strip() for model in args.models.split(",") if model.strip()]
         if twice := next((model for model in models if models.count(model) > 1), ""):
             raise ConfigError("--models", f"expected each model once, found {twice} twice")
+        _check_names(models)
+        _check_artifacts(max(1, len(models)), num_shares, context.storage_uri)
+        _note_hours(shards, num_shares)
         exports = [{"model_uri": model, "worker": share} for model in models for share in shares]
+        check_handed_on(exports, num_shares)
         context.outputs.parameter("shares", shares)
         context.outputs.parameter("exports", exports)
         print("\n".join([f"{export['model_uri']} {export['worker']}" for export in exports] or shares))
+
+
+def _check_artifacts(num_models: int, num_shares: int, storage_uri: str) -> None:
+    """Refuse more workers of all models together than the next step can be told of."""
+    each = _ARTIFACT_BYTES + max(0, len(storage_uri) - 100)
+    most = min(_MOST_ARTIFACTS, MAX_ARGUMENT_BYTES // each)
+    reason = "what all workers leave is one argument of the next step, of at most 128 KiB"
+    if num_models > most:
+        raise ConfigError("--models", f"expected at most {most}, found {num_models}", f"give fewer: {reason}")
+    if num_models * num_shares > most:
+        problem = f"expected at most {most // num_models} for {num_models} models, found {num_shares}"
+        raise ConfigError("--workers", problem, f"ask for fewer: {reason}")
+
+
+def _note_hours(shards: Sequence[ShardPlan], num_shares: int) -> None:
+    """Warn where a share is likely to take longer than the pipelines let a step run."""
+    pixels = sum(shard.num_tiles * shard.canvas[0] * shard.canvas[1] for shard in shards)
+    hours = pixels / _PIXELS_PER_S / 3600
+    if hours > _MOST_HOURS * num_shares:
+        _log.warning(
+            "a model's export takes %.0f GPU hours (three views, at an H100's speed), %.0f for each of %d workers: "
+            "the pipelines end a step after %d h; expected at least %d workers",
+            *(hours, hours / num_shares, num_shares, _MOST_HOURS, math.ceil(hours / _MOST_HOURS)),
+        )
+
+
+def _check_names(models: Sequence[str]) -> None:
+    """Refuse two models of one name, which could not be averaged, before any of them is exported.
+
+    The names of checkpoints are not known here: they are in their configs.
+    """
+    by_name: dict[str, str] = {}
+    for model in models:
+        if model.endswith(CHECKPOINT_SUFFIXES):
+            continue
+        name = storage.read_document(ModelManifest, model).document.name
+        if name in by_name:
+            raise ConfigError(
+                "--models",
+                f"expected models of different names, found {by_name[name]} and {model}, both named {name}",
+                "predict with one of them, or with landseg predict, which numbers them",
+            )
+        by_name[name] = model

@@ -6,39 +6,42 @@ It stages, exports and averages through the same stages as the pipeline: what it
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import logging
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from landseg import storage
 from landseg.cli.progress import Steps
-from landseg.contracts.errors import ConfigError, ContractError
+from landseg.contracts.errors import ConfigError, ContractError, DataError
 from landseg.contracts.executor import Outputs
 from landseg.contracts.names import check_run_id
 from landseg.contracts.parameters import add_parameter
 from landseg.contracts.probabilities import VIEWS
-from landseg.contracts.yaml_documents import parse_yaml
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
 from landseg.dataset.staging.result import Options
 from landseg.ensemble.maps.files import remove_maps
-from landseg.models.model_input import same_values
+from landseg.ensemble.maps.together import check_together
+from landseg.models.model_input import fit_input
 from landseg.models.trained_model import TrainedModel, open_model
-from landseg.raw.config_rules import RangeScale
-from landseg.raw.dataset_yaml import DatasetConfig, parse_config
 from landseg.raw.layout.inputs import SPLIT, list_inputs, open_inputs
-from landseg.raw.layout.listing import RawDataset
-from landseg.raw.probing import probe_kind
 from landseg.raw.processes import num_cpus
 from landseg.stages import average_probs, export_probs, stage_data
 from landseg.stages.shared.context import OUTPUT_FILES, StageContext, scratch_folder
-from landseg.stages.shared.options import add_network_arguments, check_writable, local_folder, storage_root
+from landseg.stages.shared.images_to_predict import dataset_config, with_scale
+from landseg.stages.shared.options import (
+    add_joint_maps_arguments,
+    add_network_arguments,
+    batch_size,
+    check_writable,
+    local_folder,
+    storage_root,
+)
 from landseg.stages.shared.results import tell, write_maps
+from landseg.stages.shared.settled_average import parse_weights
 
 HELP = "label images with trained models: one command, from files to maps"
 EXAMPLE = """landseg predict --model swin/model.json --model resnest/model.json scene.tif tiles/ --output-dir maps"""
@@ -46,8 +49,6 @@ EXAMPLE = """landseg predict --model swin/model.json --model resnest/model.json 
 WORK = ".landseg"
 """In `--output-dir`: what staging, exporting and averaging write, unless `--storage-uri` says otherwise."""
 
-_SIDE = 512
-"""Of the windows of a scene, in pixels, where no model says what it was trained on."""
 _WEIGHT_OF_A_VIEW = 8.0
 """How long a model takes for a view, where staging and averaging take 1 each."""
 
@@ -88,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to write")
     group.add_argument("--output-dir", type=local_folder, required=True, metavar="DIR", help="maps and report go here")
     add_parameter(group, "layers")
-    group.add_argument("--mosaic", action="store_true", help="also write mosaic.vrt, all label maps as one")
+    add_joint_maps_arguments(group)
     group = parser.add_argument_group("how to compute")
     add_network_arguments(group)
     add_parameter(group, "dtype")
@@ -110,17 +111,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Stage the images, export each model's probabilities, average them, write maps and report."""
     _check(args)
+    with _advice_names_the_option():
+        _run(args)
+
+
+@contextlib.contextmanager
+def _advice_names_the_option() -> Iterator[None]:
+    """Say of each advice about `dataset.yaml` which file that is here."""
+    try:
+        yield
+    except (ConfigError, ContractError, DataError) as err:
+        told = f"{err.where} {err.problem} {err.hint}"
+        if "dataset.yaml" not in told or "--dataset-yaml" in told:
+            raise
+        hint = f"{err.hint}; " if err.hint else ""
+        raise type(err)(err.where, err.problem, f"{hint}dataset.yaml is the file given by --dataset-yaml") from err
+
+
+def _run(args: argparse.Namespace) -> None:
     storage_uri = storage_root(args.storage_uri or str(args.output_dir / WORK))
-    storage.clean_abandoned(storage_uri)
+    storage.clean_abandoned_daily(storage_uri)
     remove_maps(args.output_dir)
     written = Outputs(directory=args.output_dir)
     written.clear(OUTPUT_FILES["average-probs"])
     with tempfile.TemporaryDirectory(prefix="landseg-", dir=scratch_folder(args.scratch)) as folder:
         scratch = Path(folder)
         models = _open_models(args.model, scratch, storage_uri)
-        config = _config(args, models)
+        config = dataset_config(args, models)
         source = open_inputs(args.inputs, args.labels, scratch)
-        raw = _with_scale(list_inputs(source, config, bool(args.labels)), models)
+        raw = with_scale(list_inputs(source, config, bool(args.labels)), models)
 
         def context(stage: str, outputs: Outputs | None = None) -> StageContext:
             inner = scratch / stage
@@ -135,6 +154,9 @@ def run(args: argparse.Namespace) -> None:
             assert staged.loaded is not None, "wrong files end the staging"
             dataset = StagedDataset.open(staged.loaded.uri, scratch / "shards", access="neighbours")
             steps.next()
+            for model in models:  # all of them before the first predicts for hours
+                fit_input(model, dataset.manifest)
+            check_together(dataset, [SPLIT], mosaic=args.mosaic, polygons=args.polygons)
             probs = []
             for model, name in zip(models, _names(models), strict=True):
                 given = _arguments(args, name=name)
@@ -147,22 +169,25 @@ def run(args: argparse.Namespace) -> None:
             labels = average_probs.average(averaging, dataset, probs, _arguments(args))
             assert labels is not None, "there is one share"
             average_probs.write_outputs(averaging, labels)
-            write_maps(labels, dataset, args.output_dir, scratch, flat=True, mosaic=args.mosaic)
+            joint = {"mosaic": args.mosaic, "polygons": args.polygons}
+            write_maps(labels, dataset, args.output_dir, scratch, flat=True, **joint)
             written.close()
             steps.next()
     tell(labels, args.output_dir, args.output_dir)
-    _log.info("%s holds the work of this prediction; without it, the next one begins anew", storage_uri)
+    _log.info("%s holds the work of this prediction; without it, the next one starts over", storage_uri)
 
 
 def _check(args: argparse.Namespace) -> None:
     check_run_id("--run-id", args.run_id)
-    if args.batch_size < 1:
-        raise ConfigError("--batch-size", f"expected at least 1, found {args.batch_size}")
+    batch_size(args.batch_size)
     if args.weights == "auto":
         raise ConfigError("--weights", "expected equal or numbers, found auto", "average-probs fits weights to val")
     if args.tile_px is not None and not 32 <= args.tile_px <= 8192:
         raise ConfigError("--tile-px", f"expected 32 to 8192, found {args.tile_px}")
     average_probs.check_arguments(_arguments(args))
+    weights = parse_weights(args.weights)
+    if not isinstance(weights, str) and len(weights) != len(args.model):
+        raise ConfigError("--weights", f"expected {len(args.model)} weights, one per model, found {len(weights)}")
     check_writable("--output-dir", args.output_dir)
     output = args.output_dir.resolve()
     for uri in args.inputs:
@@ -185,7 +210,11 @@ def _open_models(refs: Sequence[str], scratch: Path, storage_uri: str) -> list[T
         models.append(open_model(ref, folder, storage_uri))
         (folder / "model.pth").unlink(missing_ok=True)
     first = models[0]
-    for model in models[1:]:
+    by_checkpoint: dict[str, TrainedModel] = {}
+    for model in models:
+        twin = by_checkpoint.setdefault(model.checkpoint_sha256, model)
+        if twin is not model:
+            raise ContractError(model.uri, f"holds the same checkpoint as {twin.uri}", "give each model once")
         if model.classes != first.classes:
             raise ContractError(
                 model.uri,
@@ -205,68 +234,3 @@ def _names(models: Sequence[TrainedModel]) -> Iterator[str]:
             name = f"{model.name[:60]}-{number}"
         taken.add(name)
         yield name
-
-
-def _config(args: argparse.Namespace, models: Sequence[TrainedModel]) -> DatasetConfig:
-    """The `dataset.yaml` of the images: what the models say, and what `--dataset-yaml` adds."""
-    sides = [max(model.input.tile_size) for model in models if model.input and model.input.tile_size]
-    side = args.tile_px or min(8192, max([32, *sides]) if sides else _SIDE)
-    classes = list(models[0].classes)
-    palette = next((model.palette for model in models if model.palette), None)
-    made: dict[str, Any] = {
-        "version": 1,
-        "name": _dataset_name(args.inputs),
-        "classes": classes,
-        "scenes": {"max_px": max(64, side), "tile_px": side, "overlap_px": side // 8},
-    }
-    if palette:
-        made["palette"] = [list(colour) for colour in palette]
-    where: object = "dataset.yaml"
-    if args.dataset_yaml is not None:
-        where = args.dataset_yaml
-        given = _read_yaml(args.dataset_yaml)
-        if given.get("classes", classes) != classes:
-            raise ContractError(
-                where, f"expected the models' classes, {', '.join(classes)}, found others", "leave them out"
-            )
-        made |= given
-    return parse_config(json.dumps(made).encode(), where)
-
-
-def _with_scale(raw: RawDataset, models: Sequence[TrainedModel]) -> RawDataset:
-    """The models' scale for images whose values 16 bits do not hold: they are stored within it.
-
-    Where a model was trained on other images, or dataset.yaml gives a scale, nothing changes; staging asks for what is
-    missing.
-    """
-    kind = probe_kind(raw.source, raw.pairing.tiles[SPLIT])
-    if kind is None or not kind.is_wide or raw.config.scale is not None:
-        return raw
-    inputs = [model.input for model in models if model.input and model.input.dtype]
-    known = [one for one in inputs if one.dtype and same_values(one.dtype, kind.dtype)]
-    scales = [one.scale for one in known if one.scale]
-    if len(scales) < len(models):
-        return raw
-    alike = len({(one.bands, scale.low, scale.high) for one, scale in zip(known, scales, strict=True)}) == 1
-    if alike and known[0].bands == tuple(range(1, kind.num_bands + 1)):
-        low, high = scales[0].low, scales[0].high
-    else:
-        low, high = (min(min(scale.low) for scale in scales),), (max(max(scale.high) for scale in scales),)
-    scale = RangeScale(method="range", low=low, high=high)
-    return replace(raw, config=raw.config.model_copy(update={"scale": scale}))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = parse_yaml(path.read_bytes(), path)
-    except OSError as err:
-        raise ConfigError("--dataset-yaml", f"{path} cannot be read: {(err.strerror or str(err)).lower()}") from err
-    if not isinstance(found, dict):
-        raise ContractError(path, f"expected a mapping, found {type(found).__name__}")
-    return found
-
-
-def _dataset_name(inputs: Sequence[str]) -> str:
-    """A dataset's name from the first input's."""
-    stem = inputs[0].rstrip("/").rpartition("/")[2].partition(".")[0]
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:60] or "images"

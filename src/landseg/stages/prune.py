@@ -27,7 +27,8 @@ EXAMPLE = "landseg prune --storage-uri s3://bucket/landseg --older-than 90 --del
 
 _log = logging.getLogger(__name__)
 _DAY_S = 86_400.0
-_SHARD = re.compile(r"[0-9a-f]{64}\.tar")
+_SHARD = re.compile(r"[0-9a-f]{64}\.(tar|json)")
+"""A shard, or the record of a range of tiles that a killed staging left beside them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

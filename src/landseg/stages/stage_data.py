@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from landseg import storage
@@ -24,8 +25,9 @@ from landseg.raw.sources.archives import open_source
 from landseg.report.data import DataReport, render
 from landseg.report.data_facts import as_json, data_report, gigabytes
 from landseg.stages.shared import costs
+from landseg.stages.shared.code import rooms_digest
 from landseg.stages.shared.context import StageContext, record_arguments, stage_context
-from landseg.stages.shared.options import add_common_arguments
+from landseg.stages.shared.options import add_common_arguments, parse_share
 
 HELP = "check raw tiles and pack them into indexed shards in object storage"
 EXAMPLE = "landseg stage-data --source tiles --storage-uri s3://bucket/landseg --output-dir out"
@@ -33,6 +35,8 @@ EXAMPLE = "landseg stage-data --source tiles --storage-uri s3://bucket/landseg -
 _log = logging.getLogger(__name__)
 _SMALLEST_SHARD = 10_000
 _LISTED = 1000
+_ROOMS = ("dataset", "raw")
+"""The folders whose code decides what a range of tiles becomes: records that other code wrote are not used."""
 _M_MMAP_THRESHOLD = -3  # malloc.h
 
 
@@ -48,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--num-workers", type=int, default=num_cpus(), metavar="N", help="processes (default: the CPUs, %(default)s)"
     )
+    add_parameter(group, "worker")
+    add_parameter(group, "join")
     add_common_arguments(parser, run_id=False)
 
 
@@ -60,11 +66,23 @@ def run(args: argparse.Namespace) -> None:
         if value < least:
             raise ConfigError(flag, f"expected at least {least}, found {value}")
     check_values("stage-data", args)
-    options = Options(args.shard_bytes, args.num_workers, args.on_bad_tile, args.max_bad)
+    share, num_shares = parse_share(args.worker)
+    options = Options(
+        args.shard_bytes,
+        args.num_workers,
+        args.on_bad_tile,
+        args.max_bad,
+        share=share,
+        num_shares=num_shares,
+        joins=args.join == "last",
+    )
     with stage_context("stage-data", args) as context:
         raw = RawDataset.open(open_source(args.source, context.scratch))
         asked = {"source": args.source, "on_bad_tile": args.on_bad_tile, "max_bad": args.max_bad}
         report, result = stage(context, raw, options, asked)
+        if result.loaded is None:
+            _log.info("not joined: %s", result.unjoined)
+            return
         _print_facts(report, result)
         _publish(context, result)
 
@@ -80,13 +98,19 @@ def stage(
         options: how to stage.
         asked: the arguments to record.
 
+    Returns:
+        The report, and the result: without a manifest while the shares of several workers are not joined.
+
     Raises:
         DataError: files are wrong; which, is printed and in the report.
     """
     _return_large_blocks()
     start = time.monotonic()
+    options = replace(options, code=rooms_digest(_ROOMS))
     result = stage_dataset(raw, Workspace(context.storage_uri, context.scratch), options)
     report = data_report(result, raw.source.uri, options, time.monotonic() - start)
+    if result.unjoined:
+        return report, result
     page, checks = render(report).encode(), as_json(report)
     context.outputs.write("report", page, ".html")
     context.outputs.write("checks", checks, ".json")

@@ -22,6 +22,7 @@ from landseg.contracts.references import ARGUMENTS, Arguments
 from landseg.dataset.staging.previous import manifest_uri
 from landseg.scoring.scores import METRICS
 from landseg.stages.shared.options import storage_root
+from landseg.stages.shared.siblings import differences, identity_of
 
 HELP = "say how far a run has come, from object storage alone"
 EXAMPLE = "landseg status --storage-uri s3://bucket/landseg --run-id first"
@@ -181,7 +182,7 @@ def _text(storage_uri: str, run_id: str, states: list[StageState]) -> str:
 
 
 def _differing(state: StageState, states: list[StageState]) -> list[str]:
-    """What a stage was run with that others of its name were not, where there are others: one line, or none."""
+    """What a stage was run with that others of its name were not, and what tells it from one run with the same."""
     others = [
         other for other in states if (other.stage, other.name) == (state.stage, state.name) and other is not state
     ]
@@ -192,7 +193,11 @@ def _differing(state: StageState, states: list[StageState]) -> list[str]:
         for key, value in state.arguments.items()
         if any(other.arguments.get(key) != value for other in others)
     ]
-    return [f"with {', '.join(differing)}" if differing else "with the same parameters, and other options or code"]
+    lines = [f"with {', '.join(differing)}"] if differing else []
+    for twin in [other for other in others if other.arguments == state.arguments][-1:]:
+        found = "; ".join(differences(identity_of(state.uri), identity_of(twin.uri)))
+        lines.append(f"differs from {twin.uri.rpartition('/')[2]} (there) in {found}")
+    return lines
 
 
 def _shown(value: Any) -> str:

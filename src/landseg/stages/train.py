@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import logging
 import math
@@ -16,12 +17,14 @@ from landseg.contracts.errors import ConfigError, masked, without_signatures
 from landseg.contracts.model import ModelManifest
 from landseg.contracts.names import check_model_name
 from landseg.contracts.parameters import add_parameter, check_values, of_verb, split_list
+from landseg.contracts.references import ARGUMENTS
 from landseg.dataset.reader import StagedDataset
 from landseg.raw.processes import num_cpus
 from landseg.report.training import render
 from landseg.report.training_facts import training_report
 from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
 from landseg.stages.shared.options import add_cache_argument, add_common_arguments, check_cache_bytes
+from landseg.stages.shared.siblings import report_others
 
 if TYPE_CHECKING:
     from landseg.training.job import TrainingJob
@@ -42,6 +45,11 @@ PARAMETERS = tuple(
 _INT64 = 1 << 63
 """Of torch's seeds and the lengths of Python's sequences."""
 
+_OTHER_MEANT = (
+    "To resume it, give its parameters; to train it longer, its manifest as --resume-from; to start from its weights, "
+    "as --pretrained; to tell them apart, give another --name"
+)
+
 RESULT = "result.json"
 """Next to the manifest: the curves and the speed that the report shows."""
 
@@ -52,14 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--name", required=True, metavar="NAME", help="the model's name in the run, e.g. swin")
     add_parameter(group, "dataset_uri")
     add_parameter(group, "config")
-    group.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="overrides of the config, as in mmseg",
-    )
+    add_parameter(group, "cfg_options")
     group = parser.add_argument_group("the recipe")
     for name in (
         "epochs",
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "seed",
         "train_splits",
         "pretrained",
+        "resume_from",
         "class_weights",
         "sampling",
         "selection",
@@ -80,31 +82,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_parameter(group, "precision")
     group.add_argument("--compile", action="store_true", help="try torch.compile, which needs a compiler")
     group.add_argument(
-        "--num-workers", type=int, metavar="N", help="processes per GPU that read tiles (default: from the CPUs)"
+        "--num-workers", type=int, metavar="N", help="processes per GPU that read tiles (default: by CPUs)"
     )
-    group.add_argument(
-        "--checkpoint-interval",
-        type=int,
-        default=0,
-        metavar="N",
-        help="also publish a checkpoint every N iterations (default: after each epoch only)",
-    )
-    group.add_argument(
-        "--checkpoint-minutes",
-        type=float,
-        default=10.0,
-        metavar="X",
-        help="also publish a checkpoint every X minutes; 0: not by time",
-    )
-    group.add_argument(
-        "--keep",
-        type=int,
-        default=0,
-        metavar="N",
-        help="checkpoints to keep (default: the config's max_keep_ckpts, else 2)",
-    )
+    for name in ("checkpoint_interval", "checkpoint_minutes", "keep"):
+        add_parameter(group, name)
     add_cache_argument(group)
-    group.add_argument("--deterministic", action="store_true", help="ask GPUs for kernels that repeat their results")
+    group.add_argument(
+        "--tile-order",
+        choices=("auto", "tiles", "shards"),
+        default="auto",
+        help="tiles: drawn from all shards; shards: from a few at a time; auto: shards where the dataset in object "
+        "storage exceeds --cache-bytes",
+    )
+    add_parameter(group, "deterministic")
     add_common_arguments(parser)
 
 
@@ -115,36 +105,55 @@ def run(args: argparse.Namespace) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts, in each process
     with stage_context("train", args) as context:
         from landseg.models.weights import pretrained
-        from landseg.training import distributed, trainer
-        from landseg.training.model_publishing import publish_model
+        from landseg.training import trainer
+        from landseg.training.distributed.processes import count_processes, run_processes
+        from landseg.training.model_publishing import publish_model, sample_documents
 
-        processes, on_gpu = distributed.count_processes(args.gpus, args.cpu_processes)
+        processes, on_gpu = count_processes(args.gpus, args.cpu_processes)
         ref, cache = context.reference("dataset", args.dataset), context.scratch / "shards"
         dataset = StagedDataset.open(ref, cache, cache_bytes=args.cache_bytes)
         job, identity, source = _plan(args, context, dataset, processes, on_gpu)
         model = finished(ModelManifest, job.folder, RESULT)
         if model is None:
-            asked = {"dataset_uri": dataset.uri, **{name: getattr(args, name) for name in PARAMETERS}}
-            record_arguments(job.folder, asked)
+            # Of sample numbers, and dropped: what could not be published is found before the first batch.
+            _report(args, dataset, *sample_documents(job, dataset, identity))
+            storage.try_writing(storage.join(job.folder, "checkpoints"))
+            if job.earlier is None and storage.stat(storage.join(job.folder, ARGUMENTS)) is None:
+                report_others(f"a training of {args.name}", job.folder, identity, _OTHER_MEANT)
+            record_arguments(job.folder, {"dataset_uri": dataset.uri, **_asked(args)})
             if source is not None:
-                fetched = pretrained.fetch(source, context.storage_uri, context.scratch)
+                advice = (
+                    "--pretrained takes a path, an address or one of mmcv's names"
+                    if args.pretrained
+                    else "these weights are the config's: --pretrained takes others, or none"
+                )
+                fetched = pretrained.fetch(source, context.storage_uri, context.scratch, advice)
                 job = dataclasses.replace(job, pretrained=fetched.path)
                 identity["pretrained_sha256"] = fetched.sha256
-            distributed.run_processes(trainer.train, job, processes, on_gpu, context.scratch)
+            run_processes(trainer.train, job, processes, on_gpu, context.scratch)
             model = publish_model(job, dataset, identity)
         _write_outputs(context, args, dataset, model)
         print(model.uri)
+
+
+def _asked(args: argparse.Namespace) -> dict[str, Any]:
+    """The parameters as a pipeline would be given them, JSON as text."""
+    from landseg.models.build import parse_options
+
+    asked = {name: getattr(args, name) for name in PARAMETERS}
+    asked["cfg_options"] = json.dumps(parse_options(args.cfg_options))
+    asked["deterministic"] = json.dumps(args.deterministic)
+    return asked
 
 
 def _check(args: argparse.Namespace) -> None:
     check_model_name("--name", args.name)
     check_values("train", args)
     check_cache_bytes(args.cache_bytes)
+    if args.resume_from and args.pretrained:
+        raise ConfigError("--resume-from", "expected no --pretrained with it: training continues from its own weights")
     for flag, least in (
         ("cpu_processes", 1),
-        ("checkpoint_interval", 0),
-        ("checkpoint_minutes", 0),
-        ("keep", 0),
         ("num_workers", 0),
     ):
         value = getattr(args, flag)
@@ -165,10 +174,12 @@ def _plan(
     from landseg.models import precision
     from landseg.models.build import fit_config, load_config, parse_options
     from landseg.models.config_text import config_text, masked_config
-    from landseg.models.preprocessing import set_normalisation
+    from landseg.models.normalisation import set_normalisation
     from landseg.models.weights import pretrained
     from landseg.training import job
-    from landseg.training.input.pipeline import normalisation
+    from landseg.training.continuing import Earlier
+    from landseg.training.input.config_pipeline import normalisation
+    from landseg.training.input.shard_order import settle_order
     from landseg.training.selection import Selection, save_best
     from landseg.training.settings.checked import check_settings
     from landseg.training.settings.class_weights import set_class_weights
@@ -178,15 +189,18 @@ def _plan(
     splits = _splits(args.train_splits, dataset)
     config = load_config(args.config, parse_options(args.cfg_options))
     check_settings(config)
-    source = pretrained.find_source(config, args.pretrained or config.get("load_from") or "")
+    earlier = Earlier.open(args.resume_from) if args.resume_from else None
+    given = args.pretrained or config.get("load_from") or ""
+    source = None if earlier else pretrained.find_source(config, given)
     source = source and pretrained.weights_of_model(source)
     fitted = fit_config(pretrained.without_pretrained(config), manifest.class_schema)
     for sentence in unused_settings(config, fitted, manifest.class_schema):
         _log.warning("%s: %s", args.config, sentence)
     config = fitted
     job.set_parameters(config, epochs=args.epochs, batch_per_gpu=args.batch_per_gpu, lr=args.lr)
-    set_class_weights(config, args.class_weights, manifest, splits)
-    set_normalisation(config, *normalisation(config, manifest, splits))
+    tiles = itertools.chain.from_iterable(dataset.index(split) for split in splits)
+    set_class_weights(config, args.class_weights, manifest, splits, tiles)
+    set_normalisation(config, *normalisation(config, dataset, splits))
     val = manifest.splits.get("val")
     scored = val is not None and val.labelled and "val" not in splits
     selection = Selection.of(args.selection, args.patience, config, manifest.class_schema, scored)
@@ -211,6 +225,12 @@ def _plan(
         "selection": f"best {selection.metric}" if selection.ships_best else "last",
         "patience": selection.patience,
     }
+    if args.tile_order != "auto":
+        identity["tile_order"] = args.tile_order
+    if earlier is not None:
+        identity |= {"resume_from": earlier.uri, "resume_from_sha256": earlier.sha256}
+        earlier.check_continuable(identity)
+    folder = context.folder(args.name, identity)
     loaders = args.num_workers if args.num_workers is not None else min(4, max(1, num_cpus() // processes))
     plan = job.TrainingJob(
         name=args.name,
@@ -218,7 +238,7 @@ def _plan(
         cache=dataset.cache,
         cache_bytes=dataset.cache_limit,
         config=identity["config"],
-        folder=context.folder(args.name, identity),
+        folder=folder,
         scratch=context.scratch,
         result=RESULT,
         splits=splits,
@@ -233,7 +253,9 @@ def _plan(
         checkpoint_minutes=args.checkpoint_minutes,
         deterministic=args.deterministic,
         sampling=args.sampling,
+        mixed_shards=settle_order(folder, dataset, args.tile_order, earlier.folder if earlier else None).mixed_shards,
         selection=selection,
+        earlier=earlier,
     )
     return plan, identity, source
 
@@ -259,5 +281,9 @@ def _write_outputs(
     context.outputs.metadata("metrics", dict(document.metrics))
     context.outputs.write("metrics", json.dumps(document.metrics, indent=1), ".json")
     result = json.loads(storage.get_bytes(storage.join(storage.parent(model.uri), RESULT)))
-    report = training_report(masked(args.config), args.run_id, dataset.uri, dataset.manifest, document, result)
-    context.outputs.write("report", render(report), ".html")
+    context.outputs.write("report", _report(args, dataset, document, result), ".html")
+
+
+def _report(args: argparse.Namespace, dataset: StagedDataset, model: ModelManifest, result: dict[str, Any]) -> str:
+    """The page that shows what training left."""
+    return render(training_report(masked(args.config), args.run_id, dataset.uri, dataset.manifest, model, result))

@@ -8,48 +8,45 @@ Every write is atomic: a reader sees the whole object or none. Every read whose 
 that were damaged in transit are fetched again. Failed requests are repeated: which, is in
 :mod:`landseg.storage.s3.requests`, and for how long, in :mod:`landseg.storage.retry`.
 
-Other rooms import these names and :mod:`landseg.storage.records`, nothing else.
+Other rooms import these names, :mod:`landseg.storage.records` and :mod:`landseg.storage.array_records`, nothing else.
 """
 
 from landseg.storage.connection import endpoint_has_answered, expect_answers
 from landseg.storage.documents import Loaded, listed, publish_manifest, read_document, write_document
-from landseg.storage.object_info import ObjectInfo
-from landseg.storage.objects import (
-    check,
+from landseg.storage.folders import (
     clean_abandoned,
-    create,
+    clean_abandoned_daily,
     delete,
     delete_many,
-    file_sha256,
-    get_bytes,
-    get_file,
+    each_object,
     links,
     list_objects,
-    put_bytes,
-    put_file,
-    put_if_absent,
-    put_many,
-    put_once,
     stat,
 )
+from landseg.storage.object_info import ObjectInfo
 from landseg.storage.parallel import parallel
+from landseg.storage.reading import check, file_sha256, get_bytes, get_file, get_spans
 from landseg.storage.room import scratch_room
 from landseg.storage.uris import folder, is_below, is_s3, join, parent
+from landseg.storage.writing import create, put_bytes, put_file, put_if_absent, put_many, put_once, try_writing
 
 __all__ = [
     "Loaded",
     "ObjectInfo",
     "check",
     "clean_abandoned",
+    "clean_abandoned_daily",
     "create",
     "delete",
     "delete_many",
+    "each_object",
     "endpoint_has_answered",
     "expect_answers",
     "file_sha256",
     "folder",
     "get_bytes",
     "get_file",
+    "get_spans",
     "is_below",
     "is_s3",
     "join",
@@ -67,5 +64,6 @@ __all__ = [
     "read_document",
     "scratch_room",
     "stat",
+    "try_writing",
     "write_document",
 ]

@@ -9,9 +9,11 @@ from typing import Generic, TypeVar
 from landseg.contracts.documents import Blob, BlobList, Document, blobs, parse_json, sha256_hex
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.contracts.references import Reference
-from landseg.storage.objects import create, get_bytes, list_objects, put_bytes, stat
+from landseg.storage.folders import list_objects, stat
 from landseg.storage.parallel import parallel
+from landseg.storage.reading import get_bytes
 from landseg.storage.uris import join, parent
+from landseg.storage.writing import create, put_bytes
 
 D = TypeVar("D", bound=Document)
 
@@ -80,8 +82,11 @@ def publish_manifest(uri: str, document: D) -> Loaded[D]:
 
     Returns:
         The manifest that stands: this one, or the earlier one if all that it lists is there.
+
+    Raises:
+        ContractError: it is larger than what readers accept; nothing is written.
     """
-    data = document.to_bytes()
+    data = document.to_bytes(uri)
     create(uri, data)
     standing = get_bytes(uri)
     if standing != data and (earlier := _whole(uri, standing, document)):
@@ -112,7 +117,11 @@ def _whole(uri: str, data: bytes, ours: D) -> D | None:
 
 
 def write_document(uri: str, document: D) -> Loaded[D]:
-    """Write a document, over an earlier one."""
-    data = document.to_bytes()
+    """Write a document, over an earlier one.
+
+    Raises:
+        ContractError: it is larger than what readers accept; nothing is written.
+    """
+    data = document.to_bytes(uri)
     put_bytes(uri, data)
     return Loaded(uri, sha256_hex(data), document)

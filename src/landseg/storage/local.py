@@ -15,6 +15,8 @@ from pathlib import Path
 from landseg.contracts.errors import ObjectNotFoundError, StorageError
 from landseg.storage.object_info import ObjectInfo
 
+CLEANED = ".landseg-cleaned"
+"""The file whose time says when what killed writers left in a folder was last looked for."""
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")
 
 
@@ -116,9 +118,9 @@ def stat(uri: str) -> ObjectInfo | None:
 
 
 def list_objects(uri: str) -> list[ObjectInfo]:
-    """All files below a folder, except half-written ones."""
+    """All files below a folder, except half-written ones and the storage's own stamp."""
     with errors(uri):
-        return [_info(path, str(path)) for path in _files(Path(uri)) if not _is_partial(path)]
+        return [_info(path, str(path)) for path in _files(Path(uri)) if not _is_partial(path) and path.name != CLEANED]
 
 
 def _info(path: Path, uri: str) -> ObjectInfo:

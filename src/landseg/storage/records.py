@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from landseg.contracts.documents import Model, digest, parse_json, sha256_hex, validate
 from landseg.contracts.errors import ContractError, ObjectNotFoundError
-from landseg.storage.objects import create, get_bytes, put_bytes
+from landseg.storage.reading import get_bytes
+from landseg.storage.writing import create, put_bytes
 
 M = TypeVar("M", bound=Model)
 

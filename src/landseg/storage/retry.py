@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from landseg.contracts.errors import StorageError
+from landseg.contracts.errors import OutageError, StorageError
 
 R = TypeVar("R")
 
@@ -65,7 +65,7 @@ def retrying(attempt: Callable[[], R], reached: Callable[[], bool]) -> R:
             budget = budget_s() if reached() else min(FIRST_CONTACT_S, budget_s())
             pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(number, 10)) * _jitter.uniform(0.5, 1.0)
             if now + pause - failing_since > budget:
-                raise StorageError(
+                raise OutageError(
                     err.final.where, f"{err.final.problem}; gave up after {number} attempts", err.final.hint
                 ) from err
             _log.debug("attempt %d failed, the next in %.1f s: %s", number, pause, err.final)

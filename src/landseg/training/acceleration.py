@@ -41,6 +41,8 @@ class Acceleration:
         """
         kind = getattr(torch.optim, str((optimizer or {}).get("type")), None)
         has_fused = kind is not None and "fused" in inspect.signature(kind).parameters
+        if device.type == "cuda" and kind is torch.optim.Adagrad:  # of which torch has a fused form for CPUs alone
+            has_fused = False
         in_16_bits = precision != "fp32"
         return cls(in_16_bits and device.type == "cuda", in_16_bits and has_fused, compiled)
 

@@ -9,15 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from landseg.contracts.dataset import Split, Tile
+from landseg.contracts.dataset import Split
+from landseg.contracts.errors import LandsegError
 from landseg.contracts.probabilities import StoredTile
+from landseg.contracts.tile import Tile
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
+from landseg.models.failures import free_memory, is_out_of_memory
 from landseg.models.preprocessing import Planes
 from landseg.prediction.predictor import Predictor
-from landseg.scoring.confusion import confusion_matrix
+from landseg.scoring.confusion import check_class_ids
 from landseg.scoring.scores import scores
-from landseg.training.team import Team
+from landseg.training.distributed.team import Team
 
 _BATCH = 4
 
@@ -47,13 +50,17 @@ def evaluate(
         `mIoU`, `mAcc`, `aAcc` and `IoU.<class>`; None where a process was asked to stop.
     """
     schema = dataset.manifest.class_schema
-    total = np.zeros((schema.num_classes, schema.num_classes), np.int64)
+    num_classes, ignored = schema.num_classes, schema.ignore_index
+    total = torch.zeros(num_classes**2, dtype=torch.int64, device=team.device)
     mine = list(_batches(tiles.table))[team.rank :: team.size]
+    fitting = FittingBatches(predictor)
     stopped = False
 
-    def read(batch: Sequence[str]) -> tuple[list[Tile], list[list[Planes]]]:
+    def read(batch: Sequence[str]) -> tuple[Tile, list[list[Planes]], torch.Tensor]:
         rows = [tiles.find(tile_id) for tile_id in batch]
-        return rows, [predictor.prepare(dataset.read_image(split, tile)) for tile in rows]
+        truth = np.stack([dataset.read_label(split, tile) for tile in rows])
+        check_class_ids(truth[truth != ignored], num_classes, "truth")
+        return rows[0], [predictor.prepare(dataset.read_image(split, tile)) for tile in rows], torch.from_numpy(truth)
 
     with ThreadPoolExecutor(1) as pool:  # reads the next batch during the prediction of this one
         coming = pool.submit(read, mine[0]) if mine else None
@@ -61,15 +68,61 @@ def evaluate(
             if stopped := stopping():
                 break
             assert coming is not None
-            rows, inputs = coming.result()
+            first, inputs, truth = coming.result()
             if position + 1 < len(mine):
                 coming = pool.submit(read, mine[position + 1])
-            found = predictor.labels(inputs, (rows[0].height, rows[0].width))
-            for tile, labels in zip(rows, found, strict=True):
-                truth = dataset.read_label(split, tile)
-                total += confusion_matrix(truth, labels, schema.num_classes, schema.ignore_index)
-    counts = team.sum(torch.from_numpy(np.append(total.ravel(), int(stopped))).to(team.device)).cpu().numpy()
-    return None if counts[-1] else scores(counts[:-1].reshape(total.shape), schema.classes)
+            labels = fitting.labels(inputs, (first.height, first.width))
+            total += confusion_counts(truth.to(team.device), labels, num_classes, ignored)
+    *counts, stops = team.sum(torch.cat([total, total.new_tensor([int(stopped)])])).tolist()
+    return None if stops else scores(np.reshape(counts, (num_classes, num_classes)), schema.classes)
+
+
+class FittingBatches:
+    """Predicts labels in batches, halving those that do not fit into memory: a tile of each size was tried before.
+
+    Args:
+        predictor: the model.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._too_many_px: int | None = None
+        """The smallest batch that did not fit: no batch of several tiles as large is tried again."""
+
+    def labels(self, inputs: Sequence[list[Planes]], size: tuple[int, int]) -> torch.Tensor:
+        """As :meth:`landseg.prediction.predictor.Predictor.labels`.
+
+        Raises:
+            ConfigError: not even one tile fits, or the model fails.
+        """
+        px = len(inputs) * size[0] * size[1]
+        if len(inputs) == 1 or self._too_many_px is None or px < self._too_many_px:
+            try:
+                return self._predictor.labels(inputs, size)
+            except LandsegError as err:
+                if len(inputs) == 1 or err.__cause__ is None or not is_out_of_memory(err.__cause__):
+                    raise
+                self._too_many_px = px
+            free_memory()
+        half = -(-len(inputs) // 2)
+        return torch.cat([self.labels(inputs[:half], size), self.labels(inputs[half:], size)])
+
+
+def confusion_counts(truth: torch.Tensor, labels: torch.Tensor, num_classes: int, ignore_index: int) -> torch.Tensor:
+    """As :func:`landseg.scoring.confusion.confusion_matrix`, on the device of the labels.
+
+    Args:
+        truth: (N, H, W) uint8, class ids or `ignore_index`.
+        labels: (N, H, W) uint8, class ids.
+        num_classes: C.
+        ignore_index: the value in `truth` that is not scored.
+
+    Returns:
+        (C * C,) int64: the matrix, row by row.
+    """
+    pairs = truth.long() * num_classes + labels
+    pairs = torch.where(truth == ignore_index, num_classes**2, pairs)
+    return torch.bincount(pairs.flatten(), minlength=num_classes**2 + 1)[: num_classes**2]
 
 
 def _batches(tiles: Iterable[StoredTile]) -> Iterator[tuple[str, ...]]:

@@ -86,7 +86,10 @@ class HookRunner(BaseRunner):  # type: ignore[misc]
                 self.register_hook_from_cfg(dict(hook))
             self._register_loggers(config.get("log_config"))
         except (KeyError, TypeError, ValueError, AssertionError, ImportError) as err:
-            raise ConfigError("config", f"mmcv cannot build its hooks: {type(err).__name__}: {err}") from err
+            hint = "leave the hook out, or install what it needs" if isinstance(err, ImportError) else ""
+            if isinstance(err, KeyError):
+                hint = "leave the hook out; for one of your own, custom_imports lists its module"
+            raise ConfigError("config", f"mmcv cannot build its hooks: {type(err).__name__}: {err}", hint) from err
 
     def call_hook(self, fn_name: str) -> None:
         """Call every hook, as mmcv does; what one raises becomes an error of the config that lists it.

@@ -11,6 +11,7 @@ import mmcv
 from landseg.contracts.choices import Precision
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
+from landseg.training.continuing import Earlier
 from landseg.training.selection import Selection
 
 
@@ -39,7 +40,9 @@ class TrainingJob:
         checkpoint_minutes: minutes between checkpoints, in addition to those at the end of epochs; 0 for none.
         deterministic: whether to ask GPUs for deterministic kernels.
         sampling: uniform or rare-classes: how training tiles are drawn.
+        mixed_shards: how many shards training tiles are drawn from at a time; 0: from all.
         selection: which weights become the model, and when training ends early.
+        earlier: a training that has ended, from whose last checkpoint this one continues; None: from the beginning.
     """
 
     name: str
@@ -62,7 +65,9 @@ class TrainingJob:
     checkpoint_minutes: float
     deterministic: bool
     sampling: str = "uniform"
+    mixed_shards: int = 0
     selection: Selection = field(default_factory=Selection)
+    earlier: Earlier | None = None
 
 
 def set_parameters(config: mmcv.Config, *, epochs: int = 0, batch_per_gpu: int = 0, lr: float = 0.0) -> None:
@@ -71,7 +76,8 @@ def set_parameters(config: mmcv.Config, *, epochs: int = 0, batch_per_gpu: int =
         if config.get("lr_config") and not _runs_by_epoch(config):
             config.lr_config.setdefault("by_epoch", False)  # its meaning while the config counted iterations
         config.runner = {"type": "EpochBasedRunner", "max_epochs": epochs}
-        config.pop("total_iters", None)
+        for name in ("total_iters", "total_epochs"):
+            config.pop(name, None)
         config.evaluation = {**(config.get("evaluation") or {}), "interval": 1}
         config.checkpoint_config = {**(config.get("checkpoint_config") or {}), "by_epoch": True, "interval": 1}
     if batch_per_gpu:
@@ -92,7 +98,14 @@ def tiles_per_batch(config: mmcv.Config) -> int:
 
 
 def _runs_by_epoch(config: mmcv.Config) -> bool:
-    return "max_epochs" in (config.get("runner") or {})
+    return "max_epochs" in (config.get("runner") or _runner_of_earlier_mmseg(config))
+
+
+def _runner_of_earlier_mmseg(config: mmcv.Config) -> dict[str, Any]:
+    """What configs without a `runner` say: `total_epochs` or `total_iters`."""
+    if "total_epochs" in config:
+        return {"max_epochs": config.total_epochs}
+    return {"max_iters": config.get("total_iters")}
 
 
 def checkpoints_to_keep(config: mmcv.Config) -> int:
@@ -126,7 +139,7 @@ class Length:
         Raises:
             ConfigError: the config does not say how long to train.
         """
-        runner = config.get("runner") or {"max_iters": config.get("total_iters")}
+        runner = config.get("runner") or _runner_of_earlier_mmseg(config)
         by_epoch = "max_epochs" in runner
         count = runner.get("max_epochs") if by_epoch else runner.get("max_iters")
         if not isinstance(count, int) or count < 1:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
+
 from landseg import storage
 from landseg.contracts.documents import Blob, parse_json, validate
-from landseg.contracts.errors import ContractError, masked
+from landseg.contracts.errors import ConfigError, ContractError, masked
 from landseg.contracts.model import ModelInput, ModelManifest
 from landseg.dataset.reader import StagedDataset
 from landseg.models.model_input import input_of
+from landseg.scoring.scores import scores
 from landseg.training.job import TrainingJob
 from landseg.training.provenance import versions
 
@@ -23,13 +26,60 @@ def publish_model(job: TrainingJob, dataset: StagedDataset, identity: dict[str, 
         dataset: what it trained on.
         identity: what decided the result.
     """
-    result = _settled(job)
+    return storage.publish_manifest(
+        storage.join(job.folder, "manifest.json"), _document(job, dataset, identity, _settled(job))
+    )
+
+
+def sample_documents(
+    job: TrainingJob, dataset: StagedDataset, identity: dict[str, Any]
+) -> tuple[ModelManifest, dict[str, Any]]:
+    """The manifest that :func:`publish_model` will write and the result it rests on, with made-up numbers.
+
+    Whoever makes them before training learns then, not hours later, what cannot be written.
+
+    Args:
+        job: the training.
+        dataset: what it is to train on.
+        identity: what decides the result.
+
+    Raises:
+        ConfigError: the manifest is not valid.
+    """
+    classes = dataset.schema.classes
+    result: dict[str, Any] = {
+        "checkpoint": {"path": "model.pth", "size_bytes": 1, "sha256": "0" * 64},
+        "curve": {"iteration": [1], "lr": [0.1], "loss": [1.0]},
+        "evaluations": [{"iteration": 1, "epoch": 1, "scores": scores(np.eye(len(classes), dtype=np.int64), classes)}],
+        "images_per_s": 1.0,
+        "iterations": 1,
+        "selected_iteration": 1,
+        "seconds": 1.0,
+        "num_parameters": 1,
+        "peak_memory_bytes": 1,
+        "environment": {"CPU": "any"},
+        "speed": {},
+        "mean": [0.0] * len(dataset.schema.bands),
+        "std": [1.0] * len(dataset.schema.bands),
+    }
+    try:
+        document = _document(job, dataset, identity, result)
+        document.to_bytes()
+    except ValueError as err:
+        line = " ".join(str(err).split())[:200]
+        raise ConfigError("the model's manifest", f"cannot be written after this training: {line}") from err
+    return document, result
+
+
+def _document(
+    job: TrainingJob, dataset: StagedDataset, identity: dict[str, Any], result: dict[str, Any]
+) -> ModelManifest:
     selected = {key: result[key] for key in ("iterations", "selected_iteration") if key in result}
     # The last evaluation is the model's, unless it was selected by its score.
     iteration = result.get("selected_iteration")
     own = [evaluation for evaluation in result["evaluations"] if evaluation["iteration"] == iteration]
-    scores = (own or result["evaluations"] or [{"scores": {}}])[-1]["scores"]
-    document = ModelManifest(
+    metrics = (own or result["evaluations"] or [{"scores": {}}])[-1]["scores"]
+    return ModelManifest(
         name=job.name,
         checkpoint=Blob(**result["checkpoint"]),
         config=job.config,
@@ -37,7 +87,7 @@ def publish_model(job: TrainingJob, dataset: StagedDataset, identity: dict[str, 
         input=_model_input(result, dataset),
         mean=tuple(result["mean"]),
         std=tuple(result["std"]),
-        metrics=scores,
+        metrics=metrics,
         parameters=masked({key: value for key, value in identity.items() if key != "config"})
         | result["speed"]
         | selected,
@@ -46,7 +96,6 @@ def publish_model(job: TrainingJob, dataset: StagedDataset, identity: dict[str, 
         dataset_sha256=dataset.sha256,
         seconds=result["seconds"],
     )
-    return storage.publish_manifest(storage.join(job.folder, "manifest.json"), document)
 
 
 def _model_input(result: dict[str, Any], dataset: StagedDataset) -> ModelInput:

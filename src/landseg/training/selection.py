@@ -61,12 +61,17 @@ class Selection:
         scored = [evaluation for evaluation in evaluations if self.metric in evaluation["scores"]]
         return max(scored, key=lambda evaluation: evaluation["scores"][self.metric], default=None)
 
-    def ends_early(self, evaluations: Evaluations) -> bool:
-        """Whether the best score is as many evaluations old as there is patience for."""
+    def ends_early(self, evaluations: Evaluations, first: int = 0) -> bool:
+        """Whether the best score is as many evaluations old as there is patience for.
+
+        Args:
+            evaluations: in order.
+            first: iteration after which they count: that from which an earlier training is continued.
+        """
         best = self.best(evaluations)
         if not self.patience or best is None:
             return False
-        since = [evaluation for evaluation in evaluations if evaluation["iteration"] > best["iteration"]]
+        since = [evaluation for evaluation in evaluations if evaluation["iteration"] > max(first, best["iteration"])]
         return len(since) >= self.patience
 
 

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.model import ModelInput
-from landseg.dataset.reader import StagedDataset
+from landseg.dataset.reader import Access, StagedDataset
 from landseg.models import precision
 from landseg.models.build import build_model
 from landseg.models.configs import import_modules, parse_config
@@ -28,12 +28,14 @@ from landseg.models.weights.pretrained_loading import load_pretrained
 from landseg.prediction.predictor import Predictor
 from landseg.training.acceleration import Acceleration, can_compile
 from landseg.training.checkpoint.random_state import seed_everything
+from landseg.training.deterministic import make_repeatable
+from landseg.training.distributed.team import Team
 from landseg.training.hooks import HookRunner
 from landseg.training.input.batches import BatchOrder, TileBatches
-from landseg.training.input.pipeline import find_pipeline
+from landseg.training.input.config_pipeline import find_pipeline
 from landseg.training.input.sampling import tile_probabilities
+from landseg.training.input.shard_order import ShardOrder
 from landseg.training.job import Length, TrainingJob, tiles_per_batch
-from landseg.training.team import Team
 
 _log = logging.getLogger(__name__)
 
@@ -81,13 +83,15 @@ class Session:
         """
         config = parse_config(job.config, "config")
         import_modules(config)
-        dataset = StagedDataset.open(job.dataset, job.cache, cache_bytes=job.cache_bytes)
-        tiles = TileBatches(dataset, job.splits, find_pipeline(config, dataset.manifest, job.splits), job.seed)
+        access: Access = "neighbours" if job.mixed_shards else "random"
+        dataset = StagedDataset.open(job.dataset, job.cache, access=access, cache_bytes=job.cache_bytes)
+        tiles = TileBatches(dataset, job.splits, find_pipeline(config, dataset, job.splits), job.seed)
         batch_size = tiles_per_batch(config)
         tiles.check_sizes(batch_size)
         rare = job.sampling == "rare-classes"
         probabilities = tile_probabilities(tiles.rows(), dataset.schema) if rare else None
-        order = BatchOrder(len(tiles), batch_size, team.size, team.rank, job.seed, probabilities)
+        shards = ShardOrder(tiles.shard_numbers, job.mixed_shards) if job.mixed_shards else None
+        order = BatchOrder(len(tiles), batch_size, team.size, team.rank, job.seed, probabilities, shards)
         length = Length.of(config, order.iters_per_epoch)
         model = _initialised_model(config, dataset, job, team)
         if job.precision != "fp32":
@@ -148,6 +152,8 @@ def _initialised_model(config: mmcv.Config, dataset: StagedDataset, job: Trainin
     model = build_model(config, dataset.manifest.class_schema).to(team.device)
     with _quiet():
         model.init_weights()  # type: ignore[operator]
+    if job.deterministic and team.device.type == "cuda":
+        make_repeatable(model)
     if job.pretrained is not None and team.leads:  # the other processes take the leader's weights
         _log.info("%s: %s", job.pretrained.name, load_pretrained(model, job.pretrained))
     seed_everything(job.seed + team.rank, job.deterministic, cudnn_benchmark)
@@ -164,10 +170,20 @@ def _predictor(
 
 
 def _optimizer(model: torch.nn.Module, config: mmcv.Config, acceleration: Acceleration) -> torch.optim.Optimizer:
+    if not isinstance((config.get("optimizer") or {}).get("type"), str):
+        raise ConfigError(
+            "optimizer",
+            f"expected a dictionary with a `type`, found {config.get('optimizer')}",
+            "--cfg-options optimizer.type=SGD optimizer.lr=0.01",
+        )
     try:
-        optimizer: torch.optim.Optimizer = build_optimizer(model, acceleration.optimizer(config.get("optimizer")))
+        with _quiet():  # some constructors list every weight
+            built = build_optimizer(model, acceleration.optimizer(config.get("optimizer")))
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as err:
-        raise ConfigError("optimizer", f"mmcv cannot build it: {type(err).__name__}: {err}") from err
+        # Of another type than the config's, it inherits options that it may not have: SGD's momentum, for example.
+        hint = "--cfg-options optimizer._delete_=True with all its options starts anew" if "keyword" in str(err) else ""
+        raise ConfigError("optimizer", f"mmcv cannot build it: {type(err).__name__}: {err}", hint) from err
+    optimizer: torch.optim.Optimizer = built
     optimizer.param_groups[:] = merged_groups(optimizer.param_groups)
     return optimizer
 
@@ -193,6 +209,8 @@ def merged_groups(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _wrapped(model: torch.nn.Module, config: mmcv.Config, team: Team) -> torch.nn.Module:
     if team.size == 1:
         return model
+    # Some versions of torch leave buffers alone where the option below is off; only the leader reads pretrained ones.
+    team.share_buffers(model)
     on_gpu = team.device.type == "cuda"
     options: dict[str, Any] = {
         "device_ids": [team.device.index] if on_gpu else None,

@@ -8,18 +8,19 @@ import logging
 import torch
 
 from landseg.contracts.errors import LandsegError
-from landseg.models import precision
-from landseg.models.failures import failure, is_out_of_memory, is_own, out_of_memory
+from landseg.models.failures import is_out_of_memory, out_of_memory
 from landseg.training.checkpoint.publishing import Publisher
+from landseg.training.distributed.stop_requests import StopRequests, stop_requests
+from landseg.training.distributed.team import Team
 from landseg.training.evaluation import evaluate
 from landseg.training.input.batches import Batch
 from landseg.training.input.loader import training_batches
 from landseg.training.job import TrainingJob, tiles_per_batch
 from landseg.training.log import TrainingLog
-from landseg.training.rehearsal import rehearse
+from landseg.training.losses import compute_losses
+from landseg.training.rehearsal.predicting import rehearse_predicting
+from landseg.training.rehearsal.steps import rehearse_steps
 from landseg.training.session import Session
-from landseg.training.stop_requests import StopRequests, stop_requests
-from landseg.training.team import Team
 from landseg.training.update import update_from_config
 
 _log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Trainer:
         self.job, self.team, self.stops = job, team, stops
         self.session = session = Session.build(job, team)
         self.runner, self.length = session.runner, session.length
-        self.update = update_from_config(session.config, session.scaler, session.fixed_scale, self._reduce)
+        self.update = update_from_config(session.config, session.scaler, session.fixed_scale, self._share, self._read)
         self.runner.register(session.config, self.update)
         log_interval = (session.config.get("log_config") or {}).get("interval") or 50
         self.log = TrainingLog(
@@ -81,16 +82,20 @@ class Trainer:
         self._eval_tiles = None if job.eval_split is None else session.dataset.index(job.eval_split)
         self._batches = training_batches(session.tiles, session.order, 0, 0, num_workers=0, pin_memory=False)
         self._values: dict[str, torch.Tensor] = {}
+        self._shared = torch.empty(0)
         self._stopping = self._due_by_time = False
+        self._first = job.earlier.iterations if job.earlier else 0
 
     def run(self) -> None:
         """Train to the end, evaluate, and publish the model."""
         self.publisher.start_clock()
         self.runner.call_hook("before_run")
         done = self.publisher.resume()
+        if done <= self._first:
+            if self.team.leads:
+                rehearse_predicting(self.session)
+            rehearse_steps(self.session)
         if self.team.leads:
-            if done == 0:
-                rehearse(self.session)
             self.log.start(done)
         self._evaluate_if_due(done)
         self._batches = training_batches(
@@ -133,41 +138,20 @@ class Trainer:
 
     def _iterate(self, batch: Batch) -> None:
         self.log.got_batch()
-        device, runner = self.team.device, self.runner
-        images = batch["img"].to(device, non_blocking=True)
-        batch["img"] = images.to(memory_format=self.session.acceleration.memory_format)
-        batch["gt_semantic_seg"] = batch["gt_semantic_seg"].to(device, non_blocking=True).long()
+        runner = self.runner
         runner.data_batch = batch
         runner.call_hook("before_train_iter")
-        try:
-            with precision.autocast(self.job.precision, device):
-                losses = self.session.forward(**batch)
-        except LandsegError:
-            raise
-        except Exception as err:  # networks of many kinds, in configs for other data
-            if is_out_of_memory(err) or is_own(err):
-                raise
-            raise failure(err, self.session.model, images.shape, "training") from err
-        self._values = {
-            name: value.mean() if isinstance(value, torch.Tensor) else sum(item.mean() for item in value)
-            for name, value in losses.items()
-        }
-        loss = sum(value for name, value in self._values.items() if "loss" in name)
-        self._values["loss"] = loss  # type: ignore[assignment]
-        runner.outputs = {"loss": loss, "num_samples": len(batch["img_metas"])}
+        self._values = compute_losses(self.session, self.session.forward, batch)
+        runner.outputs = {"loss": self._values["loss"], "num_samples": len(batch["img_metas"])}
         runner.call_hook("after_train_iter")  # the update is one of the hooks
         self.log.iteration(runner.iter + 1, runner.outputs["log_vars"], runner.current_lr()[0])
 
-    def _reduce(self) -> bool:
-        """Between the backward pass and the step: average the losses over the team, and share what ends the run.
+    def _share(self) -> torch.Tensor:
+        """After the backward pass: average the losses over the team, and share what ends the run; reads nothing.
 
         Returns:
-            Whether the loss is finite in every process. In fp16 one that is not is no error: the step is skipped.
-
-        Raises:
-            LandsegError: a process's loss is not finite, or too many steps in a row were skipped.
+            Above 0 where a process's loss is not finite, on the device.
         """
-        names = list(self._values)
         loss = self._values["loss"].detach()
         flags = torch.stack(
             [
@@ -176,19 +160,28 @@ class Trainer:
                 torch.full_like(loss, float(self.publisher.is_due(self.job.checkpoint_minutes))).float(),
             ]
         )
-        packed = torch.cat([torch.stack([self._values[name].detach().float() for name in names]), flags])
-        *values, not_finite, stopping, due = self.team.sum(packed).tolist()
+        losses = torch.stack([value.detach().float() for value in self._values.values()])
+        self._shared = self.team.sum(torch.cat([losses, flags]))
+        return self._shared[-len(flags)]
+
+    def _read(self) -> None:
+        """Wait for the device, and read what :meth:`_share` shared and whether the step was skipped.
+
+        Raises:
+            LandsegError: a process's loss is not finite, which is no error in fp16: the step is skipped; or too many
+                steps in a row were skipped.
+        """
+        *values, not_finite, stopping, due = self._shared.tolist()
         if not_finite and self.job.precision != "fp16":
-            self._refuse_update(not bool(torch.isfinite(loss)))
-        self._count_step(self.runner.iter)  # read only now: the device has done the last step
+            self._refuse_update(not bool(torch.isfinite(self._values["loss"])))
+        self._count_step(self.runner.iter + 1)
         self._stopping, self._due_by_time = stopping > 0, due > 0
-        logged = dict(zip(names, (value / self.team.size for value in values), strict=True))
+        logged = dict(zip(self._values, (value / self.team.size for value in values), strict=True))
         self.runner.outputs["log_vars"] = logged
         self.runner.log_buffer.update(logged, self.runner.outputs["num_samples"])
-        return not not_finite
 
     def _count_step(self, iteration: int) -> None:
-        """Count the step after `iteration` iterations, unless it has been counted or gradients are being accumulated.
+        """Count the step after `iteration` iterations, unless gradients are being accumulated.
 
         Where gradients overflow, they do so in every process: they are the team's.
 
@@ -228,7 +221,6 @@ class Trainer:
         every = self.job.checkpoint_interval
         due = done % self.length.checkpoint_interval == 0 or bool(every and done % every == 0)
         if due or last or self._stopping or self._due_by_time:
-            self._count_step(done)  # a checkpoint keeps the counts
             self.publisher.checkpoint(done)
         if self._stopping:
             self._stop()
@@ -237,8 +229,9 @@ class Trainer:
     def _ends_early(self, done: int) -> bool:
         """Whether patience is at its end. Scores are the same in every process."""
         selection = self.job.selection
-        if not selection.ends_early(self.log.evaluations):
+        if not selection.ends_early(self.log.evaluations, self._first):
             return False
+        self.publisher.checkpoint(done)  # from which a longer training can continue
         if self.team.leads:
             text = "after %d iterations: %s on val has not risen in %d evaluations; training ends early"
             _log.info(text, done, selection.metric, selection.patience)

@@ -126,3 +126,77 @@ def test_kubectls_own_message_is_shown_whole(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(UserError, match=r"^kubectl get: Error from server \(Forbidden\): a 1 2 .* 399 400$"):
         kubectl.get("team", "secret", "landseg-storage")
+
+
+def test_kubectls_own_log_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "kubectl"
+    log = 'E1129 11:03:07.618057   25908 memcache.go:265] "Unhandled Error" err="refused"'
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' '{log}' '{log}' 'The connection was refused' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(UserError, match=r"^kubectl get: The connection was refused$"):
+        kubectl.get("team", "secret", "landseg-storage")
+
+
+def test_an_overlay_is_rendered_without_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    deploy.run("external-s3", "kubeflow", dry_run=True)
+    printed = capsys.readouterr()
+    (policy,) = [
+        one
+        for one in yaml.safe_load_all(printed.out)
+        if one["kind"] == "NetworkPolicy" and one["metadata"]["name"] != "landseg-storage"
+    ]
+    ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule.get("ports", [])}
+    assert {443, 6443} <= ports
+    assert "leaves ports 443 and 6443 open to any address, for the Kubernetes API" in printed.err
+
+
+def test_what_somebody_else_has_set_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    conflict = (
+        'error: Apply failed with 1 conflict: conflict with "kubectl-edit" using v1: .spec.hard Please review the'
+    )
+    cluster = Cluster(monkeypatch, refuses=conflict)
+    said = (
+        r'ResourceQuota landseg-gpus: conflict with "kubectl-edit" using v1: .spec.hard; .*'
+        r"give the manifests the same values, or take these over with FORCE=1 \(nothing was changed\)"
+    )
+    with pytest.raises(UserError, match=said):
+        deploy.run("external-s3", "team")
+    cluster = Cluster(monkeypatch)
+    deploy.run("external-s3", "team", force=True)
+    assert all("--force-conflicts" in call for call in cluster.arguments("apply"))
+
+
+def test_a_profile_gets_kfps_own_pipeline_root_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = {"metadata": {"name": "kfp-launcher", "labels": LABELS}}
+    cluster = Cluster(monkeypatch, objects={"configmap team/kfp-launcher": launcher})
+    deploy.run("profile", "team")
+    assert cluster.arguments("delete") == [("delete", "configmap", "kfp-launcher", "--namespace", "team")]
+
+
+def test_quota_and_queue_count_other_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    mig = ["nvidia.com/mig-3g.40gb", "amd.com/gpu"]
+    cluster = Cluster(monkeypatch)
+    deploy.run("external-s3", "team", gpu_resource=",".join(mig))
+    (quota,) = [item for item in cluster.applied() if item["kind"] == "ResourceQuota"]
+    assert quota["spec"]["hard"] == {f"requests.{name}": "4" for name in mig}
+    cluster = Cluster(monkeypatch)
+    deploy.run("kueue", "team", gpu_resource=mig[0])
+    (queue,) = [item for item in cluster.applied() if item["kind"] == "ClusterQueue"]
+    validate(queue, "1.30.0")
+    (group,) = queue["spec"]["resourceGroups"]
+    assert group["coveredResources"] == ["cpu", "memory", mig[0]]
+    assert {one["name"]: one["nominalQuota"] for one in group["flavors"][0]["resources"]}[mig[0]] == 4
+    with pytest.raises(UserError, match=r"GPU_RESOURCE: expected a resource such as amd\.com/gpu, found 'gpu'"):
+        deploy.run("external-s3", "team", gpu_resource="gpu")
+
+
+def test_what_is_removed_later_is_known_as_landsegs() -> None:
+    kinds = ("NetworkPolicy", "ResourceQuota", "ConfigMap")
+    found = [item for overlay in OVERLAYS for item in BUILT[overlay] if item["kind"] in kinds]
+    assert {item["kind"] for item in found} == set(kinds)
+    assert all(item["metadata"]["labels"].items() >= LABELS.items() for item in found)

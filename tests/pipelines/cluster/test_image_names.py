@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from components.images import ROOT, version
-from pipelines.dags.compile import PIPELINES, compile_text, package
+from pipelines.dags.compile import PIPELINES, compile_text
+from pipelines.dags.packages import package
 
 STAGES = {"stage-data", "train-swin", "train-resnest", "export-probs", "average-probs"}
 
@@ -61,6 +62,27 @@ def test_a_registry_and_a_tag_are_followed_into_the_yaml(registry: str, tag: str
 def test_no_committed_yaml_says_latest() -> None:
     for name in PIPELINES:
         assert all(image.endswith(f":{version()}") for image in named(package(name).read_text()))
+
+
+def test_images_of_others_are_named_by_digest() -> None:
+    base = re.search(r"^ARG BASE_IMAGE=(\S+)$", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE)
+    assert base
+    manifests = (path.read_text() for path in (ROOT / "manifests").rglob("*.yaml"))
+    images = [
+        base[1],
+        *(image for text in manifests for image in re.findall(r"^\s*(?:- )?image: (\S+)", text, re.MULTILINE)),
+    ]
+    assert len(images) > 1
+    assert [image for image in images if not re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image)] == []
+
+
+def test_a_failed_build_names_the_base_and_the_way_round(docker_calls: Path) -> None:
+    client = docker_calls.parent / "docker"
+    client.write_text("#!/bin/sh\nexit 1\n")
+    done = subprocess.run(["make", "--silent", "build-images"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "python:3.11-slim-bookworm@sha256:" in done.stderr
+    assert "BASE_IMAGE=" in done.stderr
 
 
 def test_arguments_reach_the_build(docker_calls: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from built_manifests import BUILT, CLUSTER_SCOPED, KUEUE, MANIFESTS, OVERLAYS, find, validate
 
-from pipelines.dags.compile import package
+from pipelines.dags.packages import package
 from pipelines.dags.scheduling import STORAGE_ENV, STORAGE_SECRET
 
 WHOLE = [overlay for overlay in OVERLAYS if not overlay.startswith("profile")]

@@ -10,7 +10,7 @@ import yaml
 from kubectl_stand_in import Cluster, slices
 from policy_flows import Place, lets_in, lets_out
 
-from pipelines.cluster import deploy
+from pipelines.cluster import deploy, network_policy
 from pipelines.errors import UserError
 
 EXTERNAL = ("external-s3", "kueue", "profile")
@@ -139,7 +139,7 @@ def test_a_service_that_may_not_be_read_opens_its_namespace_and_one_that_is_not_
     deploy.run("external-s3", "team", dry_run=True)
     said = capsys.readouterr()
     assert "the network policy opens all of namespace tenant for AWS_ENDPOINT_URL" in said.err
-    assert "leaves port 6443 and 8443 open to any address, for the Kubernetes API" in said.err
+    assert "leaves ports 6443 and 8443 open to any address, for the Kubernetes API" in said.err
     (policy,) = [item for item in yaml.safe_load_all(said.out) if item["kind"] == "NetworkPolicy"]
     assert lets_out(policy, *TENANT)
     assert lets_out(policy, Place("203.0.113.1"), 8443)
@@ -200,3 +200,11 @@ def test_policies_can_be_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "NetworkPolicy" not in capsys.readouterr().out
     with pytest.raises(UserError, match="NETWORK_POLICY: expected none"):
         deploy.run("single-node", "team", policy="off", dry_run=True)
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "https://host:99999", "http://", "ftp://host"])
+def test_what_is_no_address_is_one_line(address: str) -> None:
+    with pytest.raises(
+        UserError, match=r"^AWS_ENDPOINT_URL: expected http\(s\)://host or http\(s\)://host:port, found"
+    ):
+        network_policy.rules_for(address, "AWS_ENDPOINT_URL", "team")

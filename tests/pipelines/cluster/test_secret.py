@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pipelines.cluster import preflight
+from pipelines.cluster.client import Server
 from pipelines.dags.scheduling import STORAGE_ENV
 from pipelines.errors import UserError
 
@@ -88,3 +89,23 @@ def test_who_may_not_look_is_told_so(cluster: Cluster) -> None:
 def test_no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_kubeconfig(monkeypatch, tmp_path / "none")
     assert preflight.check_secret("team").startswith("secret landseg-storage not checked: ")
+
+
+@pytest.mark.parametrize(
+    ("version", "multi_user", "status", "account", "said"),
+    [
+        ("2.17.0", False, 200, "landseg", ""),
+        ("2.17.0", False, 404, "", "pods run as KFP's own account: landseg was not found in namespace team"),
+        ("2.18.0", False, 200, "", "only where its ALLOWEDSERVICEACCOUNTS lists it"),
+        ("2.17.0", True, 200, "", ""),
+    ],
+)
+def test_the_account_of_the_pods(
+    cluster: Cluster, version: str, multi_user: bool, status: int, account: str, said: str
+) -> None:
+    cluster.status = status
+    found, note = preflight.service_account(Server(version, multi_user), "team")
+    assert found == account
+    assert said in note
+    assert bool(said) == bool(note)
+    assert cluster.paths == ([] if multi_user else ["/api/v1/namespaces/team/serviceaccounts/landseg"])

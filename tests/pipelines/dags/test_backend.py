@@ -8,7 +8,8 @@ import pytest
 from compiled_pipeline import Compiled
 from google.protobuf import json_format
 
-from pipelines.dags.compile import PIPELINES, package, with_images
+from pipelines.dags.compile import PIPELINES
+from pipelines.dags.packages import package, with_images
 from pipelines.dags.scheduling import with_queue
 
 TEXT = package("train-and-ensemble").read_text()

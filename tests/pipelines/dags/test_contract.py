@@ -17,7 +17,9 @@ from landseg import __version__
 from landseg.cli.main import stage_parser
 from landseg.contracts.errors import ContractError
 from landseg.stages.shared.context import stage_context
-from pipelines.dags.compile import COMPONENTS, PIPELINES, compile_text, targets, with_images
+from pipelines.dags import packages
+from pipelines.dags.compile import COMPONENTS, PIPELINES, compile_text, targets
+from pipelines.dags.packages import with_images
 
 
 def spec_of(path: Path) -> Any:
@@ -38,7 +40,8 @@ def filled(name: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
     inputs, outputs = component.get("inputDefinitions", {}), component["outputDefinitions"].get("artifacts", {})
     parameters = {}
     for key, declared in inputs.get("parameters", {}).items():
-        parameters[key] = declared.get("defaultValue") or examples[declared["parameterType"]]
+        default = declared.get("defaultValue")
+        parameters[key] = default or examples.get(declared["parameterType"], default)
         if declared["parameterType"] == "NUMBER_INTEGER":
             parameters[key] = int(parameters[key])
     executor_input = {
@@ -83,7 +86,9 @@ def test_inputs_and_outputs_are_described(name: str) -> None:
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_images_have_an_immutable_tag_and_commands_are_given(name: str) -> None:
     _, box = container(name)
-    image = {"plan_export": "stage_data"}.get(name, name)  # a step that needs no image of its own
+    image = {"plan_stage": "stage_data", "plan_export": "stage_data", "plan_average": "average_probs"}.get(
+        name, name
+    )  # a step that needs no image of its own
     assert box["image"] == f"landseg-{image.replace('_', '-')}:{version()}"
     assert version() == __version__
     assert box["command"]
@@ -92,6 +97,10 @@ def test_images_have_an_immutable_tag_and_commands_are_given(name: str) -> None:
 @pytest.mark.parametrize("path", targets(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_committed_yaml_is_what_the_code_compiles_to(path: Path) -> None:
     assert path.read_text() == compile_text(targets()[path]), "run `make compile`"
+
+
+def test_every_package_is_one_of_the_pipelines() -> None:
+    assert packages.names() == sorted(PIPELINES)
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -106,7 +115,7 @@ def test_registry_and_tag_change_the_images_and_nothing_else() -> None:
     assert "image: registry.example.org/team/landseg-train-swin:7\n" in moved
     different = [(a, b) for a, b in zip(stock.splitlines(), moved.splitlines(), strict=True) if a != b]
     assert all(a.strip().startswith("image: landseg-") for a, _ in different)
-    assert len(different) == 8
+    assert len(different) == 11
     assert with_images(moved, "", "") == stock
 
 
@@ -182,6 +191,9 @@ def test_the_dag_view_is_grouped_by_model() -> None:
     loop = {"plan-export": None, "workers": {"export-probs": None}}
     for pipeline, between in (("train-and-ensemble", groups), ("predict", loop)):
         spec = spec_of(ROOT / "pipelines" / "compiled" / f"{pipeline}.yaml")
-        assert dag_names(spec, spec["root"]["dag"]) == {"stage-data": None, **between, "average-probs": None}
+        shares = {"plan-stage": None, "shares": {"stage-data-share": None}}
+        staging = {"stage-workers": {"several-workers": shares}, "stage-data": None}
+        averaging = {"plan-average": None, "average-workers": {"average-probs": None}}
+        assert dag_names(spec, spec["root"]["dag"]) == {**staging, **between, **averaging}
         assert spec["pipelineInfo"]["displayName"].startswith("landseg: ")
         assert spec["pipelineInfo"]["description"]

@@ -27,33 +27,32 @@ from landseg.contracts.errors import ConfigError
 from landseg.contracts.labels import LayerName
 from landseg.contracts.names import RUN_ID
 from landseg.contracts.probabilities import Tta
-from landseg.probabilities.codec import DEFAULT_DTYPE, DTYPES
+from landseg.probabilities.codec import DTYPES, FEW_CLASSES
 from pipelines.arguments import parse_parameters
 from pipelines.errors import UserError
 
 TABLE: dict[str, dict[str, Any]] = tomllib.loads(of_landseg.TABLE.read_text())
-VERBS = ("stage-data", "plan-export", "train", "export-probs", "average-probs")
+VERBS = ("plan-stage", "stage-data", "plan-export", "train", "export-probs", "plan-average", "average-probs")
 NOT_IN_THE_TABLE = {
     "stage-data": {"shard_bytes", "num_workers"},
+    "plan-stage": set(),
     "plan-export": set(),
     "train": {
         "name",
-        "cfg_options",
         "cpu_processes",
         "compile",
         "num_workers",
-        "checkpoint_interval",
-        "checkpoint_minutes",
-        "keep",
-        "deterministic",
         "cache_bytes",
+        "tile_order",
     },
-    "export-probs": {"name", "precision", "batch_size", "num_workers", "trust_modules", "cache_bytes"},
-    "average-probs": {"png_dir", "num_workers"},
+    "export-probs": {"name", "num_workers", "trust_modules", "cache_bytes"},
+    "plan-average": set(),
+    "average-probs": {"png_dir", "mosaic", "polygons", "num_workers"},
 }
-COMMON = {"output_dir", "scratch", "executor_input", "help", "verbosity"}
-KFP_TYPES = {"str": "STRING", "int": "NUMBER_INTEGER", "float": "NUMBER_DOUBLE", "dict": "STRUCT", "list": "LIST"}
-WORDS = {"str": "text", "int": "whole number", "float": "number"}
+COMMON = {"attempts", "output_dir", "scratch", "executor_input", "help", "verbosity"}
+KFP_TYPES = {"str": "STRING", "int": "NUMBER_INTEGER", "float": "NUMBER_DOUBLE"}
+KFP_TYPES |= {"bool": "BOOLEAN", "dict": "STRUCT", "list": "LIST"}
+WORDS = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "dict": "JSON object"}
 COMPONENTS = {
     **{verb.replace("-", "_"): (verb, "") for verb in VERBS if verb != "train"},
     **{f"train_{model}": ("train", model) for model in MODELS},
@@ -61,14 +60,25 @@ COMPONENTS = {
 PIPELINES = ("train-and-ensemble", "predict")
 MISSING = object()
 CHECKED = {"choices", "minimum", "maximum", "pattern", "each_of", "requires"}
-ALIKE = {"class_weights", "dtype", "seen_val", "on_bad_tile", "sampling", "selection"}
+ALIKE = {"class_weights", "dtype", "join", "seen_val", "on_bad_tile", "sampling", "selection"}
 """Parameters with choices alone, as `precision` has them."""
 PACKAGES = {
+    "plan-stage": "predict",
     "plan-export": "predict",
+    "plan-average": "predict",
     "train": "train-swin",
     **{verb: verb for verb in ("stage-data", "export-probs", "average-probs")},
 }
-GOOD = {"run_id": 3, "splits": 4, "weights": 7, "layers": 3, "tta": 4, "precision": 1, "temperature": 1}
+GOOD = {
+    "run_id": 3,
+    "splits": 4,
+    "weights": 7,
+    "layers": 3,
+    "tta": 4,
+    "precision": 1,
+    "export_precision": 1,
+    "temperature": 1,
+}
 """How many of `VALUES` are right, where not two."""
 
 
@@ -103,11 +113,12 @@ def test_the_flags_of_a_verb(verb: str) -> None:
     for name in mine:
         entry, action = TABLE[name], actions[flag(name)]
         required = "default" not in entry or "flag" in entry.get("required_in", [])
-        default = [] if entry.get("repeatable") else entry.get("default")
+        default = [] if entry.get("repeatable") or entry["type"] == "dict" else entry.get("default")
         assert action.required == required, name
         if not required:
             assert action.default == (None if "unset" in entry else default), name
-        assert (action.type or str).__name__ == entry["type"], name
+        kind = "str" if entry["type"] == "dict" else entry["type"]
+        assert (action.type or str).__name__.strip("_") == kind, name
         assert list(action.choices or []) == entry.get("choices", []), name
         assert action.help.startswith(entry["help"]), name
 
@@ -123,11 +134,17 @@ VALUES = {
     "layers": ["", "entropy", "entropy,disagreement", "entropy,entropy", "entrop"],
     "worker": ["1/1", "2/10", "", "1", "1/1/1", "a/b"],
     "workers": ["1", "64", "0", "-1", "65"],
+    "stage_workers": ["1", "64", "0", "-1", "65"],
+    "average_workers": ["1", "64", "0", "-1", "65"],
     "tta": ["none", "h", "hv", "d4", "vh", ""],
     "precision": ["bf16", "fp8"],
+    "export_precision": ["bf16", "fp8"],
+    "batch_size": ["auto", "16", "0", "many", "-1"],
+    "checkpoint_minutes": ["0", "2.5", "-1"],
     "temperature": ["none", "warm"],
     "views": ["mean", "each", "all"],
     **{name: ["0", "1", "-1"] for name in ("epochs", "batch_per_gpu", "lr", "seed", "gpus", "max_bad", "patience")},
+    **{name: ["0", "1", "-1"] for name in ("checkpoint_interval", "keep")},
 }
 """By parameter: values that are right and values that are not, which both readers must tell apart alike."""
 
@@ -170,8 +187,9 @@ def test_submit_refuses_what_the_stage_would(capsys: pytest.CaptureFixture[str])
     for name, values in VALUES.items():
         verb = TABLE[name]["verbs"][0]
         verb = "export-probs" if verb == "plan-export" and name != "workers" else verb
+        verb = "average-probs" if verb == "plan-average" and name != "average_workers" else verb
         for value in values:
-            own = "export_workers" if name == "workers" else name
+            own = TABLE[name].get("pipeline_name", name) if PACKAGES[verb] == "predict" else name
             more = ["probs_uris=a,b"] if verb == "average-probs" else []
             there = stage_refuses(verb, f"{flag(name)}={value}")
             here = submit_refuses(PACKAGES[verb], f"{own}={value}", *more)
@@ -205,8 +223,8 @@ def test_the_name_of_a_run_has_one_pattern() -> None:
 
 def test_choices_are_those_of_the_code() -> None:
     assert TABLE["tta"]["choices"] == list(get_args(Tta))
-    assert TABLE["dtype"]["choices"] == sorted(DTYPES)
-    assert TABLE["dtype"]["default"] == DEFAULT_DTYPE
+    assert TABLE["dtype"]["choices"] == ["auto", *sorted(DTYPES)]
+    assert f"for up to {FEW_CLASSES} classes" in TABLE["dtype"]["help"]
     assert TABLE["layers"]["help"].endswith(f": {', '.join(get_args(LayerName))}")
     assert TABLE["layers"]["each_of"] == list(get_args(LayerName))
     assert TABLE["splits"]["each_of"] == TABLE["train_splits"]["each_of"] == list(SPLITS)
@@ -249,7 +267,8 @@ def test_the_command_of_a_component(folder: str) -> None:
         word for name in mine if TABLE[name]["verbs"] for word in (flag(name), f"{{{{$.inputs.parameters['{name}']}}}}")
     ]
     assert executor["container"]["command"] == ["landseg", stage]
-    assert executor["container"]["args"] == [*(["--name", model] if model else []), *flags, "--executor-input", "{{$}}"]
+    fixed = ["--attempts", "3", "--executor-input", "{{$}}"]
+    assert executor["container"]["args"] == [*(["--name", model] if model else []), *flags, *fixed]
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
@@ -283,6 +302,7 @@ def test_the_table_in_the_readme_of_a_component(folder: str) -> None:
     assert mine.keys() <= rows.keys()
     for name, entry in mine.items():
         default = entry.get("default", "required")
+        default = str(default).lower() if isinstance(default, bool) else default
         shown = "empty" if default == "" else f"`{default}`".replace("{model}", model)
         kind, documented, text = rows[name]
         assert (kind, documented, plain(text)) == (

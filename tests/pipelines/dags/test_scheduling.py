@@ -10,7 +10,7 @@ import yaml
 from compiled_pipeline import Compiled
 
 from components.images import ROOT
-from pipelines.dags.compile import package
+from pipelines.dags.packages import package
 from pipelines.dags.scheduling import POD_LABELS, SETTINGS, STORAGE_ENV, STORAGE_SECRET
 
 GPUS = {
@@ -21,12 +21,23 @@ GPUS = {
     "plan-export-resnest": 0,
     "export-probs-swin": 1,
     "export-probs-resnest": 1,
+    "plan-stage": 0,
+    "stage-data-share": 0,
+    "plan-average": 0,
     "average-probs": 0,
     "plan-export": 0,
     "export-probs": 1,
 }
 """By step; the last two are those of `predict`, for all models."""
-OF_PREDICT = {"stage-data", "plan-export", "export-probs", "average-probs"}
+OF_PREDICT = {
+    "plan-stage",
+    "stage-data-share",
+    "stage-data",
+    "plan-export",
+    "export-probs",
+    "plan-average",
+    "average-probs",
+}
 
 
 class Gpus:

@@ -9,7 +9,7 @@ import pytest
 from compiled_pipeline import Compiled
 
 from pipelines.dags import sizes
-from pipelines.dags.compile import package
+from pipelines.dags.packages import package
 from pipelines.dags.scheduling import QUEUEING_S
 from pipelines.errors import UserError
 
@@ -33,7 +33,8 @@ def single_node() -> Sized:
     return Sized(
         "train-and-ensemble", "single-node",
         "cpu.node_selector={\"pool\":\"cpu\"}", 'all.tolerations=[{"key":"a","operator":"Exists"}]',
-        "gpu.gpu_resource=nvidia.com/mig-3g.40gb", "train.timeout=90m", "train.retries=1", "train.memory=48Gi",
+        "gpu.gpu_resource=nvidia.com/mig-3g.40gb", "train.timeout=90m", "train.retries=1",
+        "train.attempts=5", "train.memory=48Gi",
         "average-probs.scratch_class=default", "stage-data.scratch_class=fast", "stage-data.scratch=2Ti",
         'all.labels={"kueue.x-k8s.io/priority-class":"high"}', "all.pull_secret=registry", "plan-export.cpu=500m",
     )  # fmt: skip
@@ -90,6 +91,14 @@ def test_retries_have_the_time_that_they_need(single_node: Sized) -> None:
     assert other.backoff_max_duration.seconds == 3 * 12 * 3600 + QUEUEING_S
 
 
+def test_attempts_are_those_of_the_step(single_node: Sized) -> None:
+    for name, number in (("train-swin", "5"), ("stage-data", "3")):
+        arguments = list(single_node.containers[name].args)
+        assert arguments[arguments.index("--attempts") + 1] == number
+    with pytest.raises(UserError, match="expected a whole number from 1 to 20, found '0'"):
+        sizes.read("", ["train.attempts=0"])
+
+
 def test_without_settings_the_text_stays() -> None:
     assert sizes.apply(TEXT, sizes.read("", [])) == TEXT
 
@@ -108,12 +117,15 @@ def test_a_limit_is_never_below_its_request() -> None:
         ("train.timeout=90", "train.timeout: expected a time such as 90m or 12h, found '90'"),
         ("train.retries=-1", "expected a whole number up to 100"),
         ("train.memry=1Gi", "train has no 'memry', expected one of cpu, "),
-        ("trian.memory=1Gi", "expected one of all, cpu, gpu, stage-data, train, plan-export"),
+        ("trian.memory=1Gi", "expected one of all, cpu, gpu, plan-stage, stage-data, train, plan-export"),
         ("memory=1Gi", "SET: expected STEP.NAME=VALUE, found 'memory=1Gi'"),
         ("train.memory", "SET: expected STEP.NAME=VALUE"),
         ("cpu.node_selector=pool", "expected labels such as"),
         ('cpu.tolerations={"key":"a"}', "expected a list such as"),
         ('cpu.tolerations=[{"kye":"a"}]', "expected a list such as"),
+        ('cpu.tolerations=[{"effect":"noschedule","operator":"Exists"}]', "expected a list such as"),
+        ('cpu.node_selector={"pool":1}', "expected labels such as"),
+        ('cpu.node_selector={"a pool":"x"}', "expected labels such as"),
         ("gpu.node_selector={}", "steps with GPUs have it as a parameter: PARAMS='node_selector=…'"),
         ("gpu.gpu_resource=gpu", "expected a resource such as nvidia.com/mig-3g.40gb"),
     ],

@@ -15,7 +15,7 @@ from compiled_pipeline import Compiled
 
 from components.images import ROOT
 from pipelines.arguments import parse_parameters
-from pipelines.dags.compile import package, with_images
+from pipelines.dags.packages import package, with_images
 from pipelines.local import runner as local
 
 STAND_IN = """
@@ -31,17 +31,19 @@ for name in parsed.outputs.artifacts:
 for name in parsed.outputs.parameter_files:
     workers = int(argv[argv.index("--workers") + 1])
     shares = [f"{i + 1}/{workers}" for i in range(workers)]
-    models = [model for model in argv[argv.index("--models") + 1].split(",") if model]
-    exports = [{"model_uri": model, "worker": share} for model in models for share in shares]
-    parsed.outputs.parameter(name, {"shares": shares, "exports": exports}[name])
+    models = argv[argv.index("--models") + 1].split(",") if "--models" in argv else []
+    exports = [{"model_uri": model, "worker": share} for model in filter(None, models) for share in shares]
+    averages = [{"probs_uris": result, "worker": share} for share in shares]
+    parsed.outputs.parameter(name, {"shares": shares, "exports": exports, "averages": averages}[name])
 parsed.outputs.close()
 """
 GIVEN = {"source": "/tiles", "storage_uri": "/storage", "run_id": "r", "source_version": "1", "weights": "auto"}
 TRAINS = {"train-swin", "train-resnest"}
 PLANS = {"plan-export-swin", "plan-export-resnest"}
 EXPORTS = {"export-probs-swin", "export-probs-resnest"}
-SWIN = {"train-swin", "export-probs-swin", "average-probs"}
-AFTER_TRAINING = EXPORTS | {"average-probs"}
+AVERAGE = {"plan-average", "average-probs"}
+SWIN = {"train-swin", "export-probs-swin"} | AVERAGE
+AFTER_TRAINING = EXPORTS | AVERAGE
 WITH_RUN = TRAINS | AFTER_TRAINING
 AFTER_STAGING = WITH_RUN | PLANS
 ALL = AFTER_STAGING | {"stage-data"}
@@ -53,8 +55,10 @@ CHANGES: list[tuple[str, str, set[str]]] = [
     ("max_bad", "3", ALL),
     ("run_id", "other", WITH_RUN),
     ("swin_config", "swin_tiny", SWIN),
+    ("swin_cfg_options", '{"optimizer.lr": 0.01}', SWIN),
     ("swin_lr", "0.001", SWIN),
     ("swin_pretrained", "none", SWIN),
+    ("swin_resume_from", "s3://bucket/landseg/runs/r/train/swin/k/manifest.json", SWIN),
     ("epochs", "3", WITH_RUN),
     ("batch_per_gpu", "4", WITH_RUN),
     ("seed", "1", WITH_RUN),
@@ -65,15 +69,23 @@ CHANGES: list[tuple[str, str, set[str]]] = [
     ("patience", "3", WITH_RUN),
     ("precision", "fp32", WITH_RUN),
     ("gpus", "1", WITH_RUN),
-    ("swin_export_workers", "2", {"plan-export-swin", "export-probs-swin", "average-probs"}),
+    ("checkpoint_interval", "100", WITH_RUN),
+    ("checkpoint_minutes", "2.5", WITH_RUN),
+    ("keep_checkpoints", "3", WITH_RUN),
+    ("deterministic", "true", WITH_RUN),
+    ("swin_export_workers", "2", {"plan-export-swin", "export-probs-swin"} | AVERAGE),
+    ("stage_workers", "2", {"plan-stage", "stage-data-share"}),
+    ("average_workers", "2", AVERAGE),
     ("splits", "val", PLANS | AFTER_TRAINING),
     ("tta", "none", AFTER_TRAINING),
     ("views", "each", AFTER_TRAINING),
     ("dtype", "uint8", AFTER_TRAINING),
-    ("weights", "0.3,0.7", {"average-probs"}),
-    ("temperature", "auto", {"average-probs"}),
-    ("seen_val", "fit", {"average-probs"}),
-    ("layers", "entropy", {"average-probs"}),
+    ("export_precision", "fp32", AFTER_TRAINING),
+    ("export_batch_size", "2", AFTER_TRAINING),
+    ("weights", "0.3,0.7", AVERAGE),
+    ("temperature", "auto", AVERAGE),
+    ("seen_val", "fit", AVERAGE),
+    ("layers", "entropy", AVERAGE),
     ("node_selector", '{"pool": "gpu"}', set()),
     ("tolerations", '[{"operator": "Exists"}]', set()),
 ]
@@ -82,12 +94,13 @@ CHANGES: list[tuple[str, str, set[str]]] = [
 PREDICT = {"model_uris": "a,b"}
 WORDS = {  # of the table in the documentation
     frozenset(ALL): "every step",
-    frozenset(WITH_RUN): "trainings, exports, average-probs",
-    frozenset(SWIN): "the model's training and export, average-probs",
-    frozenset({"plan-export-swin", "export-probs-swin", "average-probs"}): "the model's plan and export, average-probs",
-    frozenset(PLANS | AFTER_TRAINING): "plans, exports, average-probs",
-    frozenset(AFTER_TRAINING): "exports, average-probs",
-    frozenset({"average-probs"}): "average-probs",
+    frozenset(WITH_RUN): "trainings, exports, the average",
+    frozenset(SWIN): "the model's training and export, the average",
+    frozenset({"plan-export-swin", "export-probs-swin"} | AVERAGE): "the model's plan and export, the average",
+    frozenset(PLANS | AFTER_TRAINING): "plans, exports, the average",
+    frozenset(AFTER_TRAINING): "exports, the average",
+    frozenset(AVERAGE): "the average",
+    frozenset({"plan-stage", "stage-data-share"}): "the shares of stage-data",
     frozenset(): "nothing",
 }
 
@@ -130,8 +143,10 @@ def test_every_parameter_is_in_the_table() -> None:
     parameters = set(spec["root"]["inputDefinitions"]["parameters"])
     assert parameters == {name for name, _, _ in CHANGES} | {
         "resnest_config",
+        "resnest_cfg_options",
         "resnest_lr",
         "resnest_pretrained",
+        "resnest_resume_from",
         "resnest_export_workers",
     }
 
@@ -144,7 +159,7 @@ def test_another_image_tag_reruns_everything(bench: Bench, tmp_path: Path) -> No
 
 
 def test_predict_reruns_what_depends_on_a_model(bench: Bench) -> None:
-    steps = {"plan-export", "export-probs", "average-probs"}  # the tiles are staged already
+    steps = {"plan-export", "export-probs"} | AVERAGE  # the tiles are staged already
     assert bench.rerun(package("predict"), **PREDICT) == steps
     assert bench.rerun(package("predict"), **PREDICT) == set()
     assert bench.rerun(package("predict"), model_uris="a,b,c,d,e,f") == steps

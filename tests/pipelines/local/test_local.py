@@ -1,5 +1,6 @@
 """The local runner: what it replaces in kfp.local, what a failing step looks like, what the cache knows."""
 
+import argparse
 import inspect
 import os
 import signal
@@ -17,6 +18,7 @@ from kfp.local import cache, subprocess_task_handler
 from kfp.local.orchestrator import dag_orchestrator, enhanced_dag_orchestrator, task_executor
 
 from components.images import ROOT
+from pipelines import __main__ as command_line
 from pipelines.local import containers
 from pipelines.local import runner as local
 
@@ -260,3 +262,25 @@ def test_a_user_error_inside_a_step_is_its_own_line_and_status_2(tmp_path: Path)
     assert error.startswith(f"landseg stage-data: error: {tmp_path / 'source'}")
     assert summary == "python -m pipelines run: stage-data failed with exit status 2"
     assert done.stdout == ""
+
+
+def test_sigterm_ends_a_command_as_an_interrupt_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its step and its storage are ended by the same handlers (tests/stages/test_leaves_no_process.py)."""
+
+    def work(args: argparse.Namespace) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        return 0
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(function=work, command="run")
+    monkeypatch.setattr(command_line, "_parser", lambda: parser)
+    monkeypatch.setattr(sys, "argv", ["pipelines"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert command_line.main() == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "terminated\n"

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,8 @@ from training_data import stage
 from landseg.dataset.reader import StagedDataset
 from landseg.training.input import loader
 from landseg.training.input.batches import BatchOrder, TileBatches
-from landseg.training.input.pipeline import RECIPE_STEPS, build_pipeline
+from landseg.training.input.compiling import build_pipeline
+from landseg.training.input.config_pipeline import RECIPE_STEPS
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,32 @@ def test_they_outlive_a_signal_to_the_process_group(tiles: TileBatches) -> None:
     end(batches)
 
 
+def test_they_outlive_a_signal_while_they_start(tiles: TileBatches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between torch's handler of SIGTERM, which ends them, and the moment from which they ignore it."""
+    before, set_num_threads = children(), torch.set_num_threads
+
+    def slowly(number: int) -> None:
+        time.sleep(0.5)
+        set_num_threads(number)
+
+    def signal_them() -> None:
+        while len(started := children() - before) < 2:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        for pid in started:
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGINT)
+
+    monkeypatch.setattr(torch, "set_num_threads", slowly)
+    batches = begin(tiles, pin_memory=False)
+    thread = threading.Thread(target=signal_them)
+    thread.start()
+    for _ in range(12):
+        next(batches)
+    thread.join()
+    end(batches)
+
+
 def test_an_interpreter_that_ends_leaves_none(tmp_path: Path) -> None:
     """As `landseg train` ends: the iterator is closed, though something still refers to it."""
     dataset = stage(tmp_path)
@@ -106,7 +134,8 @@ def test_an_interpreter_that_ends_leaves_none(tmp_path: Path) -> None:
         "from landseg.dataset.reader import StagedDataset\n"
         "from landseg.training.input.batches import BatchOrder, TileBatches\n"
         "from landseg.training.input.loader import training_batches\n"
-        "from landseg.training.input.pipeline import RECIPE_STEPS, build_pipeline\n"
+        "from landseg.training.input.compiling import build_pipeline\n"
+        "from landseg.training.input.config_pipeline import RECIPE_STEPS\n"
         "pipeline = build_pipeline(RECIPE_STEPS, (0.0,) * 3, (1.0,) * 3)\n"
         "tiles = TileBatches(StagedDataset.open(sys.argv[1], Path(sys.argv[2])), ['train'], pipeline, 0)\n"
         "order = BatchOrder(len(tiles), 2, 1, 0, 0)\n"

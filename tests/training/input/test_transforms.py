@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from landseg.contracts.errors import ConfigError, DataError
 from landseg.training.input.augment import PIPELINES
-from landseg.training.input.pipeline import IMAGENET_MEAN, IMAGENET_STD, Pipeline, build_pipeline, target_size
+from landseg.training.input.compiling import build_pipeline
+from landseg.training.input.config_pipeline import IMAGENET_MEAN, IMAGENET_STD
+from landseg.training.input.pipeline import Pipeline, target_size
 from landseg.training.input.transforms import seeded
 
 STEPS: list[dict[str, Any]] = [
@@ -44,6 +46,9 @@ def _stock(steps: list[dict[str, Any]], image: np.ndarray, label: np.ndarray) ->
     results: dict[str, Any] = {"img": image[..., ::-1].copy(), "gt_semantic_seg": label.copy()}
     results |= {"seg_fields": ["gt_semantic_seg"], "img_shape": image.shape, "scale_factor": 1.0}
     for step in steps:
+        if step["type"] == "LoadImageFromFile":
+            results["img"] = results["img"].astype(np.float32)
+            continue
         results = PIPELINES.build(dict(step))(results)
     return results["img"].transpose(2, 0, 1), results["gt_semantic_seg"]
 
@@ -105,6 +110,95 @@ def test_steps_without_a_fast_form_run_as_mmseg_has_them(seed: int) -> None:
     np.testing.assert_array_equal(target, expected_target)
 
 
+class _RandomFlipOfOthers:
+    """The documented draw of mmdetection 2.x's and mmcv 2.x's RandomFlip, written anew."""
+
+    def __init__(self, prob: Any, direction: Any) -> None:
+        self.directions = [direction] if isinstance(direction, str) else list(direction)
+        self.prob = prob if isinstance(prob, list) else [prob / len(self.directions)] * len(self.directions)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        drawn = np.random.choice([*self.directions, None], p=[*self.prob, 1 - sum(self.prob)])
+        axes = {"horizontal": (1,), "vertical": (0,), "diagonal": (0, 1), None: ()}
+        return np.flip(image, axes[drawn])
+
+
+@pytest.mark.parametrize("crops", [False, True])
+@pytest.mark.parametrize(
+    ("prob", "direction"),
+    [
+        ([0.3, 0.5], ["horizontal", "vertical"]),
+        (0.9, ["horizontal", "vertical", "diagonal"]),
+        ([0.6], "vertical"),
+        (0.5, "diagonal"),
+    ],
+)
+def test_flips_may_have_several_directions(prob: Any, direction: Any, crops: bool) -> None:
+    steps = [{"type": "RandomFlip", "prob": prob, "direction": direction}, STEPS[3]]
+    if crops:  # after which flips have no fast form
+        steps.insert(1, {"type": "RandomCrop", "crop_size": (30, 40)})
+    image, label = _tile(30, 40)
+    seen = set()
+    for seed in range(12):
+        np.random.seed(seed)
+        planes, target = _ours(build_pipeline(steps, IMAGENET_MEAN, IMAGENET_STD), image, label)
+        np.random.seed(seed)
+        expected = _RandomFlipOfOthers(prob, direction)(np.dstack([image, label]))
+        np.testing.assert_array_equal(target, expected[..., 3])
+        table = build_pipeline(STEPS[3:4], IMAGENET_MEAN, IMAGENET_STD)
+        np.testing.assert_array_equal(planes, _ours(table, np.ascontiguousarray(expected[..., :3]), target)[0])
+        seen.add(planes.tobytes())
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"type": "Rerange", "min_value": 3, "max_value": 200}, {"type": "RandomFlip", "prob": 0.5}, *STEPS[3:]],
+        [{"type": "RGB2Gray", "out_channels": 3}, *STEPS[3:]],
+        [{"type": "LoadImageFromFile", "to_float32": True}, *STEPS],
+        [
+            {"type": "LoadImageFromFile", "to_float32": True},
+            {"type": "Resize", "img_scale": (50, 44), "ratio_range": (0.8, 1.0)},
+            *STEPS[1:],
+        ],
+    ],
+    ids=["Rerange", "RGB2Gray", "to_float32", "to_float32 resized"],
+)
+def test_images_may_be_floats_before_they_are_normalised(steps: list[dict[str, Any]], seed: int) -> None:
+    image, label = _tile(40, 50)
+    np.random.seed(seed)
+    planes, target = _ours(build_pipeline(steps, IMAGENET_MEAN, IMAGENET_STD), image, label)
+    np.random.seed(seed)
+    expected, expected_target = _stock(steps, image, label)
+    np.testing.assert_array_equal(planes, expected)
+    np.testing.assert_array_equal(target, expected_target)
+
+
+def test_colours_of_float64_are_distorted_where_cv2_would_not() -> None:
+    steps = [{"type": "Rerange"}, *STEPS[2:4]]
+    for seed in range(8):
+        np.random.seed(seed)
+        planes, _ = _ours(build_pipeline(steps, IMAGENET_MEAN, IMAGENET_STD), *_tile(8, 8))
+        assert np.isfinite(planes).all()
+
+
+def test_float_images_may_have_any_number_of_bands() -> None:
+    image, label = _tile(16, 20, bands=5)
+    mean, std = (10.0, 20.0, 30.0, 40.0, 50.0), (2.0, 4.0, 8.0, 16.0, 32.0)
+    distortion = {"type": "PhotoMetricDistortion", "brightness_delta": 0, "contrast_range": (1, 1)}
+    steps = [{"type": "LoadImageFromFile", "to_float32": True}, distortion, *STEPS[3:4]]
+    planes, _ = _ours(build_pipeline(steps, mean, std), image, label)
+    np.testing.assert_array_equal(planes, _ours(build_pipeline(steps[2:], mean, std), image, label)[0])
+
+
+def test_labels_of_another_size_than_their_image_are_refused() -> None:
+    pipeline = build_pipeline([{"type": "SegRescale", "scale_factor": 0.25}, STEPS[3]], IMAGENET_MEAN, IMAGENET_STD)
+    with pytest.raises(ConfigError, match=r"found 16x20 and 4x5 px \(leave out SegRescale"):
+        pipeline.augment(*_tile(16, 20))
+
+
 def test_bgr_models_get_their_bands_in_reverse() -> None:
     steps = [{"type": "Normalize", "mean": [1.0, 2.0, 3.0], "std": [1.0, 2.0, 4.0], "to_rgb": False}]
     image, label = _tile(8, 8)
@@ -120,6 +214,29 @@ def test_more_bands_are_normalised_by_their_own_statistics_and_keep_their_colour
     planes, _ = _ours(build_pipeline(steps, mean, std), image, label)
     expected = (image.astype(np.float32) - np.float32(mean)) / np.float32(std)
     np.testing.assert_allclose(planes, expected.transpose(2, 0, 1), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        [],
+        [{"type": "Resize", "img_scale": (40, 32)}, {"type": "CLAHE"}],
+        [{"type": "RandomFlip", "prob": [0.3, 0.3, 0.3], "direction": ["horizontal", "vertical", "diagonal"]}],
+    ],
+    ids=["flips", "Resize", "directions"],
+)
+def test_a_single_band_keeps_its_axis_through_every_step(first: list[dict[str, Any]]) -> None:
+    steps = [*first, *STEPS[0 if not first else 2 :]]
+    steps[-2] = {"type": "Normalize", "mean": [0.0], "std": [1.0]}
+    pipeline = build_pipeline(steps, [0.0], [1.0])
+    image, label = _tile(32, 40, bands=1)
+    moved = set()
+    for draw in range(8):
+        with seeded(0, draw, 0):
+            found, labels, _ = pipeline.augment(image, label)
+        assert found.shape == (32, 40, 1)
+        moved.add(labels.tobytes())
+    assert len(moved) > 1 or first[1:]
 
 
 def test_draws_depend_on_seed_epoch_and_index_only() -> None:
@@ -166,8 +283,13 @@ def test_unpadded_tiles_of_one_batch_must_agree() -> None:
         ([{"type": "RandomFlip", "prob": 0.5}, {"type": "RandomFlip", "prob": 0.5}, STEPS[3]], "IndependentFlip"),
         ([{"type": "NoSuchStep"}, STEPS[3]], "NoSuchStep.*cannot be built"),
         ([STEPS[3], {"type": "Pad"}], "expected Pad"),
+        ([{"type": "Normalize", "mean": [0.5] * 3, "std": [0.2, 0, 0.2]}], "expected a positive std per band"),
         ([STEPS[3], {"type": "Pad", "size": 32}], "expected Pad"),
-        ([{"type": "RandomFlip"}, STEPS[3]], "expected RandomFlip"),
+        ([{"type": "RandomFlip"}, STEPS[3]], "RandomFlip: expected a probability"),
+        ([{"type": "RandomFlip", "prob": 0.5, "direction": "up"}, STEPS[3]], "RandomFlip: expected directions"),
+        ([{"type": "RandomFlip", "prob": [0.5, 0.6], "direction": ["horizontal", "vertical"]}, STEPS[3]], "1 at most"),
+        ([{"type": "RandomFlip", "prob": [0.5], "direction": ["horizontal", "vertical"]}, STEPS[3]], "each direction"),
+        ([{"type": "RandomFlip", "prob": ["a"]}, {"type": "RandomCrop", "crop_size": (8, 8)}, STEPS[3]], "probability"),
     ],
 )
 def test_pipelines_that_cannot_be_followed_are_refused(steps: list[dict[str, Any]], message: str) -> None:

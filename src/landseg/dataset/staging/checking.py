@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from landseg import storage
 from landseg.cli.progress import Progress
-from landseg.dataset.staging.previous import Checksums
+from landseg.dataset.staging.checksums import Checksums, SplitChecksums
 from landseg.raw.checked_tiles import Checked
 from landseg.raw.checks import check_tiles
 from landseg.raw.cutting import cut_scene
@@ -24,16 +25,16 @@ from landseg.raw.tile_files import READS_AT_ONCE, identify_tile
 def identify_tiles(
     source: Source,
     splits: Mapping[str, Sequence[SourceTile]],
-    known: Mapping[str, Mapping[str, Checksums]],
+    checksums: Mapping[str, SplitChecksums],
     num_threads: int,
     shared_labels: SharedLabels | None,
-) -> dict[str, dict[str, Checksums]]:
-    """Checksums of all files, by split and stem.
+) -> None:
+    """Find the checksums of all files.
 
     Args:
         source: where the files are.
         splits: the tiles of each split.
-        known: the checksums of some of them, which are not read.
+        checksums: takes them, by split; files whose checksums it holds are not read.
         shared_labels: the labels of all images, if they are one file.
         num_threads: threads for a local source. Threads will do: reading and hashing release the interpreter's lock.
     """
@@ -46,33 +47,55 @@ def identify_tiles(
     def with_shared(tile: SourceTile, found: Checksums) -> Checksums:
         return (found[0], shared_labels.sha256) if tile.shares_label and shared_labels else found
 
-    found: dict[str, dict[str, Checksums]] = {}
     for split, tiles in splits.items():
-        found[split] = dict(known.get(split, {}))
-        left = [tile for tile in tiles if tile.id not in found[split]]
-        with Progress(f"reading {split}", len(tiles), "tiles", done=len(tiles) - len(left)) as progress:
+        found = checksums[split]
+        num_known = len(found)
+        left = (tile for tile in tiles if tile.id not in found) if num_known < len(tiles) else ()
+        with Progress(f"reading {split}", len(tiles), "tiles", done=num_known) as progress:
             # A thread's share is several tiles: handing out single ones costs as much as reading them.
             for identified in storage.parallel(identify, jobs(left), workers=num_threads):
-                found[split].update(identified)
+                for tile_id, of_tile in identified:
+                    found.put(tile_id, of_tile)
                 progress.advance(len(identified))
-    return found
 
 
 def checked_tiles(
     source: Source,
     expected: Expected,
-    tiles: Sequence[SourceTile],
+    ranges: Sequence[Sequence[SourceTile]],
     processes: ProcessPool,
     scratch: Path,
-    progress: Progress,
-) -> Iterator[Checked]:
-    """Check tiles in order. Each scene is cut in its turn, and its tiles follow those checked together with it."""
-    for checked in processes.map(functools.partial(check_tiles, source, expected), jobs(tiles)):
+    advance: Callable[[int, int], None],
+) -> Iterator[tuple[int, Checked]]:
+    """Check the tiles of ranges in order. Each scene is cut in its turn, and its tiles follow those checked with it.
+
+    Args:
+        source: where the files are.
+        expected: what the tiles must be, and how they are stored.
+        ranges: the tiles of each range.
+        processes: do the work. They are handed the first tiles of a range while the last of the one before are checked.
+        scratch: local folder.
+        advance: told a range's position and how many more of its tiles are done.
+
+    Yields:
+        A range's position, and some of its tiles, checked.
+    """
+    numbers: deque[int] = deque()
+
+    def numbered() -> Iterator[list[SourceTile]]:
+        for number, tiles in enumerate(ranges):
+            for job in jobs(tiles):
+                numbers.append(number)
+                yield job
+
+    for checked in processes.map(functools.partial(check_tiles, source, expected), numbered()):
+        number = numbers.popleft()
         scenes = [outcome.tile for outcome in checked.tiles if outcome.is_scene]
         if scenes:
-            yield replace(checked, tiles=[outcome for outcome in checked.tiles if not outcome.is_scene])
+            yield number, replace(checked, tiles=[outcome for outcome in checked.tiles if not outcome.is_scene])
             for scene in scenes:
-                yield from cut_scene(source, expected, scene, processes, scratch)
+                for cut in cut_scene(source, expected, scene, processes, scratch):
+                    yield number, cut
         else:
-            yield checked
-        progress.advance(len(checked.tiles))
+            yield number, checked
+        advance(number, len(checked.tiles))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import SPLITS, GeoKeys, Tile
+from landseg.contracts.dataset import SPLITS
+from landseg.contracts.tile import GeoKeys, Tile
+from landseg.raw.compact_list import text_list
 from landseg.raw.georeference.crs import crs_of, describe_crs, transform_points
 
 _EXAMPLES = 3
@@ -25,46 +26,47 @@ _MAX_CANDIDATES = 1 << 8
 _SAMPLES = 12
 """Where tiles are turned, their overlap is counted on a grid of this many points in both directions."""
 
-_NO_GEOREFERENCE, _NO_CRS = -2, -1
+_NO_CRS = -1
 
 
-@dataclass
 class Footprints:
-    """Where tiles lie, some 80 bytes for each."""
+    """Where tiles lie: some 70 bytes of memory for each that has a georeference, none for others."""
 
-    _ids: list[str] = field(default_factory=list)
-    _splits: array[int] = field(default_factory=lambda: array("b"))
-    _crs: array[int] = field(default_factory=lambda: array("i"))
-    _sizes: array[int] = field(default_factory=lambda: array("i"))
-    _transforms: array[float] = field(default_factory=lambda: array("d"))
+    def __init__(self) -> None:
+        self._num_tiles = 0
+        self._without: list[str] = []
+        self._ids = text_list()
+        self._splits = array("b")
+        self._crs = array("i")
+        self._sizes = array("i")
+        self._transforms = array("d")
 
     def add(self, split: str, tile: Tile) -> None:
         """Note where a tile lies."""
+        self._num_tiles += 1
+        if tile.geo is None:
+            if len(self._without) <= _EXAMPLES:
+                self._without.append(f"{split}/{tile.id}")
+            return
         self._ids.append(tile.id)
         self._splits.append(SPLITS.index(split))
         self._sizes.extend((tile.height, tile.width))
-        if tile.geo is None:
-            self._crs.append(_NO_GEOREFERENCE)
-            self._transforms.extend((1, 0, 0, 0, 1, 0))
-        else:
-            self._crs.append(_NO_CRS if tile.geo.crs is None else tile.geo.crs)
-            self._transforms.extend(tile.geo.transform)
+        self._crs.append(_NO_CRS if tile.geo.crs is None else tile.geo.crs)
+        self._transforms.extend(tile.geo.transform)
 
     def findings(self, crs: Sequence[GeoKeys]) -> Iterator[str]:
         """What is suspicious, a sentence each; `crs` are those that tiles refer to by position."""
-        numbers = np.array(self._crs, np.int64)
-        if not (numbers != _NO_GEOREFERENCE).any():
+        if not self._crs:
             return
-        same = _first_of_same(numbers, crs)
+        same = _first_of_same(np.array(self._crs, np.int64), crs)
         yield from self._about_georeferences(same, crs)
         yield from self._about_pixel_sizes(same, crs)
         yield from self._about_overlaps(same, crs)
 
     def _about_georeferences(self, same: NDArray[np.int64], crs: Sequence[GeoKeys]) -> Iterator[str]:
-        without = np.flatnonzero(same == _NO_GEOREFERENCE)
-        if len(without):
-            yield f"{len(without)} of {len(same)} tiles have no georeference ({self._examples(without)})"
-        kinds, counts = np.unique(same[same != _NO_GEOREFERENCE], return_counts=True)
+        if num_without := self._num_tiles - len(same):
+            yield f"{num_without} of {self._num_tiles} tiles have no georeference ({_first(self._without)})"
+        kinds, counts = np.unique(same, return_counts=True)
         if len(kinds) > 1:
             order = np.argsort(-counts, kind="stable")
             shown = [
@@ -77,7 +79,7 @@ class Footprints:
     def _about_pixel_sizes(self, same: NDArray[np.int64], crs: Sequence[GeoKeys]) -> Iterator[str]:
         a, b, _, d, e, _ = np.array(self._transforms).reshape(-1, 6).T
         sizes = np.sqrt(np.abs(a * e - b * d))
-        units = {int(kind): _unit(int(kind), crs) for kind in np.unique(same) if kind != _NO_GEOREFERENCE}
+        units = {int(kind): _unit(int(kind), crs) for kind in np.unique(same)}
         for unit in dict.fromkeys(unit for unit, _ in units.values()):
             own = np.zeros(len(same), np.bool_)
             metres = np.zeros(len(same))
@@ -100,7 +102,7 @@ class Footprints:
         for first, second in itertools.combinations(range(len(SPLITS)), 2):
             shares = np.zeros(len(same))
             partners = np.zeros(len(same), np.int64)
-            for group in np.unique(groups[groups != _NO_GEOREFERENCE]):
+            for group in np.unique(groups):
                 ones, others = (np.flatnonzero((groups == group) & (splits == n)) for n in (first, second))
                 if len(ones) and len(others):
                     sizes = np.array(self._sizes).reshape(-1, 2)[others]
@@ -126,10 +128,13 @@ class Footprints:
         y = np.stack([f, f + d * width, f + e * height], axis=1)
         return np.stack([x, y], axis=2)
 
-    def _examples(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> str:
-        found = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
-        shown = ", ".join(f"{SPLITS[self._splits[i]]}/{self._ids[i]}" for i in found[:_EXAMPLES])
-        return shown + (", ..." if len(found) > _EXAMPLES else "")
+    def _examples(self, chosen: NDArray[np.bool_]) -> str:
+        found = np.flatnonzero(chosen)[: _EXAMPLES + 1].tolist()
+        return _first([f"{SPLITS[self._splits[i]]}/{self._ids[i]}" for i in found])
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
 
 
 def _first_of_same(numbers: NDArray[np.int64], crs: Sequence[GeoKeys]) -> NDArray[np.int64]:

@@ -5,15 +5,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from landseg.contracts.documents import Model
 from landseg.contracts.errors import DataError
 from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.checked_tiles import CheckedTile
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding, Findings
 from landseg.raw.labels.nodata import label_nodata_warnings
 from landseg.raw.labels.palettes import LabelPalettes
 from landseg.raw.labels.unknown_values import dataset_label_errors
 from landseg.raw.sources.source import Source
+
+
+class LabelFacts(Model):
+    """What the labels of some tiles showed, for :class:`LabelFindings` of more of them.
+
+    Attributes:
+        num_no_value_px: pixels without a value.
+        num_near_px: pixels of colours near to listed ones.
+        nodata: (nodata value as text, labels that declare it): it may be no number.
+        colours: (colour, index, first file) of palettes, in order of appearance.
+    """
+
+    num_no_value_px: int
+    num_near_px: int
+    nodata: tuple[tuple[str, int], ...]
+    colours: tuple[tuple[int, int, str], ...]
 
 
 class LabelFindings:
@@ -27,16 +44,37 @@ class LabelFindings:
     def __init__(self, source: Source, config: DatasetConfig) -> None:
         self._source, self._config = source, config
         self._num_no_value_px = 0
+        self._num_near_px = 0
         self._nodata: Counter[float] = Counter()
         self._palettes = LabelPalettes(config)
 
     def add(self, outcome: CheckedTile) -> None:
         """Take what one tile's label showed."""
         self._num_no_value_px += outcome.num_no_value_px
+        self._num_near_px += outcome.num_near_px
         if outcome.label_nodata is not None:
             self._nodata[outcome.label_nodata] += 1
         if outcome.used_colours and outcome.tile.label is not None:
             self._palettes.add(outcome.used_colours, self._source.where(outcome.tile.label.path))
+
+    def facts(self) -> LabelFacts:
+        """What the labels so far showed."""
+        nodata = tuple((repr(value), count) for value, count in self._nodata.items())
+        return LabelFacts(
+            num_no_value_px=self._num_no_value_px,
+            num_near_px=self._num_near_px,
+            nodata=nodata,
+            colours=tuple(self._palettes.used()),
+        )
+
+    def add_facts(self, facts: LabelFacts) -> None:
+        """Take what the labels of further tiles showed."""
+        self._num_no_value_px += facts.num_no_value_px
+        self._num_near_px += facts.num_near_px
+        for value, count in facts.nodata:
+            self._nodata[float(value)] += count
+        for colour, index, where in facts.colours:
+            self._palettes.note(colour, index, where)
 
     def contradictions(self) -> Iterator[DataError]:
         """Palettes that contradict each other or `dataset.yaml`."""
@@ -55,5 +93,10 @@ class LabelFindings:
         found = []
         if self._num_no_value_px:
             sentence = f"{self._num_no_value_px} label px have no value (transparent, NaN, outside): they are ignored"
+            found.append(Finding.note(sentence))
+        if self._num_near_px:
+            tolerance = self._config.colour_tolerance
+            sentence = f"{self._num_near_px} label px have a colour within {tolerance} of one in label_colours"
+            sentence += ": they have its class"
             found.append(Finding.note(sentence))
         return [*found, *label_nodata_warnings(self._nodata, self._config)]

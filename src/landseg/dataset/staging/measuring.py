@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Scale
 from landseg.contracts.errors import DataError
-from landseg.raw.config_rules import PercentileScale
+from landseg.raw.config.rules import PercentileScale
 from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
 from landseg.raw.images.decoded import widest
@@ -24,6 +24,9 @@ from landseg.raw.sources.source import Source
 _SAMPLED_PX = 1 << 20
 _LEAST_PER_TILE = 64
 _EIGHT_BITS = 255
+_NO_MEASUREMENT = 1e30
+"""What no sensor measures: the least and the largest float are usual values of pixels without data."""
+_USUAL_NODATA = (-9999.0, -99999.0, -32768.0, -32767.0)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,10 @@ class Measured:
         """Two percentiles of each band, 0-100."""
         found = np.quantile(self.sample, [low / 100, high / 100], axis=0, method="inverted_cdf")
         return [float(value) for value in found[0]], [float(value) for value in found[1]]
+
+    def without(self, nodata: float) -> Measured:
+        """The same without the pixels of which a band holds a value."""
+        return Measured(self.extremes, self.sample[(self.sample != nodata).all(axis=1)])
 
 
 def measure_scale(
@@ -65,22 +72,50 @@ def measure_scale(
     measured = _measure(source, expected, split, tiles, processes)
     if measured is None:
         return None, [Finding.of(DataError(where, f"no pixel of {split} has data", "check nodata"))]
+    nodata = _undeclared_nodata(measured) if expected.config.nodata is None else None
+    is_scaled = isinstance(expected.config.scale, PercentileScale)
+    if nodata is not None and abs(nodata) >= _NO_MEASUREMENT and is_scaled:
+        problem = f"expected values that were measured, found {nodata!r} in {split}"
+        action = f"write nodata: {_exactly(nodata)} if it stands for no data, or a scale of method range"
+        return None, [Finding.of(DataError(where, problem, action))]
+    notes: list[Finding] = []
+    if nodata is not None and is_scaled:
+        sentence = f"images of {split} hold {nodata:g}: no data? Then write nodata: {_exactly(nodata)} in dataset.yaml"
+        notes.append(Finding("", sentence, severity="warning"))
     rule = expected.config.scale if isinstance(expected.config.scale, PercentileScale) else PercentileScale()
     lows, highs = measured.percentiles(rule.low, rule.high)
     highs = [high if high > low else low + 1 for low, high in zip(lows, highs, strict=True)]
     if isinstance(expected.config.scale, PercentileScale):
         shown = ", ".join(f"{low:g} to {high:g}" for low, high in zip(lows, highs, strict=True))
         sentence = f"percentiles {rule.low:g}-{rule.high:g} of a sample of {split}'s pixels, per band: {shown}"
-        return Scale(low=tuple(lows), high=tuple(highs), method="percentile"), [Finding.note(sentence)]
-    found = ", ".join(f"{low:.6g} to {high:.6g}" for low, high in zip(*measured.extremes, strict=True))
+        return Scale(low=tuple(lows), high=tuple(highs), method="percentile"), [*notes, Finding.note(sentence)]
+    found = ", ".join(f"{_number(low)} to {_number(high)}" for low, high in zip(*measured.extremes, strict=True))
     rule_text = "percentiles 1 and 99"
+    if nodata is not None:
+        lows, highs = measured.without(nodata).percentiles(rule.low, rule.high)
+        highs = [high if high > low else low + 1 for low, high in zip(lows, highs, strict=True)]
     if "int" in expected.kind.dtype and measured.extremes.min() >= 0 and measured.extremes.max() <= _EIGHT_BITS:
         lows, highs, rule_text = [0.0] * len(lows), [float(_EIGHT_BITS)] * len(lows), "all values of 8 bits"
     low, high = _yaml(lows, highs)
     problem = f"{expected.kind.dtype} images need a scale: values of {split} run from {found}"
     lines = f"scale: {{method: range, low: {low}, high: {high}}}"
     action = f"write {lines} ({rule_text}), and nodata: VALUE if one of them stands for no data"
+    if nodata is not None:
+        action = f"write {lines} ({rule_text} of the others), and nodata: {_exactly(nodata)} if it stands for no data"
     return None, [Finding.of(DataError(where, problem, action))]
+
+
+def _undeclared_nodata(measured: Measured) -> float | None:
+    """The least or largest value where it looks like one that stands for no data."""
+    for value in (float(measured.extremes[0].min()), float(measured.extremes[1].max())):
+        if abs(value) >= _NO_MEASUREMENT or value in _USUAL_NODATA:
+            return value if (measured.sample != value).all(axis=1).any() else None
+    return None
+
+
+def _exactly(value: float) -> str:
+    """A number as YAML reads it, with all its digits."""
+    return str(int(value)) if abs(value) < _NO_MEASUREMENT else repr(value)
 
 
 def _measure(
@@ -103,7 +138,14 @@ def _measure(
 
 def _yaml(lows: Sequence[float], highs: Sequence[float]) -> tuple[str, str]:
     """One number each for all bands, or a list each."""
-    pairs = [(f"{low:.6g}", f"{high:.6g}") for low, high in zip(lows, highs, strict=True)]
+    pairs = [(_number(low), _number(high)) for low, high in zip(lows, highs, strict=True)]
     if len(set(pairs)) == 1:
         return pairs[0]
     return f"[{', '.join(low for low, _ in pairs)}]", f"[{', '.join(high for _, high in pairs)}]"
+
+
+def _number(value: float) -> str:
+    """Six digits, as YAML reads a number: it takes 1e+06 for a text."""
+    text = f"{value + 0.0:.6g}"
+    mantissa, exponent, power = text.partition("e")
+    return text if not exponent or "." in mantissa else f"{mantissa}.0e{power}"

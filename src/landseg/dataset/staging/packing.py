@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from landseg import storage
-from landseg.contracts.dataset import Geo, Shard, Tile, Validity
-from landseg.contracts.documents import sha256_hex
+from landseg.contracts.dataset import Shard
+from landseg.contracts.documents import Model, sha256_hex
+from landseg.contracts.tile import ControlPoints, Geo, Rpc, Tile, Validity
 from landseg.dataset.shards import Boundaries, ShardWriter, member_names
 from landseg.dataset.staging.workspace import Workspace
 from landseg.raw.checked_tiles import CheckedTile, TileFacts
+from landseg.storage.records import write_record
 
 _WAITING = 2
 """Finished shards on local disk at once: one being uploaded, in parallel parts, and one that waits for its turn."""
@@ -26,7 +29,7 @@ class ShardUploads:
         self._folder = storage.join(storage_uri, "datasets", "shards")
         self.uploaded_bytes = 0
         self._pool = ThreadPoolExecutor(1)
-        self._pending: deque[Future[int]] = deque()
+        self._pending: deque[tuple[bool, Future[int]]] = deque()  # whether it is a shard, and its upload
 
     def __enter__(self) -> Self:
         return self
@@ -38,14 +41,25 @@ class ShardUploads:
 
     def add(self, path: Path, sha256: str) -> None:
         """Upload a shard file, which is removed once it is in storage."""
-        while len(self._pending) >= _WAITING:
-            self.uploaded_bytes += self._pending.popleft().result()
-        self._pending.append(self._pool.submit(_upload, path, storage.join(self._folder, f"{sha256}.tar")))
+        while sum(is_shard for is_shard, _ in self._pending) >= _WAITING:
+            self._wait()
+        self._submit(True, _upload, path, storage.join(self._folder, f"{sha256}.tar"))
+
+    def add_record(self, uri: str, content: Model) -> None:
+        """Write a record once the shards so far are in storage."""
+        self._submit(False, _record, uri, content)
 
     def finish(self) -> None:
-        """Wait until every shard is in storage."""
+        """Wait until everything is in storage."""
         while self._pending:
-            self.uploaded_bytes += self._pending.popleft().result()
+            self._wait()
+
+    def _submit(self, is_shard: bool, work: Callable[..., int], *arguments: Any) -> None:
+        self._pending.append((is_shard, self._pool.submit(work, *arguments)))
+
+    def _wait(self) -> None:
+        _, upload = self._pending.popleft()
+        self.uploaded_bytes += upload.result()
 
 
 def _upload(path: Path, uri: str) -> int:
@@ -55,27 +69,35 @@ def _upload(path: Path, uri: str) -> int:
     return size if written else 0
 
 
+def _record(uri: str, content: Model) -> int:
+    write_record(uri, content)
+    return 0
+
+
 class Packer:
-    """Appends the tiles of a split to the current shard and hands full shards to the uploads.
+    """Appends tiles to the current shard and hands full shards to the uploads.
 
     Args:
-        split: the split.
-        shards: shards of the split so far, kept from an earlier dataset; new ones are appended.
+        name: begins the names of the local files.
+        first: number of the first shard: rows count shards from there.
         uploads: takes the finished files.
-        workspace: the local folder for them, and the dataset's coordinate reference systems.
+        workspace: the local folder for them, and the tiles' coordinate reference systems.
         shard_bytes: target size.
+
+    Attributes:
+        shards: the finished ones.
     """
 
     def __init__(
         self,
-        split: str,
-        shards: list[Shard],
+        name: str,
+        first: int,
         uploads: ShardUploads,
         workspace: Workspace,
         shard_bytes: int,
     ) -> None:
-        self.shards = shards
-        self._split, self._uploads, self._workspace = split, uploads, workspace
+        self.shards: list[Shard] = []
+        self._name, self._first, self._uploads, self._workspace = name, first, uploads, workspace
         self._boundaries = Boundaries(shard_bytes)
         self._writer: ShardWriter | None = None
 
@@ -92,7 +114,7 @@ class Packer:
         if self._boundaries.starts_shard(checked.tile.id, size):
             self.end_shard()
         if self._writer is None:
-            self._writer = ShardWriter(self._workspace.scratch / f"{self._split}-{len(self.shards)}.tar").__enter__()
+            self._writer = ShardWriter(self._workspace.scratch / f"{self._name}-{len(self.shards)}.tar").__enter__()
         names = member_names(checked.tile.id, checked.label)
         image = self._writer.add(names.image, checked.image)
         label = None if checked.label is None else self._writer.add(names.label, checked.label)
@@ -101,7 +123,7 @@ class Packer:
             mask = self._writer.add(names.valid, checked.valid)
             validity = Validity(mask=mask, sha256=sha256_hex(checked.valid), num_px=facts.num_valid_px)
         self._writer.num_tiles += 1
-        return tile_row(checked, facts, Place(len(self.shards), image, label, validity), self._workspace)
+        return tile_row(checked, facts, Place(self._first + len(self.shards), image, label, validity), self._workspace)
 
     def end_shard(self) -> None:
         """Finish the current shard, if there is one."""
@@ -131,10 +153,12 @@ class Place(NamedTuple):
 
 def tile_row(checked: CheckedTile, facts: TileFacts, place: Place, workspace: Workspace) -> Tile:
     """A tile's row of the index."""
-    geo = None
-    if facts.transform is not None:
+    geo, points = None, None
+    if facts.transform is not None or facts.control_points:
         crs = None if facts.crs is None else workspace.crs_index(facts.crs)
-        geo = Geo(crs=crs, transform=facts.transform)
+        geo = facts.transform and Geo(crs=crs, transform=facts.transform)
+        points = None if geo else ControlPoints(crs=crs, points=facts.control_points)
+    rpc = Rpc(coefficients=facts.rpc) if facts.rpc and not geo and not points else None
     return Tile(
         id=checked.tile.id,
         shard=place.shard,
@@ -153,4 +177,6 @@ def tile_row(checked: CheckedTile, facts: TileFacts, place: Place, workspace: Wo
         label_counts=facts.label_counts,
         validity=place.validity,
         unused_labels=facts.unused_labels,
+        control_points=points,
+        rpc=rpc,
     )

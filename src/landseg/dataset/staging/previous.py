@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from landseg import storage
-from landseg.contracts.dataset import ClassSchema, DatasetManifest, Shard, Tile
+from landseg.contracts.dataset import ClassSchema, DatasetManifest, Shard
 from landseg.contracts.documents import Document, Sha256
 from landseg.contracts.errors import ContractError, DamagedObjectError, LandsegError, ObjectNotFoundError
 from landseg.contracts.names import DatasetId
+from landseg.contracts.tile import Tile
+from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.scaling import needs_histogram
+from landseg.dataset.staging.checksums import Checksums
 from landseg.dataset.staging.workspace import Workspace
 from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
@@ -23,8 +26,6 @@ _LIVE_SHARE = 0.75
 """A shard is reused if at least this share of its bytes is still wanted; the rest is dead weight for readers."""
 _MAX_SMALL = 8
 """At most this many shards below the smallest size are reused; more would pile up, so all of them are packed anew."""
-
-Checksums = tuple[str, str | None]
 
 
 class Latest(Document):
@@ -43,36 +44,74 @@ class Latest(Document):
     files: Sha256 | None = None
 
 
-@dataclass
 class KeptSplit:
-    """What a split takes over.
+    """What a split takes over. The rows of its tiles stay on local disk: one byte of memory for each.
+
+    Args:
+        shards: whole shards.
+        index: the rows of the earlier dataset; None where nothing is taken over.
+        positions: of the earlier dataset's shards among those taken over.
+        adopted: for each row, whether its tile goes into the new index unchecked.
+        move: gives a row the numbers that its shard and its coordinate reference system have in the new dataset.
 
     Attributes:
         shards: whole shards.
-        tiles: the rows of their tiles, by id.
-        adopted: ids of the tiles that are in the new index already, unchecked.
     """
 
-    shards: list[Shard]
-    tiles: dict[str, Tile]
-    adopted: set[str] = field(default_factory=set)
+    def __init__(
+        self,
+        shards: Sequence[Shard] = (),
+        index: TileIndex | None = None,
+        positions: Mapping[int, int] | None = None,
+        adopted: bytearray | None = None,
+        move: Callable[[Tile, int], Tile] | None = None,
+    ) -> None:
+        self.shards = shards
+        self._index, self._positions, self._move = index, positions or {}, move
+        self._adopted = adopted if adopted and any(adopted) else bytearray()
+
+    def get(self, tile_id: str) -> Tile | None:
+        """The row of a tile in these shards, as it is in the new dataset."""
+        if self._index is None or (position := self._index.position(tile_id)) is None:
+            return None
+        if self._index.table.shard(position) not in self._positions:
+            return None
+        return self._moved(self._index.row(position))
 
     def find(self, tile_id: str, checksums: Checksums, valid_sha256: str | None) -> Tile | None:
         """The row of a tile that was staged with these bytes of image and label, and of the mask of its data."""
-        tile = self.tiles.get(tile_id)
+        tile = self.get(tile_id)
         if tile is None or (tile.image_sha256, tile.label_sha256) != checksums:
             return None
         return tile if (tile.validity and tile.validity.sha256) == valid_sha256 else None
 
     def find_source(self, tile_id: str, checksums: Checksums) -> Tile | None:
         """The row of a tile that was staged from files with these bytes."""
-        tile = self.tiles.get(tile_id)
+        tile = self.get(tile_id)
         return tile if tile is not None and source_checksums(tile) == checksums else None
+
+    def is_adopted(self, tile_id: str) -> bool:
+        """Whether a tile goes into the new index unchecked."""
+        if self._index is None or not self._adopted:
+            return False
+        position = self._index.position(tile_id)
+        return position is not None and bool(self._adopted[position])
+
+    def adopted(self) -> Iterator[Tile]:
+        """The rows of the tiles that go into the new index unchecked, in order."""
+        if self._index is not None and self._adopted:
+            for tile, is_adopted in zip(self._index, self._adopted, strict=True):
+                if is_adopted:
+                    yield self._moved(tile)
+
+    def _moved(self, tile: Tile) -> Tile:
+        assert self._move is not None, "there is an earlier dataset"
+        return self._move(tile, self._positions[tile.shard])
 
 
 @dataclass
 class Previous:
-    """A published dataset whose shards are all in storage, with the rows of its tiles.
+    """A published dataset whose shards are all in storage, with the rows of its tiles on local disk.
 
     Attributes:
         loaded: its manifest.
@@ -82,7 +121,7 @@ class Previous:
     """
 
     loaded: storage.Loaded[DatasetManifest]
-    tiles: dict[str, list[Tile]]
+    tiles: dict[str, TileIndex]
     source: str | None = None
     files: str | None = None
 
@@ -99,6 +138,7 @@ class Previous:
         workspace: Workspace,
         *,
         same_rules: bool = True,
+        adopted_px: int = 0,
     ) -> KeptSplit:
         """The shards of a split to reuse.
 
@@ -110,39 +150,42 @@ class Previous:
             workspace: takes the coordinate reference systems of the kept tiles.
             same_rules: whether files that are not stored as they are would be stored as they were; otherwise such tiles
                 are not wanted.
+            adopted_px: tiles with unchanged files whose sides are at most this long go into the new index unchecked.
         """
         if split not in self.tiles:
-            return KeptSplit([], {})
+            return KeptSplit()
         info = {str(name): value for name, value in self.manifest.splits.items()}[split]
         live = [0] * len(info.shards)
         whole = [0] * len(info.shards)
-        for tile in self.tiles[split]:
+        adopted = bytearray(len(self.tiles[split]))
+        systems: dict[int, dict[int, int]] = {}  # by shard: where each coordinate reference system occurs first
+        for number, tile in enumerate(self.tiles[split]):
             size = sum(length for _, length in tile.members)
             whole[tile.shard] += size
+            if tile.location is not None and tile.location.crs is not None:
+                systems.setdefault(tile.shard, {}).setdefault(tile.location.crs, number)
+            is_unchanged = wanted.get(tile.id) == source_checksums(tile)
+            adopted[number] = is_unchanged and max(tile.height, tile.width) <= adopted_px
             as_it_is = tile.source_image_sha256 is None and tile.source_label_sha256 is None and tile.validity is None
             if not as_it_is and not same_rules:
                 continue
-            if tile.scene.id in wanted if tile.scene else wanted.get(tile.id) == source_checksums(tile):
+            if tile.scene.id in wanted if tile.scene else is_unchanged:
                 live[tile.shard] += size
         keep = [index for index in range(len(whole)) if live[index] >= _LIVE_SHARE * whole[index] > 0]
         small = [index for index in keep if info.shards[index].size_bytes < shard_bytes * 5 // 8]
         if len(small) > _MAX_SMALL:
             keep = [index for index in keep if index not in small]
         position = {index: new for new, index in enumerate(keep)}
-        return KeptSplit(
-            [info.shards[index] for index in keep],
-            {
-                tile.id: self._moved(tile, position[tile.shard], workspace)
-                for tile in self.tiles[split]
-                if tile.shard in position
-            },
-        )
+        first = ((number, crs) for index in keep for crs, number in systems.get(index, {}).items())
+        for _, crs in sorted(first):
+            workspace.crs_index(self.manifest.crs[crs])
+        for number in range(len(adopted)):
+            adopted[number] &= self.tiles[split].table.shard(number) in position
 
-    def _moved(self, tile: Tile, shard: int, workspace: Workspace) -> Tile:
-        geo = tile.geo
-        if geo is not None and geo.crs is not None:
-            geo = geo.model_copy(update={"crs": workspace.crs_index(self.manifest.crs[geo.crs])})
-        return tile.model_copy(update={"shard": shard, "geo": geo})
+        def move(tile: Tile, shard: int) -> Tile:
+            return tile.moved(shard, lambda crs: workspace.crs_index(self.manifest.crs[crs]))
+
+        return KeptSplit([info.shards[index] for index in keep], self.tiles[split], position, adopted, move)
 
     def _has_transcoded_labels(self) -> bool:
         return any(tile.source_label_sha256 for tiles in self.tiles.values() for tile in tiles)
@@ -216,7 +259,7 @@ def load_whole(workspace: Workspace, dataset_id: str) -> tuple[Previous | None, 
     if lacking := lacking_shard(workspace.storage_uri, (info.shards for info in dataset.manifest.splits.values())):
         return None, [Finding.note(f"the dataset staged before lacks the shard {lacking.path}")]
     try:
-        tiles = {str(split): dataset.tiles(split) for split in dataset.manifest.splits}
+        tiles = {str(split): dataset.index(split) for split in dataset.manifest.splits}
     except (ContractError, DamagedObjectError, ObjectNotFoundError) as err:
         return None, [Finding.note(f"the dataset staged before cannot be reused: {err}")]
     return Previous(storage.Loaded(dataset.uri, dataset.sha256, dataset.manifest), tiles), []

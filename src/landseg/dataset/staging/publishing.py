@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from landseg import storage
-from landseg.contracts.dataset import DatasetManifest, Scale, Shard, SkippedTile, SplitInfo, Tile
+from landseg.contracts.dataset import DatasetManifest, Scale, Shard, SkippedTile, SplitInfo
 from landseg.contracts.documents import Blob, digest, sha256_hex
 from landseg.contracts.errors import DataError, StorageError
-from landseg.dataset.staging.previous import Checksums, lacking_shard, manifest_uri
+from landseg.contracts.tile import Tile
+from landseg.dataset.staging.checksums import Checksums
+from landseg.dataset.staging.previous import lacking_shard, manifest_uri
 from landseg.dataset.staging.workspace import Workspace
 from landseg.dataset.statistics import SplitStatistics
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.expected import Expected
 
 _FORMAT = 1
 """Part of every dataset id: raise it when the same input gives another result."""
+_SORTED_AT_ONCE = 8192
+_BUFFER_BYTES = 16 << 10
+"""Of each sorted part: there are hundreds."""
 
 
-def source_key(fingerprint: str | None) -> str | None:
-    """The digest that is recorded of a source's fingerprint: another format means staging again."""
-    return fingerprint and digest({"format": _FORMAT, "source": fingerprint})
+def source_key(fingerprint: str | None, config: DatasetConfig) -> str | None:
+    """The digest that is recorded of a source's fingerprint: another format or configuration means staging again.
+
+    `dataset.yaml` is a file of the source only where it lies there; predicting brings its own.
+    """
+    return fingerprint and digest({"format": _FORMAT, "source": fingerprint, "config": config.model_dump(mode="json")})
 
 
 @dataclass
@@ -86,17 +97,14 @@ class SplitIndex:
             return
         unsorted = self.path.with_suffix(".unsorted")
         self.path.rename(unsorted)
-        with unsorted.open("rb") as reader, self.path.open("wb") as writer:
-            offsets = [0, *itertools.accumulate(len(line) for line in reader)]
-            reader.seek(0)
-            rows = sorted((json.loads(line)["id"], offset) for line, offset in zip(reader, offsets, strict=False))
-            for a, b in itertools.pairwise(rows):
-                if a[0] == b[0]:
+        last = ""
+        with self.path.open("wb") as writer:
+            for tile_id, row in _in_order(unsorted):
+                if tile_id == last:
                     problem = "a tile cut from a scene has the same name as another"
-                    raise DataError(f"tile {a[0]}", problem, "rename the scene")
-            for _, offset in rows:
-                reader.seek(offset)
-                writer.write(reader.readline())
+                    raise DataError(f"tile {tile_id}", problem, "rename the scene")
+                last = tile_id
+                writer.write(row)
         unsorted.unlink()
 
     def contents(self) -> Iterable[tuple[str, Checksums]]:
@@ -108,6 +116,18 @@ class SplitIndex:
                 if "scene" in row and "validity" in row:  # which the bytes of a cut image do not tell
                     image = sha256_hex(f"{image} {row['validity']['sha256']}".encode())
                 yield row["id"], (image, row.get("source_label_sha256", row["label_sha256"]))
+
+
+def _in_order(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The rows of an index by id, sorted in parts that fit into memory: those of a million tiles would not."""
+    with path.open("rb") as reader, ExitStack() as stack:
+        parts = []
+        while rows := [(json.loads(row)["id"], row) for row in itertools.islice(reader, _SORTED_AT_ONCE)]:
+            part = stack.enter_context(tempfile.TemporaryFile(dir=path.parent, buffering=_BUFFER_BYTES))
+            part.writelines(row for _, row in sorted(rows))
+            part.seek(0)
+            parts.append(part)
+        yield from heapq.merge(*(((json.loads(row)["id"], row) for row in part) for part in parts))
 
 
 def dataset_id(config: DatasetConfig, splits: Mapping[str, Iterable[tuple[str, Checksums]]]) -> str:
@@ -174,6 +194,7 @@ def publish(
             "label_map": config.label_map,
             "label_source": config.labels,
             "source_values": conversion and conversion.record,
+            "nodata": config.nodata,
             "rules": expected.rules if expected.has_own_rules or any(s.has_others for s in splits.values()) else None,
         }
     )

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from operator import itemgetter
 
-from landseg.contracts.dataset import ClassSchema, GeoKeys, SourceValues, Tile
+import numpy as np
+from numpy.typing import NDArray
+
+from landseg.contracts.dataset import SPLITS, ClassSchema, SourceValues
 from landseg.contracts.documents import sha256_hex
+from landseg.contracts.tile import GeoKeys, Tile
+from landseg.dataset.staging.alike import FirstOfAlike
 from landseg.dataset.staging.footprints import Footprints
 from landseg.dataset.statistics import SplitStatistics
+from landseg.raw.compact_list import text_list
 from landseg.raw.findings import Finding
 from landseg.raw.labels.unknown_values import NAME, flow_map
 
@@ -23,83 +31,104 @@ _MEAN_SHIFT = 0.5
 _STD_RATIO = 2
 
 
-@dataclass
+class _Named:
+    """How many there are, and the names of the first few."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+
+    def add(self, name: str) -> None:
+        """Count one."""
+        self.count += 1
+        if self.count <= _EXAMPLES:
+            self._first.append(name)
+
+    @property
+    def examples(self) -> str:
+        """The first ones."""
+        return ", ".join(self._first) + (", ..." if self.count > _EXAMPLES else "")
+
+    def counted(self, noun: str) -> str:
+        """Their number with a noun."""
+        return f"{self.count} {noun}{'' if self.count == 1 else 's'}"
+
+
 class Review:
-    """Goes through a dataset tile by tile.
+    """Goes through a dataset tile by tile. Takes some 20 bytes of memory per tile, and where it lies.
 
     Attributes:
-        samples: a few tiles of each split, drawn by a hash of their ids: the same ones each time.
         crs: the coordinate reference systems that the tiles refer to by position.
     """
 
-    crs: Sequence[GeoKeys] = ()
-    samples: dict[str, list[Tile]] = field(default_factory=lambda: defaultdict(list))
-    _about_tiles: list[Finding] = field(default_factory=list)
-    _images: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
-    _duplicates: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
-    _constant: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    _empty: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    _one_value: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    _labels: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    _footprints: Footprints = field(default_factory=Footprints)
-    _values: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
-    _same_values: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    def __init__(self, crs: Sequence[GeoKeys] = ()) -> None:
+        self.crs = crs
+        self._samples: dict[str, list[tuple[str, Tile]]] = defaultdict(list)
+        self._about_tiles: list[tuple[int, Finding]] = []
+        self._ids = text_list()
+        self._splits = array("b")
+        self._footprints = Footprints()
+        self._images, self._values = FirstOfAlike(), FirstOfAlike()
+        self._constant: dict[str, _Named] = defaultdict(_Named)
+        self._empty: dict[str, _Named] = defaultdict(_Named)
+        self._one_value: dict[str, _Named] = defaultdict(_Named)
+        self._labels: dict[str, int] = defaultdict(int)
+
+    @property
+    def samples(self) -> Mapping[str, Sequence[Tile]]:
+        """A few tiles of each split, drawn by a hash of their ids: the same ones each time."""
+        return {split: [tile for _, tile in drawn] for split, drawn in self._samples.items()}
 
     def add(self, split: str, tile: Tile, ignored: int) -> None:
         """Look at a tile; `ignored` is the stored label value that is ignored."""
-        drawn = self.samples[split]
-        drawn.append(tile)
-        drawn.sort(key=lambda tile: sha256_hex(tile.id.encode()))
-        del drawn[_SAMPLES:]
+        self._draw(split, tile)
+        self._ids.append(tile.id)
+        self._splits.append(SPLITS.index(split))
         self._footprints.add(split, tile)
-        key = int(tile.image_sha256[:15], 16)  # 60 bits: small, and two images in 10^9 would hardly share them
-        for first_split, images in self._images.items():
-            if (first := images.get(key)) is not None:
-                self._duplicates[first_split, split].append((first, tile.id))
-                self._warn(split, tile.id, f"the same bytes as {first_split}/{first}", "keep one of them")
-                break
-        else:
-            self._images[split][key] = tile.id
-            self._compare_values(split, tile)
+        self._images.add(int(tile.image_sha256[:15], 16))  # 60 bits: two images in 10^9 would hardly share them
+        self._values.add(_values_key(tile))
         num_pixels = tile.num_valid_px
         bands = list(zip(tile.band_sums, tile.band_squares, strict=True))
         if not num_pixels:
-            self._empty[split].append(tile.id)
+            self._empty[split].add(tile.id)
             self._warn(split, tile.id, "no pixel has data", "leave the tile out")
         elif all(num_pixels * squares == total * total for total, squares in bands):
-            self._constant[split].append(tile.id)
+            self._constant[split].add(tile.id)
             value = "/".join(str(total // num_pixels) for total, _ in bands)
             self._warn(split, tile.id, f"every pixel is {value}: no data?", "leave the tile out")
         if tile.label_counts:
             self._labels[split] += 1
             if len(tile.label_counts) == 1:
-                self._one_value[split].append(tile.id)
+                self._one_value[split].add(tile.id)
                 if tile.label_counts[0][0] == ignored:
                     self._warn(split, tile.id, "every label pixel is ignored", "leave the tile out, or label it")
 
-    def _compare_values(self, split: str, tile: Tile) -> None:
-        """Look for an image with the same values in other bytes: its bands have the same sums and sums of squares."""
-        if all(squares % total == 0 for total, squares in zip(tile.band_sums, tile.band_squares, strict=True) if total):
-            return  # 0 and one other value: that of many images add up to the same
-        key = hash((tile.height * tile.width, tile.band_sums, tile.band_squares))
-        for first_split, images in self._values.items():
-            if (first := images.get(key)) is not None:
-                self._same_values[first_split, split].append((first, tile.id))
-                return
-        self._values[split][key] = tile.id
+    def _draw(self, split: str, tile: Tile) -> None:
+        drawn, place = self._samples[split], sha256_hex(tile.id.encode())
+        if len(drawn) < _SAMPLES or place < drawn[-1][0]:
+            bisect.insort(drawn, (place, tile), key=itemgetter(0))
+            del drawn[_SAMPLES:]
 
     def _warn(self, split: str, tile_id: str, problem: str, action: str) -> None:
         if len(self._about_tiles) < _MAX_TILE_WARNINGS:
-            where = f"{split}/{tile_id}"
-            self._about_tiles.append(Finding(where, problem, action, "warning", split, tile_id))
+            finding = Finding(f"{split}/{tile_id}", problem, action, "warning", split, tile_id)
+            self._about_tiles.append((len(self._ids) - 1, finding))
+
+    def _split(self, number: int) -> str:
+        return SPLITS[self._splits[number]]
+
+    def _name(self, number: int) -> str:
+        return f"{self._split(number)}/{self._ids[number]}"
 
     def findings(
         self, schema: ClassSchema, statistics: Mapping[str, SplitStatistics], source: SourceValues | None = None
     ) -> Iterator[Finding]:
         """Warnings: about the first suspicious tiles, then about the dataset as a whole."""
-        yield from self._about_tiles
+        duplicates, first = self._images.pairs()
+        yield from self._warnings(duplicates, first)
         for sentence in itertools.chain(
-            self._about_duplicates(),
+            self._about_duplicates(duplicates, first),
+            self._about_same_values(duplicates),
             self._footprints.findings(self.crs),
             self._about_values(),
             _about_classes(schema, statistics),
@@ -116,41 +145,64 @@ class Review:
                     "and scores (nodata: none in dataset.yaml takes them for values)"
                 )
 
-    def _about_duplicates(self) -> Iterator[str]:
-        for (first, second), pairs in self._duplicates.items():
-            shown = _examples([f"{a} = {b}" for a, b in pairs])
-            if first == second:
-                yield f"{_count(pairs, 'image')} of {first} identical to another one in it ({shown})"
+    def _warnings(self, duplicates: NDArray[np.int64], first: NDArray[np.int64]) -> Iterator[Finding]:
+        """Warnings about the first suspicious tiles, in order."""
+        found = [
+            (int(number), self._about_duplicate(int(number), int(other)))
+            for number, other in zip(duplicates[:_MAX_TILE_WARNINGS], first, strict=False)
+        ]
+        in_order = sorted([*found, *self._about_tiles], key=itemgetter(0))
+        return (finding for _, finding in in_order[:_MAX_TILE_WARNINGS])
+
+    def _about_duplicate(self, number: int, first: int) -> Finding:
+        problem = f"the same bytes as {self._name(first)}"
+        split, tile_id = self._split(number), self._ids[number]
+        return Finding(self._name(number), problem, "keep one of them", "warning", split, tile_id)
+
+    def _by_splits(self, numbers: NDArray[np.int64], first: NDArray[np.int64]) -> dict[tuple[str, str], _Named]:
+        """Pairs of a tile and the first one like it, by the splits of the first one and of the tile."""
+        found: dict[tuple[str, str], _Named] = defaultdict(_Named)
+        for number, other in zip(numbers.tolist(), first.tolist(), strict=True):
+            named = found[self._split(other), self._split(number)]
+            named.add(f"{self._ids[other]} = {self._ids[number]}" if named.count < _EXAMPLES else "")
+        return found
+
+    def _about_duplicates(self, duplicates: NDArray[np.int64], first: NDArray[np.int64]) -> Iterator[str]:
+        for (one, other), pairs in self._by_splits(duplicates, first).items():
+            if one == other:
+                yield f"{pairs.counted('image')} of {one} identical to another one in it ({pairs.examples})"
             else:
                 yield (
-                    f"{_count(pairs, 'image')} both in {first} and in {second} ({shown}): "
-                    f"scores on {second} would look better than the model is"
+                    f"{pairs.counted('image')} both in {one} and in {other} ({pairs.examples}): "
+                    f"scores on {other} would look better than the model is"
                 )
 
-        for (first, second), pairs in self._same_values.items():
-            shown = _examples([f"{a} = {b}" for a, b in pairs])
+    def _about_same_values(self, duplicates: NDArray[np.int64]) -> Iterator[str]:
+        for (one, other), pairs in self._by_splits(*self._values.pairs(duplicates)).items():
             yield (
-                f"{_count(pairs, 'image')} of {second} with the very values of another in {first}, in other bytes, or "
-                f"mirrored or turned ({shown})"
-                + ("" if first == second else f": scores on {second} would look better than the model is")
+                f"{pairs.counted('image')} of {other} with the very values of another in {one}, in other bytes, or "
+                f"mirrored or turned ({pairs.examples})"
+                + ("" if one == other else f": scores on {other} would look better than the model is")
             )
 
     def _about_values(self) -> Iterator[str]:
-        for split, ids in self._constant.items():
-            yield f"{_count(ids, 'image')} of {split} with one value only ({_examples(ids)}): no data?"
-        for split, ids in self._empty.items():
-            yield f"{_count(ids, 'image')} of {split} without any data ({_examples(ids)})"
-        for split, ids in self._one_value.items():
-            share = 100 * len(ids) / self._labels[split]
-            yield f"{_count(ids, 'label')} of {split} ({share:.1f} %) with one value only ({_examples(ids)})"
+        for split, named in self._constant.items():
+            yield f"{named.counted('image')} of {split} with one value only ({named.examples}): no data?"
+        for split, named in self._empty.items():
+            yield f"{named.counted('image')} of {split} without any data ({named.examples})"
+        for split, named in self._one_value.items():
+            share = 100 * named.count / self._labels[split]
+            yield f"{named.counted('label')} of {split} ({share:.1f} %) with one value only ({named.examples})"
 
 
-def _count(items: Sequence[object], noun: str) -> str:
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
+def _values_key(tile: Tile) -> int | None:
+    """What tells the values of images apart, whatever their bytes: their bands' sums and sums of squares.
 
-
-def _examples(items: list[str]) -> str:
-    return ", ".join(items[:_EXAMPLES]) + (", ..." if len(items) > _EXAMPLES else "")
+    None for images of 0 and one other value: those of many images add up to the same.
+    """
+    if all(squares % total == 0 for total, squares in zip(tile.band_sums, tile.band_squares, strict=True) if total):
+        return None
+    return hash((tile.height * tile.width, tile.band_sums, tile.band_squares))
 
 
 def _about_classes(schema: ClassSchema, statistics: Mapping[str, SplitStatistics]) -> Iterator[str]:

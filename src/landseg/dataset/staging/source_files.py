@@ -14,31 +14,35 @@ from typing import Any
 from landseg import storage
 from landseg.contracts.documents import Sha256
 from landseg.contracts.errors import DamagedObjectError, ObjectNotFoundError
-from landseg.dataset.staging.previous import Checksums
-from landseg.raw.layout.band_files import BandFiles
+from landseg.dataset.staging.checksums import Checksums, SplitChecksums
 from landseg.raw.layout.source_tiles import SourceTile
+from landseg.raw.sources.source_file import files_of
 
 _FORMAT = 1
 """Raise it where the same files have other checksums (:func:`landseg.raw.tile_files.identify_tile`)."""
 
 
-def known_checksums(
-    uri: str, sha256: Sha256, tiles: Mapping[str, Sequence[SourceTile]], scratch: Path
-) -> dict[str, dict[str, Checksums]]:
-    """The checksums of tiles whose files have not changed since the list was written, by split and id.
+def read_known(
+    uri: str,
+    sha256: Sha256,
+    tiles: Mapping[str, Sequence[SourceTile]],
+    found: Mapping[str, SplitChecksums],
+    scratch: Path,
+) -> None:
+    """Find the checksums of tiles whose files have not changed since the list was written.
 
     Args:
         uri: the list.
         sha256: its checksum; another list, or none, tells nothing.
         tiles: the source's tiles, by split, sorted by id.
+        found: takes the checksums, by split.
         scratch: local folder.
     """
-    found: dict[str, dict[str, Checksums]] = {split: {} for split in tiles}
     path = scratch / "files.jsonl"
     try:
         storage.get_file(uri, path, sha256=sha256)
     except (ObjectNotFoundError, DamagedObjectError):
-        return found
+        return
     with path.open("rb") as file:
         rows = map(json.loads, file)
         row: list[Any] | None = next(rows, None)
@@ -47,9 +51,8 @@ def known_checksums(
                 while row is not None and (row[0], row[1]) < (split, tile.id):
                     row = next(rows, None)
                 if row is not None and row[:3] == [split, tile.id, versions(tile)]:
-                    found[split][tile.id] = row[3], row[4]
+                    found[split].put(tile.id, (row[3], row[4]))
     path.unlink()
-    return found
 
 
 def write_list(
@@ -101,7 +104,6 @@ def versions(tile: SourceTile) -> list[str]:
     """
     if tile.image.path.lower().endswith(".vrt"):
         return []
-    images = tile.image.bands if isinstance(tile.image, BandFiles) else (tile.image,)
-    files = (*images, *tile.sidecars, *((tile.label,) if tile.label else ()))
+    files = (*files_of(tile.image), *tile.sidecars, *(files_of(tile.label) if tile.label else ()))
     found = [f"{_FORMAT} {file.path} {file.size_bytes} {file.version:x}" for file in files]
     return found if all(file.version for file in files) else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from landseg.contracts.dataset import GeoKeys
+from landseg.contracts.tile import GeoKeys
 
 
 @dataclass

@@ -6,7 +6,7 @@ import json
 import struct
 import tarfile
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -104,25 +104,39 @@ def remove_maps(folder: Path) -> None:
         raise ContractError(listed, "expected a list of paths, found something else", "remove it, and the old maps")
     for path in paths:
         inner = PurePosixPath(str(path))
-        if inner.suffix not in {".png", ".tif", ".xml", ".vrt"} or inner.is_absolute() or ".." in inner.parts:
+        if inner.suffix not in {".png", ".tif", ".xml", ".vrt", ".gpkg"} or inner.is_absolute() or ".." in inner.parts:
             raise ContractError(listed, f"expected paths of maps, found {path!r}", "remove it, and the old maps")
         (folder / inner).unlink(missing_ok=True)
     listed.unlink()
 
 
-def extract_maps(archive: BinaryIO, names: Sequence[str], folder: Path, skip: Collection[str] = ()) -> None:
+def extract_maps(
+    archive: BinaryIO, where: object, names: Collection[str], folder: Path, skip: Collection[str] = ()
+) -> set[str]:
     """Copy maps out of an archive that landseg wrote.
 
     Args:
         archive: the open archive.
-        names: the files it has to hold, in order; nothing else is written.
+        where: the archive, for the error line.
+        names: the files it may hold, each once; nothing else is written.
         folder: where they go.
         skip: tiles whose maps are not wanted.
+
+    Returns:
+        The files that it holds.
+
+    Raises:
+        ContractError: it holds another file, or one twice.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    found: set[str] = set()
     with tarfile.open(fileobj=archive, mode="r:") as tar:
-        for name, info in zip(names, tar, strict=True):
+        for info in tar:
             content = tar.extractfile(info)
-            assert content is not None and info.name == name
-            if PurePosixPath(name).stem not in skip:
-                (folder / name).write_bytes(content.read())
+            if info.name not in names or info.name in found or content is None:
+                problem = f"expected one map of each tile, found {info.name!r} that is none, or not the first"
+                raise ContractError(where, problem, "run the stage again")
+            found.add(info.name)
+            if PurePosixPath(info.name).stem not in skip:
+                (folder / info.name).write_bytes(content.read())
+    return found

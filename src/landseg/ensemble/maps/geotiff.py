@@ -19,7 +19,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from landseg import __version__
-from landseg.contracts.dataset import ClassSchema, Geo, GeoKeys
+from landseg.contracts.dataset import ClassSchema
+from landseg.contracts.tile import GeoKeys, Location
 from landseg.raw.georeference.crs import quiet_gdal
 from landseg.raw.georeference.tags import geo_tags
 
@@ -75,7 +76,7 @@ def nodata_label(schema: ClassSchema) -> int:
     return 255 if schema.label_offset + schema.num_classes <= 255 else 0
 
 
-def encode_map(values: NDArray[np.uint8], style: MapStyle, geo: Geo, crs: tuple[GeoKeys, ...]) -> bytes:
+def encode_map(values: NDArray[np.uint8], style: MapStyle, geo: Location, crs: tuple[GeoKeys, ...]) -> bytes:
     """A map as a GeoTIFF.
 
     Args:
@@ -102,7 +103,7 @@ def write_map(
     rows: Iterable[NDArray[np.uint8]],
     shape: tuple[int, int],
     style: MapStyle,
-    geo: Geo | None,
+    geo: Location | None,
     crs: tuple[GeoKeys, ...],
 ) -> None:
     """Write a map of any size as a GeoTIFF; memory holds a few rows of it.
@@ -149,7 +150,7 @@ def _optimise(source: str, target: str, style: MapStyle) -> None:
     from rasterio.env import Env
     from rasterio.shutil import copy
 
-    options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": str(BLOCK_PX), "NUM_THREADS": "1"}
+    options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": str(BLOCK_PX), "NUM_THREADS": "1", "BIGTIFF": "IF_SAFER"}
     options["OVERVIEW_RESAMPLING"] = "MODE" if style.names else "AVERAGE"
     with Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
         copy(source, target, driver="COG", **options)
@@ -160,7 +161,7 @@ def _write_tiled(
     rows: Iterable[NDArray[np.uint8]],
     shape: tuple[int, int],
     style: MapStyle,
-    geo: Geo | None,
+    geo: Location | None,
     crs: tuple[GeoKeys, ...],
 ) -> None:
     """A tiled GeoTIFF that GDAL copies from."""
@@ -176,7 +177,7 @@ def _write_tiled(
     )
 
 
-def _options(style: MapStyle, geo: Geo | None, crs: tuple[GeoKeys, ...]) -> dict[str, Any]:
+def _options(style: MapStyle, geo: Location | None, crs: tuple[GeoKeys, ...]) -> dict[str, Any]:
     """What tifffile is told of a map in addition to its values."""
     tags = [*geo_tags(geo, crs), (_NODATA, _ASCII, 0, str(style.nodata).encode(), True)]
     tags.append((_METADATA, _ASCII, 0, _metadata(style), True))

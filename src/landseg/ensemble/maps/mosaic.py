@@ -1,102 +1,104 @@
-"""Many label maps as one: a VRT, the small text file by which GDAL and every GIS on it draw files side by side."""
+"""Many label maps as one Cloud Optimized GeoTIFF."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from xml.sax.saxutils import escape
 
+import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
-from landseg.contracts.dataset import GeoKeys
-from landseg.ensemble.maps.geotiff import MapStyle
-from landseg.raw.georeference.crs import crs_of
-from landseg.raw.georeference.tags import Transform, read_georeference
+from landseg.contracts.tile import Geo, GeoKeys
+from landseg.ensemble.maps.geotiff import BLOCK_PX, MapStyle, encode_names, write_map
+from landseg.ensemble.maps.together import Grid, is_north_up, joint_grid
+from landseg.raw.georeference.crs import quiet_gdal
+from landseg.raw.georeference.tags import read_georeference
+
+MOSAIC = "mosaic.tif"
+MOSAIC_FILES = (MOSAIC, f"{MOSAIC}.aux.xml")
 
 
 class Mosaic(NamedTuple):
-    """A mosaic that was written, and how many maps it leaves out because they are turned or lie nowhere."""
+    """What was put together.
 
-    paths: list[str]
+    Attributes:
+        num_left_out: maps that are turned, or have no transform.
+        shift_px: how far the map that lies furthest off the mosaic's grid was moved, 0 to 0.5 px.
+    """
+
     num_left_out: int
+    shift_px: float
 
 
 class _Part(NamedTuple):
-    """A map: its path, its size in pixels, and where it lies."""
-
-    path: str
+    path: Path
+    y: int
+    x: int
     height: int
     width: int
-    transform: Transform
 
 
-def write_mosaics(folder: Path, paths: Sequence[str], style: MapStyle) -> Mosaic:
-    """Write a mosaic of the label maps of each CRS: `mosaic.vrt`, and `mosaic-2.vrt`, … where there are several.
+def write_mosaic(folder: Path, paths: Sequence[str], style: MapStyle) -> Mosaic:
+    """Write the label maps of a folder as one, `mosaic.tif`, and its class names next to it.
 
-    Where maps overlap, the last that has data is drawn. Pixels are as large as the smallest of them.
+    Where maps overlap, the one that comes last by path counts, wherever it has data. Memory holds a row of blocks.
 
     Args:
-        folder: where the maps lie, and the mosaics go.
-        paths: of the GeoTIFFs, below the folder.
+        folder: where the maps lie, and the mosaic goes.
+        paths: of the GeoTIFFs below the folder: of one CRS and one pixel size
+            (:func:`landseg.ensemble.maps.together.check_together`).
         style: what their values mean.
     """
-    by_crs: dict[GeoKeys | None, list[_Part]] = defaultdict(list)
+    grids: dict[str, Grid] = {}
+    crs: GeoKeys | None = None
     num_left_out = 0
     for path in sorted(paths):
         with tifffile.TiffFile(folder / path) as file:
             page = file.pages.first
-            transform, crs = read_georeference(page)
-            if transform is None or transform[1] or transform[3] or transform[0] <= 0 or transform[4] >= 0:
+            place = read_georeference(page)
+            if place.transform is None or not is_north_up(place.transform):
                 num_left_out += 1
-            else:
-                by_crs[crs].append(_Part(path, page.imagelength, page.imagewidth, transform))
-    written = []
-    for number, (crs, parts) in enumerate(sorted(by_crs.items(), key=lambda item: -len(item[1])), start=1):
-        written.append("mosaic.vrt" if number == 1 else f"mosaic-{number}.vrt")
-        (folder / written[-1]).write_bytes(_encode(parts, crs, style))
-    return Mosaic(written, num_left_out)
+                continue
+            grids[path] = Grid(page.imagelength, page.imagewidth, place.transform)
+            crs = place.crs or crs
+    whole = joint_grid(grids.values())
+    across, _, west, _, down, north = whole.transform
+    parts, shift = [], 0.0
+    for path, grid in grids.items():
+        x, y = (grid.transform[2] - west) / across, (grid.transform[5] - north) / down
+        shift = max(shift, abs(x - round(x)), abs(y - round(y)))
+        parts.append(_Part(folder / path, round(y), round(x), grid.height, grid.width))
+    whole = Grid(max(p.y + p.height for p in parts), max(p.x + p.width for p in parts), whole.transform)
+    geo = Geo(crs=None if crs is None else 0, transform=whole.transform)
+    rows = _rows(parts, whole, style.nodata)
+    write_map(folder / MOSAIC, rows, (whole.height, whole.width), style, geo, (crs,) if crs else ())
+    (folder / MOSAIC_FILES[1]).write_bytes(encode_names(style))
+    return Mosaic(num_left_out, shift)
 
 
-def _encode(parts: Sequence[_Part], crs: GeoKeys | None, style: MapStyle) -> bytes:
-    across, down = min(part.transform[0] for part in parts), min(-part.transform[4] for part in parts)
-    west, north = min(part.transform[2] for part in parts), max(part.transform[5] for part in parts)
-    east = max(part.transform[2] + part.width * part.transform[0] for part in parts)
-    south = min(part.transform[5] + part.height * part.transform[4] for part in parts)
-    width, height = round((east - west) / across), round((north - south) / down)
-    known = crs and crs_of(crs)
-    lines = [f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">']
-    if known:
-        lines.append(f'  <SRS dataAxisToSRSAxisMapping="{_axes(known.is_geographic)}">{escape(known.to_wkt())}</SRS>')
-    lines.append(f"  <GeoTransform>{west!r}, {across!r}, 0.0, {north!r}, 0.0, {-down!r}</GeoTransform>")
-    lines += ['  <VRTRasterBand dataType="Byte" band="1">', f"    <NoDataValue>{style.nodata}</NoDataValue>"]
-    lines += ["    <ColorInterp>Palette</ColorInterp>", "    <ColorTable>"]
-    colours = (*style.colours, *[(0, 0, 0)] * (256 - len(style.colours)))
-    for value, (red, green, blue) in enumerate(colours):
-        alpha = 0 if value == style.nodata else 255
-        lines.append(f'      <Entry c1="{red}" c2="{green}" c3="{blue}" c4="{alpha}"/>')
-    lines += ["    </ColorTable>", "    <CategoryNames>"]
-    lines += [f"      <Category>{escape(style.names.get(n, ''))}</Category>" for n in range(max(style.names) + 1)]
-    lines.append("    </CategoryNames>")
+def _rows(parts: Sequence[_Part], whole: Grid, nodata: int) -> Iterator[NDArray[np.uint8]]:
+    """The rows of the mosaic, a block high at a time."""
+    by_band: dict[int, list[_Part]] = defaultdict(list)
     for part in parts:
-        a, _, x, _, e, y = part.transform
-        offset = f'xOff="{(x - west) / across:.10g}" yOff="{(north - y) / down:.10g}"'
-        rectangle = f'{offset} xSize="{part.width * a / across:.10g}" ySize="{part.height * -e / down:.10g}"'
-        lines += [
-            "    <ComplexSource>",
-            f'      <SourceFilename relativeToVRT="1">{escape(part.path)}</SourceFilename>',
-            "      <SourceBand>1</SourceBand>",
-            f'      <SourceProperties RasterXSize="{part.width}" RasterYSize="{part.height}" DataType="Byte"/>',
-            f'      <SrcRect xOff="0" yOff="0" xSize="{part.width}" ySize="{part.height}"/>',
-            f"      <DstRect {rectangle}/>",
-            f"      <NODATA>{style.nodata}</NODATA>",
-            "    </ComplexSource>",
-        ]
-    lines += ["  </VRTRasterBand>", "</VRTDataset>", ""]
-    return "\n".join(lines).encode()
+        for band in range(part.y // BLOCK_PX, (part.y + part.height - 1) // BLOCK_PX + 1):
+            by_band[band].append(part)
+    for band, top in enumerate(range(0, whole.height, BLOCK_PX)):
+        bottom = min(whole.height, top + BLOCK_PX)
+        joined = np.full((bottom - top, whole.width), nodata, np.uint8)
+        for part in by_band[band]:
+            start, end = max(top, part.y), min(bottom, part.y + part.height)
+            values = _read(part.path, start - part.y, end - part.y)
+            under = joined[start - top : end - top, part.x : part.x + part.width]
+            np.copyto(under, values, where=values != nodata)
+        yield joined
 
 
-def _axes(is_geographic: bool) -> str:
-    """In which order x and y are: those of degrees have latitude first by definition."""
-    return "2,1" if is_geographic else "1,2"
+def _read(path: Path, start: int, end: int) -> NDArray[np.uint8]:
+    import rasterio
+
+    with quiet_gdal(), rasterio.open(path) as file:
+        values: NDArray[np.uint8] = file.read(1, window=((start, end), (0, file.width)))
+    return values

@@ -13,7 +13,8 @@ import numpy as np
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Split
-from landseg.contracts.errors import DamagedObjectError
+from landseg.contracts.documents import MAX_DOCUMENT_BYTES
+from landseg.contracts.errors import ConfigError, DamagedObjectError
 from landseg.contracts.labels import SceneMap
 from landseg.ensemble.averaging import Labels
 from landseg.ensemble.maps.geotiff import BLOCK_PX, MapStyle, encode_names, write_map
@@ -24,6 +25,29 @@ from landseg.storage.records import read_record, write_record
 
 ScenePlace = tuple[Split, str]
 """A scene: split and id."""
+MAP_ENTRY_BYTES = 220
+"""What a scene's map takes in the manifest of the label maps, at most, besides the scene's id, which is there twice."""
+
+
+def check_num_scenes(scene_ids: Sequence[str], num_kinds: int) -> None:
+    """Refuse, before anything is averaged, more scenes than the manifest of the label maps can list.
+
+    Args:
+        scene_ids: of all splits.
+        num_kinds: how many maps there will be of each: its labels, and the layers.
+
+    Raises:
+        ConfigError: there are more.
+    """
+    size = num_kinds * sum(MAP_ENTRY_BYTES + 2 * len(scene_id.encode()) for scene_id in scene_ids)
+    if size > MAX_DOCUMENT_BYTES:
+        raise ConfigError(
+            "the manifest of the label maps",
+            f"expected at most {MAX_DOCUMENT_BYTES} bytes, as much as is read, found {len(scene_ids)} scenes with "
+            f"{num_kinds} maps each, which take {size}",
+            f"average at most {len(scene_ids) * MAX_DOCUMENT_BYTES // size} of them at once: stage them as several "
+            "datasets" + (", or ask for fewer --layers" if num_kinds > 1 else ""),
+        )
 
 
 class Scenes:
@@ -34,6 +58,9 @@ class Scenes:
 
     Attributes:
         places: every scene, by split and id.
+
+    Raises:
+        ConfigError: there are more than the manifest of the label maps can list.
     """
 
     def __init__(self, ensemble: Ensemble) -> None:
@@ -46,6 +73,7 @@ class Scenes:
                     found.setdefault(tile.scene.id, array("I")).append(position)
             self._positions |= {(split, scene_id): found[scene_id] for scene_id in sorted(found)}
         self.places = list(self._positions)
+        check_num_scenes([scene_id for _, scene_id in self.places], 1 + len(ensemble.layers))
 
     def share(self, share: int, num_shares: int) -> list[ScenePlace]:
         """The scenes of a share (counted from 0, of `num_shares`): neighbours, with about an equal number of tiles."""
@@ -135,7 +163,7 @@ def _put(ensemble: Ensemble, folder: str, scene: Scene, rows: Iterable[Labels], 
     """Write a map of a scene and put it into object storage."""
     path = ensemble.scratch / "scene.tif"
     try:
-        write_map(path, rows, (scene.height, scene.width), style, scene.geo, ensemble.dataset.manifest.crs)
+        write_map(path, rows, (scene.height, scene.width), style, scene.location, ensemble.dataset.manifest.crs)
         written = SceneMap(
             path=f"{folder}/{scene.id}.tif",
             size_bytes=path.stat().st_size,

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from landseg.contracts.dataset import Split, Tile
+from landseg.contracts.dataset import Split
 from landseg.contracts.documents import Count, Model
 from landseg.contracts.labels import LayerName, SceneMap
 from landseg.contracts.probabilities import Tta
+from landseg.contracts.tile import Tile
 from landseg.ensemble.averaging import Labels, subsets
 from landseg.ensemble.maps.stitching import Scene, blend, join
 from landseg.ensemble.maps.tiles import layer_values, stored_labels, stored_values
@@ -37,8 +38,9 @@ class SceneResult(Model):
         labels: the label map.
         layers: the other maps.
         pixels: per class, pixels of the label map that have data.
-        areas, view_areas, confusions: as those of :class:`~landseg.ensemble.shard_results.TileResult` and
-            :class:`~landseg.ensemble.shard_results.ShardResult`, of the stitched maps: each pixel counts once.
+        areas, confusions: as those of :class:`~landseg.ensemble.shard_results.ShardResult`, of the stitched maps: each
+            pixel counts once; None where the scene has no labels.
+        view_areas: likewise, with fewer views.
     """
 
     labels: SceneMap

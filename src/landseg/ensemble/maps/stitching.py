@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import Geo, Tile
 from landseg.contracts.errors import ContractError
+from landseg.contracts.tile import Location, Tile
 from landseg.raw.scenes import shifted
 
 
@@ -24,14 +24,14 @@ class Scene:
         id: stem of the scene's file.
         height, width: in pixels.
         tiles: in order of their windows, row by row.
-        geo: the scene's own georeference, None if it has none.
+        location: where the scene lies; None if its file does not say.
     """
 
     id: str
     height: int
     width: int
     tiles: tuple[Tile, ...]
-    geo: Geo | None
+    location: Location | None
 
     @cached_property
     def row_spans(self) -> list[tuple[int, int]]:
@@ -59,7 +59,8 @@ def scenes_of(tiles: Iterable[Tile]) -> list[Scene]:
         if any((window.height, window.width) != (first.height, first.width) for window, _ in placed):
             raise ContractError(f"scene {scene_id}", "its tiles give different sizes of the scene")
         geo = tile.geo and tile.geo.model_copy(update={"transform": shifted(tile.geo.transform, -first.y, -first.x)})
-        scenes.append(Scene(scene_id, first.height, first.width, tuple(tile for _, tile in placed), geo))
+        location = geo or tile.location
+        scenes.append(Scene(scene_id, first.height, first.width, tuple(tile for _, tile in placed), location))
     return scenes
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import ClassSchema, GeoKeys, Tile
+from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.labels import LayerName
+from landseg.contracts.tile import GeoKeys, Tile
 from landseg.ensemble.averaging import Average, Labels, confidence, disagreement, entropy
 from landseg.ensemble.maps.files import encode_grey, encode_png
 from landseg.ensemble.maps.geotiff import (
@@ -31,7 +32,7 @@ def map_name(tile: Tile) -> str:
 
 def _is_geotiff(tile: Tile) -> bool:
     """Whether a tile is an input of its own whose place is known; of a scene, the scene's map has it."""
-    return tile.geo is not None and tile.scene is None
+    return tile.location is not None and tile.scene is None
 
 
 def layer_values(layer: LayerName, average: Average, prepared: Sequence[Stored]) -> Probs:
@@ -87,12 +88,12 @@ class TileMaps:
     def labels(self, tile: Tile, labels: Labels, valid: NDArray[np.bool_] | None) -> bytes:
         """A label map: class id plus `label_offset`, as in the dataset's own labels; `valid` is where there is data."""
         stored = stored_labels(labels, self.schema, valid)
-        if tile.geo is None or not _is_geotiff(tile):
+        if tile.location is None or not _is_geotiff(tile):
             return encode_png(stored, self.schema, nodata=None if valid is None else nodata_label(self.schema))
-        return encode_map(stored, self.label_style(tile.id), tile.geo, self.crs)
+        return encode_map(stored, self.label_style(tile.id), tile.location, self.crs)
 
     def layer(self, tile: Tile, layer: LayerName, values: Probs, valid: NDArray[np.bool_] | None) -> bytes:
         """A map of values from 0 to 1; PNGs show 0 where there is no data."""
-        if tile.geo is None or not _is_geotiff(tile):
+        if tile.location is None or not _is_geotiff(tile):
             return encode_grey(values if valid is None else values * valid)
-        return encode_map(stored_values(values, valid), self.value_style(tile.id, layer), tile.geo, self.crs)
+        return encode_map(stored_values(values, valid), self.value_style(tile.id, layer), tile.location, self.crs)

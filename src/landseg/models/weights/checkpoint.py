@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,24 @@ import torch
 
 from landseg.contracts.errors import ContractError
 from landseg.models.weights.pickle_values import Skipped, TensorRef
+from landseg.models.weights.safetensors_file import is_safetensors, read_safetensors
 from landseg.models.weights.torch_file import TorchFile, kind_of
 
-_CONTAINERS = ("state_dict", "model", "model_state_dict", "teacher")
-"""Where weights are: mmcv's and Lightning's, official Swin's, others', DINO's."""
+_CONTAINERS = ("state_dict", "model", "model_state_dict", "teacher", "module", "params", "net", "network", "weights")
+"""Where weights are: mmcv's and Lightning's, official Swin's, others', DINO's, DeepSpeed's, BasicSR's, others'."""
+_AVERAGES = ("state_dict_ema", "model_ema", "ema", "params_ema", "ema_state_dict")
+"""Where averages of weights are: timm's and others'. Taken where a file has nothing else."""
+_MOST_CONTAINERS = 3
+"""In one another."""
+_MOST_PREFIXES = 64
+"""That are tried, the most common ones: a file may have as many names as it likes."""
 
 
 def read_checkpoint(path: Path, name: object = None) -> dict[str, Any]:
     """Read a checkpoint's `meta` and `state_dict` without running anything that is in it.
 
-    A file that holds only weights counts as a checkpoint without `meta`. What else a file holds (optimizer, arguments,
-    logs) is not read, and objects in `meta` that are no plain values are
+    A file that holds only weights, as those of safetensors do, counts as a checkpoint without `meta`. What else a file
+    holds (optimizer, arguments, logs) is not read, and objects in `meta` that are no plain values are
     :class:`~landseg.models.weights.pickle_values.Skipped`.
 
     Args:
@@ -33,20 +42,38 @@ def read_checkpoint(path: Path, name: object = None) -> dict[str, Any]:
     Raises:
         ContractError: it is not a checkpoint.
     """
+    if is_safetensors(path):
+        return {"meta": {}, "state_dict": read_safetensors(path, name)}
     with TorchFile(path, name) as file:
         content = file.content
         if not isinstance(content, dict):
             raise ContractError(file.name, f"expected a checkpoint with a `state_dict`, found a {kind_of(content)}")
-        state = next((content[key] for key in _CONTAINERS if isinstance(content.get(key), dict)), content)
+        state = _weights_in(content)
         if not state or not all(isinstance(value, TensorRef) and isinstance(key, str) for key, value in state.items()):
             found = ", ".join(sorted(str(key)[:40] for key in content)[:5]) or "nothing"
-            raise ContractError(
-                file.name, f"expected a checkpoint with a `state_dict` of tensors, found {found}{_odd(state)}"
-            )
-        # Weights of a DistributedDataParallel that was saved without unwrapping have this prefix.
-        state = {key.removeprefix("module."): value for key, value in file.tensors(state).items()}
+            if state is not content or any(isinstance(value, TensorRef) for value in state.values()):
+                found += _odd(state)
+            raise ContractError(file.name, f"expected a checkpoint with a `state_dict` of tensors, found {found}")
+        state = {_unwrapped(key): value for key, value in file.tensors(state).items()}
         meta = content.get("meta")
         return {"meta": meta if isinstance(meta, dict) else {}, "state_dict": state}
+
+
+def _unwrapped(key: str) -> str:
+    """A weight's name without the prefixes of a DistributedDataParallel and of torch.compile around the model."""
+    while (shorter := key.removeprefix("module.").removeprefix("_orig_mod.")) != key:
+        key = shorter
+    return key
+
+
+def _weights_in(content: dict[Any, Any]) -> dict[Any, Any]:
+    """The dictionary that holds the weights: the first of the known containers, or of those inside it."""
+    for _ in range(_MOST_CONTAINERS):
+        inner = [content[key] for key in (*_CONTAINERS, *_AVERAGES) if isinstance(content.get(key), dict)]
+        if not inner:
+            break
+        content = inner[0]
+    return content
 
 
 def is_mmseg_1(meta: dict[str, Any]) -> bool:
@@ -68,25 +95,22 @@ def without_common_prefix(state: dict[str, torch.Tensor], wanted: set[str]) -> d
     """The weights without a prefix that all of them have, where then more of the wanted names are among them.
 
     Lightning, segmentation_models_pytorch, MoCo and DINO wrap the network (`model.backbone.`, `encoder.`,
-    `encoder_q.`).
+    `encoder_q.`). Where heads lie next to the wrapped network, its prefix is taken off its own weights alone.
     """
-    best, prefix = state, ""
-    while (match := re.match(r"[^.]+\.", next(iter(state))[len(prefix) :])) is not None:
-        prefix += match[0]
-        if not all(key.startswith(prefix) and len(key) > len(prefix) for key in state):
-            break
-        shorter = {key.removeprefix(prefix): value for key, value in state.items()}
+    best = state
+    prefixes = Counter(key[: match.end()] for key in state for match in itertools.islice(re.finditer(r"\.", key), 4))
+    for prefix, _ in prefixes.most_common(_MOST_PREFIXES):
+        shorter = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if len(wanted & shorter.keys()) > len(wanted & best.keys()):
-            best = shorter
+            best = {key: value for key, value in state.items() if not key.startswith(prefix)} | shorter
     return best
 
 
 def _odd(state: dict[Any, Any]) -> str:
-    """The first entry that is no tensor, where others are."""
-    if not any(isinstance(value, TensorRef) for value in state.values()):
-        return ""
+    """The first entry that is no tensor, and what it is."""
     for key, value in state.items():
         if not isinstance(value, TensorRef):
             kind = value.kind if isinstance(value, Skipped) else type(value).__name__
+            kind = "NumPy array" if kind.startswith("numpy.") else kind
             return f"; {str(key)[:60]} is a {kind}"
     return ""

@@ -46,6 +46,14 @@ _CONVERTERS = (
     (r"blocks\.0\.attn\.qkv\.weight", "timm's ViT", "mmsegmentation 0.x's tools/model_converters/vit2mmseg.py"),
 )
 """By what a line of the names is: whose the names are, and what converts them."""
+_WITHOUT_CONVERTER = (
+    (
+        r".*attention\.(self|attention|output)\.\w+\.\w+|.*\.layers\.\d+\.(dwconv|pwconv1)\.weight",
+        "Hugging Face's transformers",
+    ),
+    (r"features\.\d+\.\d+\.", "torchvision"),
+)
+"""The same of those that nothing converts."""
 
 
 def converter_of(state: State) -> str:
@@ -54,6 +62,9 @@ def converter_of(state: State) -> str:
     for pattern, whose, converter in _CONVERTERS:
         if re.search(rf"^({pattern})", names, re.MULTILINE):
             return f"these are names of {whose}: convert the file with {converter}"
+    for pattern, whose in _WITHOUT_CONVERTER:
+        if re.search(rf"^({pattern})", names, re.MULTILINE):
+            return f"these are names of {whose}: give the checkpoint that the model's authors published"
     return ""
 
 

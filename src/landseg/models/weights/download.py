@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from landseg import storage
-from landseg.contracts.errors import ObjectNotFoundError, StorageError, without_credentials
+from landseg.contracts.errors import ObjectNotFoundError, OutageError, StorageError, without_credentials
 
 MAX_BYTES = 16 << 30
 MAX_SECONDS = 2 * 3600.0
@@ -169,5 +169,7 @@ def _give_up(uri: str, err: Exception, *, last: bool) -> None:
     if isinstance(err, urllib.error.HTTPError) and err.code in {404, 410}:
         raise ObjectNotFoundError(uri, f"the server answered {err.code}: there is no such file") from err
     lasting = isinstance(err, http.client.InvalidURL | ValueError)
-    if last or lasting or (isinstance(err, urllib.error.HTTPError) and err.code < 500):
-        raise StorageError(uri, f"the download failed: {err}", "check the address and the network") from err
+    refused = isinstance(err, urllib.error.HTTPError) and err.code < 500
+    if last or lasting or refused:
+        kind = StorageError if lasting or refused else OutageError
+        raise kind(uri, f"the download failed: {err}", "check the address and the network") from err

@@ -12,6 +12,10 @@ _SCALARS: dict[str, str] = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i"}
 _PLAIN = (str, int, float, bool, type(None))
 
 
+class RefusedFileError(ValueError):
+    """Why a file is not read as a checkpoint, in words of landseg's own; of the file, at most a name is quoted."""
+
+
 @dataclass(frozen=True)
 class Skipped:
     """An object that was not made because it is no plain value.
@@ -88,7 +92,7 @@ def _tensor(args: tuple[Any, ...]) -> Any:
     if not isinstance(storage, StorageRef) or any(type(number) is not int or number < 0 for number in numbers):
         return NotImplemented
     if len(size) != len(stride) or len(size) > 64:
-        raise ValueError("it describes a tensor whose shape and strides do not match")
+        raise RefusedFileError("it describes a tensor whose shape and strides do not match")
     return TensorRef(storage, offset, tuple(size), tuple(stride))
 
 

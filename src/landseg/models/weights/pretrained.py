@@ -129,7 +129,7 @@ def _strip(node: Any) -> None:
             _strip(value)
 
 
-def fetch(source: str, storage_uri: str, folder: Path) -> Fetched:
+def fetch(source: str, storage_uri: str, folder: Path, advice: str = "") -> Fetched:
     """Get pretrained weights. Files from http(s) are cached in object storage and taken from there the next time.
 
     Args:
@@ -138,6 +138,7 @@ def fetch(source: str, storage_uri: str, folder: Path) -> Fetched:
             is checked against these first digits of its SHA-256.
         storage_uri: root in object storage; the cache is `<storage_uri>/pretrained/`.
         folder: local folder for the file.
+        advice: what to do where there is no such file.
 
     Raises:
         ConfigError: the checksum is malformed, or mmcv knows no model of that name.
@@ -150,7 +151,10 @@ def fetch(source: str, storage_uri: str, folder: Path) -> Fetched:
     if is_http(uri):
         sha256 = _fetch_cached(uri, expected, storage.join(storage_uri, "pretrained"), path)
     else:
-        fetch_object(uri, path)
+        try:
+            fetch_object(uri, path)
+        except ObjectNotFoundError as err:
+            raise ObjectNotFoundError(uri, err.problem, err.hint or advice) from err
         sha256 = storage.file_sha256(path)
         _check_sum(uri, sha256, expected)
     return Fetched(without_credentials(uri), sha256, path)

@@ -64,11 +64,11 @@ def load_pretrained(model: torch.nn.Module, path: Path) -> LoadReport:
     have another size; they are trained from scratch.
 
     Raises:
-        ContractError: the file is not a checkpoint, or belongs to another architecture; missing and unexpected weights
-            are listed. The model is unchanged.
+        ContractError: the file is not a checkpoint, has weights that are not finite, or belongs to another
+            architecture; missing and unexpected weights are listed. The model is unchanged.
     """
     expected = model.state_dict()
-    state = without_averages(read_checkpoint(path)["state_dict"])
+    state = without_averages(read_checkpoint(path, path.name)["state_dict"])
     names = {key.removeprefix("backbone.") for key in expected if key.startswith("backbone.")}
     state = without_common_prefix(state, names | expected.keys())
     heads = {key: value for key, value in state.items() if key.startswith(("decode_head.", "auxiliary_head.", "neck."))}
@@ -86,6 +86,13 @@ def load_pretrained(model: torch.nn.Module, path: Path) -> LoadReport:
             "; ".join(filter(None, ("nothing was loaded", converter_of(backbone)))),
         )
     loaded = match.fitting | _fitting_heads(heads, expected)
+    damaged = [key for key, value in loaded.items() if not torch.isfinite(value).all()]
+    if damaged:
+        raise ContractError(
+            path.name,
+            f"expected finite weights, found others in {_listed(damaged)}",
+            "the training that left them had diverged: take an earlier checkpoint of it",
+        )
     model.load_state_dict(loaded, strict=False)
     new, unused = match.new, match.unused
     if heads:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import stat
 import zipfile
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from typing import IO, Any
 
 import torch
 
+from landseg.contracts.documents import short_repr
 from landseg.contracts.errors import ContractError
-from landseg.models.weights.pickle_values import Skipped, StorageRef, TensorRef
+from landseg.models.weights.pickle_values import RefusedFileError, Skipped, StorageRef, TensorRef
 from landseg.models.weights.torch_pickle import read_pickle
 
 MAX_FILE_BYTES = 16 << 30
@@ -44,6 +46,14 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+
+_OTHERS = {
+    rb"$": "an empty file",
+    rb"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with git lfs pull",
+    rb"\s*<(!|html|HTML|\?xml)": "a web page: the address leads to one instead of the file",
+    rb"\x89HDF": "HDF5, as Keras writes it",
+}
+"""Files of other kinds that people give, by how they begin."""
 
 Tensors = Callable[[TensorRef], torch.Tensor]
 
@@ -110,7 +120,8 @@ class TorchFile:
             raise self._refused(err) from err
 
     def _refused(self, err: Exception) -> ContractError:
-        reason = str(err).partition("\n")[0] if isinstance(err, ValueError | zipfile.BadZipFile) else ""
+        # Of our own reasons alone: those of libraries quote the file's bytes.
+        reason = str(err) if isinstance(err, RefusedFileError) else ""
         return ContractError(
             self.name,
             "expected a checkpoint of tensors and plain values, as torch.save writes it, found something else: "
@@ -118,33 +129,35 @@ class TorchFile:
         )
 
     def _open(self) -> Any:
-        head = self._file.read(4)
+        head = self._file.read(64)
         self._file.seek(0)
-        if head == b"PK\3\4":
+        if head.startswith(b"PK\3\4"):
             return self._open_archive()
+        if found := next((found for pattern, found in _OTHERS.items() if re.match(pattern, head, re.DOTALL)), ""):
+            raise RefusedFileError(found)
         return self._open_legacy()
 
     def _open_archive(self) -> Any:
         if _directory_bytes(self._file, self._size) > MAX_DIRECTORY_BYTES:
-            raise ValueError("an archive of too many files")
+            raise RefusedFileError("an archive of too many files")
         self._archive = archive = zipfile.ZipFile(self._file)
         members = archive.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
-            raise ValueError("a compressed archive, and torch compresses nothing")
-        if sum(member.file_size for member in members) > self._size:
-            raise ValueError("an archive whose parts are larger than the whole")
         names = {member.filename for member in members}
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise RefusedFileError("a TorchScript archive: save the weights with torch.save(model.state_dict(), ...)")
+        if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
+            raise RefusedFileError("a compressed archive, and torch compresses nothing")
+        if sum(member.file_size for member in members) > self._size:
+            raise RefusedFileError("an archive whose parts are larger than the whole")
         found = next((name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")), None)
         if found is None:
-            raise ValueError("a zip archive without a pickle of torch's")
-        if any(name.endswith("/constants.pkl") for name in names):
-            raise ValueError("a TorchScript archive: save the weights with torch.save(model.state_dict(), ...)")
+            raise RefusedFileError("a zip archive without a pickle of torch's")
         folder = found.removesuffix("data.pkl")
         order = f"{folder}byteorder"
         if order in names and archive.getinfo(order).file_size < 16 and archive.read(order).strip() != b"little":
-            raise ValueError("tensors of another byte order")
+            raise RefusedFileError("tensors of another byte order")
         if archive.getinfo(found).file_size > MAX_PICKLE_BYTES:
-            raise ValueError(f"a pickle of more than {MAX_PICKLE_BYTES >> 20} MiB")
+            raise RefusedFileError(f"a pickle of more than {MAX_PICKLE_BYTES >> 20} MiB")
         self._folder = folder
         return read_pickle(io.BytesIO(archive.read(found)))
 
@@ -152,11 +165,11 @@ class TorchFile:
         """The format before zip archives: five pickles, then each storage as its size and its bytes."""
         head = io.BytesIO(self._file.read(MAX_PICKLE_BYTES))
         if read_pickle(head) != _MAGIC:
-            raise ValueError("a pickle that torch did not write")
+            raise RefusedFileError("a pickle that torch did not write")
         read_pickle(head)  # the format's version
         system = read_pickle(head)
         if not isinstance(system, dict) or system.get("little_endian") is not True:
-            raise ValueError("tensors of another byte order")
+            raise RefusedFileError("tensors of another byte order")
         content = read_pickle(head)
         keys = read_pickle(head)
         sizes = _storages(content)
@@ -165,12 +178,12 @@ class TorchFile:
             storage = sizes[key]
             self._file.seek(place)
             if int.from_bytes(self._file.read(8), "little") != storage.size:
-                raise ValueError("the sizes of its tensors contradict each other")
+                raise RefusedFileError("the sizes of its tensors contradict each other")
             num_bytes = storage.size * _dtype(storage).itemsize
             self._places[key] = (place + 8, num_bytes)
             place += 8 + num_bytes
         if place > self._size:
-            raise ValueError("it breaks off")
+            raise RefusedFileError("it breaks off")
         return content
 
     def _filled(self, node: Any, done: dict[int, Any], depth: int) -> Any:
@@ -179,7 +192,7 @@ class TorchFile:
         if not isinstance(node, dict | list | tuple):
             return node
         if depth == MAX_DEPTH:
-            raise ValueError(f"values nested more than {MAX_DEPTH} deep")
+            raise RefusedFileError(f"values nested more than {MAX_DEPTH} deep")
         if id(node) not in done:  # a part that occurs many times is filled once
             if isinstance(node, dict):
                 filled: Any = {key: self._filled(value, done, depth + 1) for key, value in node.items()}
@@ -192,7 +205,7 @@ class TorchFile:
         count = math.prod(ref.size)
         last = ref.offset + sum((size - 1) * stride for size, stride in zip(ref.size, ref.stride, strict=True))
         if count and (count > ref.storage.size or last >= ref.storage.size):
-            raise ValueError("a tensor that is larger than its bytes")
+            raise RefusedFileError("a tensor that is larger than its bytes")
         if not count:
             return torch.empty(ref.size, dtype=_dtype(ref.storage))
         return self._storage(ref.storage).as_strided(ref.size, ref.stride, ref.offset)
@@ -206,22 +219,22 @@ class TorchFile:
                 while count := reader.readinto(view[filled : filled + _BLOCK]):  # type: ignore[attr-defined]
                     filled += count
                 if filled != num_bytes:
-                    raise ValueError("a tensor that breaks off")
+                    raise RefusedFileError("a tensor that breaks off")
             self._storages[ref.key] = torch.frombuffer(data, dtype=_dtype(ref))
         found = self._storages[ref.key]
         if found.dtype != _dtype(ref) or len(found) != ref.size:
-            raise ValueError("the sizes of its tensors contradict each other")
+            raise RefusedFileError("the sizes of its tensors contradict each other")
         return found
 
     def _bytes(self, key: str, num_bytes: int) -> IO[bytes]:
         if self._archive is not None:
             member = self._archive.getinfo(f"{self._folder}data/{key}")
             if member.file_size != num_bytes:
-                raise ValueError("the sizes of its tensors contradict each other")
+                raise RefusedFileError("the sizes of its tensors contradict each other")
             return self._archive.open(member)
         place, there = self._places[key]
         if there != num_bytes:
-            raise ValueError("the sizes of its tensors contradict each other")
+            raise RefusedFileError("the sizes of its tensors contradict each other")
         reader = open(self._file.fileno(), "rb", closefd=False)  # noqa: SIM115 - the caller closes it
         reader.seek(place)
         return reader
@@ -229,7 +242,7 @@ class TorchFile:
 
 def _dtype(storage: StorageRef) -> torch.dtype:
     if storage.kind not in _DTYPES:
-        raise ValueError(f"a tensor of the type {storage.kind}")
+        raise RefusedFileError(f"a tensor of the type {short_repr(storage.kind)}")
     return _DTYPES[storage.kind]
 
 
@@ -256,7 +269,7 @@ def _directory_bytes(file: IO[bytes], size: int) -> int:
     file.seek(0)
     end, end64 = tail.rfind(b"PK\5\6"), tail.rfind(b"PK\6\6")
     if end < 0:
-        raise ValueError("it breaks off")
+        raise RefusedFileError("it breaks off")
     listed = int.from_bytes(tail[end + 12 : end + 16], "little")
     return max(
         listed if listed != 0xFFFFFFFF else 0,

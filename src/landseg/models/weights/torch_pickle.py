@@ -11,7 +11,16 @@ import pickletools
 from collections.abc import Callable
 from typing import IO, Any
 
-from landseg.models.weights.pickle_values import DType, Global, Skipped, StorageRef, is_key, make, name_of
+from landseg.models.weights.pickle_values import (
+    DType,
+    Global,
+    RefusedFileError,
+    Skipped,
+    StorageRef,
+    is_key,
+    make,
+    name_of,
+)
 
 MAX_OPERATIONS = 4_000_000
 """Of one pickle; a weight takes about forty, with its optimizer's state three times as many."""
@@ -26,17 +35,17 @@ def read_pickle(stream: IO[bytes]) -> Any:
         all that is neither. Lists and dictionaries may contain themselves.
 
     Raises:
-        ValueError: it is not a pickle, or has too many operations.
+        RefusedFileError: it is not a pickle, or has too many operations.
         Exception: of other kinds, where it is malformed.
     """
     machine = _Machine()
     for number, (opcode, arg, _) in enumerate(pickletools.genops(stream)):
         if number >= MAX_OPERATIONS:
-            raise ValueError(f"its pickle has more than {MAX_OPERATIONS} operations")
+            raise RefusedFileError(f"its pickle has more than {MAX_OPERATIONS} operations")
         if opcode.name == "STOP":
             return machine.pop()
         machine.step(opcode.name, arg)
-    raise ValueError("its pickle breaks off")
+    raise RefusedFileError("its pickle breaks off")
 
 
 class _Machine:
@@ -47,7 +56,7 @@ class _Machine:
     def pop(self) -> Any:
         value = self.stack.pop()
         if value is _MARK:
-            raise ValueError("its pickle is malformed")
+            raise RefusedFileError("its pickle is malformed")
         return value
 
     def pop_to_mark(self) -> list[Any]:
@@ -56,7 +65,7 @@ class _Machine:
                 items = self.stack[index + 1 :]
                 del self.stack[index:]
                 return items
-        raise ValueError("its pickle is malformed")
+        raise RefusedFileError("its pickle is malformed")
 
     def step(self, name: str, arg: Any) -> None:
         if name in _VALUES:
@@ -72,7 +81,7 @@ class _Machine:
         elif name not in {"PROTO", "FRAME"}:
             operation = getattr(self, f"op_{name.lower()}", None)
             if operation is None:
-                raise ValueError(f"its pickle has the operation {name}")
+                raise RefusedFileError(f"its pickle has the operation {name}")
             operation(arg)
 
     def op_mark(self, arg: Any) -> None:
@@ -133,7 +142,7 @@ class _Machine:
     def op_stack_global(self, arg: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise ValueError("its pickle is malformed")
+            raise RefusedFileError("its pickle is malformed")
         self.stack.append(Global(f"{module}.{name}"))
 
     def op_reduce(self, arg: Any) -> None:
@@ -165,9 +174,9 @@ class _Machine:
         described = self.pop()
         tag, kind, key, _, size, *view = described
         if tag != "storage" or not isinstance(kind, Global) or any(part is not None for part in view):
-            raise ValueError("its pickle describes a tensor in a way that is not known")
+            raise RefusedFileError("its pickle describes a tensor in a way that is not known")
         if not isinstance(key, str) or type(size) is not int or size < 0:
-            raise ValueError("its pickle describes a tensor in a way that is not known")
+            raise RefusedFileError("its pickle describes a tensor in a way that is not known")
         self.stack.append(StorageRef(key, kind.name.rpartition(".")[2], size))
 
     def _extend(self, items: list[Any]) -> None:
@@ -175,7 +184,7 @@ class _Machine:
         if isinstance(target, list):
             target.extend(items)
         elif not isinstance(target, Skipped):
-            raise ValueError("its pickle is malformed")
+            raise RefusedFileError("its pickle is malformed")
 
     def _set(self, items: list[Any]) -> None:
         target = self.stack[-1]
@@ -183,7 +192,7 @@ class _Machine:
             # Hashing nested tuples that share their parts takes exponential time: other keys are left out.
             target.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True) if is_key(key))
         elif not isinstance(target, Skipped):
-            raise ValueError("its pickle is malformed")
+            raise RefusedFileError("its pickle is malformed")
 
 
 _VALUES = {

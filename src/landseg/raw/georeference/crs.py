@@ -16,11 +16,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import Geo, GeoKeys
+from landseg.contracts.tile import MAX_CONTROL_POINTS, RPC_NUMBERS, ControlPoint, Geo, GeoKeys
 from landseg.raw.georeference.tags import geo_tags, read_georeference
+from landseg.raw.images.gdal import NO_NETWORK
 
 if TYPE_CHECKING:
     from rasterio.crs import CRS
+    from rasterio.io import DatasetReader
 
 
 @contextlib.contextmanager
@@ -29,7 +31,7 @@ def quiet_gdal() -> Iterator[None]:
     from rasterio.env import Env
     from rasterio.errors import NotGeoreferencedWarning
 
-    with warnings.catch_warnings(), Env(GDAL_HTTP_MAX_RETRY=0, PROJ_NETWORK="OFF"):
+    with warnings.catch_warnings(), Env(**NO_NETWORK, PROJ_NETWORK="OFF"):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 
@@ -67,6 +69,30 @@ def _keys_of(wkt: str) -> GeoKeys | None:
             dataset.write(np.zeros((1, 1, 1), np.uint8))
         with tifffile.TiffFile(io.BytesIO(file.read())) as tiff:
             return read_georeference(tiff.pages.first).crs
+
+
+def control_points_of(dataset: DatasetReader) -> tuple[tuple[ControlPoint, ...], GeoKeys | None]:
+    """The ground control points of an image that GDAL has opened, and their CRS; none where they are too many."""
+    found, crs = dataset.gcps
+    if not 0 < len(found) <= MAX_CONTROL_POINTS:
+        return (), None
+    points = tuple((float(p.col), float(p.row), float(p.x), float(p.y), float(p.z or 0.0)) for p in found)
+    if not np.isfinite(points).all():
+        return (), None
+    return points, keys_of(crs) if crs else None
+
+
+def rpc_of(dataset: DatasetReader) -> tuple[float, ...]:
+    """The rational polynomials of an image that GDAL has opened, as a TIFF's tag holds them; empty without any."""
+    rpc = dataset.rpcs
+    if rpc is None:
+        return ()
+    errors = tuple(-1.0 if value is None else float(value) for value in (rpc.err_bias, rpc.err_rand))  # -1: not known
+    offsets = (rpc.line_off, rpc.samp_off, rpc.lat_off, rpc.long_off, rpc.height_off)
+    scales = (rpc.line_scale, rpc.samp_scale, rpc.lat_scale, rpc.long_scale, rpc.height_scale)
+    polynomials = (*rpc.line_num_coeff, *rpc.line_den_coeff, *rpc.samp_num_coeff, *rpc.samp_den_coeff)
+    found = tuple(map(float, (*errors, *offsets, *scales, *polynomials)))
+    return found if len(found) == RPC_NUMBERS and np.isfinite(found).all() else ()
 
 
 def transform_points(source: GeoKeys, target: GeoKeys, points: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -1,16 +1,17 @@
-"""Files next to an image that say where it lies: world file, .prj and .aux.xml, read as GDAL reads them."""
+"""Files next to an image: world file, .prj and .aux.xml, which say where it lies, read as GDAL reads them; headers."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
-from landseg.contracts.dataset import GeoKeys
-from landseg.raw.georeference.crs import keys_of, quiet_gdal
+from landseg.contracts.tile import GeoKeys
+from landseg.raw.georeference.crs import control_points_of, keys_of, quiet_gdal
 from landseg.raw.georeference.tags import PIXEL_COORDINATES, Georeference, Transform
-from landseg.raw.layout.suffixes import WORLD_FILE_SUFFIXES
-from landseg.raw.sources.source import SourceFile
+from landseg.raw.layout.suffixes import HEADER_SUFFIX, WORLD_FILE_SUFFIXES, header_names
+from landseg.raw.sources.source_file import BandFiles, HeadedFile, SourceFile, paths_of
 
 MAX_SIDECAR_BYTES = 4 << 20
 """Larger ones are not read; statistics and attribute tables take kilobytes."""
@@ -18,31 +19,50 @@ _STUB = (  # a TIFF of one black pixel, for GDAL to read an .aux.xml next to it
     b"II*\0\x08\0\0\0\x08\0\0\x01\3\0\1\0\0\0\1\0\0\0\1\1\3\0\1\0\0\0\1\0\0\0\2\1\3\0\1\0\0\0\x08\0\0\0\3\1\3\0\1\0\0\0\1\0\0\0"
     b"\6\1\3\0\1\0\0\0\1\0\0\0\x11\1\4\0\1\0\0\0\x6e\0\0\0\x16\1\3\0\1\0\0\0\1\0\0\0\x17\1\4\0\1\0\0\0\1\0\0\0\0\0\0\0\0\0"
 )
-_GEOREFERENCES = (b"<SRS", b"<GeoTransform", b"GeodataXform")
+_GEOREFERENCES = (b"<SRS", b"<GeoTransform", b"<GCPList", b"GeodataXform")
 
 
-def list_sidecars(files: Iterable[SourceFile]) -> dict[str, SourceFile]:
-    """The files that may say where an image lies, by path in lower case."""
+def list_sidecars(files: Sequence[SourceFile]) -> dict[str, SourceFile]:
+    """The files that may be an image's header or say where it lies, by path in lower case."""
     found = {}
-    for file in files:
-        path = file.path.lower()
-        if path.endswith((".prj", ".aux.xml", *WORLD_FILE_SUFFIXES)):
-            found[path] = file
+    for number, path in enumerate(map(str.lower, paths_of(files))):
+        if path.endswith((".prj", ".aux.xml", HEADER_SUFFIX, *WORLD_FILE_SUFFIXES)):
+            found[path] = files[number]
     return found
 
 
 def sidecars_of(path: str, listed: Mapping[str, SourceFile]) -> tuple[SourceFile, ...]:
-    """The sidecars of an image: `a.tfw`, `a.tifw`, `a.wld`, `a.prj` and `a.tif.aux.xml` for `a.tif`, in any case."""
+    """The sidecars of an image: `a.tfw`, `a.tifw`, `a.wld`, `a.prj` and `a.tif.aux.xml` for `a.tif`, in any case.
+
+    Of images that may have a header, that too: `a.hdr` or `a.dat.hdr` for `a.dat`.
+    """
     if not listed:
         return ()
-    *world, prj, aux = sidecar_names(path.lower())
+    *world, prj, aux = _place_names(path.lower())
     names = [name for name in world if name in listed][:1]
     names += [name for name in (prj, aux) if name in listed]
+    names += [name for name in header_names(path.lower()) if name in listed][:1]
     return tuple(listed[name] for name in names)
 
 
+def with_header(file: SourceFile, listed: Mapping[str, SourceFile]) -> SourceFile:
+    """A label, or an image in one file for each band, with the headers next to its files where there are any."""
+    if isinstance(file, BandFiles):
+        bands = tuple(with_header(band, listed) for band in file.bands)
+        return file if bands == file.bands else replace(file, bands=bands)
+    header = next((listed[name] for name in header_names(file.path.lower()) if name in listed), None)
+    if header is None:
+        return file
+    return HeadedFile(file.path, file.size_bytes, file.offset, file.version, header)
+
+
 def sidecar_names(path: str) -> list[str]:
-    """What sidecars of an image are called: world files in GDAL's order, of which one counts, .prj and .aux.xml."""
+    """What sidecars of an image may be called."""
+    return [*_place_names(path), *header_names(path)]
+
+
+def _place_names(path: str) -> list[str]:
+    """World files in GDAL's order, of which one counts, .prj and .aux.xml."""
     stem, _, suffix = path.rpartition(".")
     world = (f"{suffix[:1]}{suffix[-1:]}w", f"{suffix}w", "wld")
     return [*(f"{stem}.{name}" for name in (*world, "prj")), f"{path}.aux.xml"]
@@ -63,23 +83,27 @@ def with_sidecars(
     Returns:
         The georeference; and what is wrong with sidecars that are left out: path and problem.
     """
-    transform, crs = own
+    transform, crs, points, rpc = own
     problems = []
     for path, data in files:
         name = path.lower()
+        if name.endswith(HEADER_SUFFIX):  # it says how the pixels lie
+            continue
         try:
             if data is None:
                 raise _NotUnderstood(f"expected at most {MAX_SIDECAR_BYTES >> 20} MiB, found more")
             if name.endswith(".aux.xml"):
                 found = _read_aux(data)
                 transform, crs = found.transform or transform, found.crs or crs
+                points = found.control_points or points
             elif name.endswith(".prj"):
                 crs = crs or _read_prj(data)
             else:
                 transform = transform or _read_world_file(data)
         except _NotUnderstood as err:
             problems.append((path, str(err)))
-    return Georeference(transform, crs), problems
+    points = () if transform else points
+    return Georeference(transform, crs, points, () if transform or points else rpc), problems
 
 
 class _NotUnderstood(Exception):  # noqa: N818
@@ -127,10 +151,13 @@ def _read_aux(data: bytes) -> Georeference:
             dataset = stack.enter_context(open_dataset(stub.name, driver="GTiff", sharing=False))
             transform: Transform | None = tuple(dataset.transform)[:6]
             crs = keys_of(dataset.crs) if dataset.crs else None
+            points, points_crs = control_points_of(dataset)
     except RasterioError:
-        transform, crs = None, None
+        transform, crs, points, points_crs = None, None, (), None
     if transform in PIXEL_COORDINATES:
         transform = None
+    if transform is None and points:
+        return Georeference(None, crs or points_crs, points)
     if transform is None and crs is None:
         raise _NotUnderstood("expected a georeference as GDAL or ArcGIS writes it, found none that can be used")
     return Georeference(transform, crs)

@@ -5,15 +5,25 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import tifffile
 from pydantic import ValidationError
 
-from landseg.contracts.dataset import Geo, GeoKeys
+from landseg.contracts.tile import (
+    MAX_CONTROL_POINTS,
+    RPC_NUMBERS,
+    ControlPoint,
+    ControlPoints,
+    GeoKeys,
+    Location,
+    Rpc,
+)
 
 Transform = tuple[float, float, float, float, float, float]
 
 _PIXEL_SCALE, _TIEPOINT, _MATRIX = 33550, 33922, 34264
 _KEY_DIRECTORY, _DOUBLE_PARAMS, _ASCII_PARAMS = 34735, 34736, 34737
+_RPC = 50844
 _SHORT, _DOUBLE, _ASCII = 3, 12, 2
 _RASTER_TYPE_KEY, _PIXEL_IS_AREA, _PIXEL_IS_POINT = 1025, 1, 2
 _MAX_ASCII_BYTES = 16384
@@ -28,10 +38,14 @@ class Georeference(NamedTuple):
         transform: (a, b, c, d, e, f), which gives the corners of pixels: x = a·column + b·row + c,
             y = d·column + e·row + f; None where there is none, or only control points.
         crs: the coordinate reference system; None where none is given.
+        control_points: what says where it lies in place of a transform; empty next to one.
+        rpc: the :class:`~landseg.contracts.tile.Rpc` of one that has neither; else empty.
     """
 
     transform: Transform | None = None
     crs: GeoKeys | None = None
+    control_points: tuple[ControlPoint, ...] = ()
+    rpc: tuple[float, ...] = ()
 
 
 def read_georeference(page: tifffile.TiffPage) -> Georeference:
@@ -39,9 +53,10 @@ def read_georeference(page: tifffile.TiffPage) -> Georeference:
 
     A pixel scale counts before a matrix, its first tie point before others, and its sign does not matter: images are
     north up. Tie points that speak of the centres of pixels (PixelIsPoint) are moved to their corners. A transform that
-    does nothing is none.
+    does nothing is none. Tie points without a transform are control points.
     """
     transform, crs = read_transform(page), read_geo_keys(page)
+    points = read_control_points(page)
     if transform in PIXEL_COORDINATES and crs is None:
         transform = None
     directory = () if crs is None else crs.directory
@@ -50,10 +65,31 @@ def read_georeference(page: tifffile.TiffPage) -> Georeference:
         if transform is not None:
             a, b, c, d, e, f = transform
             transform = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
+        points = tuple((column + 0.5, row + 0.5, x, y, z) for column, row, x, y, z in points)
         area = (_RASTER_TYPE_KEY, 0, 1, _PIXEL_IS_AREA)
         changed = [area if key[0] == _RASTER_TYPE_KEY else key for key in keys]
         crs = crs.model_copy(update={"directory": tuple(value for key in changed for value in key)})
-    return Georeference(transform, crs)
+    return Georeference(transform, crs, points, () if transform or points else read_rpc(page))
+
+
+def read_rpc(page: tifffile.TiffPage) -> tuple[float, ...]:
+    """The rational polynomials of an image; empty without any, or where they are damaged."""
+    values = _floats(page, _RPC)
+    return values if len(values) == RPC_NUMBERS and all(map(math.isfinite, values)) else ()
+
+
+def read_control_points(page: tifffile.TiffPage) -> tuple[ControlPoint, ...]:
+    """The tie points of an image, where neither a pixel scale nor a matrix makes them part of a transform.
+
+    Empty where they are too many, or not numbers.
+    """
+    scale, values = _floats(page, _PIXEL_SCALE), _floats(page, _TIEPOINT)
+    if (len(scale) >= 2 and scale[0] and scale[1]) or len(_floats(page, _MATRIX)) == 16:
+        return ()
+    if len(values) > 6 * MAX_CONTROL_POINTS or not all(map(math.isfinite, values)):
+        return ()
+    starts = range(0, len(values) - 5, 6)
+    return tuple((values[i], values[i + 1], values[i + 3], values[i + 4], values[i + 5]) for i in starts)
 
 
 def count_control_points(page: tifffile.TiffPage) -> int:
@@ -114,20 +150,11 @@ def _recoded(directory: tuple[int, ...], text: bytes) -> tuple[tuple[int, ...], 
     return tuple(changed), whole
 
 
-def geo_tags(geo: Geo | None, crs: tuple[GeoKeys, ...]) -> list[tuple[int, int, int, Any, bool]]:
+def geo_tags(geo: Location | None, crs: tuple[GeoKeys, ...]) -> list[tuple[int, int, int, Any, bool]]:
     """The georeference as tifffile's `extratags`."""
     if geo is None:
         return []
-    a, b, c, d, e, f = geo.transform
-    matrix = (a, b, 0.0, c, d, e, 0.0, f, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
-    tags: list[tuple[int, int, int, Any, bool]]
-    if b == d == 0.0 and a > 0 > e:  # what most programs write and the simplest read
-        tags = [
-            (_PIXEL_SCALE, _DOUBLE, 3, (a, -e, 0.0), True),
-            (_TIEPOINT, _DOUBLE, 6, (0.0, 0.0, 0.0, c, f, 0.0), True),
-        ]
-    else:
-        tags = [(_MATRIX, _DOUBLE, 16, matrix, True)]
+    tags = _place_tags(geo)
     if geo.crs is not None:
         keys = crs[geo.crs]
         tags.append((_KEY_DIRECTORY, _SHORT, len(keys.directory), keys.directory, True))
@@ -138,9 +165,26 @@ def geo_tags(geo: Geo | None, crs: tuple[GeoKeys, ...]) -> list[tuple[int, int, 
     return tags
 
 
+def _place_tags(geo: Location) -> list[tuple[int, int, int, Any, bool]]:
+    if isinstance(geo, ControlPoints):
+        values = [value for column, row, x, y, z in geo.points for value in (column, row, 0.0, x, y, z)]
+        return [(_TIEPOINT, _DOUBLE, len(values), tuple(values), True)]
+    if isinstance(geo, Rpc):
+        return [(_RPC, _DOUBLE, RPC_NUMBERS, geo.coefficients, True)]
+    a, b, c, d, e, f = geo.transform
+    if b == d == 0.0 and a > 0 > e:  # what most programs write and the simplest read
+        return [
+            (_PIXEL_SCALE, _DOUBLE, 3, (a, -e, 0.0), True),
+            (_TIEPOINT, _DOUBLE, 6, (0.0, 0.0, 0.0, c, f, 0.0), True),
+        ]
+    matrix = (a, b, 0.0, c, d, e, 0.0, f, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    return [(_MATRIX, _DOUBLE, 16, matrix, True)]
+
+
 def _floats(page: tifffile.TiffPage, code: int) -> tuple[float, ...]:
     value = page.tags.valueof(code, ())
-    return tuple(float(item) for item in value) if isinstance(value, tuple) else ()
+    # tifffile gives more than a thousand numbers as an array.
+    return tuple(float(item) for item in value) if isinstance(value, tuple | np.ndarray) else ()
 
 
 def _finite(transform: Transform) -> Transform | None:

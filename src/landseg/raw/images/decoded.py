@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import GeoKeys
+from landseg.contracts.tile import ControlPoint, GeoKeys
 from landseg.raw.georeference.tags import Transform
 from landseg.raw.images.remarks import Remark
 from landseg.raw.tiff.encoding import encode_image
@@ -19,8 +19,10 @@ class DecodedImage(NamedTuple):
     Attributes:
         values: (H, W, B) uint8 or uint16, all bands in the file's order, as stored.
         valid: (H, W), True where there is data; None where all pixels have data.
-        transform: see :class:`landseg.contracts.dataset.Geo`; None where the file has none.
+        transform: see :class:`landseg.contracts.tile.Geo`; None where the file has none.
         crs: the coordinate reference system; None where the file names none.
+        control_points: see :class:`landseg.contracts.tile.ControlPoints`; empty next to a transform.
+        rpc: see :class:`landseg.contracts.tile.Rpc`; empty next to a transform or control points.
         extremes: (2, selected bands) least and largest value in the source's units, of wide values; else None.
         plain: the file's bytes where they are stored as they are; None where the values are written anew.
         sentinels: (band, stored value) of nodata values of 16 bits, which a pixel with data may hold in some bands.
@@ -31,14 +33,16 @@ class DecodedImage(NamedTuple):
     valid: NDArray[np.bool_] | None
     transform: Transform | None
     crs: GeoKeys | None
+    control_points: tuple[ControlPoint, ...] = ()
+    rpc: tuple[float, ...] = ()
     extremes: NDArray[np.float64] | None = None
-    plain: bytes | None = None
+    plain: bytes | memoryview | None = None
     sentinels: tuple[tuple[int, int], ...] = ()
     remarks: tuple[Remark, ...] = ()
 
     def encoded(self) -> bytes:
         """The bytes to store."""
-        return encode_image(self.values, self.transform, self.crs) if self.plain is None else self.plain
+        return encode_image(self.values, self.transform, self.crs) if self.plain is None else bytes(self.plain)
 
 
 class Extremes:

@@ -1,4 +1,4 @@
-"""GDAL, confined: it opens bytes that this process hands it, by the drivers listed here, and reaches no other file.
+"""GDAL, confined: it opens bytes that this process hands it, by the drivers that are listed, and reaches no other file.
 
 Imported only where a file needs it: rasterio takes a second to load.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
+import os
 import re
 import sys
 import warnings
@@ -15,45 +17,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landseg.contracts.errors import DataError
+from landseg.raw.images.formats import check_self_contained, driver_of
 from landseg.raw.sources.file_start import read_start
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-_DRIVERS = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"\0\0\0\x0cjP  ": "JP2OpenJPEG",
-    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
-    b"BM": "BMP",
-    b"II*\0": "GTiff",
-    b"MM\0*": "GTiff",
-    b"II+\0": "GTiff",
-    b"MM\0+": "GTiff",
+NO_NETWORK = {
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",  # no address is the one that may be fetched
+    "GDAL_HTTP_PROXY": "none://none",  # other drivers than /vsicurl/ fetch through a proxy, which curl does not know
+    "GDAL_HTTPS_PROXY": "none://none",
 }
-_WEBP = re.compile(rb"RIFF....WEBP", re.DOTALL)
-_VRT = re.compile(rb"\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)*<VRTDataset\b", re.DOTALL)
+"""Settings with which GDAL opens no connection, whatever a file refers to."""
 _SETTINGS: dict[str, Any] = {
+    **NO_NETWORK,
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no other file belongs to the one that is opened
     "GDAL_PAM_ENABLED": "NO",
-    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",  # no address is the one that may be fetched
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",  # libjpeg fills what is missing with grey, and warns
     "GDAL_CACHEMAX": 64 << 20,  # bytes of decoded blocks per process; the default is 5 % of the machine's memory
     "GDAL_NUM_THREADS": "1",
 }
-_OWN_NAMES = re.compile(r"'?(/vsimem/[^\s',:]*|[0-9a-f-]{32,36}\.dat)'?[,:]?\s*")
-
-
-def driver_of(data: bytes | memoryview) -> str | None:
-    """GDAL's name of the format that the bytes begin as; None for one that is not read."""
-    start = bytes(data[:4096])
-    for magic, driver in _DRIVERS.items():
-        if start.startswith(magic):
-            return driver
-    if _WEBP.match(start):
-        return "WEBP"
-    return "VRT" if _VRT.match(start) else None
+_OWN_NAMES = re.compile(r"'?(/vsimem/[^\s',:]*|[0-9a-f-]{32,36}\.dat|0x[0-9a-f]{6,})'?[,:]?\s*")
 
 
 @contextlib.contextmanager
@@ -73,6 +58,8 @@ def mounted_path(folder: str, number: int) -> str:
 
 def load() -> Any:
     """Rasterio, which then neither logs nor warns: what GDAL says about a file is reported in one line."""
+    # OpenJPEG's own threads would print what goes wrong; GDAL's handler of errors belongs to the thread that asks.
+    os.environ["OPJ_NUM_THREADS"] = "0"
     import rasterio
 
     logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
@@ -94,6 +81,7 @@ def opened_bytes(data: bytes, driver: str, where: object) -> Iterator[DatasetRea
     Raises:
         DataError: damaged.
     """
+    check_self_contained(data, driver, where)
     with (
         confined() as rasterio,
         damage_is_reported(where),
@@ -101,6 +89,14 @@ def opened_bytes(data: bytes, driver: str, where: object) -> Iterator[DatasetRea
         memory.open(driver=driver, sharing=False) as dataset,
     ):
         yield dataset
+
+
+def check_file(path: Path, where: object) -> None:
+    """Refuse a local file whose pixels are in another one; see :func:`check_self_contained`."""
+    with path.open("rb") as file:
+        if driver := driver_of(file.read(4096)):
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+                check_self_contained(pages, driver, where)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from landseg.raw.images.decoded import DecodedImage, Extremes
 from landseg.raw.images.raster import Raster, opened_raster
 from landseg.raw.images.validity import Nodata, both, nodata_values, valid_pixels
 from landseg.raw.images.values import Kind
+from landseg.raw.sources.files import ImageFiles
 from landseg.raw.tiff.checks import (
     MAX_DECODED_BYTES,
     ImageInfo,
@@ -36,8 +37,10 @@ _RowsMask = tuple[int, int, NDArray[np.bool_] | None]
 class PlainTiff:
     """A TIFF whose bytes are stored as they are."""
 
-    def __init__(self, page: tifffile.TiffPage, info: ImageInfo, data: bytes, where: object) -> None:
-        self.page, self._data, self._where = page, data, where
+    is_expanded = False
+
+    def __init__(self, page: tifffile.TiffPage, info: ImageInfo, files: ImageFiles, where: object) -> None:
+        self.page, self._files, self._where = page, files, where
         self.height, self.width = info.height, info.width
         self.kind = Kind(info.num_bands, info.dtype, _alpha(page))
 
@@ -50,12 +53,12 @@ class PlainTiff:
             DataError: not like most images, damaged, or decoded larger than `limit` bytes.
         """
         check_kind(self.kind, self._where, expected)
-        values = decode_page(self.page, self._data, self._where, limit=limit, spool=spool)
+        values = decode_page(self.page, self._files.data, self._where, limit=limit, spool=spool)
         declared = (declared_nodata(self.page),) * self.kind.num_bands
         nodata = nodata_values(expected.config, expected.bands, declared)
         valid = _collect(self._masks(values, expected, nodata), (self.height, self.width), valid_spool)
         return DecodedImage(
-            values, valid, *read_georeference(self.page), plain=self._data, sentinels=_sentinels(expected, nodata)
+            values, valid, *read_georeference(self.page), plain=self._files.data, sentinels=_sentinels(expected, nodata)
         )
 
     def _masks(self, values: NDArray[Any], expected: Expected, nodata: Nodata) -> Iterator[_RowsMask]:
@@ -65,7 +68,7 @@ class PlainTiff:
         if not masked and not alpha and any(value is None for value in nodata):
             return
         if masked:  # rare, and GDAL knows all the ways of storing one
-            with opened_raster([(self._data, "GTiff")], self._where) as raster:
+            with opened_raster([(self._files.contents[0], "GTiff")], self._where) as raster:
                 for start, end in raster.chunks():
                     of_rows = _valid(values[start:end], expected.bands, nodata, alpha)
                     yield start, end, both(of_rows, raster.mask(start, end))
@@ -84,6 +87,7 @@ class GdalImage:
         info = raster.info
         self.height, self.width = info.height, info.width
         self.kind = Kind(info.num_bands, info.dtype, info.alpha)
+        self.is_expanded = raster.is_expanded
 
     def decode(
         self, expected: Expected, limit: int, spool: Path | None = None, valid_spool: Path | None = None

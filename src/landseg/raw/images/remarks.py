@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tifffile
 from PIL import Image
 
+from landseg.contracts.tile import MAX_CONTROL_POINTS
 from landseg.raw.georeference.tags import Georeference, count_control_points
 
 _ORIENTATION = 274
@@ -23,15 +24,23 @@ class Remark(NamedTuple):
     action: str = ""
 
 
+PALETTE_EXPANDED = Remark("its values are indexes of a palette: the palette's red, green and blue take their place")
+
+
 def about_place(place: Georeference, page: tifffile.TiffPage | None) -> list[Remark]:
-    """That an image has control points where it has no transform."""
-    if place.transform is not None or page is None or not (num_points := count_control_points(page)):
+    """That an image has control points that cannot be kept, and nothing else that says where it lies."""
+    if place.transform is not None or place.control_points or page is None:
         return []
-    problem = f"{num_points} ground control points say where it lies, which are not kept: its map will have no place"
+    if not (num_points := count_control_points(page)):
+        return []
+    problem = (
+        f"expected at most {MAX_CONTROL_POINTS} ground control points, all of them numbers, found {num_points}, which "
+        "are not kept: its map will have no place"
+    )
     return [Remark(problem, action="gdalwarp gives the image a grid")]
 
 
-def about_orientation(data: bytes, page: tifffile.TiffPage | None) -> list[Remark]:
+def about_orientation(data: bytes | memoryview, page: tifffile.TiffPage | None) -> list[Remark]:
     """That an image is to be shown turned or mirrored. Its pixels are taken as they are stored, as GDAL takes them."""
     found = page.tags.valueof(_ORIENTATION, _AS_STORED) if page is not None else _of_jpeg(data)
     if not isinstance(found, int) or not _AS_STORED < found <= 8:
@@ -40,8 +49,8 @@ def about_orientation(data: bytes, page: tifffile.TiffPage | None) -> list[Remar
     return [Remark(problem, action="a label must fit the pixels as stored, not as a viewer shows them")]
 
 
-def _of_jpeg(data: bytes) -> int:
-    if not data.startswith(_JPEG_MAGIC):
+def _of_jpeg(data: bytes | memoryview) -> int:
+    if data[: len(_JPEG_MAGIC)] != _JPEG_MAGIC:
         return _AS_STORED
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:

@@ -11,18 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from landseg.contracts.errors import DataError
 from landseg.raw.expected import Expected
 from landseg.raw.georeference.sidecars import with_sidecars
 from landseg.raw.georeference.tags import Georeference
-from landseg.raw.images import gdal
 from landseg.raw.images.decoded import DecodedImage, Extremes
+from landseg.raw.images.formats import READ, driver_with_header
 from landseg.raw.images.raster import opened_raster
 from landseg.raw.images.readers import GdalImage, PlainTiff
-from landseg.raw.images.remarks import Remark, about_orientation, about_place
+from landseg.raw.images.remarks import PALETTE_EXPANDED, Remark, about_orientation, about_place
 from landseg.raw.images.values import Kind
 from landseg.raw.images.vrt import opened_vrt
 from landseg.raw.sources.file_start import PNG_MAGIC, read_start
@@ -31,12 +30,11 @@ from landseg.raw.tiff.checks import (
     MAX_DECODED_BYTES,
     check_layout,
     check_segments,
+    has_palette,
     is_plain,
     is_sparse,
 )
 from landseg.raw.tiff.decoding import check_png_chunks, is_tiff, opened_tiff
-
-_READ = "TIFF, PNG, JPEG, JPEG 2000, WebP, BMP and VRT are read"
 
 
 def image_kind(files: ImageFiles, where: object) -> Kind:
@@ -63,7 +61,7 @@ def decode_image_files(
     with _opened(files, where) as image:
         if max_px is not None and max(image.height, image.width) > max_px:
             return None
-        return _placed(image.decode(expected, MAX_DECODED_BYTES), files, image.page)
+        return _placed(image.decode(expected, MAX_DECODED_BYTES), files, image)
 
 
 def spool_image(
@@ -75,15 +73,18 @@ def spool_image(
         DataError: as :func:`decode_image_files`, or decoded it would exceed `limit` bytes.
     """
     with _opened(files, where) as image:
-        return _placed(image.decode(expected, limit, spool, valid_spool), files, image.page)
+        return _placed(image.decode(expected, limit, spool, valid_spool), files, image)
 
 
-def _placed(image: DecodedImage, files: ImageFiles, page: tifffile.TiffPage | None) -> DecodedImage:
-    """The image with what its sidecars say about where it lies."""
-    place, problems = with_sidecars(Georeference(image.transform, image.crs), files.sidecars.items())
+def _placed(image: DecodedImage, files: ImageFiles, opened: PlainTiff | GdalImage) -> DecodedImage:
+    """The image with what its sidecars say about where it lies, and what there is to say of it."""
+    page = opened.page
+    own = Georeference(image.transform, image.crs, image.control_points, image.rpc)
+    place, problems = with_sidecars(own, files.sidecars.items())
     remarks = [Remark(f"{problem}; it is left out", path) for path, problem in problems]
     remarks += about_place(place, page) + about_orientation(files.data, page)
-    return image._replace(transform=place.transform, crs=place.crs, remarks=tuple(remarks))
+    remarks += [PALETTE_EXPANDED] if opened.is_expanded else []
+    return image._replace(**place._asdict(), remarks=tuple(remarks))
 
 
 def measure_image(
@@ -115,31 +116,32 @@ def measure_image(
 @contextmanager
 def _opened(files: ImageFiles, where: object) -> Iterator[PlainTiff | GdalImage]:
     """The image, opened by what reads it."""
-    driver = gdal.driver_of(files.data)
+    driver, header = driver_with_header(files.data, files.headers[0] if files.headers else files.header)
     if driver is None:
         found, action = read_start(files.data)
-        raise DataError(where, f"expected an image, found {found}", action or _READ)
-    if files.data.startswith(PNG_MAGIC):
+        raise DataError(where, f"expected an image, found {found}", action or READ)
+    if files.data[: len(PNG_MAGIC)] == PNG_MAGIC:
         check_png_chunks(files.data, where)  # GDAL takes a truncated PNG for an image with black rows
     if files.bands:
-        drivers = [gdal.driver_of(data) for data in (files.data, *files.bands)]
-        if not all(drivers) or "VRT" in drivers:
-            raise DataError(where, "expected a file of each band to be an image", _READ)
-        parts = [(data, driver or "") for data, driver in zip((files.data, *files.bands), drivers, strict=True)]
-        with opened_raster(parts, where) as raster:
+        headers = files.headers or (b"",) * (1 + len(files.bands))
+        read_by = [driver_with_header(*both) for both in zip((files.data, *files.bands), headers, strict=True)]
+        if not all(driver for driver, _ in read_by) or any(driver == "VRT" for driver, _ in read_by):
+            raise DataError(where, "expected a file of each band to be an image", READ)
+        parts = [(content, driver or "") for content, (driver, _) in zip(files.contents, read_by, strict=True)]
+        with opened_raster(parts, where, headers=[header for _, header in read_by]) as raster:
             yield GdalImage(raster, where, files.size_bytes)
     elif driver == "VRT":
         with opened_vrt(files, where) as raster:
             yield GdalImage(raster, where, files.size_bytes)
-    elif not is_tiff(files.data):
-        with opened_raster([(files.data, driver)], where) as raster:
+    elif header or not is_tiff(files.data):
+        with opened_raster([(files.contents[0], driver)], where, headers=[header]) as raster:
             yield GdalImage(raster, where, files.size_bytes)
     else:
         with opened_tiff(files.data, where) as page:
-            info = check_layout(page, where)
-            if is_plain(page) and not is_sparse(page):
-                yield PlainTiff(page, info, files.data, where)
+            info = check_layout(page, where, allow_palette=True)
+            if is_plain(page) and not is_sparse(page) and not has_palette(page):
+                yield PlainTiff(page, info, files, where)
             else:
                 check_segments(page, files.data, where, sparse=True)
-                with opened_raster([(files.data, driver)], where) as raster:
+                with opened_raster([(files.contents[0], driver)], where, has_palette=has_palette(page)) as raster:
                     yield GdalImage(raster, where, files.size_bytes, page)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from landseg.contracts.errors import DataError
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
 
 Nodata = tuple[float | None, ...]
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from landseg.contracts.errors import DataError
 from landseg.raw.images import gdal
+from landseg.raw.images.formats import check_self_contained, driver_of
 from landseg.raw.images.raster import Raster, opened_raster
 from landseg.raw.sources.files import ImageFiles
 
@@ -33,7 +34,7 @@ _ELEMENTS = _SOURCES | {
 _FILENAME_ATTRIBUTES = {"relativeToVRT", "shared", "relativetoVRT"}
 _REFUSED = re.compile(rb"<!(DOCTYPE|ENTITY)", re.IGNORECASE)
 _OTHER_DRIVERS = re.compile(rb"<(VRTDataset|GDAL_WMS|WCS_GDAL|GDAL_WMTS)")
-_HINT = "turn it into a GeoTIFF: gdal_translate IMAGE.vrt IMAGE.tif"
+_HINT = "turn it into a GeoTIFF, and move it out: rio convert -f GTiff IMAGE.vrt IMAGE.tif"
 
 
 def referenced_files(data: bytes, path: str, where: object, read: Callable[[str], bytes]) -> dict[str, bytes]:
@@ -61,7 +62,7 @@ def referenced_files(data: bytes, path: str, where: object, read: Callable[[str]
                 if len(found) >= _MAX_FILES:
                     raise DataError(where, f"refers to more than {_MAX_FILES} files", _HINT)
                 found[name] = read(name)
-                if gdal.driver_of(found[name]) == "VRT":
+                if driver_of(found[name]) == "VRT":
                     follow(found[name], (*chain, name))
 
     follow(data, (path,))
@@ -76,16 +77,17 @@ def opened_vrt(files: ImageFiles, where: object) -> Iterator[Raster]:
         DataError: damaged, or of a kind that is not supported.
     """
     for name, data in files.referenced.items():
-        driver = gdal.driver_of(data)
+        driver = driver_of(data)
         if driver is None or (driver != "VRT" and _OTHER_DRIVERS.search(data[:65536])):
             raise DataError(where, f"refers to {name}, which is no image of a kind that is read", _HINT)
+        check_self_contained(data, driver, name)
     folder = uuid.uuid4().hex
     paths = {name: gdal.mounted_path(folder, number) for number, name in enumerate(files.referenced)}
     contents = [
-        rewritten(data, name, paths, where) if gdal.driver_of(data) == "VRT" else data
+        rewritten(data, name, paths, where) if driver_of(data) == "VRT" else data
         for name, data in files.referenced.items()
     ]
-    top = rewritten(files.data, files.path, paths, where)
+    top = rewritten(bytes(files.data), files.path, paths, where)
     with gdal.mounted(folder, contents), opened_raster([(top, "VRT")], where) as raster:
         yield raster
 
@@ -130,7 +132,7 @@ def _resolved(element: ET.Element, path: str, where: object) -> str:
         raise DataError(
             where,
             f"expected a VRT of files inside the dataset, found a reference to {shown}",
-            "build it inside the dataset's folder, with paths relative to it: gdalbuildvrt OUT.vrt IN.tif",
+            f"{_HINT}; or build it inside the dataset's folder, with paths relative to it: gdalbuildvrt OUT.vrt IN.tif",
         )
     found = posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
     if found.startswith("../") or found == "..":

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from landseg.contracts.errors import DataError, without_traceback
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.expected import Expected
 from landseg.raw.georeference.alignment import alignment_error
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.images.decoded import DecodedImage
-from landseg.raw.labels.files import read_label
+from landseg.raw.labels.files import place_of_label, read_label
 from landseg.raw.labels.grid import label_on_grid
 from landseg.raw.labels.rule import StagedLabel
 from landseg.raw.labels.unknown_values import unknown_labels_error
 from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.source import Source
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
-from landseg.raw.tiff.decoding import label_georeference
 
 
 def stage_label(
@@ -52,7 +51,7 @@ def stage_label(
             return staged, _label_errors(staged, size, where, expected)
         where = source.where(tile.label.path)
         stored = read_label(label, where, limit=limit)
-        own = Georeference() if place is None else label_georeference(label, where)
+        own = Georeference() if place is None else place_of_label(label, where)
         nearest = expected.config.resamples_labels and own.transform is not None
         if size is not None and place is not None and (nearest or stored.size != size):
             stored = label_on_grid(stored, own, place, size, where, nearest=nearest)

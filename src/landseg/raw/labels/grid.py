@@ -19,7 +19,7 @@ from landseg.raw.georeference.alignment import (
 )
 from landseg.raw.georeference.crs import transform_points
 from landseg.raw.georeference.tags import Georeference, Transform
-from landseg.raw.labels.files import StoredLabel
+from landseg.raw.labels.stored_label import StoredLabel
 
 Read = Callable[[int, int, int, int], NDArray[Any]]
 """Pixels of a label between first and last row, first and last column: (H, W) or (H, W, B)."""
@@ -62,7 +62,9 @@ def on_grid(
     if image.transform is None or label.transform is None:
         which = "the image" if image.transform is None else name
         problem = f"expected a georeference by which to find the image in {name}, found none in {which}"
-        raise DataError(where, problem, "write it with one")
+        file = str(where).rpartition("/")[2] if image.transform is None else name
+        advice = f"give it one: rio edit-info --crs EPSG:CODE --transform '[A, B, C, D, E, F]' {file}, or a world file"
+        raise DataError(where, problem, advice)
     offsets = corner_offsets_px(label, image, image_size)
     shift = None if offsets is None else np.rint(offsets[0])
     if shift is not None and offsets is not None and np.abs(offsets - shift).max() <= TOLERANCE_PX:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from PIL import ImageColor
 
 from landseg.contracts.dataset import MappedColour, MappedRange
+from landseg.contracts.documents import short_repr
 
 IGNORE = "ignore"
 """What a value or colour is mapped to that is neither trained on nor scored."""
@@ -113,7 +114,7 @@ def _ranges(given: Any) -> list[tuple[int, int]]:
     matches = [_RANGE.fullmatch(part.strip()) for part in parts]
     ranges = [(int(match[1]), int(match[2] or match[1])) for match in matches if match]
     if len(ranges) != len(parts) or any(first > last for first, last in ranges):
-        raise ValueError(f"expected stored values such as 20, [20, 30] or 20-30, found {given!r}")
+        raise ValueError(f"expected stored values such as 20, [20, 30] or 20-30, found {short_repr(given)}")
     return ranges
 
 
@@ -132,7 +133,7 @@ def _colours(given: Any) -> list[str]:
         return [_hex_colour([int(part) for part in match.groups()])]
     if text.lower() in ImageColor.colormap:
         return [_hex_colour(ImageColor.getrgb(text)[:3])]
-    raise ValueError(f"expected a colour such as '#ff0000', '255,0,0' or [255, 0, 0], found {given!r}")
+    raise ValueError(f"expected a colour such as '#ff0000', '255,0,0' or [255, 0, 0], found {short_repr(given)}")
 
 
 def _hex_colour(parts: Sequence[int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.labels.mapping import IGNORE
 from landseg.raw.labels.rule import LabelRule

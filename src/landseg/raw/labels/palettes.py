@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from landseg.contracts.errors import DataError
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.labels.mapping import IGNORE
 from landseg.raw.labels.rule import UsedColours
 from landseg.raw.labels.unknown_values import NAME, NAME_MEANS, colour_map_place, colour_meanings, flow_map, hex_colour
@@ -34,7 +34,17 @@ class LabelPalettes:
         uses = Counter(colour for _, colour in pairs)
         for index, colour in pairs:
             if uses[colour] == 1:
-                self._files.setdefault(colour, {}).setdefault(index, where)
+                self.note(colour, index, where)
+
+    def note(self, colour: int, index: int, where: str) -> None:
+        """Note that a label's palette gives a colour to an index; of several files, the first counts."""
+        self._files.setdefault(colour, {}).setdefault(index, where)
+
+    def used(self) -> Iterator[tuple[int, int, str]]:
+        """(colour, index, first file) of what was noted."""
+        for colour, files in self._files.items():
+            for index, where in files.items():
+                yield colour, index, where
 
     def errors(self, source_uri: str) -> Iterator[DataError]:
         """The contradictions as one error; none where dataset.yaml says what counts."""

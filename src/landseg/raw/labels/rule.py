@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from landseg.contracts.errors import DataError
-from landseg.raw.dataset_yaml import DatasetConfig
-from landseg.raw.labels.files import StoredLabel, packed_colours
+from landseg.raw.config.dataset_yaml import DatasetConfig
+from landseg.raw.labels.near_colours import NearColours
+from landseg.raw.labels.stored_label import StoredLabel, packed_colours
 
 _CHUNK_PX = 1 << 20
 _MAX_DISTINCT = 1000
@@ -50,6 +51,7 @@ class StagedLabel:
         is_unchanged: whether the file's own bytes are staged.
         unknown: what means nothing; None where everything means something.
         num_no_data_px: pixels without a value (transparent, or not a number), which are ignored.
+        num_near_px: pixels whose colour is near to one that means something, as `colour_tolerance` allows.
         used_colours: the colours that its palette gives to the indexes that it holds.
         nodata: the nodata value that its file declares.
     """
@@ -59,6 +61,7 @@ class StagedLabel:
     is_unchanged: bool
     unknown: UnknownLabels | None = None
     num_no_data_px: int = 0
+    num_near_px: int = 0
     used_colours: UsedColours = ()
     nodata: float | None = None
 
@@ -106,6 +109,7 @@ class LabelRule:
                     self._shared_colour = f"#{colour:06x}"
                 colours[colour] = staged[name]
         self._colours = _Table((colour, colour, value) for colour, value in sorted(colours.items()))
+        self._near = NearColours(colours, config.colour_tolerance)
 
     def class_of(self, value: float) -> str | None:
         """The class that a stored value means; None where it means none, or is ignored."""
@@ -165,7 +169,7 @@ class LabelRule:
         staged = np.empty(values.shape, np.uint8)
         found: dict[int, int] = {}
         num_known = np.zeros(256, np.int64)
-        num_no_data = 0
+        num_no_data = num_near = 0
         rows = max(1, _CHUNK_PX // max(1, values.shape[1]))
         for start in range(0, values.shape[0], rows):
             part = np.s_[start : start + rows]
@@ -174,16 +178,21 @@ class LabelRule:
                 staged[part][no_data[part]] = self.ignored
                 is_known |= no_data[part]
                 num_no_data += int(np.count_nonzero(no_data[part]))
+            if kind == "colours" and self._near.tolerance and not is_known.all():
+                num_near += self._near.assign(values[part], staged[part], is_known)
             num_known += np.bincount(staged[part][is_known], minlength=256)
             if not is_known.all():
                 for value, number in zip(*np.unique(values[part][~is_known], return_counts=True), strict=True):
                     found[int(value)] = found.get(int(value), 0) + int(number)
                 if len(found) > _MAX_DISTINCT:
                     problem = f"expected one {kind[:-1]} per class, found more than {_MAX_DISTINCT} different ones"
-                    raise DataError(where, problem, "this looks like an image or like measurements, not like a label")
+                    advice = "this looks like an image or like measurements, not like a label"
+                    if kind == "colours":
+                        advice += "; if lossy compression changed its colours, write colour_tolerance and label_colours"
+                    raise DataError(where, problem, advice)
         known = tuple((value, int(number)) for value, number in enumerate(num_known) if number)
         unknown = UnknownLabels(kind, tuple(sorted(found.items())), known) if found else None
-        return StagedLabel(staged, known, False, unknown, num_no_data)
+        return StagedLabel(staged, known, False, unknown, num_no_data, num_near)
 
 
 def value_counts(classes: NDArray[Any]) -> tuple[tuple[int, int], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import posixpath
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,22 +15,29 @@ from numpy.typing import NDArray
 from landseg import storage
 from landseg.contracts.documents import digest
 from landseg.contracts.errors import DataError
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.georeference.crs import keys_of
+from landseg.raw.georeference.sidecars import MAX_SIDECAR_BYTES
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.images import gdal
 from landseg.raw.images.raster import lossy_compression, palette_of
 from landseg.raw.images.vrt import referenced_files, rewritten
-from landseg.raw.labels.files import LOSSLESS_HINT, stored_label
+from landseg.raw.labels.files import LOSSLESS_HINT
 from landseg.raw.labels.grid import on_grid
+from landseg.raw.labels.headed import with_its_header
 from landseg.raw.labels.rule import LabelRule, StagedLabel
+from landseg.raw.labels.stored_label import stored_label
 from landseg.raw.labels.vector import Polygons, read_polygons
-from landseg.raw.sources.source import Source, SourceFile
+from landseg.raw.layout.suffixes import header_names
+from landseg.raw.sources.source import PrefixSource, Source
+from landseg.raw.sources.source_file import SourceFile
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-_DRIVERS = ("GTiff", "PNG", "VRT")
+_PLAIN_DRIVERS = ("GTiff", "PNG", "HFA", "AAIGrid")
+_DRIVERS = (*_PLAIN_DRIVERS, "VRT")
+_VRT_NAME = "labels.vrt"
 _SIDECARS = (".dbf", ".shx", ".prj", ".cpg")
 
 
@@ -78,6 +86,8 @@ class SharedLabels:
 def belonging_files(source: Source, config: DatasetConfig) -> set[str]:
     """The paths of the labels that `dataset.yaml` names for all images, and of what belongs to them."""
     path = config.shared_labels
+    if "*" in path:
+        return {beside.path for file in _matching(source, path) for beside in (file, *_beside(source, file.path))}
     file = source.file(path) if path else None
     if file is None:
         return {path}
@@ -101,24 +111,44 @@ def open_shared_labels(source: Source, config: DatasetConfig, scratch: Path) -> 
     if config.labels is None or config.labels.file is None:
         return None
     path = config.labels.file
-    file = source.file(path)
+    files = _matching(source, path)
     where = source.where(path)
-    if file is None:
+    if not files:
         raise DataError(
-            where, "expected the labels that dataset.yaml names, found no such file", "add it, or set labels"
+            where,
+            "expected the labels that dataset.yaml names, found no such file",
+            "add it, or write the name of the file that has them",
         )
     folder = scratch / "labels"
     folder.mkdir(exist_ok=True)
     if config.labels.is_vector:
-        files = [file, *_beside(source, path)]
-        local = [_local(source, one, folder / f"labels{posixpath.splitext(one.path)[1].lower()}") for one in files]
-        polygons = read_polygons(local[0], config.labels, config, where, scratch)
+        local: list[Path] = []
+        paths: list[tuple[Path, str]] = []
+        for number, file in enumerate(files):
+            parts = [file, *_beside(source, file.path)]
+            names = [f"labels-{number}{posixpath.splitext(part.path)[1].lower()}" for part in parts]
+            of_file = [_local(source, part, folder / name) for part, name in zip(parts, names, strict=True)]
+            paths.append((of_file[0], source.where(file.path)))
+            local += of_file
+        polygons = read_polygons(paths, config.labels, config, scratch)
         return SharedLabels(where, _digest(local), polygons=polygons)
+    file = files[0]
     local = _raster_files(source, file, where, folder)
     for one in local:
-        with gdal.opened_file(one, _DRIVERS, where) as dataset:
+        # Only what `_raster_files` has written anew may refer to other files, whatever the others contain.
+        gdal.check_file(one, where)
+        drivers = _DRIVERS if one == folder / _VRT_NAME else _PLAIN_DRIVERS
+        with gdal.opened_file(one, drivers, where) as dataset:
             _check_raster(dataset, where)
     return SharedLabels(where, _digest(local), local[0], nearest=config.resamples_labels)
+
+
+def _matching(source: Source, path: str) -> list[SourceFile]:
+    """The file at a path, or the files that a pattern is for, in which `*` stands for any part of a name."""
+    if "*" not in path:
+        return [file for file in [source.file(path)] if file is not None]
+    pattern = re.compile("[^/]*".join(map(re.escape, path.split("*"))))
+    return [file for file in source.files() if pattern.fullmatch(file.path)]
 
 
 def _beside(source: Source, path: str) -> list[SourceFile]:
@@ -136,7 +166,7 @@ def _local(source: Source, file: SourceFile, target: Path) -> Path:
     if not source.is_remote and path.is_file():
         target.unlink(missing_ok=True)
         target.symlink_to(path.resolve())
-    elif source.is_remote and not file.offset:
+    elif isinstance(source, PrefixSource):
         storage.get_file(source.where(file.path), target)
     else:
         target.write_bytes(source.read(file))
@@ -162,11 +192,9 @@ def _members(source: Source, file: SourceFile, where: str) -> dict[str, SourceFi
 def _raster_files(source: Source, file: SourceFile, where: str, folder: Path) -> list[Path]:
     """The local files of a raster; of a virtual one, that which refers to the others, and then these."""
     if not file.path.lower().endswith(".vrt"):
-        return [_local(source, file, folder / "labels")]
+        return [_with_its_header(source, file, where, folder) or _local(source, file, folder / "labels")]
     members = _members(source, file, where)
-    paths = {path: folder / f"labels-{number}" for number, path in enumerate(members)} | {
-        file.path: folder / "labels.vrt"
-    }
+    paths = {path: folder / f"labels-{number}" for number, path in enumerate(members)} | {file.path: folder / _VRT_NAME}
     names = {path: str(local) for path, local in paths.items()}
     for path, member in {**members, file.path: file}.items():
         if path.lower().endswith(".vrt"):
@@ -174,6 +202,21 @@ def _raster_files(source: Source, file: SourceFile, where: str, folder: Path) ->
         else:
             _local(source, member, paths[path])
     return [paths[file.path], *(paths[path] for path in members if not path.lower().endswith(".vrt"))]
+
+
+def _with_its_header(source: Source, file: SourceFile, where: str, folder: Path) -> Path | None:
+    """A raster and the header next to it as one local file; None of one that needs none."""
+    header = next((found for name in header_names(file.path) if (found := source.file(name)) is not None), None)
+    if header is None or header.size_bytes > MAX_SIDECAR_BYTES:
+        return None
+    data = source.read(file)
+    whole = with_its_header(data, source.read(header), where)
+    if whole is data:
+        return None
+    path = folder / "labels"
+    path.unlink(missing_ok=True)
+    path.write_bytes(whole)
+    return path
 
 
 def _digest(files: list[Path]) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import yaml
 
 from landseg.contracts.errors import DataError
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.labels.mapping import IGNORE
+from landseg.raw.labels.near_colours import main_colours
 from landseg.raw.labels.rule import UnknownLabels
 
 _SHOWN = 40
@@ -198,12 +199,16 @@ def _about_colours(census: LabelCensus, config: DatasetConfig, source_uri: str) 
         problem = f"label colours outside the palette: {listed}"
     else:
         problem = f"labels hold colours, and dataset.yaml does not say what they mean: {listed}"
-    if len(unknown) > _MOST_CLASSES:
+    main, tolerance = main_colours(census.unknown, meanings)
+    if len(main) > _MOST_CLASSES:
         hint = "so many colours come from smoothing or from lossy compression: write the labels again without them"
         return problem, hint
-    added = {hex_colour(colour): NAME for colour in unknown}
+    near = f"colour_tolerance: {tolerance} for colours that are near to these"
+    added = {hex_colour(colour): NAME for colour in main}
     if config.label_colours is not None:
-        return problem, f"add {_entries(added)} to label_colours, with {NAME_MEANS}"
+        said = [f"{_entries(added)} to label_colours, with {NAME_MEANS}"] if added else []
+        return problem, f"add {' and '.join([*said, *([near] if tolerance else [])])}"
+    near = f", and {near}" if tolerance else ""
     place = colour_map_place(config)
     by_value = {hex_colour(colour): _name_of_grey(colour, config) for colour in sorted(unknown)}
     if NAME not in by_value.values():
@@ -212,7 +217,8 @@ def _about_colours(census: LabelCensus, config: DatasetConfig, source_uri: str) 
             f"if all three channels hold the class value: {place}, write label_colours: {flow_map(by_value)}",
         )
     entries = {hex_colour(colour): name for colour, name in meanings.items()} | added
-    return problem, f"{place}, write label_colours: {flow_map(entries)}, with {NAME_MEANS}"
+    named = f", with {NAME_MEANS}" if added else ""
+    return problem, f"{place}, write label_colours: {flow_map(entries)}{named}{near}"
 
 
 def colour_map_place(config: DatasetConfig) -> str:

@@ -7,7 +7,7 @@ which draws them, reads no vectors.
 from __future__ import annotations
 
 import functools
-import struct
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +19,15 @@ from numpy.typing import NDArray
 
 from landseg.contracts.errors import DataError
 from landseg.contracts.label_source import LabelSource
-from landseg.raw.dataset_yaml import DatasetConfig
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.georeference.crs import crs_of, quiet_gdal
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.labels.mapping import IGNORE
+from landseg.raw.labels.polygon_files import MAX_SHOWN, MAX_SHOWN_CHARS, listed, read_file, rings_of, shortened
 from landseg.raw.labels.rule import LabelRule, StagedLabel, value_counts
 from landseg.raw.labels.unknown_values import NAME, NAME_MEANS, flow_map
 
-_SHOWN = 40
-_POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
-_SETTINGS = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none", "OGR_GEOJSON_MAX_OBJ_SIZE": "200", "PROJ_NETWORK": "OFF"}
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -100,43 +99,40 @@ class Polygons:
         return StagedLabel(drawn, value_counts(drawn), False, None, num_outside)
 
 
-def read_polygons(path: Path, source: LabelSource, config: DatasetConfig, where: object, scratch: Path) -> Polygons:
-    """Read the polygons of a file.
+def read_polygons(
+    files: Sequence[tuple[Path, str]], source: LabelSource, config: DatasetConfig, scratch: Path
+) -> Polygons:
+    """Read the polygons of one file, or of several.
 
     Args:
-        path: the local file; of a Shapefile, with its others beside it.
+        files: each local file, of a Shapefile with its others beside it; and what it is called in error lines.
         source: which layer and field.
         config: classes, and what values mean.
-        where: the file, for the error line.
         scratch: local folder for what was read.
 
     Raises:
-        DataError: not a file of polygons, or its field does not tell the classes.
+        DataError: not a file of polygons, its field does not tell the classes, or several files differ in CRS.
     """
-    import pyogrio
+    from rasterio.crs import CRS
 
-    pyogrio.set_gdal_config_options(_SETTINGS)
-    try:
-        layer = _layer(path, source, where)
-        fields = [str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]]
-        meta, _, geometry, columns = pyogrio.raw.read(path, layer=layer, force_2d=True)
-    except DataError:
-        raise
-    except Exception as err:  # whatever GDAL and pyogrio raise on damaged bytes, the file is at fault
-        raise DataError(where, f"cannot be read as polygons: {str(err)[:120]}", "copy or write the file again") from err
-    if not meta["crs"]:
-        raise DataError(
-            where, "expected polygons with a CRS, found none", "write the file with one (.prj of a Shapefile)"
-        )
-    present = [index for index, shape in enumerate(geometry) if shape is not None]
-    if not present:
-        raise DataError(where, "expected polygons, found none", "write the file again")
-    content = {name: [column[index] for index in present] for name, column in zip(fields, columns, strict=True)}
     rule = LabelRule(config)
-    values = _values(content, source, config, rule, where)
-    shapes = [geometry[index] for index in present]
-    for shape in shapes:
-        _check_polygon(shape, where)
+    shapes: list[bytes] = []
+    values: list[int] = []
+    crs = ""
+    for path, where in files:
+        own, content, geometry = read_file(path, source, where)
+        if not geometry and len(files) > 1:  # of tiles without any
+            continue
+        if not own:
+            problem = "expected polygons with a CRS, found none"
+            raise DataError(where, problem, "write the file with one (.prj of a Shapefile)")
+        if crs and CRS.from_user_input(own) != CRS.from_user_input(crs):
+            raise DataError(where, f"expected the CRS of the other files, {crs[:80]}, found {own[:80]}", "reproject it")
+        crs = crs or own
+        values += _values(content, len(geometry), source, config, rule, where)
+        shapes += geometry
+    if not shapes:
+        raise DataError(files[0][1], "expected polygons, found none", "write the file again")
     file = scratch / "labels.npz"
     np.savez(
         file,
@@ -147,54 +143,49 @@ def read_polygons(path: Path, source: LabelSource, config: DatasetConfig, where:
     )
     staged = rule.staged_classes
     outside = staged[None if source.outside in (None, IGNORE) else source.outside]
-    from rasterio.crs import CRS
-
-    return Polygons(file, CRS.from_user_input(meta["crs"]).to_wkt(), outside, outside == rule.ignored)
-
-
-def _layer(path: Path, source: LabelSource, where: object) -> str:
-    import pyogrio
-
-    layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    if source.layer is not None:
-        if source.layer not in layers:
-            raise DataError(where, f"expected a layer {source.layer}, found {', '.join(layers)}", "set layer in labels")
-        return source.layer
-    if len(layers) != 1:
-        found = ", ".join(layers) or "none"
-        problem = f"expected one layer of polygons, found {found}"
-        raise DataError(where, problem, f"write layer: {layers[0]} into labels" if layers else "write the file again")
-    return layers[0]
+    return Polygons(file, CRS.from_user_input(crs).to_wkt(), outside, outside == rule.ignored)
 
 
 def _values(
     content: Mapping[str, Sequence[Any]],
+    num_shapes: int,
     source: LabelSource,
     config: DatasetConfig,
     rule: LabelRule,
     where: object,
 ) -> list[int]:
     """What each polygon is staged as."""
+    if source.class_name is not None:
+        return [rule.staged_classes[None if source.class_name == IGNORE else source.class_name]] * num_shapes
     field = source.class_field or ""
+    if not content:
+        proposed = flow_map({**source.written(), "class_name": NAME, "outside": source.outside or NAME})
+        raise DataError(
+            where, "expected a field that tells the classes, found none", f"write labels: {proposed}, with {NAME_MEANS}"
+        )
     if field not in content:
         named = {
-            name: sum(_class(value, source, rule) is not None for value in set(column))
+            name: sum(_class(value, source, rule) is not None for value in set(map(_text, column)))
             for name, column in content.items()
+            if len(name) <= MAX_SHOWN_CHARS
         }
         best = max(named, key=lambda name: named[name], default="")
         found = f"found {field or 'none'}"
-        problem = f"expected class_field, the field that tells the classes, one of {', '.join(content)}; {found}"
+        problem = f"expected class_field, the field that tells the classes, one of {listed(content)}; {found}"
         proposed = flow_map({**source.written(), "class_field": best})
         raise DataError(where, problem, f"if {best} tells them, write labels: {proposed}")
     column = [_text(value) for value in content[field]]
     meanings = {text: _class(text, source, rule) for text in set(column)}
     unknown = Counter(text for text in column if meanings[text] is None)
     if unknown:
-        listed = ", ".join(f"{text or 'no value'} ({number} polygons)" for text, number in unknown.most_common(_SHOWN))
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         known = dict(source.values or ())
-        proposed = flow_map({**source.written(), "values": known | dict.fromkeys(sorted(unknown)[:_SHOWN], NAME)})
-        problem = f"values of {field} that are no classes: {listed}{more}; expected {', '.join(config.classes)}"
+        found = ", ".join(
+            f"{shortened(text) or 'no value'} ({number} polygons)" for text, number in unknown.most_common(MAX_SHOWN)
+        )
+        more = f" and {len(unknown) - MAX_SHOWN} more" if len(unknown) > MAX_SHOWN else ""
+        short = sorted(text for text in unknown if len(text) <= MAX_SHOWN_CHARS)[:MAX_SHOWN]
+        proposed = flow_map({**source.written(), "values": known | dict.fromkeys(short, NAME)})
+        problem = f"values of {field} that are no classes: {found}{more}; expected {', '.join(config.classes)}"
         raise DataError(where, problem, f"write labels: {proposed}, with {NAME_MEANS}")
     return [value for text in column if (value := meanings[text]) is not None]
 
@@ -203,7 +194,7 @@ def _text(value: Any) -> str:
     """A field's value as text; whole numbers without a fraction, "" for none."""
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return ""
-    if isinstance(value, float | np.floating) and value == int(value):
+    if isinstance(value, float | np.floating) and np.isfinite(value) and value == int(value):
         value = int(value)
     return str(value).strip()
 
@@ -217,15 +208,7 @@ def _class(value: Any, source: LabelSource, rule: LabelRule) -> int | None:
         return staged[None if names[text] == IGNORE else names[text]] if text in names else None
     if text in staged or text == IGNORE:
         return staged[None if text == IGNORE else text]
-    return rule.staged_value(int(text)) if text.lstrip("-").isdigit() else None
-
-
-def _check_polygon(wkb: bytes, where: object) -> None:
-    kind = struct.unpack_from("<I" if wkb[0] else ">I", wkb, 1)[0] % 1000
-    if kind not in (_POLYGON, _MULTIPOLYGON, _COLLECTION):
-        names = {1: "points", 2: "lines", 4: "points", 5: "lines"}
-        problem = f"expected polygons, found {names.get(kind, f'geometries of type {kind}')}"
-        raise DataError(where, problem, "draw them as polygons: buffer lines and points by their width")
+    return rule.staged_value(int(text)) if _WHOLE_NUMBER.fullmatch(text) else None
 
 
 @functools.lru_cache(2)
@@ -236,37 +219,12 @@ def _loaded(path: Path) -> tuple[bytes, NDArray[np.int64], NDArray[np.float64], 
 
 def _polygons(wkb: bytes) -> dict[str, Any]:
     """Well-known binary as GeoJSON, polygons only."""
-    polygons: list[list[NDArray[np.float64]]] = []
-    _parse(wkb, 0, polygons)
-    return {"type": "MultiPolygon", "coordinates": [[ring.tolist() for ring in rings] for rings in polygons]}
+    return {"type": "MultiPolygon", "coordinates": [[ring.tolist() for ring in rings] for rings in rings_of(wkb)]}
 
 
 def _bounds(wkb: bytes) -> tuple[float, float, float, float]:
     """Least x and y, largest x and y; what lies nowhere for a geometry without points."""
-    polygons: list[list[NDArray[np.float64]]] = []
-    _parse(wkb, 0, polygons)
-    points = np.concatenate([ring for rings in polygons for ring in rings] or [np.full((1, 2), np.nan)])
+    points = np.concatenate([ring for rings in rings_of(wkb) for ring in rings] or [np.full((1, 2), np.nan)])
     left, bottom = points.min(axis=0)
     right, top = points.max(axis=0)
     return float(left), float(bottom), float(right), float(top)
-
-
-def _parse(wkb: bytes, position: int, polygons: list[list[NDArray[np.float64]]]) -> int:
-    """Append the polygons of the geometry at a position; returns where it ends."""
-    order = "<" if wkb[position] else ">"
-    kind, number = struct.unpack_from(f"{order}II", wkb, position + 1)
-    position += 9
-    if kind in (_MULTIPOLYGON, _COLLECTION):
-        for _ in range(number):
-            position = _parse(wkb, position, polygons)
-        return position
-    if kind != _POLYGON:
-        raise ValueError(f"a geometry of type {kind}")
-    rings = []
-    for _ in range(number):
-        (length,) = struct.unpack_from(f"{order}I", wkb, position)
-        rings.append(np.frombuffer(wkb, f"{order}f8", 2 * length, position + 4).reshape(-1, 2))
-        position += 4 + 16 * length
-    if rings:
-        polygons.append(rings)
-    return position

@@ -7,23 +7,25 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from landseg import storage
-from landseg.contracts.documents import digest
 from landseg.contracts.errors import DataError
 from landseg.contracts.names import MAX_TILE_ID_BYTES
-from landseg.raw.dataset_yaml import FILE_NAME, DatasetConfig
+from landseg.raw.compact_list import in_order
+from landseg.raw.config.dataset_yaml import FILE_NAME, DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.georeference.sidecars import sidecar_names
 from landseg.raw.layout.listing import RawDataset
 from landseg.raw.layout.pairing import Pairing
-from landseg.raw.layout.source_tiles import SourceTile
-from landseg.raw.layout.suffixes import IMAGE_SUFFIXES, LABEL_SUFFIXES, split_suffix
+from landseg.raw.layout.source_tiles import SourceTile, tile_list
+from landseg.raw.layout.suffixes import IMAGE_SUFFIXES, LABEL_SUFFIXES, headerless, split_suffix
 from landseg.raw.sources.archives import open_source
-from landseg.raw.sources.source import FolderSource, PrefixSource, Source, SourceFile, visible
+from landseg.raw.sources.source import FolderSource, PrefixSource, Source, fingerprint_of, version_of
+from landseg.raw.sources.source_file import SourceFile, file_list, visible
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 
-SPLIT = "test"
+SPLIT: Final = "test"
 _LABELS = "labels"
 
 
@@ -33,7 +35,7 @@ class _OneFile(FolderSource):
 
     name: str
 
-    def files(self) -> list[SourceFile]:
+    def files(self) -> Sequence[SourceFile]:
         """See :meth:`Source.files`."""
         paths = [Path(self.uri) / name for name in (self.name, *sidecar_names(self.name))]
         return [SourceFile(path.name, path.stat().st_size) for path in paths if path == paths[0] or path.is_file()]
@@ -43,28 +45,26 @@ class _OneFile(FolderSource):
         real = Path(self.where(file.path)).resolve()
         return FolderSource(str(real.parent)).read(replace(file, path=real.name))
 
-    def fingerprint(self) -> str | None:
-        """None: looking at the folder would be more work than reading the file."""
-        return None
+    def local_path(self, file: SourceFile) -> Path:
+        """See :meth:`Source.local_path`."""
+        real = Path(self.where(file.path)).resolve()
+        return FolderSource(str(real.parent)).local_path(replace(file, path=real.name))
 
 
 @dataclass(frozen=True)
 class _OneObject(PrefixSource):
-    """A single object below a prefix."""
+    """A single object below a prefix, with those that say where it lies."""
 
     name: str
 
-    def files(self) -> list[SourceFile]:
+    def files(self) -> Sequence[SourceFile]:
         """See :meth:`Source.files`."""
-        found = storage.stat(self.where(self.name))
-        if found is None:
+        found = {name: storage.stat(self.where(name)) for name in (self.name, *sidecar_names(self.name))}
+        if found[self.name] is None:
             raise DataError(self.where(self.name), "no such object")
-        return [SourceFile(self.name, found.size_bytes)]
-
-    def fingerprint(self) -> str | None:
-        """From size and ETag."""
-        found = storage.stat(self.where(self.name))
-        return digest({"size": found.size_bytes, "etag": found.etag}) if found and found.etag else None
+        return [
+            SourceFile(name, info.size_bytes, version=version_of(info.etag)) for name, info in found.items() if info
+        ]
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Inputs(Source):
             return path
         return self.parts[int(number)].where(rest)
 
-    def files(self) -> list[SourceFile]:
+    def files(self) -> Sequence[SourceFile]:
         """See :meth:`Source.files`."""
-        return [
+        return file_list(
             replace(file, path=f"{number}/{file.path}")
             for number, part in enumerate(self.parts)
             for file in part.files()
-        ]
+        )
 
     def folders(self) -> set[str]:
         """See :meth:`Source.folders`."""
@@ -107,10 +107,10 @@ class Inputs(Source):
         number, _, rest = file.path.partition("/")
         return self.parts[int(number)].read(replace(file, path=rest))
 
-    def fingerprint(self) -> str | None:
-        """See :meth:`Source.fingerprint`."""
-        found = [part.fingerprint() for part in self.parts]
-        return None if None in found else digest({"inputs": [part.uri for part in self.parts], "found": found})
+    def local_path(self, file: SourceFile) -> Path | None:
+        """See :meth:`Source.local_path`."""
+        number, _, rest = file.path.partition("/")
+        return self.parts[int(number)].local_path(replace(file, path=rest))
 
 
 def open_inputs(uris: Sequence[str], labels: str, scratch: Path) -> Inputs:
@@ -146,26 +146,29 @@ def list_inputs(source: Inputs, config: DatasetConfig, has_labels: bool) -> RawD
     Raises:
         DataError: there are no images.
     """
-    fingerprint = source.fingerprint()  # first: what changes from here on shows the next time
-    images: list[SourceFile] = []
-    labels: list[SourceFile] = []
+    listed = source.files()
+    images, labels = file_list(), file_list()
     last = f"{len(source.parts) - 1}/"
-    files = _of_split(visible(source.files()))
+    files = _of_split(visible(listed))
+    foreign = headerless(file.path for file in files)
     for file in files:
         folders = file.path.split("/")
         suffix = split_suffix(file.path)[1]
+        if file.path in foreign:
+            continue
         if has_labels and file.path.startswith(last):
-            labels += [file] if suffix in LABEL_SUFFIXES else []
+            labels.extend([file] if suffix in LABEL_SUFFIXES else [])
         elif _LABELS in folders[1:-1]:
-            labels += [file] if suffix in LABEL_SUFFIXES and not has_labels else []
+            labels.extend([file] if suffix in LABEL_SUFFIXES and not has_labels else [])
         elif suffix in IMAGE_SUFFIXES:
             images.append(file)
     if not images:
         raise DataError(source.uri, f"expected images ({', '.join(IMAGE_SUFFIXES)}), found none")
     pairing = Pairing()
-    pairing.tiles[SPLIT] = sorted(_pair(source, images, labels, has_labels, pairing.findings), key=lambda tile: tile.id)
+    tiles = _pair(source, images, labels, has_labels, pairing.findings)
+    pairing.tiles[SPLIT] = in_order(tiles, lambda tile: tile.id, tile_list)
     pairing.add_sidecars(files)
-    return RawDataset(source, fingerprint, config, FILE_NAME, pairing)
+    return RawDataset(source, fingerprint_of(listed), config, FILE_NAME, pairing)
 
 
 def _open(uri: str, scratch: Path) -> Source:
@@ -182,10 +185,10 @@ def _open(uri: str, scratch: Path) -> Source:
     return open_source(uri, scratch)
 
 
-def _of_split(files: Sequence[SourceFile]) -> list[SourceFile]:
+def _of_split(files: Sequence[SourceFile]) -> Sequence[SourceFile]:
     """Of a source that is laid out as a dataset, the files of the split `test`; of others, all."""
     whole = {file.path.partition("/")[0] for file in files if file.path.split("/")[1:3] == [SPLIT, "images"]}
-    return [file for file in files if (parts := file.path.split("/"))[0] not in whole or parts[1] == SPLIT]
+    return file_list(file for file in files if (parts := file.path.split("/"))[0] not in whole or parts[1] == SPLIT)
 
 
 def _pair(

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 from landseg.contracts.errors import DataError, printable
 from landseg.contracts.yaml_documents import MAX_YAML_BYTES
-from landseg.raw.dataset_yaml import FILE_NAME, DatasetConfig, parse_config
+from landseg.raw.config.dataset_yaml import FILE_NAME, DatasetConfig, parse_config
 from landseg.raw.findings import Finding
 from landseg.raw.labels.shared import belonging_files
-from landseg.raw.layout.folder_names import Clarity, read_folder_name
+from landseg.raw.layout.folders.names import Clarity, read_folder_name
+from landseg.raw.layout.folders.strays import counted
 from landseg.raw.layout.pairing import Pairing, pair
-from landseg.raw.layout.strays import counted
 from landseg.raw.layout.suffixes import RASTER_SUFFIXES, split_suffix
 from landseg.raw.sources.file_start import wrong_content
-from landseg.raw.sources.source import Source, SourceFile, visible
+from landseg.raw.sources.source import Source, fingerprint_of
+from landseg.raw.sources.source_file import SourceFile, chosen, paths_of, visible
 
 _FILE_NAMES = (FILE_NAME, "dataset.yml")
 _SIMILAR = ("data.yaml", "data.yml", "dataset.json", "dataset.yaml.txt", "dataset.yml.txt", "dataset.txt", "dataset")
@@ -31,7 +32,7 @@ class RawDataset:
 
     Attributes:
         source: where the files are.
-        fingerprint: see :meth:`Source.fingerprint`.
+        fingerprint: see :func:`landseg.raw.sources.source.fingerprint_of`.
         config: `dataset.yaml`.
         config_path: where that is in the source.
         pairing: the tiles by split, and what there is to say about the files.
@@ -52,8 +53,9 @@ class RawDataset:
             ContractError: `dataset.yaml` is not YAML.
             StorageError: object storage cannot be reached or refuses.
         """
-        fingerprint = source.fingerprint()  # first: what changes from here on shows the next time
-        files = visible(source.files())
+        files = source.files()
+        fingerprint = fingerprint_of(files)
+        files = visible(files)
         file = _find_config(source, files)
         folder, _, name = file.path.rpartition("/")
         findings = []
@@ -64,7 +66,7 @@ class RawDataset:
             file = next(file for file in files if file.path == name)
         config = parse_config(_read_config(source, file), source.where(name))
         others = {file.path} | belonging_files(source, config)
-        pairing = pair(source, [other for other in files if other.path not in others], config)
+        pairing = pair(source, chosen(files, lambda path: path not in others), config)
         pairing.findings[:0] = findings
         return cls(source, fingerprint, config, name, pairing)
 
@@ -72,10 +74,10 @@ class RawDataset:
 def _find_config(source: Source, files: Sequence[SourceFile]) -> SourceFile:
     """The dataset's description: at the top, or else in the one folder that has one."""
     found: dict[str, list[SourceFile]] = defaultdict(list)
-    for file in files:
-        folder, _, name = file.path.rpartition("/")
-        if name.lower() in _FILE_NAMES and file.path.count("/") <= _MAX_DEPTH:
-            found[folder].append(file)
+    for number, path in enumerate(paths_of(files)):
+        folder, _, name = path.rpartition("/")
+        if name.lower() in _FILE_NAMES and path.count("/") <= _MAX_DEPTH:
+            found[folder].append(files[number])
     folder = ""
     if "" not in found:
         if not found:

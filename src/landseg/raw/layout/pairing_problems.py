@@ -7,13 +7,28 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from landseg.contracts.errors import DataError, printable
 from landseg.contracts.names import MAX_TILE_ID_BYTES, odd_characters
-from landseg.raw.layout.strays import counted
-from landseg.raw.layout.suffixes import LOSSY_SUFFIXES, SUFFIXES
+from landseg.raw.findings import Finding
+from landseg.raw.layout.folders.band_names import CHOICE, folder_patterns, written_bands
+from landseg.raw.layout.folders.layout import Folder, Layout
+from landseg.raw.layout.folders.names import read_folder_name
+from landseg.raw.layout.folders.roles_by_file import SEPARATOR, kinds_in_the_middle
+from landseg.raw.layout.folders.strays import counted, infixes_advice, unpacking
+from landseg.raw.layout.suffixes import LOSSY_SUFFIXES, SUFFIXES, split_suffix
 from landseg.raw.layout.tile_names import stem_of
-from landseg.raw.sources.source import SourceFile
+from landseg.raw.sources.source import Source
+from landseg.raw.sources.source_file import SourceFile
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 
 _SHOWN = 3
+_BY_GDAL = (
+    *(".jxl", ".gif", ".img", ".bil", ".bip", ".bsq", ".ppm", ".pgm", ".pnm", ".asc", ".ntf", ".nitf", ".pix", ".rst"),
+    *(".dem", ".hgt", ".grib", ".grib2"),
+)
+"""Suffixes of files that GDAL reads whole, where they are not read here."""
+_VARIABLES = (".nc", ".nc4")
+_ARRAYS = (".h5", ".hdf5", ".hdf", ".he5")
+_WRITE_ARRAY = "planarconfig='contig', photometric='minisblack'"
+_POLYGON_SUFFIXES = (".geojson", ".gpkg", ".shp", ".fgb")
 
 
 def first_names(names: Sequence[str]) -> str:
@@ -24,35 +39,197 @@ def first_names(names: Sequence[str]) -> str:
 def unsuitable(where: str, role: str, files: Sequence[SourceFile]) -> DataError:
     """Files among those of a role that cannot be read as such."""
     is_lossy = role == "labels" and any(file.path.lower().endswith(LOSSY_SUFFIXES) for file in files)
-    action = "JPEG and its like change class values: export them as PNG" if is_lossy else "convert them to TIFF"
+    action = "JPEG and its like change class values: export them as PNG" if is_lossy else _conversion(files[0])
     problem = f"expected {role} ({', '.join(SUFFIXES[role])}), found {counted(files)}"
     return DataError(where, problem, f"{action}, and move the originals out")
 
 
+def _conversion(file: SourceFile) -> str:
+    """How to turn a file into a TIFF, with what is installed with landseg."""
+    stem, suffix = split_suffix(printable(file.path))
+    path = stem + suffix
+    if suffix in _BY_GDAL:
+        return f"convert them to TIFF: rio convert -f GTiff {path} {stem}.tif"
+    if suffix in _VARIABLES:
+        return (
+            f"convert them to TIFF: rio info --subdatasets {path} lists the images in one (none: it is one), "
+            f"rio stack --driver GTiff NAME NAME {stem}.tif writes those of these names as its bands"
+        )
+    if suffix in _ARRAYS:
+        bands = "numpy.concatenate([rasterio.open(name).read() for name in sys.argv[1:]]).transpose(1, 2, 0)"
+        call = f"tifffile.imwrite('{stem}.tif', {bands}, {_WRITE_ARRAY})"
+        return (
+            f"convert them to TIFF: rio info --subdatasets {path} lists the arrays in one, "
+            f'python -c "import sys, numpy, rasterio, tifffile; {call}" NAME NAME writes those as bands; '
+            "without .transpose(1, 2, 0) where the bands are an array's last dimension"
+        )
+    if suffix == ".npy":
+        call = f"tifffile.imwrite('{stem}.tif', numpy.load('{path}'), {_WRITE_ARRAY})"
+        return f'convert arrays of (height, width, bands) to TIFF: python -c "import numpy, tifffile; {call}"'
+    return "convert them to TIFF"
+
+
 def unpaired(where: str, split: str, images: Mapping[str, SourceFile], labels: Mapping[str, SourceFile]) -> DataError:
-    """Not one image of a split has a label."""
+    """Not one image of a split has a label among those that there are."""
     image = next(iter(images.values()))
-    if not labels:
-        problem = f"expected labels for the {len(images)} images of {split}, found none"
-        return DataError(where, problem, "add the labels, or move the images to test")
     label = next(iter(labels.values()))
+    of_split = f" of {split}" if split else ""
     problem = (
-        f"expected labels called as the images of {split}, found none among {len(images)} images such as "
+        f"expected labels called as the images{of_split}, found none among {len(images)} images such as "
         f"{printable(image.path)} and {len(labels)} labels such as {printable(label.path)}"
     )
-    return DataError(where, problem, _naming_advice(labels.values()))
+    if bands := _bands_in_folders(images.values()):
+        return DataError(where, problem, bands)
+    stems = {stem_of(file.path) for file in labels.values()}
+    alike = next((file for file in images.values() if stem_of(file.path) in stems), None)
+    if alike is not None:  # the folders around them differ
+        other = next(file for file in labels.values() if stem_of(file.path) == stem_of(alike.path))
+        folders = [printable(file.path.split("/")[-2]) for file in (alike, other) if "/" in file.path]
+        if len(folders) == 2 and folders[0] != folders[1]:
+            fields = f"image_folder: {folders[0]} and label_folder: {folders[1]}"
+            return DataError(where, problem, f"write {fields} in dataset.yaml, or the names of other folders")
+    advice = _other_case(images, labels) or _infixes(image, label) or _naming_advice(images, labels)
+    return DataError(where, problem, advice)
 
 
-def _naming_advice(labels: Iterable[SourceFile]) -> str:
+def without_labels(where: str, layout: Layout, split: str, images: Mapping[str, SourceFile]) -> DataError:
+    """A split has images and no labels: what may hold them, from the folders and files that are not used."""
+    folders = [folder for folder in layout.unrelated if folder.path and len(folder.files) >= len(images)]
+    files = [file.path for folder in layout.unrelated for file in folder.files if len(folder.files) == 1]
+    files += _polygon_files(layout.others)
+    has_others = any(role == "labels" for _, role in layout.folders)
+    patterns = [path for path in files if "*" in path and not has_others]
+    if folders and not patterns:
+        action = f"write label_folder: {_shortest(folders[0].path, layout)} in dataset.yaml{_or_another(folders)}, or"
+    elif files and not has_others:
+        file = [*patterns, *files][0]
+        name = f'"{printable(file)}"' if patterns else printable(file)
+        has = "these files have" if patterns else "that file has"
+        action = f"write labels: {name} in dataset.yaml if {has} the labels of all images, or"
+    else:
+        action = ""
+    said = layout.present.get(split, split)
+    test = [name for other, name in layout.present.items() if other == "test"]
+    both = f"[{', '.join(map(printable, (said, *test)))}]" if test else printable(said)
+    action += " add the labels" if action else unpacking(layout.others, "add the labels")
+    if has_others and said:
+        action += f", or write splits: {{test: {both}}} in dataset.yaml, which predicts them"
+    else:
+        action += ", or move the images to test"
+    return DataError(where, f"expected labels for the {len(images)} images of {split}, found none", action)
+
+
+def _infixes(image: SourceFile, label: SourceFile) -> str:
+    """What to write where the names of both differ in one part in the middle alone."""
+    parts = [SEPARATOR.split(stem_of(file.path)) for file in (image, label)]
+    if len(parts[0]) != len(parts[1]):
+        return ""
+    differ = [index for index, both in enumerate(zip(*parts, strict=True)) if both[0] != both[1]]
+    if len(differ) != 1 or not 0 < differ[0] < len(parts[0]) - 1:
+        return ""
+    infixes = [printable(part[differ[0]]) for part in parts]
+    return f"write image_infix: {infixes[0]} and label_infix: {infixes[1]} in dataset.yaml"
+
+
+def _bands_in_folders(files: Iterable[SourceFile]) -> str:
+    """What to write where each folder holds one band of the same images; "" where it does not."""
+    held: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in files:
+        held[file.path.rpartition("/")[0]].append(file)
+    bands = folder_patterns(list(held.items()))
+    return f"write {written_bands(bands)} in dataset.yaml, {CHOICE}" if bands else ""
+
+
+def _polygon_files(paths: Iterable[str]) -> list[str]:
+    """Files of polygons; where a folder has several, a pattern of them all."""
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        if path.lower().endswith(_POLYGON_SUFFIXES):
+            folder, _, name = path.rpartition("/")
+            by_folder[f"{folder}/*{split_suffix(name)[1]}" if folder else f"*{split_suffix(name)[1]}"].append(path)
+    several = [pattern for pattern, found in by_folder.items() if len(found) > 1]
+    if len(by_folder) > 1 and (whole := _merged(list(by_folder))):
+        return [whole]
+    return [*several, *(found[0] for found in by_folder.values() if len(found) == 1)]
+
+
+def _merged(patterns: Sequence[str]) -> str:
+    """One pattern for files of one kind in several folders, such as those of splits; "" for files of other kinds."""
+    paths = [pattern.split("/") for pattern in patterns]
+    differ = [index for index, names in enumerate(zip(*paths, strict=False)) if len(set(names)) > 1]
+    if len({len(path) for path in paths}) > 1 or len(paths[0]) - 1 in differ:
+        return ""
+    return "/".join("*" if index in differ else name for index, name in enumerate(paths[0]))
+
+
+def without_images(where: str, layout: Layout, found: str, num_labels: int) -> DataError:
+    """There are labels and no images: the folders that may hold them."""
+    folders = [folder for folder in layout.unrelated if folder.path]
+    folders.sort(key=lambda folder: len(folder.files) != num_labels)
+    elsewhere = f", but {first_names([folder.path for folder in folders])}" if folders else ""
+    action = unpacking(layout.others, "rename the folder of the images to images")
+    if folders and not (action := _bands_in_folders(file for folder in folders for file in folder.files)):
+        action = f"write image_folder: {_shortest(folders[0].path, layout)} in dataset.yaml{_or_another(folders)}"
+    return DataError(where, f"expected a folder of images next to {found}, found none{elsewhere}", action)
+
+
+def _or_another(folders: Sequence[Folder]) -> str:
+    return ", or the name of another one" if len({folder.path.rpartition("/")[2] for folder in folders}) > 1 else ""
+
+
+def _shortest(path: str, layout: Layout) -> str:
+    """The last names of a folder's path, as many as it takes to tell it from the folders that are something else.
+
+    Those that are not used and called alike are its counterparts in other splits and areas.
+    """
+    others = [folder.path for held in layout.folders.values() for folder in held]
+    names = path.split("/")
+    for count in range(1, len(names)):
+        last = "/".join(names[-count:])
+        if not any(f"/{last}/" in f"/{other}/" for other in others):
+            return printable(last)
+    return printable(path)
+
+
+def _other_case(images: Mapping[str, SourceFile], labels: Mapping[str, SourceFile]) -> str:
+    """What to rename where names differ in upper and lower case alone."""
+    by_name = {stem_of(file.path).casefold(): file for file in labels.values()}
+    for file in images.values():
+        if (label := by_name.get(stem_of(file.path).casefold())) is not None:
+            name = stem_of(file.path) + split_suffix(label.path)[1]
+            return f"give both the same names, in upper and lower case too: {printable(name)}"
+    return ""
+
+
+def _naming_advice(images: Mapping[str, SourceFile], labels: Mapping[str, SourceFile]) -> str:
     """What to do where names do not pair: the endings among labels where there are a few, as in Cityscapes."""
     endings: dict[str, int] = defaultdict(int)
-    for file in labels:
+    stems = {stem_of(file.path) for file in images.values()}
+    for file in labels.values():
         stem = stem_of(file.path)
-        endings[stem[stem.rfind("_") :] if "_" in stem else ""] += 1
+        at = stem.rfind("_")
+        endings[stem[at:] if stem[: max(at, 0)] in stems else ""] += 1
     several = [ending for ending in endings if ending.strip("_0123456789")]
     if 1 < len(several) == len(endings) and len(set(endings.values())) == 1:
         return f"say which labels are meant with label_suffix in dataset.yaml: one of {', '.join(sorted(several))}"
-    return "give both the same names, or set image_suffix and label_suffix in dataset.yaml"
+    fields = "image_suffix and label_suffix in dataset.yaml, or image_prefix and label_prefix"
+    return f"give both the same names, or set {fields}"
+
+
+def unlike_kinds(source: Source, layout: Layout) -> Finding | None:
+    """An error where images and labels seem to be told apart by a part in the middle of their names alone."""
+    if any(role == "labels" for _, role in layout.folders) or layout.declared.roles:
+        return None
+    images = [folder for (_, role), held in layout.folders.items() if role == "images" for folder in held]
+    if any(read_folder_name(name).roles for folder in images for name in folder.shape):
+        return None
+    kinds = kinds_in_the_middle([folder.files for folder in images])
+    if not kinds:
+        return None
+    shown = ", ".join(map(printable, kinds))
+    problem = f"expected images and labels to be told apart, found files whose names differ in {shown} alone"
+    action = f"{infixes_advice(kinds)}; or put them into a folder called images, if all are"
+    return Finding.of(DataError(source.uri, problem, action))
 
 
 def file_problem(file: SourceFile, tile_id: str, other: SourceFile | None) -> tuple[str, str] | None:

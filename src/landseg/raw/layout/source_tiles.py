@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from landseg.raw.sources.source import SourceFile
+from landseg.raw.compact_list import CompactList
+from landseg.raw.sources.source_file import SourceFile, from_row, to_row
 
 _JOB_BYTES = 4 << 20
 _JOB_TILES = 32
@@ -31,6 +33,24 @@ class SourceTile:
         own_label = self.label if not self.shares_label else None
         size = self.image.size_bytes + (own_label.size_bytes if own_label else 0)
         return size + sum(file.size_bytes for file in self.sidecars)
+
+
+def tile_list(tiles: Iterable[SourceTile] = ()) -> CompactList[SourceTile]:
+    """Tiles in little memory: there may be millions."""
+    found = CompactList(_to_row, _from_row)
+    found.extend(tiles)
+    return found
+
+
+def _to_row(tile: SourceTile) -> tuple[Any, ...]:
+    label, sidecars = tile.label and to_row(tile.label), tuple(map(to_row, tile.sidecars))
+    return tile.split, tile.id, to_row(tile.image), label, tile.shares_label, sidecars
+
+
+def _from_row(row: tuple[Any, ...]) -> SourceTile:
+    split, tile_id, image, label, shares_label, sidecars = row
+    files = tuple(map(from_row, sidecars))
+    return SourceTile(split, tile_id, from_row(image), label and from_row(label), shares_label, files)
 
 
 def jobs(tiles: Iterable[SourceTile]) -> Iterator[list[SourceTile]]:

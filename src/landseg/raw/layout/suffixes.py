@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 IMAGE_SUFFIXES = (
     ".tif",
     ".tiff",
@@ -16,19 +18,40 @@ IMAGE_SUFFIXES = (
     ".vrt",
     ".webp",
     ".bmp",
+    ".gif",
+    ".img",
+    ".dat",
+    ".bil",
+    ".bip",
+    ".bsq",
+    ".asc",
+    ".ppm",
+    ".pgm",
+    ".pnm",
 )
 """Of files that can be read as images."""
-LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
+LABEL_SUFFIXES = (
+    *(".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".img", ".asc", ".pgm", ".dat", ".bil", ".bip", ".bsq"),
+)
 """Of files that can be read as labels."""
 SUFFIXES = {"images": IMAGE_SUFFIXES, "labels": LABEL_SUFFIXES}
 """By role."""
 
 WORLD_FILE_SUFFIXES = (
     *(".wld", ".tfw", ".tifw", ".tiffw", ".pgw", ".pngw", ".jgw", ".jpgw", ".jpegw", ".j2w", ".jp2w", ".bpw", ".bmpw"),
-    *(".wpw", ".webpw"),
+    *(".wpw", ".webpw", ".gfw", ".gifw", ".igw", ".imgw", ".blw", ".bilw", ".bipw", ".bqw", ".bsqw", ".dtw", ".datw"),
+    *(".pmw", ".ppmw", ".pgmw"),
 )
 """Of world files: they say where the image next to them lies."""
-SIDECAR_SUFFIXES = (*WORLD_FILE_SUFFIXES, ".prj", ".xml", ".ovr", ".txt", ".md", ".json")
+HEADER_SUFFIX = ".hdr"
+"""Of the headers of ENVI and ESRI: they say how the pixels lie in the file next to them."""
+WITH_HEADER_SUFFIXES = (".dat", ".bil", ".bip", ".bsq", ".img")
+"""Of files that may have such a header."""
+_ONLY_WITH_HEADER = (".dat",)
+SIDECAR_SUFFIXES = (
+    *(*WORLD_FILE_SUFFIXES, HEADER_SUFFIX, ".prj", ".xml", ".ovr", ".rrd", ".aux", ".clr", ".stx", ".sta"),
+    *(".txt", ".md", ".json"),
+)
 """Of files that GIS programs and people put next to images; they are not tiles."""
 
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".jpx", ".jxl", ".webp")
@@ -40,6 +63,23 @@ _OTHER_RASTERS = (
 )
 RASTER_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *LABEL_SUFFIXES, *_OTHER_RASTERS.split()))
 """Of files that hold pixels, read or not: none of them is left out without a word."""
+
+
+def header_names(path: str) -> list[str]:
+    """What the header of an image may be called: `a.hdr` or `a.dat.hdr` for `a.dat`; none of other kinds."""
+    stem, suffix = split_suffix(path)
+    return [stem + HEADER_SUFFIX, path + HEADER_SUFFIX] if suffix in WITH_HEADER_SUFFIXES else []
+
+
+def headerless(paths: Iterable[str]) -> set[str]:
+    """Those of some paths that merely share a suffix with images: a `.dat` is one if it has a header."""
+    doubtful, headers = [], set()
+    for path in paths:
+        if path.lower().endswith(_ONLY_WITH_HEADER):
+            doubtful.append(path)
+        elif path.lower().endswith(HEADER_SUFFIX):
+            headers.add(path.lower())
+    return {path for path in doubtful if headers.isdisjoint(header_names(path.lower()))}
 
 
 def split_suffix(name: str) -> tuple[str, str]:

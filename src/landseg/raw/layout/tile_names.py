@@ -1,6 +1,6 @@
 """Tile ids from the names of files and the folders around them: what images and labels add to them is taken off.
 
-Images and labels are paired by what remains. `dataset.yaml` may say what they add (`image_suffix`, `label_suffix`);
+Images and labels are paired by what remains. `dataset.yaml` may say what they add (`image_suffix`, `image_infix`, ...);
 otherwise it is found where all images share one prefix or suffix and all labels another (`12_sat`, `12_mask`).
 """
 
@@ -12,9 +12,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from landseg.raw.dataset_yaml import DatasetConfig
-from landseg.raw.layout.folders import Folder, Layout
-from landseg.raw.layout.roles_by_file import SEPARATOR, role_of_part
+from landseg.raw.config.dataset_yaml import DatasetConfig
+from landseg.raw.layout.folders.layout import Folder, Layout
+from landseg.raw.layout.folders.roles_by_file import SEPARATOR, SEPARATORS, role_of_part, with_infix, without_infix
 from landseg.raw.layout.suffixes import SUFFIXES, split_suffix
 
 AREA_SEPARATOR = "__"
@@ -31,28 +31,40 @@ class Affixes:
     prefix: str = ""
     suffix: str = ""
     declared: str = ""
+    declared_prefix: str = ""
+    infix: str = ""
+    declared_infix: str = ""
 
     def core(self, stem: str) -> str | None:
-        """The stem without them; None where it does not end as `dataset.yaml` says."""
+        """The stem without them; None where it is not as `dataset.yaml` says."""
         if not self:
             return stem
-        if self.declared:
-            if not stem.endswith(self.declared):
+        for infix in (self.declared_infix, self.infix):
+            if infix and (without := without_infix(stem, infix)) is not None:
+                stem = without
+            elif infix and infix == self.declared_infix:
                 return None
-            stem = stem.removesuffix(self.declared)
+        if self.declared or self.declared_prefix:
+            if not stem.startswith(self.declared_prefix) or not stem.endswith(self.declared):
+                return None
+            stem = stem.removeprefix(self.declared_prefix).removesuffix(self.declared)
         if stem.startswith(self.prefix) and stem.endswith(self.suffix) and len(stem) >= len(self.prefix + self.suffix):
             stem = stem[len(self.prefix) : len(stem) - len(self.suffix)]
         return stem
 
     def __bool__(self) -> bool:
-        return bool(self.prefix or self.suffix or self.declared)
+        affixes = self.prefix, self.suffix, self.declared, self.declared_prefix, self.infix, self.declared_infix
+        return any(affixes)
 
     def around(self, core: str) -> str:
         """The stem of the file that would belong to a tile."""
-        return f"{self.prefix}{core}{self.suffix}{self.declared}"
+        return f"{self.declared_prefix}{self.prefix}{core}{self.suffix}{self.declared}"
 
     def __str__(self) -> str:
-        begins = f"{self.prefix}… " if self.prefix else ""
+        if infix := self.infix or self.declared_infix:
+            return f"…{infix}…"
+        before = f"{self.declared_prefix}{self.prefix}"
+        begins = f"{before}… " if before else ""
         return f"{begins}…{self.suffix}{self.declared}" if self.suffix or self.declared else begins.strip()
 
 
@@ -71,6 +83,20 @@ class Naming:
     with_areas: bool = True
     kept: frozenset[str] = frozenset()
 
+    def sibling(self, role: str, core: str, other: str) -> str:
+        """The stem of the file that would belong to a tile.
+
+        Args:
+            role: of the file.
+            core: of the tile's id, without areas.
+            other: the stem of the file of the other role.
+        """
+        own, others = (self.images, self.labels) if role == "images" else (self.labels, self.images)
+        infix, others_infix = (a.infix or a.declared_infix for a in (own, others))
+        if infix and others_infix:
+            return with_infix(other, others_infix, infix)
+        return own.around(core)
+
     def tile_id(self, folder: Folder, stem: str) -> str | None:
         """The id of a file's tile; None for a file that is not named as `dataset.yaml` says."""
         affixes = self.images if folder.role == "images" else self.labels
@@ -82,14 +108,29 @@ class Naming:
 
 def declared_naming(config: DatasetConfig) -> Naming:
     """As `dataset.yaml` says, without a look at the files."""
-    return Naming(Affixes(declared=_declared(config.image_suffix)), Affixes(declared=_declared(config.label_suffix)))
+    return Naming(
+        Affixes(
+            declared=_declared(config.image_suffix),
+            declared_prefix=_normal(config.image_prefix),
+            declared_infix=_normal(config.image_infix).strip(SEPARATORS),
+        ),
+        Affixes(
+            declared=_declared(config.label_suffix),
+            declared_prefix=_normal(config.label_prefix),
+            declared_infix=_normal(config.label_infix).strip(SEPARATORS),
+        ),
+    )
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _declared(suffix: str) -> str:
     """Some write the file name's suffix along, as mmsegmentation does: `_gtFine_labelIds.png`."""
     stem, file_suffix = split_suffix(suffix)
     known = {*SUFFIXES["images"], *SUFFIXES["labels"]}
-    return unicodedata.normalize("NFC", stem if file_suffix in known else suffix)
+    return _normal(stem if file_suffix in known else suffix)
 
 
 def stem_of(path: str) -> str:
@@ -110,6 +151,8 @@ def find_naming(layout: Layout, config: DatasetConfig) -> Naming | None:
         return naming
     if found := _with_affixes(images, labels, naming):
         return replace(found, kept=_kept(layout, found, splits))
+    if found := _with_affixes(images, labels, naming, infixes=True):
+        return replace(found, kept=_kept(layout, found, splits))
     if not (images.have_areas or labels.have_areas):
         return None
     flat = replace(naming, with_areas=False)
@@ -117,7 +160,7 @@ def find_naming(layout: Layout, config: DatasetConfig) -> Naming | None:
         return None
     if images.any_in(labels, flat):
         return flat
-    found = _with_affixes(images, labels, flat)
+    found = _with_affixes(images, labels, flat) or _with_affixes(images, labels, flat, infixes=True)
     return replace(found, kept=_kept(layout, found, splits)) if found else None
 
 
@@ -168,6 +211,14 @@ class _Names:
             self.ids(naming)
         )
 
+    def infixes(self, affixes: Affixes) -> list[Affixes]:
+        """The parts in the middle of their names that all of them share; first none."""
+        stems = (affixes.core(stem) or "" for _, stem in self)
+        parts = [part for part in SEPARATOR.split(next(stems))[1:-1] if _has_letter(part)]
+        for stem in stems:
+            parts = [part for part in parts if without_infix(stem, part) is not None]
+        return [affixes, *(replace(affixes, infix=part) for part in parts[:_MOST_AFFIXES])]
+
     def shared(self, affixes: Affixes) -> list[Affixes]:
         """The prefixes and suffixes that all of them share, the shortest first."""
         stems = (affixes.core(stem) or "" for _, stem in self)
@@ -184,19 +235,19 @@ class _Names:
         return [replace(affixes, prefix=prefix, suffix=suffix) for prefix, suffix in pairs]
 
 
-def _with_affixes(images: _Names, labels: _Names, naming: Naming) -> Naming | None:
-    """The prefixes and suffixes that make the most pairs, the shortest of several."""
+def _with_affixes(images: _Names, labels: _Names, naming: Naming, *, infixes: bool = False) -> Naming | None:
+    """The prefixes and suffixes, or the infixes, that make the most pairs, the shortest of several."""
     total = sum(1 for _ in images)
     sample = list(itertools.islice(images, 0, None, max(1, total // _SAMPLE)))
     best: tuple[int, int, Naming] | None = None
-    of_images = images.shared(naming.images)
-    for label in labels.shared(naming.labels):
+    of_images = images.infixes(naming.images) if infixes else images.shared(naming.images)
+    for label in labels.infixes(naming.labels) if infixes else labels.shared(naming.labels):
         found = set(labels.ids(replace(naming, labels=label)))
         for image in of_images:
             candidate = replace(naming, images=image, labels=label)
             pairs = len(images.sample(candidate, sample) & found)
             if pairs and (_tells(image, label) or (pairs >= _SURE and pairs >= min(len(sample), len(found)))):
-                length = len(image.prefix + image.suffix + label.prefix + label.suffix)
+                length = sum(len(a.prefix + a.suffix + a.infix) for a in (image, label))
                 if best is None or (-pairs, length) < best[:2]:
                     best = -pairs, length, candidate
     return best[2] if best else None
@@ -209,7 +260,7 @@ def _tells(image: Affixes, label: Affixes) -> bool:
 
 
 def _roles_told(affixes: Affixes) -> set[str]:
-    parts = SEPARATOR.split(affixes.prefix) + SEPARATOR.split(affixes.suffix)
+    parts = SEPARATOR.split(affixes.prefix) + SEPARATOR.split(affixes.suffix) + [affixes.infix]
     return {role_of_part(part) for part in parts if part} - {""}
 
 

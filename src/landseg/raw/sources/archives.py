@@ -1,5 +1,7 @@
 """Raw datasets in a `.zip` or `.tar` file, read in place: nothing is unpacked, so nothing can land outside a folder.
 
+One in object storage is fetched whole where the scratch folder has ample room, and otherwise read by range.
+
 Archives are untrusted input. Members with absolute paths or `..`, links and devices are refused, as are encrypted
 members and archives that would unpack to far more than their size.
 """
@@ -7,21 +9,30 @@ members and archives that would unpack to far more than their size.
 from __future__ import annotations
 
 import functools
+import io
 import re
 import stat
 import tarfile
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 from landseg import storage
 from landseg.contracts.errors import DataError, StorageError
 from landseg.contracts.names import odd_characters
 from landseg.raw.sources.file_start import read_start
-from landseg.raw.sources.source import LAYOUT_HINT, FolderSource, PrefixSource, Source, SourceFile
+from landseg.raw.sources.ranged import RangedFile
+from landseg.raw.sources.source import LAYOUT_HINT, FolderSource, PrefixSource, Source, stamp_of, version_of
+from landseg.raw.sources.source_file import SourceFile, sorted_files
 
+_ROOM_SHARE = 0.5
+"""An archive in object storage that takes more of the room in the scratch folder is read by range."""
+_ZIP_HEADER_BYTES = 30
+_ZIP_EXTRA_BYTES = 256
+"""More than most zips have before a member's content, apart from its name: then one request is enough."""
 _MAX_RATIO = 200
 _ALWAYS_ALLOWED_BYTES = 1 << 30
 _DRIVE = re.compile(r"[A-Za-z]:([/\\]|$)|[A-Za-z]:.*\\")
@@ -36,17 +47,26 @@ class ArchiveSource(Source):
     The list of its members and the open file stay with the object; a pickled copy opens the file when it first reads.
 
     Attributes:
-        path: the local file.
+        path: the local file; None where the archive is read from object storage by range.
         is_zip: whether it is a zip; otherwise it is a tar.
         prefix: the folder inside that is the source, "" or ending with a slash.
+        version: what tells versions of the archive apart, and so those of its members; 0 where that is not known.
+        size_bytes: of the archive.
 
     Raises:
         DataError: it is damaged, or a member is not safe.
     """
 
-    path: Path
+    path: Path | None
     is_zip: bool
     prefix: str = ""
+    version: int = 0
+    size_bytes: int = 0
+
+    @property
+    def is_remote(self) -> bool:  # type: ignore[override]
+        """See :attr:`Source.is_remote`."""
+        return self.path is None
 
     def __post_init__(self) -> None:
         if not self.prefix:
@@ -61,9 +81,11 @@ class ArchiveSource(Source):
         """The regular files of the archive."""
         try:
             found = tuple(
-                _zip_members(self._zip, self.path, self.uri) if self.is_zip else _tar_members(self.path, self.uri)
+                _zip_members(self._zip, self.size_bytes, self.uri)
+                if self.is_zip
+                else _tar_members(self._open(), self.size_bytes, self.uri)
             )
-        except DataError:
+        except (DataError, StorageError):
             raise
         except Exception as err:  # both modules raise all kinds of errors on damaged archives
             raise self._no_archive(err) from err
@@ -75,7 +97,7 @@ class ArchiveSource(Source):
         return found
 
     def _no_archive(self, err: Exception) -> DataError:
-        with self.path.open("rb") as file:
+        with self._open() as file:
             found, action = read_start(file.read(1024))
         kind = "zip" if self.is_zip else "tar"
         if found == f"a {kind} archive":
@@ -84,9 +106,14 @@ class ArchiveSource(Source):
             action = f"rename it to .{found.split()[1]}"
         return DataError(self.uri, f"expected a {kind} archive, found {found}", action or "pack the folder again")
 
+    def _open(self) -> BinaryIO:
+        if self.path is None:
+            return cast(BinaryIO, RangedFile(self.uri, self.size_bytes))
+        return self.path.open("rb")
+
     @functools.cached_property
     def _zip(self) -> zipfile.ZipFile:
-        return zipfile.ZipFile(self.path)
+        return zipfile.ZipFile(self._open())
 
     @functools.cached_property
     def _foreign_names(self) -> dict[str, str]:
@@ -94,14 +121,13 @@ class ArchiveSource(Source):
         names = ((_path(member.filename), member.filename) for member in self._zip.infolist())
         return {path: name for path, name in names if path != name}
 
-    def files(self) -> list[SourceFile]:
+    def files(self) -> Sequence[SourceFile]:
         """See :meth:`Source.files`."""
-        found = [
-            SourceFile(file.path.removeprefix(self.prefix), file.size_bytes, file.offset)
+        return sorted_files(
+            SourceFile(file.path.removeprefix(self.prefix), file.size_bytes, file.offset, self.version)
             for file in self._members
             if file.path.startswith(self.prefix)
-        ]
-        return sorted(found, key=lambda file: file.path)
+        )
 
     def folders(self) -> set[str]:
         """See :meth:`Source.folders`; an archive does not tell an empty split from an absent one."""
@@ -109,21 +135,29 @@ class ArchiveSource(Source):
 
     def inside(self, folder: str) -> ArchiveSource:
         """See :meth:`Source.inside`."""
-        source = ArchiveSource(self.uri, self.path, self.is_zip, f"{self.prefix}{folder}/")
+        source = ArchiveSource(
+            self.uri, self.path, self.is_zip, f"{self.prefix}{folder}/", self.version, self.size_bytes
+        )
         vars(source)["_members"] = self._members  # there may be millions
+        if self.is_zip:
+            vars(source)["_zip"] = self._zip
         return source
 
     def read(self, file: SourceFile) -> bytes:
         """See :meth:`Source.read`."""
         try:
-            if not self.is_zip:
+            if self.is_zip:
+                name = self.prefix + file.path
+                with self._open_member(self._foreign_names.get(name, name)) as member:
+                    content = member.read(file.size_bytes + 1)
+            elif self.path is None:
+                content = storage.get_bytes(self.uri, byte_range=(file.offset, file.size_bytes))
+            else:
                 with self.path.open("rb") as archive:
                     archive.seek(file.offset)
                     content = archive.read(file.size_bytes)
-            else:
-                name = self.prefix + file.path
-                with self._zip.open(self._foreign_names.get(name, name)) as member:
-                    content = member.read(file.size_bytes + 1)
+        except StorageError:
+            raise
         except Exception as err:  # zipfile's decoders raise all kinds of errors on damaged members
             raise DataError(self.where(file.path), f"the archive is damaged: {err}", "pack it again") from err
         if len(content) != file.size_bytes:
@@ -132,17 +166,34 @@ class ArchiveSource(Source):
             )
         return content
 
+    def _open_member(self, name: str) -> IO[bytes]:
+        """A member of a zip; of one in object storage, read with one request, by several threads at once."""
+        if self.path is not None:
+            return self._zip.open(name)
+        member = self._zip.getinfo(name)
+        # How long the fields before the content are, stands in them: those in the list of members may be shorter.
+        start, guess = member.header_offset, _ZIP_HEADER_BYTES + len(name.encode()) + _ZIP_EXTRA_BYTES
+        length = min(guess + member.compress_size, self.size_bytes - start)
+        data = storage.get_bytes(self.uri, byte_range=(start, length))
+        if data[:4] != b"PK\x03\x04":
+            raise zipfile.BadZipFile("no member where the list has one")
+        begin = _ZIP_HEADER_BYTES + sum(int.from_bytes(data[at : at + 2], "little") for at in (26, 28))
+        packed = data[begin : begin + member.compress_size]
+        if len(packed) < member.compress_size:
+            packed = storage.get_bytes(self.uri, byte_range=(start + begin, member.compress_size))
+        return cast(IO[bytes], zipfile.ZipExtFile(io.BytesIO(packed), "r", member))
+
 
 def open_source(uri: str, scratch: Path) -> Source:
     """The source behind `--source`.
 
     Args:
         uri: a folder, an `s3://` prefix, or a `.zip` or `.tar` in either place.
-        scratch: where an archive from object storage is downloaded to.
+        scratch: where an archive from object storage is downloaded to, if it takes no more than half of the room.
 
     Raises:
         DataError: there is none, or an archive that cannot be read safely.
-        StorageError: there is no room for an archive.
+        StorageError: it is out of reach.
     """
     name = uri.rstrip("/")
     if name.lower().endswith(_COMPRESSED_TAR):
@@ -154,19 +205,21 @@ def open_source(uri: str, scratch: Path) -> Source:
         if not is_s3 and Path(uri).is_file():
             raise _no_source(uri)
         return PrefixSource(name) if is_s3 else FolderSource(str(Path(uri).resolve()))
+    is_zip = name.lower().endswith(".zip")
     if is_s3:
         path = scratch / "source"
         info = storage.stat(name)
-        if info is not None and info.size_bytes > (room := storage.scratch_room(scratch)):
-            problem = f"expected room for its {info.size_bytes} bytes in the scratch folder, found {room}"
-            raise StorageError(name, problem, "unpack it in object storage, or give a larger --scratch")
+        if info is not None and info.size_bytes > _ROOM_SHARE * storage.scratch_room(scratch):
+            return ArchiveSource(name, None, is_zip, "", version_of(info.etag), info.size_bytes)
         storage.get_file(name, path)
+        stamp = info.etag if info else None
     else:
         path = Path(uri).resolve()
         name = str(path)
+        stamp = stamp_of(path.stat(), time.time_ns()) if path.is_file() else None
     if not path.is_file():
         raise DataError(uri, "no such archive")
-    return ArchiveSource(name, path, is_zip=name.lower().endswith(".zip"))
+    return ArchiveSource(name, path, is_zip, "", version_of(stamp), path.stat().st_size)
 
 
 def _no_source(uri: str) -> DataError:
@@ -181,9 +234,9 @@ def _no_source(uri: str) -> DataError:
     return DataError(uri, f"{expected}, found {found}", action or "give the folder that holds the dataset")
 
 
-def _zip_members(archive: zipfile.ZipFile, path: Path, uri: str) -> Iterator[SourceFile]:
+def _zip_members(archive: zipfile.ZipFile, packed: int, uri: str) -> Iterator[SourceFile]:
     members = archive.infolist()
-    unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
+    unpacked = sum(member.file_size for member in members)
     if unpacked > max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * packed):
         raise DataError(uri, f"the archive would unpack from {packed} to {unpacked} bytes", "a decompression bomb?")
     for member in members:
@@ -197,9 +250,8 @@ def _zip_members(archive: zipfile.ZipFile, path: Path, uri: str) -> Iterator[Sou
         yield SourceFile(_safe(member.filename, uri), member.file_size)
 
 
-def _tar_members(path: Path, uri: str) -> Iterator[SourceFile]:
-    size = path.stat().st_size
-    with tarfile.open(path, "r:") as archive:
+def _tar_members(file: BinaryIO, size: int, uri: str) -> Iterator[SourceFile]:
+    with file, tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             if member.isdir():
                 continue

@@ -22,6 +22,7 @@ _KINDS = {
     b"II+\0": "a TIFF",
     b"MM\0+": "a TIFF",
     b"BM": "a BMP",
+    b"EHFA_HEADER_TAG": "an Erdas image",
     b"\x89HDF": "an HDF5 file",
     b"CDF": "a NetCDF file",
     b"\x93NUMPY": "a numpy array",

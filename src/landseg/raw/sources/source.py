@@ -2,63 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from landseg import storage
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError
+from landseg.raw.sources.source_file import SourceFile, is_hidden, sorted_files
 
 _MAX_DEPTH = 8
 """Folders inside one another. A dataset has two, and one for each level of areas."""
-_HIDDEN = frozenset(
-    ("__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "icon\r")
-)
-"""What operating systems put next to files, in lower case."""
 _TICK_NS = 50_000_000
 """Changes further apart than this have different times: the clocks of file systems tick every 1-10 ms."""
 _COARSE_TICK_NS = 2_000_000_000
 """The same for file systems that store whole seconds."""
 LAYOUT_HINT = "docs/contracts.md shows the layout"
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file of a source.
-
-    Attributes:
-        path: relative to the source.
-        size_bytes: its size.
-        offset: where another file holds it.
-        version: another number whenever the file has changed, known without reading it; 0 where it is not known.
-    """
-
-    path: str
-    size_bytes: int
-    offset: int = 0
-    version: int = 0
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is none of the user's: hidden, or put there by the operating system."""
-    return name.startswith(".") or name.lower() in _HIDDEN
-
-
-def visible(files: Iterable[SourceFile]) -> list[SourceFile]:
-    """The files that are not hidden, and in no hidden folder."""
-    folders: dict[str, bool] = {}
-    result = []
-    for file in files:
-        folder, _, name = file.path.rpartition("/")
-        if folder not in folders:
-            folders[folder] = any(map(is_hidden, folder.split("/")))
-        if not folders[folder] and not is_hidden(name):
-            result.append(file)
-    return result
 
 
 @dataclass(frozen=True)
@@ -75,7 +38,7 @@ class Source(ABC):
         return f"{self.uri}/{path}"
 
     @abstractmethod
-    def files(self) -> list[SourceFile]:
+    def files(self) -> Sequence[SourceFile]:
         """All files, sorted by path.
 
         Raises:
@@ -94,33 +57,48 @@ class Source(ABC):
     def read(self, file: SourceFile) -> bytes:
         """The bytes of a file."""
 
+    def local_path(self, file: SourceFile) -> Path | None:
+        """Where a file lies on a local disk, for one that is too large to hold in memory; None where it does not.
+
+        Raises:
+            DataError: as :meth:`read`.
+        """
+        return None
+
     def file(self, path: str) -> SourceFile | None:
         """The file at a path; None where there is none."""
         return next((file for file in self.files() if file.path == path), None)
 
-    def fingerprint(self) -> str | None:
-        """A digest that changes with any file, computed without reading one; None where there can be none.
 
-        Take it before :meth:`files`, so that what changes in between is noticed the next time.
-        """
-        return None
+def fingerprint_of(files: Iterable[SourceFile]) -> str | None:
+    """A digest that changes with any file, computed without reading one; None where a file's version is not known.
+
+    Args:
+        files: all files of a source, in the order of its listing.
+    """
+    found = hashlib.sha256()
+    for file in files:
+        if not file.version:
+            return None
+        found.update(f"{file.path}\0{file.size_bytes} {file.version:x}\n".encode(errors="surrogateescape"))
+    return found.hexdigest()
 
 
 class FolderSource(Source):
     """A folder."""
 
-    def files(self) -> list[SourceFile]:
+    def files(self) -> Sequence[SourceFile]:
         """See :meth:`Source.files`."""
         if not Path(self.uri).is_dir():
             raise DataError(self.uri, "no such dataset folder", LAYOUT_HINT)
         now_ns = time.time_ns()
-        found = [
-            SourceFile(path, status.st_size if status else 0, version=_version(_stamp(status, now_ns)))
+        found = sorted_files(
+            SourceFile(path, status.st_size if status else 0, version=version_of(stamp_of(status, now_ns)))
             for path, status in _files_below(self.uri, "")
-        ]
+        )
         if not found:
             raise DataError(self.uri, "an empty folder", LAYOUT_HINT)
-        return sorted(found, key=lambda file: file.path)
+        return found
 
     def file(self, path: str) -> SourceFile | None:
         """See :meth:`Source.file`."""
@@ -128,22 +106,6 @@ class FolderSource(Source):
         if not f"{os.path.realpath(found)}/".startswith(f"{os.path.realpath(self.uri)}/") or not found.is_file():
             return None
         return SourceFile(path, found.stat().st_size)
-
-    def fingerprint(self) -> str | None:
-        """From sizes, modification times and inodes, as git does it.
-
-        None while a file is so young that another change might leave its times unchanged.
-        """
-        if not Path(self.uri).is_dir():
-            return None
-        now_ns = time.time_ns()
-        lines = []
-        for path, status in _files_below(self.uri, ""):
-            stamp = _stamp(status, now_ns)
-            if stamp is None:
-                return None
-            lines.append(f"{path}\0{stamp}")
-        return _digest(lines)
 
     def folders(self) -> set[str]:
         """See :meth:`Source.folders`."""
@@ -155,15 +117,23 @@ class FolderSource(Source):
 
     def read(self, file: SourceFile) -> bytes:
         """See :meth:`Source.read`."""
+        path = self.local_path(file)
+        try:
+            return path.read_bytes()
+        except OSError as err:
+            raise DataError(self.where(file.path), f"cannot be read: {err.strerror}") from err
+
+    def local_path(self, file: SourceFile) -> Path:
+        """See :meth:`Source.local_path`."""
         path = Path(self.uri) / file.path
         try:
             if path.is_symlink():
                 _refuse_leaving(str(path), self.uri)
             if path.exists() and not path.is_file():  # reading a pipe would wait forever
                 raise DataError(self.where(file.path), "expected a file, found a pipe, a socket or a device")
-            return path.read_bytes()
         except OSError as err:
             raise DataError(self.where(file.path), f"cannot be read: {err.strerror}") from err
+        return path
 
 
 class PrefixSource(Source):
@@ -171,26 +141,18 @@ class PrefixSource(Source):
 
     is_remote = True
 
-    def files(self) -> list[SourceFile]:
+    def files(self) -> Sequence[SourceFile]:
         """See :meth:`Source.files`."""
         prefix = self.uri.rstrip("/") + "/"
-        listed = storage.list_objects(self.uri)
         # Some programs write an empty object for each folder.
-        found = [
-            SourceFile(info.uri.removeprefix(prefix), info.size_bytes, version=_version(info.etag or None))
-            for info in listed
+        found = sorted_files(
+            SourceFile(info.uri.removeprefix(prefix), info.size_bytes, version=version_of(info.etag))
+            for info in storage.each_object(self.uri)
             if not info.uri.endswith("/")
-        ]
+        )
         if not found:
             raise DataError(self.uri, "no such dataset, or an empty one", LAYOUT_HINT)
         return found
-
-    def fingerprint(self) -> str | None:
-        """From sizes and ETags."""
-        found = storage.list_objects(self.uri)
-        if not all(info.etag for info in found):
-            return None
-        return _digest([f"{info.uri.removeprefix(self.uri)}\0{info.size_bytes} {info.etag}" for info in found])
 
     def file(self, path: str) -> SourceFile | None:
         """See :meth:`Source.file`."""
@@ -223,7 +185,7 @@ def _refuse_leaving(path: str, folder: str) -> None:
         )
 
 
-def _stamp(status: os.stat_result | None, now_ns: int) -> str | None:
+def stamp_of(status: os.stat_result | None, now_ns: int) -> str | None:
     """Size, times and inode of a file; None where it is so young that another change might leave them as they are."""
     if status is None:
         return None
@@ -233,13 +195,9 @@ def _stamp(status: os.stat_result | None, now_ns: int) -> str | None:
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
-def _version(stamp: str | None) -> int:
-    """A stamp as a number of 60 bits, which takes less memory where there are millions."""
+def version_of(stamp: str | None) -> int:
+    """What tells a file's versions apart, its ETag or its times, as a number of 60 bits: there may be millions."""
     return int(sha256_hex(stamp.encode())[:15], 16) if stamp else 0
-
-
-def _digest(lines: list[str]) -> str:
-    return sha256_hex("\n".join(sorted(lines)).encode(errors="surrogateescape"))
 
 
 def _files_below(

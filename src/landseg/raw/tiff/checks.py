@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tifffile
 
 from landseg.contracts.errors import DataError
-from landseg.raw.dataset_yaml import MAX_BANDS
+from landseg.raw.config.dataset_yaml import MAX_BANDS
 
 MAX_DECODED_BYTES = 1 << 29
 """The largest tile, decoded: 8192 x 8192 px with 4 bands of uint16."""
@@ -97,6 +97,15 @@ def declared_nodata(page: tifffile.TiffPage) -> float | None:
         return None
 
 
+def too_many_bands(num_bands: int, where: object) -> DataError:
+    """The error of an image with more bands than a dataset may have."""
+    name = str(where).rpartition("/")[2]
+    bands = '"(asarray (read 1 3) (read 1 2) (read 1 1))"'
+    choice = f"rio calc --driver GTiff {bands} {name} {name.rpartition('.')[0]}_bands.tif for bands 3, 2 and 1"
+    action = f"write those that a model is to see into another file, and move this one out: {choice}"
+    return DataError(where, f"expected 1 to {MAX_BANDS} bands, found {num_bands}", action)
+
+
 def is_sparse(page: tifffile.TiffPage) -> bool:
     """Whether parts of the image were never written."""
     return not all(page.databytecounts)
@@ -108,7 +117,7 @@ def check_page(page: tifffile.TiffPage, where: object, *, is_label: bool = False
     Raises:
         DataError: it is not supported.
     """
-    info = check_layout(page, where, is_label=is_label)
+    info = check_layout(page, where, allow_palette=is_label)
     bits = page.bitspersample
     if page.sampleformat != _INTEGER or bits not in (8, 16):
         kind = _SAMPLE_FORMATS.get(page.sampleformat, "unknown")
@@ -124,15 +133,25 @@ def check_page(page: tifffile.TiffPage, where: object, *, is_label: bool = False
     return info
 
 
-def check_layout(page: tifffile.TiffPage, where: object, *, is_label: bool = False) -> ImageInfo:
-    """Accept flat images of band values and class values: no indexes into colours, no other colour space.
+def has_palette(page: tifffile.TiffPage) -> bool:
+    """Whether the values are indexes of a palette."""
+    return int(page.photometric) == _PALETTE
+
+
+def check_layout(page: tifffile.TiffPage, where: object, *, allow_palette: bool = False) -> ImageInfo:
+    """Accept flat images of band values and class values: no other colour space.
+
+    Args:
+        page: the image.
+        where: the image, for the error line.
+        allow_palette: whether values may be indexes of a palette.
 
     Raises:
         DataError: it is something else.
     """
     photometric = int(page.photometric)
     known = photometric in _GREY_OR_RGB or (photometric == _YCBCR and page.compression in _YCBCR_COMPRESSIONS)
-    if not known and not (photometric == _PALETTE and is_label):
+    if not known and not (allow_palette and has_palette(page)):
         name = _PHOTOMETRICS.get(photometric, f"photometric {photometric}")
         hint = "expand it to RGB: gdal_translate -expand rgb does" if photometric == _PALETTE else "write it as RGB"
         raise DataError(where, f"expected band values, found {name} colours", hint)
@@ -140,7 +159,7 @@ def check_layout(page: tifffile.TiffPage, where: object, *, is_label: bool = Fal
         raise DataError(where, "expected a flat image, found a TIFF with depth")
     info = ImageInfo(page.imagelength, page.imagewidth, page.samplesperpixel, f"uint{page.bitspersample}")
     if not 1 <= info.num_bands <= MAX_BANDS:
-        raise DataError(where, f"expected 1 to {MAX_BANDS} bands, found {info.num_bands}")
+        raise too_many_bands(info.num_bands, where)
     if info.height < 1 or info.width < 1:
         raise DataError(where, f"expected an image, found {info.height}x{info.width} pixels")
     return info

@@ -119,6 +119,12 @@ class _View(io.RawIOBase):
         self._position += len(content)
         return len(content)
 
+    def close(self) -> None:
+        # tifffile's objects refer to each other, and to this one, until garbage is collected. A shard whose bytes are
+        # referred to stays mapped, and on disk even if the cache has removed it.
+        self._data = memoryview(b"")
+        super().close()
+
 
 @contextlib.contextmanager
 def opened_tiff(data: bytes | memoryview, where: object) -> Iterator[tifffile.TiffPage]:
@@ -133,7 +139,8 @@ def opened_tiff(data: bytes | memoryview, where: object) -> Iterator[tifffile.Ti
     with (
         _damage_is_reported(where),
         warnings.catch_warnings(),
-        tifffile.TiffFile(cast(BinaryIO, _View(data))) as tiff,
+        contextlib.closing(_View(data)) as view,
+        tifffile.TiffFile(cast(BinaryIO, view)) as tiff,
     ):
         warnings.simplefilter("ignore")
         page = tiff.pages.first

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import Geo, GeoKeys
+from landseg.contracts.tile import Geo, GeoKeys
 from landseg.raw.georeference.tags import Transform, geo_tags
 
 

@@ -27,10 +27,12 @@ def code_digest(stage: str, package: Path | None = None) -> str:
         package: the folder of landseg's package; that of the running landseg by default.
     """
     rooms = ROOMS.get(stage, ())
-    return _digest_of(package or Path(landseg.__file__).parent, rooms) if rooms else ""
+    return rooms_digest(rooms, package) if rooms else ""
 
 
-def _digest_of(package: Path, rooms: Sequence[str]) -> str:
+def rooms_digest(rooms: Sequence[str], package: Path | None = None) -> str:
+    """SHA-256 of the code in some folders of landseg's package, the running one by default."""
+    package = package or Path(landseg.__file__).parent
     found = hashlib.sha256()
     for path in sorted(path for room in rooms for path in (package / room).rglob("*") if path.is_file()):
         if path.suffix != ".pyc":

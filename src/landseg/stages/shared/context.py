@@ -68,17 +68,19 @@ class StageContext:
         """Since the stage began."""
         return time.monotonic() - self.started
 
-    def folder(self, name: str, identity: dict[str, Any]) -> str:
+    def folder(self, name: str, identity: dict[str, Any], stage: str = "") -> str:
         """The stage's folder: `<root>/runs/<run>/<stage>[/<name>]/<identity>`.
 
         Args:
             name: the model's name, checked before; or "".
             identity: everything that decides the result besides the code: parameters and the digests of inputs. A rerun
                 with the same identity finds what was written before; one with another gets a folder of its own.
+            stage: whose folder, if it is not this stage's own.
         """
-        identity = {"landseg": __version__, "code": code_digest(self.stage), "stage": self.stage, **identity}
+        stage = stage or self.stage
+        identity = {"landseg": __version__, "code": code_digest(stage), "stage": stage, **identity}
         key = digest(identity)[:12]
-        parts = [part for part in (self.stage, name, key) if part]
+        parts = [part for part in (stage, name, key) if part]
         folder = storage.join(self.storage_uri, "runs", self.run_id, *parts)
         _log.debug("works in %s", folder)
         if storage.stat(storage.join(folder, IDENTITY)) is None:
@@ -247,7 +249,10 @@ def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext
         check_writable("--output-dir" if args.executor_input is None else "--executor-input", folder)
     outputs.clear(OUTPUT_FILES.get(stage, ()))
     folder = scratch_folder(args.scratch)
-    storage.clean_abandoned(storage_uri)  # left by stages that were killed a day ago or earlier
+    is_new = not storage.is_s3(storage_uri) and not Path(storage_uri).exists()
+    storage.clean_abandoned_daily(storage_uri)  # left by stages that were killed a day ago or earlier
     with tempfile.TemporaryDirectory(prefix="landseg-", dir=folder) as scratch:
         yield StageContext(stage, storage_uri, run_id or "", outputs, inputs, Path(scratch))
         outputs.close()
+    if is_new:
+        storage.clean_abandoned_daily(storage_uri)  # so that the next stage of the day need not look through it

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 
 from landseg import storage
-from landseg.contracts.cost import COSTS, Cost
+from landseg.contracts.references import COSTS, Cost
 
 
 def record(folder: str, seconds: float, num_gpus: int = 0) -> None:

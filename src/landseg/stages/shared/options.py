@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from landseg import storage
-from landseg.contracts.choices import PRECISION_CHOICES
+from landseg.cli import attempts
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError, StorageError, masked
-from landseg.contracts.parameters import Group, add_parameter, split_list
+from landseg.contracts.parameters import Group, add_parameter, check_value, split_list
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
+
+MAX_ARGUMENT_BYTES = 128 << 10
+"""Of one argument of a process, on Linux: what a step of a pipeline gets from all workers of the step before is one."""
 
 
 def local_folder(text: str) -> Path:
@@ -60,10 +65,18 @@ def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True
         "--output-dir",
         type=local_folder,
         metavar="DIR",
-        help="also write the stage's report and manifest reference here",
+        help="also write report and manifest reference here",
     )
     group.add_argument(
         "--scratch", type=local_folder, metavar="DIR", help="local folder for temporary files (default: $TMPDIR)"
+    )
+    group.add_argument(
+        attempts.OPTION,
+        type=attempts.number,
+        default=1,
+        metavar="N",
+        help=f"begin up to N times, at most {attempts.MOST}: again after a failure that may pass (a killed process, "
+        "an outage), never after a user error",
     )
     group.add_argument("--executor-input", metavar="JSON", help="what KFP passes as {{$}}; replaces --output-dir")
 
@@ -74,8 +87,7 @@ def add_cache_argument(group: Group) -> None:
         "--cache-bytes",
         type=int,
         metavar="N",
-        help="the most that shards of a dataset in object storage take in the scratch folder "
-        "(default: three quarters of what its volume has room for)",
+        help="the most that a dataset's shards from object storage take in --scratch (default: 3/4 of its free space)",
     )
 
 
@@ -87,13 +99,8 @@ def check_cache_bytes(value: int | None) -> None:
 
 def add_network_arguments(group: Group) -> None:
     """Add the options of stages that predict: how the network computes, and what a model may import."""
-    group.add_argument(
-        "--precision",
-        choices=PRECISION_CHOICES,
-        default="auto",
-        help="of the network; auto is the smallest that the device computes in natively",
-    )
-    group.add_argument("--batch-size", type=int, default=4, metavar="N", help="tiles predicted together")
+    add_parameter(group, "export_precision")
+    add_parameter(group, "batch_size")
     group.add_argument(
         "--trust-modules",
         nargs="+",
@@ -101,6 +108,24 @@ def add_network_arguments(group: Group) -> None:
         metavar="MODULE",
         help="import these Python modules for the types they register; a model's own custom_imports are not followed",
     )
+
+
+def add_joint_maps_arguments(group: Group) -> None:
+    """Add the options that put all label maps together."""
+    group.add_argument("--mosaic", action="store_true", help="also write mosaic.tif, all label maps as one")
+    group.add_argument(
+        "--polygons", action="store_true", help="also write polygons.gpkg, the areas of each class in all label maps"
+    )
+
+
+def batch_size(text: str) -> int | None:
+    """The value of `--batch-size`; None for `auto`.
+
+    Raises:
+        ConfigError: it is neither `auto` nor a number from 1.
+    """
+    check_value("batch_size", text)
+    return None if text == "auto" else int(text)
 
 
 def storage_root(given: str) -> str:
@@ -115,6 +140,30 @@ def storage_root(given: str) -> str:
 def split_tiles(text: str, dataset: StagedDataset) -> dict[Split, TileIndex]:
     """The tiles of `--splits A,B`, by split in alphabetical order."""
     return {cast(Split, name): dataset.index(name) for name in sorted(split_list(text))}
+
+
+def all_shares(num_shares: int) -> list[str]:
+    """The `--worker` of each worker: `1/N` to `N/N`."""
+    return [f"{share}/{num_shares}" for share in range(1, num_shares + 1)]
+
+
+def check_handed_on(items: Sequence[Any], num_workers: int) -> None:
+    """Refuse a list for the workers of the next step that does not fit into one argument.
+
+    Args:
+        items: what each worker of each model is given.
+        num_workers: how many workers there are of each model.
+
+    Raises:
+        ConfigError: it is larger; the number that fits is in the message.
+    """
+    size = len(json.dumps(items).encode())
+    if size > MAX_ARGUMENT_BYTES:
+        fitting = num_workers * MAX_ARGUMENT_BYTES // size
+        hint = f"ask for fewer: the list of them takes {size} bytes, and one argument of the next step at most 128 KiB"
+        if not fitting:
+            hint = f"shorten --storage-uri: a worker's URIs take {size // num_workers} bytes, an argument holds 128 KiB"
+        raise ConfigError("--workers", f"expected at most {fitting}, found {num_workers}", hint)
 
 
 def parse_share(text: str) -> tuple[int, int]:

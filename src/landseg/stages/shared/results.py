@@ -11,13 +11,18 @@ from typing import Any
 from landseg import storage
 from landseg.cli.console import is_quiet
 from landseg.contracts.dataset import Split
+from landseg.contracts.errors import ContractError
 from landseg.contracts.labels import LabelsManifest, SceneMap
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.maps.files import extract_maps, list_maps
-from landseg.ensemble.maps.geotiff import encode_names, label_style
-from landseg.ensemble.maps.mosaic import write_mosaics
+from landseg.ensemble.maps.geotiff import MapStyle, encode_names, label_style
+from landseg.ensemble.maps.mosaic import MOSAIC_FILES, write_mosaic
+from landseg.ensemble.maps.polygons import POLYGONS, write_polygons
 from landseg.ensemble.maps.tiles import map_name
 from landseg.scoring.scores import METRICS
+
+_SHIFT_PX = 0.01
+"""Less is rounding."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +35,7 @@ def write_maps(
     *,
     flat: bool = False,
     mosaic: bool = False,
+    polygons: bool = False,
 ) -> list[str]:
     """Write the maps to a folder.
 
@@ -42,16 +48,19 @@ def write_maps(
         scratch: for archives.
         flat: for a dataset of one split: label maps of tiles and of scenes go to the folder itself, layers to
             `<layer>/`; tiles that were cut from a scene have no map but the scene's.
-        mosaic: also write a VRT of all label maps with a georeference, or one for each CRS.
+        mosaic: also write all label maps with a transform as one, :func:`write_mosaic`.
+        polygons: also write them as polygons, :func:`write_polygons`.
 
     Returns:
         The paths in the folder.
     """
     folder, document = storage.parent(labels.uri), labels.document
-    archives = {"" if flat else str(split): (split, archive) for split, archive in document.splits.items()}
+    archives = {"" if flat else str(split): (split, document.archives(split)) for split in document.splits}
     label_folders = set(archives)
     for layer, by_split in document.layers.items():
-        archives |= {(layer if flat else f"{split}-{layer}"): (split, found) for split, found in by_split.items()}
+        archives |= {
+            (layer if flat else f"{split}-{layer}"): (split, document.archives(split, layer)) for split in by_split
+        }
     names = {name: [map_name(tile) for tile in dataset.index(split)] for name, (split, _) in archives.items()}
     cut = {tile.id for _, (split, _) in archives.items() for tile in dataset.index(split) if flat and tile.scene}
     scenes = _scene_maps(document.scenes, "" if flat else "{}-scenes/")
@@ -66,24 +75,39 @@ def write_maps(
     for layer, others in document.scene_layers.items():
         scenes |= _scene_maps(others, f"{layer}/" if flat else f"{{}}-scenes-{layer}/")
     paths = [*wanted, *scenes]
-    list_maps(directory, [*paths, *sidecars])
-    for name, (_, archive) in archives.items():
-        path = scratch / "maps.tar"
-        storage.get_file(storage.join(folder, archive.path), path, sha256=archive.sha256)
-        with path.open("rb") as file:
-            extract_maps(file, names[name], directory / name, skip=cut)
-        path.unlink()
+    list_maps(directory, [*paths, *sidecars, *(MOSAIC_FILES if mosaic else ()), *([POLYGONS] if polygons else [])])
+    for name, (_, parts) in archives.items():
+        left = set(names[name])
+        for archive in parts:
+            path, uri = scratch / "maps.tar", storage.join(folder, archive.path)
+            storage.get_file(uri, path, sha256=archive.sha256)
+            with path.open("rb") as file:
+                left -= extract_maps(file, uri, left, directory / name, skip=cut)
+            path.unlink()
+        if left:
+            problem = f"expected a map of every tile, found none of {len(left)}, {min(left)} among them"
+            raise ContractError(labels.uri, problem, "run the stage again")
     for name, scene in scenes.items():
         storage.get_file(storage.join(folder, scene.path), directory / name, sha256=scene.sha256)
     style = label_style(document.class_schema, {})
     for name in sidecars:
         (directory / name).write_bytes(encode_names(style))
-    if mosaic:
-        written, num_left_out = write_mosaics(directory, [path for path in label_maps if path.endswith(".tif")], style)
-        list_maps(directory, [*paths, *sidecars, *written])
-        if left_out := num_left_out + sum(path.endswith(".png") for path in label_maps):
-            _log.warning("%d maps are in no mosaic: they lie nowhere, or are turned", left_out)
+    _put_together(directory, label_maps, style, mosaic=mosaic, polygons=polygons)
     return paths
+
+
+def _put_together(directory: Path, label_maps: Sequence[str], style: MapStyle, *, mosaic: bool, polygons: bool) -> None:
+    """Write mosaic and polygons of label maps, which lie in the folder."""
+    with_place = [path for path in label_maps if path.endswith(".tif")]
+    num_without = len(label_maps) - len(with_place)
+    if mosaic:
+        num_left_out, shift_px = write_mosaic(directory, with_place, style)
+        if shift_px > _SHIFT_PX:
+            _log.warning("the mosaic moves maps by up to %.2f px: their grids are not one", shift_px)
+        if num_left_out + num_without:
+            _log.warning("%d maps are not in the mosaic: no transform, or turned", num_left_out + num_without)
+    if polygons and (num_left_out := num_without + write_polygons(directory, with_place, style)):
+        _log.warning("%d maps are not among the polygons: no transform", num_left_out)
 
 
 def _scene_maps(by_split: Mapping[Split, Sequence[SceneMap]], folder: str) -> dict[str, SceneMap]:
@@ -122,6 +146,7 @@ def tell(labels: storage.Loaded[LabelsManifest], maps: Path | None, outputs: Pat
     summary = json.loads(storage.get_bytes(storage.join(folder, document.summary.path)))
     for line in score_lines(summary):
         print(line)
-    archives = ", ".join(storage.join(folder, archive.path) for archive in document.splits.values())
-    print(f"maps: {maps or archives}")
+    archives = [archive.path for split in document.splits for archive in document.archives(split)]
+    held = storage.parent(archives[0]) if len(archives) > 1 else archives[0]
+    print(f"maps: {maps or storage.join(folder, held)}")
     print(f"report: {outputs / 'report.html' if outputs else storage.join(folder, document.report.path)}")

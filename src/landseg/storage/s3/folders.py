@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
 from typing import Any
 
 from landseg.contracts.errors import ObjectNotFoundError, StorageError
@@ -28,21 +29,15 @@ def stat(uri: str) -> ObjectInfo | None:
         return None
 
 
-def list_objects(uri: str) -> list[ObjectInfo]:
-    """All objects below a folder, except the empty objects with which consoles mark folders."""
+def list_objects(uri: str) -> Iterator[ObjectInfo]:
+    """All objects below a folder, page by page, except the empty objects with which consoles mark folders."""
     bucket, _ = split(uri)
-    pages = _pages(uri, "list_objects_v2", {"ContinuationToken": "NextContinuationToken"})
-    items = [item for page in pages for item in page.get("Contents", [])]
-    return [
-        ObjectInfo(
-            f"s3://{bucket}/{item['Key']}",
-            int(item["Size"]),
-            item["LastModified"].timestamp(),
-            item.get("ETag", "").strip('"'),
-        )
-        for item in items
-        if not item["Key"].endswith("/")
-    ]
+    for page in _pages(uri, "list_objects_v2", {"ContinuationToken": "NextContinuationToken"}):
+        for item in page.get("Contents", []):
+            if not item["Key"].endswith("/"):
+                etag = item.get("ETag", "").strip('"')
+                where = f"s3://{bucket}/{item['Key']}"
+                yield ObjectInfo(where, int(item["Size"]), item["LastModified"].timestamp(), etag)
 
 
 def links(uri: str) -> list[str]:
@@ -105,13 +100,14 @@ def clean_abandoned(uri: str, older_than_s: float) -> int:
     return aborted
 
 
-def _pages(uri: str, operation: str, markers: dict[str, str]) -> list[dict[str, Any]]:
+def _pages(uri: str, operation: str, markers: dict[str, str]) -> Iterator[dict[str, Any]]:
     """All pages of a listing below a folder; each page is a separate request, repeated if it fails."""
     bucket, key = split(uri)
     arguments = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
-    pages: list[dict[str, Any]] = []
-    while not pages or pages[-1].get("IsTruncated"):
-        if pages:
-            arguments |= {name: pages[-1][source] for name, source in markers.items()}
-        pages.append(ask(uri, operation, **arguments))
-    return pages
+    is_truncated = True
+    while is_truncated:
+        page = ask(uri, operation, **arguments)
+        yield page
+        is_truncated = bool(page.get("IsTruncated"))
+        if is_truncated:
+            arguments |= {name: page[source] for name, source in markers.items()}

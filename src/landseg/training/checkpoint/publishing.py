@@ -14,6 +14,7 @@ from landseg.models.weights.checkpoint import without_averages
 from landseg.training.checkpoint.content import mmseg_checkpoint, pending_gradients, restore_gradients, to_cpu
 from landseg.training.checkpoint.random_state import random_state, restore_random_state
 from landseg.training.checkpoint.store import CheckpointStore, write_local
+from landseg.training.continuing import Earlier, lost_checkpoints
 from landseg.training.log import TrainingLog, memory_bytes
 from landseg.training.provenance import environment
 from landseg.training.session import Session
@@ -56,18 +57,30 @@ class Publisher:
         return old and self.session.team.leads and not self.store.busy
 
     def resume(self) -> int:
-        """Restore the newest checkpoint, if there is one.
+        """Restore the newest checkpoint, if there is one, else that of the training that this one continues.
 
         Returns:
             The number of finished iterations.
+
+        Raises:
+            ConfigError: the training to continue has no checkpoint left, or is no shorter.
         """
-        session, team = self.session, self.session.team
-        content = team.from_leader(self.store.newest() if team.leads else None)
+        session, team, earlier = self.session, self.session.team, self.session.job.earlier
+        if earlier is not None:
+            earlier.check_length(session.length.max_iters)
+        content = team.from_leader(self._newest() if team.leads else None)
         if content is None:
+            if earlier is not None:
+                raise lost_checkpoints(earlier)
             return 0
         saved = content["resume"]
         session.model.load_state_dict(content["state_dict"])
+        rates = [group["lr"] for group in session.runner.optimizer.param_groups]
         session.runner.optimizer.load_state_dict(content["optimizer"])
+        if earlier is not None and saved["iteration"] <= earlier.iterations:
+            # Where no schedule sets it, the rate is the config's, not that of before.
+            for group, rate in zip(session.runner.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
         session.scaler.load_state_dict(saved["scaler"])
         self.log.load_state_dict(saved["monitor"])
         restore_gradients(session.model, saved["gradients"])
@@ -77,6 +90,44 @@ class Publisher:
         if team.leads:
             _log.info("resuming after %d of %d iterations", self._published, session.length.max_iters)
         return self._published
+
+    def _newest(self) -> dict[str, Any] | None:
+        found, earlier = self.store.newest(), self.session.job.earlier
+        if found is None and earlier is not None:
+            _log.info("continuing %s: the learning rate follows the schedule over the new length", earlier.uri)
+            folder = storage.join(earlier.folder, "checkpoints")
+            found = CheckpointStore(folder, self.session.job.scratch, 1, _log.warning).newest()
+            if found is not None:
+                self._take_over_best(found, earlier)
+        return found
+
+    def _take_over_best(self, last: dict[str, Any], earlier: Earlier) -> None:
+        """Keep the best weights of the training that this one continues, if they are in storage.
+
+        Args:
+            last: its last checkpoint, whose own weights this training evaluates first.
+            earlier: that training.
+        """
+        selection = self.session.job.selection
+        if not selection.ships_best:
+            return
+        self.best.scratch.mkdir(exist_ok=True)
+        store = CheckpointStore(storage.join(earlier.folder, "best"), self.best.scratch, 2, _log.warning)
+        kept = store.iterations()
+        best = selection.best([one for one in last["resume"]["monitor"]["evaluations"] if one["iteration"] in kept])
+        content = store.read(best["iteration"]) if best is not None else None
+        if best is not None and content is not None:
+            iteration = best["iteration"]
+            self.best.publish(content, iteration, iteration // self.session.order.iters_per_epoch)
+            self.best.flush()
+
+    def _best_evaluation(self) -> dict[str, Any] | None:
+        """The best evaluation, of an earlier training only one whose weights are here."""
+        evaluations, earlier = self.log.evaluations, self.session.job.earlier
+        if earlier is not None:
+            kept = self.best.iterations()
+            evaluations = [e for e in evaluations if e["iteration"] >= earlier.iterations or e["iteration"] in kept]
+        return self.session.job.selection.best(evaluations)
 
     def checkpoint(self, done: int) -> None:
         """Publish a checkpoint of `done` finished iterations, once.
@@ -103,11 +154,15 @@ class Publisher:
 
     def keep_if_best(self, done: int) -> None:
         """Publish the weights of `done` finished iterations where they are to be the model if none better follow."""
-        selection = self.session.job.selection
-        best = selection.best(self.log.evaluations)
-        if selection.ships_best and self.session.team.leads and best is not None and best["iteration"] == done:
-            self.best.scratch.mkdir(exist_ok=True)
-            self.best.publish(self._model_content(done), done, done // self.session.order.iters_per_epoch)
+        session = self.session
+        if not session.job.selection.ships_best:
+            return
+        if session.team.leads:
+            best = self._best_evaluation()
+            if best is not None and best["iteration"] == done:
+                self.best.scratch.mkdir(exist_ok=True)
+                self.best.publish(self._model_content(done), done, done // session.order.iters_per_epoch)
+        session.team.barrier()  # as after a checkpoint
 
     def _publish(self, done: int, random_states: list[dict[str, Any]]) -> None:
         session = self.session
@@ -175,11 +230,10 @@ class Publisher:
 
     def _selected(self, done: int) -> dict[str, Any]:
         """The weights that become the model, as a checkpoint."""
-        selection = self.session.job.selection
-        best = selection.best(self.log.evaluations) if selection.ships_best else None
+        self.best.flush()
+        best = self._best_evaluation() if self.session.job.selection.ships_best else None
         if best is None or best["iteration"] == done:
             return self._model_content(done)
-        self.best.flush()
         content = self.best.read(best["iteration"])
         if content is None:
             _log.warning(

@@ -125,6 +125,10 @@ class CheckpointStore:
                 self.warn(f"checkpoint skipped: {err}")
         return None
 
+    def iterations(self) -> set[int]:
+        """Those of the complete checkpoints."""
+        return {int(uri.rpartition("_")[2].removesuffix(".json")) for uri in self._complete()}
+
     def read(self, iteration: int) -> dict[str, Any] | None:
         """The checkpoint of an iteration, read and verified; None where it is not there or damaged."""
         for uri in self._complete():

@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import Split, Tile
+from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
+from landseg.contracts.tile import Tile
 from landseg.dataset.reader import StagedDataset
 from landseg.training.input import sampling
 from landseg.training.input.pipeline import SEG_PAD_VALUE, Pipeline, target_size
+from landseg.training.input.shard_order import ShardOrder
 from landseg.training.input.transforms import Image, Label, seeded
 
 Batch = dict[str, Any]
@@ -31,6 +33,8 @@ Key = tuple[int, int]
 
 _REPEATS = 1 << 20
 """Drawn again in an epoch, a tile's draw is the epoch plus this for each time before: its transforms differ."""
+_AGAIN = 1 << 52
+"""The same for tiles drawn again so that every process has as many; more than any number of repeats adds."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ class BatchOrder:
     """Which tiles make which batch.
 
     A global batch is `batch_size * world_size` tiles of the epoch's permutation; process `rank` takes every
-    `world_size`-th of them. So 2 processes with 4 tiles each train on the same tiles as 1 process with 8. The tiles
-    that do not fill a last batch are left out of the epoch, as in mmseg.
+    `world_size`-th of them. So 2 processes with 4 tiles each train on the same tiles as 1 process with 8. As in mmseg,
+    an epoch's tiles are made to divide by the number of processes, by drawing the first ones again, and those that
+    then do not fill a last batch of each process are left out.
 
     Attributes:
         num_tiles: tiles to train on.
@@ -48,9 +53,10 @@ class BatchOrder:
         rank: this process's number among them, from 0.
         seed: of the permutations.
         probabilities: (T,) of the tiles to be drawn; None: each is drawn once in an epoch.
+        shards: puts the tiles of an epoch into an order that needs few shards at a time; None: any order.
 
     Raises:
-        ConfigError: there are fewer tiles than in one global batch.
+        ConfigError: there are fewer tiles than one global batch needs.
     """
 
     num_tiles: int
@@ -59,6 +65,7 @@ class BatchOrder:
     rank: int
     seed: int
     probabilities: NDArray[np.float64] | None = None
+    shards: ShardOrder | None = None
 
     def __post_init__(self) -> None:
         if self.iters_per_epoch == 0:
@@ -72,11 +79,22 @@ class BatchOrder:
     @property
     def iters_per_epoch(self) -> int:
         """Number of batches in an epoch."""
-        return self.num_tiles // (self.batch_size * self.world_size)
+        return -(-self.num_tiles // self.world_size) // self.batch_size
+
+    @property
+    def global_batch_size(self) -> int:
+        """Tiles per iteration, of all processes."""
+        return self.batch_size * self.world_size
+
+    def shards_in_order(self, epoch: int) -> NDArray[np.int64]:
+        """The shards of an epoch's tiles in order, where it has an order of shards."""
+        assert self.shards is not None
+        order, _ = self._epoch(epoch)
+        return self.shards.shards[order[: self.iters_per_epoch * self.global_batch_size]]
 
     def batches(self, start: int, stop: int) -> Iterator[list[Key]]:
         """This process's tiles of the batches of iterations `start` to `stop`."""
-        size = self.batch_size * self.world_size
+        size = self.global_batch_size
         epoch = -1
         order = draws = np.empty(0, np.int64)
         for iteration in range(start, stop):
@@ -91,9 +109,19 @@ class BatchOrder:
         """Indices of an epoch's tiles in order, and their draws."""
         if self.probabilities is None:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.num_tiles)
-            return order, np.full(self.num_tiles, epoch)
-        order, earlier = sampling.draw(self.probabilities, self.seed, epoch)
-        return order, epoch + _REPEATS * earlier
+            draws = np.full(self.num_tiles, epoch)
+        else:
+            order, earlier = sampling.draw(self.probabilities, self.seed, epoch)
+            draws = epoch + _REPEATS * earlier
+        times, again = np.divmod(np.arange(-self.num_tiles % self.world_size), self.num_tiles)
+        order, draws = (
+            np.concatenate([order, order[again]]),
+            np.concatenate([draws, draws[again] + _AGAIN * (times + 1)]),
+        )
+        if self.shards is None:
+            return order, draws
+        places = self.shards.arrange(order, self.seed, epoch)
+        return order[places], draws[places]
 
 
 class TileBatches:
@@ -120,6 +148,37 @@ class TileBatches:
         position = bisect.bisect_right(self._starts, number) - 1
         split, index = self._indexes[position]
         return split, index.find(index.table.id(number - self._starts[position]))
+
+    def size(self, number: int) -> tuple[int, int]:
+        """A tile's (height, width), before any step of the pipeline."""
+        _, tile = self.tile(number)
+        return tile.height, tile.width
+
+    def one_of_each_size(self, most: int) -> list[int]:
+        """A tile of each distinct size, the largest first; of more sizes than `most`, some spread over their areas."""
+        heights, widths = (
+            np.concatenate([index.table.sizes[side] for _, index in self._indexes]).astype(np.int64) for side in (0, 1)
+        )
+        _, first = np.unique(heights << 32 | widths, return_index=True)
+        first = first[np.argsort(-heights[first] * widths[first], kind="stable")]
+        if len(first) > most:
+            first = first[np.linspace(0, len(first) - 1, most).round().astype(int)]
+        return [int(number) for number in first]
+
+    @functools.cached_property
+    def shards(self) -> list[tuple[Split, int]]:
+        """Split and number of every shard."""
+        splits = self.dataset.manifest.splits
+        return [(split, number) for split, _ in self._indexes for number in range(len(splits[split].shards))]
+
+    @property
+    def shard_numbers(self) -> NDArray[np.int64]:
+        """(T,) the position in :attr:`shards` of each tile's."""
+        counts = [len(self.dataset.manifest.splits[split].shards) for split, _ in self._indexes]
+        starts = itertools.accumulate(counts[:-1], initial=0)
+        pairs = zip(starts, self._indexes, strict=True)
+        own = [start + index.table.shards.astype(np.int64) for start, (_, index) in pairs]
+        return np.concatenate(own)
 
     def rows(self) -> Iterator[Tile]:
         """Every tile, in order."""
@@ -188,12 +247,23 @@ class TileBatches:
         return {"img": images, "gt_semantic_seg": labels, "img_metas": metas}
 
     def _sample(self, split: Split, tile: Tile, draw: int, index: int) -> tuple[Image, Label, Image | None]:
-        image = self.dataset.read_image(split, tile)
+        image, label = self._decoded(split, tile)
+        with seeded(self.seed, draw, index):
+            return self.pipeline.augment(image, label, self)
+
+    def decoded(self, number: int) -> tuple[Image, Label]:
+        """A tile's image (H, W, B) and label (H, W), both uint8, before any transform.
+
+        Raises:
+            DataError: the tile cannot be read.
+        """
+        return self._decoded(*self.tile(number))
+
+    def _decoded(self, split: Split, tile: Tile) -> tuple[Image, Label]:
         label: Label = self.dataset.read_label(split, tile)
         if self._ignored != SEG_PAD_VALUE:  # the value that the loss ignores
             label = np.where(label == self._ignored, np.uint8(SEG_PAD_VALUE), label)
-        with seeded(self.seed, draw, index):
-            return self.pipeline.augment(image, label)
+        return self.dataset.read_image(split, tile), label
 
 
 def _batch_tensors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import signal
 import threading
@@ -18,14 +19,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from landseg import storage
-from landseg.contracts.errors import ConfigError, LandsegError
+from landseg.cli.termination import held_back
+from landseg.contracts.errors import ConfigError, KilledProcessError, LandsegError
 from landseg.raw.processes import end_with_parent
 from landseg.training.input.batches import Batch, BatchOrder, Key, TileBatches
+from landseg.training.input.shard_order import ShardsAhead
 
 SHARED_MEMORY = Path("/dev/shm")
 _PREFETCH = 2
 _END_S = 0.8
 """A loader process that needs longer to stop is killed."""
+_REQUESTS_TO_END = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,9 @@ def _start_loader_process(storage_answered: bool, number: int) -> None:
     # Both may be sent to the whole process group. The training process decides when to stop; its loaders end with it,
     # also where it is killed.
     end_with_parent()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for request in _REQUESTS_TO_END:
+        signal.signal(request, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS_TO_END)
 
 
 def training_batches(
@@ -105,11 +110,16 @@ def training_batches(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # does not touch the model's random numbers
     )
-    with _without_child_handler():
+    with _without_child_handler(), held_back(), _blocked():
         batches: Any = iter(loader)
     processes = batches._workers if num_workers else []
+    ahead = None
+    if order.shards is not None and order.rank == 0 and tiles.dataset.is_cached and start < stop:
+        ahead = ShardsAhead(tiles.dataset, order, tiles.shards, max(1, num_workers * _PREFETCH), stop)
     try:
-        while True:
+        for iteration in itertools.count(start):
+            if ahead is not None and iteration < stop:
+                ahead.reach(iteration)
             try:
                 with _without_thread_traceback(getattr(batches, "_pin_memory_thread", None)):
                     batch = next(batches, None)
@@ -121,6 +131,8 @@ def training_batches(
                 raise batch
             yield batch
     finally:
+        if ahead is not None:
+            ahead.close()
         if num_workers:
             with _without_thread_traceback(getattr(batches, "_pin_memory_thread", None)):
                 _end(batches)
@@ -158,6 +170,20 @@ def _end(batches: Any) -> None:
 
 
 @contextlib.contextmanager
+def _blocked() -> Iterator[None]:
+    """Keep requests to end from reaching this thread, and the processes that it starts until they ignore them.
+
+    pytorch: torch/utils/data/_utils/worker.py, `_worker_loop` sets a handler that ends the process on SIGTERM before
+    it calls `worker_init_fn`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS_TO_END)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def _without_child_handler() -> Iterator[None]:
     """Undo the SIGCHLD handler that torch installs, which raises in the main thread when a loader process ends.
 
@@ -191,6 +217,10 @@ def _without_thread_traceback(thread: threading.Thread | None) -> Iterator[None]
 def _explained(err: Exception, processes: Sequence[Any]) -> Exception:
     """Torch's error about a loader process, with the likely cause and what to do about it; other errors unchanged."""
     text = str(err).splitlines()[0] if str(err) else type(err).__name__
+    if isinstance(err, ConnectionError | EOFError):  # its pipes close a moment before a killed process is known to be
+        until = time.monotonic() + 1
+        while all(process.exitcode is None for process in processes) and time.monotonic() < until:
+            time.sleep(0.01)
     signals = {-process.exitcode for process in processes if process.exitcode is not None and process.exitcode < 0}
     if signal.SIGBUS in signals or "shared memory" in text or "</torch_" in text:
         hint = "give the container more shared memory, or use fewer --num-workers"
@@ -198,7 +228,7 @@ def _explained(err: Exception, processes: Sequence[Any]) -> Exception:
     if signals or "exited unexpectedly" in text or isinstance(err, ConnectionError | EOFError):
         names = " and ".join(signal.Signals(number).name for number in sorted(signals))
         how = f"was killed ({names})" if names else "ended unexpectedly"
-        return LandsegError(
+        return KilledProcessError(
             "data loading", f"a loader process {how}, probably out of memory: {text}", "use fewer --num-workers"
         )
     return err

@@ -1,48 +1,29 @@
-"""A config's training pipeline, compiled: from a tile's bytes to a slot of the batch.
+"""A training pipeline at work: from a tile's bytes to a slot of the batch.
 
 Flips and photometric distortion run in their fast form (:mod:`landseg.training.input.transforms`). Normalisation is a
 table too, joined with the distortion's last one, and writes float32 planes directly. Steps without a fast form
-(Resize, RandomCrop, RandomRotate, ...) run as mmseg's own classes.
+(Resize, RandomCrop, RandomRotate, ...) run as mmseg's own classes, and so do all where images are not of 8 bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 import numpy.typing as npt
 
-from landseg.contracts.dataset import ClassSchema, DatasetManifest, Split
-from landseg.contracts.errors import ConfigError, DataError
-from landseg.models.preprocessing import TilePadding, find_padding, normalisation_table
-from landseg.training.input.augment import PIPELINES
-from landseg.training.input.transforms import Flip, Image, Label, PhotoMetricDistortion, as_uint8
+from landseg.contracts.errors import ConfigError, DataError, LandsegError
+from landseg.models.normalisation import normalisation_table, normalised
+from landseg.models.preprocessing import TilePadding
+from landseg.training.input.mixing import TileSource, is_mixing, other_results
+from landseg.training.input.transforms import DirectionFlip, Flip, Image, Label, PhotoMetricDistortion, as_uint8
 
 Planes = npt.NDArray[np.float32]
 """(B, H, W) float32, normalised."""
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 SEG_PAD_VALUE = 255
-
-_FLIPS = {"RandomFlip", "IndependentFlip"}
-_FAST = _FLIPS | {"PhotoMetricDistortion", "Normalize", "Pad"}
-
-_LOADING = {"LoadImageFromFile", "LoadAnnotations"}  # tiles are read from shards
-_PACKING = {"DefaultFormatBundle", "Collect", "ImageToTensor"}  # batches are filled directly
-
-RECIPE_STEPS: tuple[dict[str, Any], ...] = (
-    {"type": "IndependentFlip", "prob": 0.5, "direction": "horizontal"},
-    {"type": "IndependentFlip", "prob": 0.5, "direction": "vertical"},
-    {"type": "PhotoMetricDistortion"},
-    {"type": "Normalize"},
-    {"type": "Pad", "size": (512, 512), "pad_val": 0, "seg_pad_val": SEG_PAD_VALUE},
-)
-"""The recipe's training transforms, for configs that have no pipeline of their own."""
 
 
 @dataclass
@@ -52,18 +33,25 @@ class Pipeline:
     Attributes:
         mmseg_steps: steps with no fast form, run first, by mmseg's classes.
         steps: flips and distortions with a fast form.
+        slow_steps: the same as mmseg's classes, for images that are not of 8 bits.
         mean, std: per band, on the 0-255 scale.
         padding: what samples are padded to, or None to keep their own size.
         reverse: whether the model expects the bands in reverse order (a config with `to_rgb=False`).
+        seg_pad_value: the label of padding.
+        num_alone: how many of the mmseg steps each tile passes alone where others then mix tiles.
+        loads_float: whether the steps are given float32 (LoadImageFromFile's `to_float32`).
     """
 
     mmseg_steps: tuple[Any, ...]
-    steps: tuple[Flip | PhotoMetricDistortion, ...]
+    steps: tuple[Flip | DirectionFlip | PhotoMetricDistortion, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     padding: TilePadding | None
     reverse: bool = False
     seg_pad_value: int = SEG_PAD_VALUE
+    num_alone: int = 0
+    slow_steps: tuple[Any, ...] = ()
+    loads_float: bool = False
     table: Planes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -79,17 +67,25 @@ class Pipeline:
         height, width = shape
         return (height, width) if self.padding is None or self.size else self.padding(height, width)
 
-    def augment(self, image: Image, label: Label) -> tuple[Image, Label, Image | None]:
+    def augment(self, image: Image, label: Label, tiles: TileSource | None = None) -> tuple[Image, Label, Image | None]:
         """Draw and apply everything before normalisation.
 
+        Args:
+            image: the tile's.
+            label: the tile's.
+            tiles: all training tiles, for steps that mix several.
+
         Returns:
-            Image, label, and the table still to be applied to the image's values, or None.
+            Image, label, and the table still to be applied to the image's values, or None. The image is of uint8, or,
+            with None, of floats.
         """
-        if self.mmseg_steps:
-            image, label = self._run_mmseg(image, label)
+        steps = self.steps
+        if self.mmseg_steps or self.loads_float:
+            image, label, all_done = self._run_mmseg(image, label, tiles)
+            steps = () if all_done else steps
         pending: Image | None = None
-        for step in self.steps:
-            if isinstance(step, Flip):
+        for step in steps:
+            if not isinstance(step, PhotoMetricDistortion):
                 image, label = step(image, label)
             else:
                 if pending is not None:
@@ -108,6 +104,7 @@ class Pipeline:
             target: (H, W) uint8, written.
         """
         height, width = label.shape
+        is_float = image.dtype != np.uint8
         table = self.table if pending is None else np.ascontiguousarray(self.table[:, pending])
         if (height, width) != target.shape:
             planes[:] = np.array(self.padding.values if self.padding else 0, np.float32).reshape(-1, 1, 1)
@@ -116,16 +113,42 @@ class Pipeline:
         order = range(image.shape[2])
         for plane, band in enumerate(reversed(order) if self.reverse else order):
             values = cv2.extractChannel(image, band)
-            if whole:
+            if is_float:
+                planes[plane, :height, :width] = normalised(values, self.mean[plane], self.std[plane])
+            elif whole:
                 cv2.LUT(values, table[plane], dst=planes[plane])
             else:
                 planes[plane, :height, :width] = cv2.LUT(values, table[plane])
         target[:height, :width] = label
 
-    def _run_mmseg(self, image: Image, label: Label) -> tuple[Image, Label]:
-        rgb = image.shape[2] == 3  # mmseg reads RGB files as BGR
+    def _run_mmseg(self, image: Image, label: Label, tiles: TileSource | None) -> tuple[Image, Label, bool]:
+        """What mmseg's classes return, and whether that is after the flips and distortions too."""
+        results = self._alone(image, label)
+        for step in self.mmseg_steps[self.num_alone :]:
+            if is_mixing(step) and tiles is not None:
+                results["mix_results"] = other_results(step, tiles, self._alone)
+            results = _applied(step, results)
+            results.pop("mix_results", None)
+        is_float = results["img"].dtype != np.uint8
+        for step in self.slow_steps if is_float else ():
+            results = _applied(step, results)
+        out = results["img"] if results["img"].dtype == np.uint8 else results["img"].astype(np.float32)
+        rgb = image.shape[2] == 3
+        label = np.ascontiguousarray(results["gt_semantic_seg"])
+        if out.shape[:2] != label.shape:
+            sizes = " and ".join("x".join(map(str, shape)) for shape in (out.shape[:2], label.shape))
+            raise ConfigError(
+                "train_pipeline",
+                f"expected image and label of one size after its steps, found {sizes} px",
+                "leave out SegRescale: losses enlarge what the network predicts to the label's size",
+            )
+        return np.ascontiguousarray(out[..., ::-1] if rgb else out), label, is_float
+
+    def _alone(self, image: Image, label: Label) -> dict[str, Any]:
+        """What mmseg's classes pass on, after the steps that a tile passes alone."""
+        loaded = np.ascontiguousarray(image[..., ::-1]) if image.shape[2] == 3 else image  # mmseg reads RGB as BGR
         results: dict[str, Any] = {
-            "img": np.ascontiguousarray(image[..., ::-1]) if rgb else image,
+            "img": loaded.astype(np.float32) if self.loads_float else loaded,
             "gt_semantic_seg": label,
             "seg_fields": ["gt_semantic_seg"],
             "img_shape": image.shape,
@@ -133,14 +156,29 @@ class Pipeline:
             "pad_shape": image.shape,
             "scale_factor": 1.0,
         }
-        for step in self.mmseg_steps:
-            results = step(results)
-        out = results["img"]
-        if out.dtype != np.uint8:
-            raise ConfigError(
-                "train_pipeline", f"expected 8-bit images before Normalize, found {out.dtype}", "put Normalize last"
-            )
-        return np.ascontiguousarray(out[..., ::-1] if rgb else out), np.ascontiguousarray(results["gt_semantic_seg"])
+        for step in self.mmseg_steps[: self.num_alone]:
+            results = _applied(step, results)
+        return results
+
+
+def _applied(step: Any, results: dict[str, Any]) -> dict[str, Any]:
+    """What a step of mmseg's or of the user's own returns; its error is one line."""
+    try:
+        returned: Any = step(results)
+    except (LandsegError, MemoryError):
+        raise
+    except Exception as err:  # transforms of many kinds, in configs for other data
+        size = "x".join(map(str, np.shape(results["img"])))
+        raise ConfigError(
+            f"train_pipeline {type(step).__name__}",
+            f"fails on an image of {size}: {type(err).__name__}: {str(err).strip().partition(chr(10))[0][:140]}",
+        ) from err
+    if not isinstance(returned, dict):
+        raise ConfigError(f"train_pipeline {type(step).__name__}", f"expected a dictionary, found {returned!r}"[:200])
+    # Some of cv2's functions leave out the axis of a single band.
+    if "img" in returned and np.ndim(returned["img"]) == 2:
+        returned["img"] = returned["img"][..., None]
+    return returned
 
 
 def target_size(pipeline: Pipeline, size: tuple[int, int] | None, shape: tuple[int, int], name: str) -> tuple[int, int]:
@@ -150,135 +188,17 @@ def target_size(pipeline: Pipeline, size: tuple[int, int] | None, shape: tuple[i
         DataError: the sample does not fit, or samples differ and nothing pads them.
     """
     size = pipeline.size or size or pipeline.padded(shape)
-    if shape[0] > size[0] or shape[1] > size[1] or (pipeline.size is None and pipeline.padded(shape) != size):
+    if pipeline.size is None and pipeline.padded(shape) != size:
+        raise DataError(
+            f"tile {name}",
+            f"expected samples of one size in a batch, {size[0]}x{size[1]} px as the one before, found "
+            f"{shape[0]}x{shape[1]}",
+            "add RandomCrop and Pad to train_pipeline, or use --batch-per-gpu 1",
+        )
+    if shape[0] > size[0] or shape[1] > size[1]:
         raise DataError(
             f"tile {name}",
             f"expected at most {size[0]}x{size[1]} px, the crop of the config, found {shape[0]}x{shape[1]}",
             "stage the data with smaller tiles, or use a config with RandomCrop and Pad",
         )
     return size
-
-
-def build_pipeline(steps: Sequence[Mapping[str, Any]], mean: Sequence[float], std: Sequence[float]) -> Pipeline:
-    """Compile a config's `train_pipeline`.
-
-    Args:
-        steps: mmseg pipeline steps; loading and packing steps are left out.
-        mean: per band; the config's Normalize takes precedence where it has as many bands.
-        std: as `mean`.
-
-    Raises:
-        ConfigError: a step is unknown, or comes after Normalize and has no fast form.
-    """
-    plan = [dict(step) for step in steps if step["type"] not in _LOADING | _PACKING]
-    fast_from = len(plan)
-    while fast_from and plan[fast_from - 1]["type"] in _FAST and not _moves_padding(plan[fast_from - 1 :]):
-        fast_from -= 1
-    mmseg_steps, fast = plan[:fast_from], plan[fast_from:]
-    kinds = [step["type"] for step in fast]
-    if kinds.count("Normalize") != 1 or any(step["type"] == "Normalize" for step in mmseg_steps):
-        raise ConfigError(
-            "train_pipeline",
-            f"expected one Normalize, after every step that moves pixels, found {[s['type'] for s in plan]}",
-            "reorder the pipeline: Resize, RandomCrop, ..., RandomFlip, PhotoMetricDistortion, Normalize, Pad",
-        )
-    if [step["type"] for step in plan].count("RandomFlip") > 1:
-        raise ConfigError(
-            "train_pipeline",
-            "a second RandomFlip repeats the first one's draw and direction, and so undoes it",
-            "use IndependentFlip, which draws independently",
-        )
-    normalize = fast[kinds.index("Normalize")]
-    if len(normalize.get("mean", ())) == len(mean):
-        mean, std = normalize["mean"], normalize["std"]
-    pad = fast[kinds.index("Pad")] if "Pad" in kinds else {}
-    return Pipeline(
-        mmseg_steps=tuple(_build_mmseg(step) for step in mmseg_steps),
-        steps=tuple(_fast(step) for step in fast if step["type"] not in {"Normalize", "Pad"}),
-        mean=tuple(float(value) for value in mean),
-        std=tuple(float(value) for value in std),
-        padding=find_padding(fast, normalisation_table(mean, std), "train_pipeline"),
-        reverse=len(mean) == 3 and not normalize.get("to_rgb", True),
-        seg_pad_value=int(pad.get("seg_pad_val", SEG_PAD_VALUE)),
-    )
-
-
-def _moves_padding(steps: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the first step pads and a later one flips or distorts what it added: mmseg's classes do that."""
-    return steps[0]["type"] == "Pad" and any(step["type"] in _FLIPS | {"PhotoMetricDistortion"} for step in steps)
-
-
-def _fast(step: dict[str, Any]) -> Flip | PhotoMetricDistortion:
-    options = {key: value for key, value in step.items() if key != "type"}
-    if step["type"] == "PhotoMetricDistortion":
-        return PhotoMetricDistortion(**options)
-    direction = options.get("direction", "horizontal")
-    prob = options.get("prob", options.get("flip_ratio"))
-    if prob is None or direction not in {"horizontal", "vertical"}:
-        raise ConfigError("train_pipeline", f"expected RandomFlip(prob, 'horizontal' or 'vertical'), found {step}")
-    return Flip(float(prob), 1 if direction == "horizontal" else 0)
-
-
-def _build_mmseg(step: dict[str, Any]) -> Any:
-    try:
-        return PIPELINES.build(step)
-    except (KeyError, TypeError, AssertionError) as err:
-        raise ConfigError("train_pipeline", f"step {step} cannot be built: {err}") from err
-
-
-def find_pipeline(config: mmcv.Config, manifest: DatasetManifest, splits: tuple[Split, ...]) -> Pipeline:
-    """The training transforms of a config, with the normalisation that fits the dataset's bands."""
-    mean, std = normalisation(config, manifest, splits)
-    return build_pipeline(_train_steps(config), mean, std)
-
-
-def normalisation(
-    config: mmcv.Config, manifest: DatasetManifest, splits: tuple[Split, ...]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per band on the 0-255 scale.
-
-    They are the config's where it has as many bands, else ImageNet's for three bands, which pretrained RGB weights
-    expect, and the data's own for any other number.
-    """
-    bands = len(manifest.class_schema.bands)
-    for step in _train_steps(config):
-        if step["type"] == "Normalize" and len(step.get("mean", ())) == bands:
-            return tuple(map(float, step["mean"])), tuple(map(float, step["std"]))
-    if bands == 3:
-        return IMAGENET_MEAN, IMAGENET_STD
-    return _data_statistics(manifest, splits)
-
-
-def _data_statistics(
-    manifest: DatasetManifest, splits: tuple[Split, ...]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    schema: ClassSchema = manifest.class_schema
-    info = manifest.splits[splits[0]]
-    mean, std = list(info.band_mean), list(info.band_std)
-    if schema.scale is not None:
-        for band, (low, high) in enumerate(zip(schema.scale.low, schema.scale.high, strict=True)):
-            mean[band] = (mean[band] - low) * 255 / (high - low)
-            std[band] = std[band] * 255 / (high - low)
-    return tuple(mean), tuple(max(value, 1e-3) for value in std)  # a constant band has no spread to divide by
-
-
-def train_dataset(config: mmcv.Config) -> Any:
-    """A config's own training dataset; only its pipeline is used."""
-    dataset = (config.get("data") or {}).get("train") or {}
-    while True:  # wrappers: RepeatDataset, lists of datasets
-        if isinstance(dataset, list | tuple):
-            dataset = dataset[0]
-        elif dataset.get("type") == "MultiImageMixDataset":
-            raise ConfigError(
-                "data.train.type",
-                "MultiImageMixDataset is not supported: a sample is made of one tile, and RandomMosaic needs four",
-                "make data.train the dataset inside it, with RandomMosaic left out of its pipeline",
-            )
-        elif "dataset" in dataset:
-            dataset = dataset["dataset"]
-        else:
-            return dataset
-
-
-def _train_steps(config: mmcv.Config) -> list[dict[str, Any]]:
-    return list(train_dataset(config).get("pipeline") or config.get("train_pipeline") or RECIPE_STEPS)

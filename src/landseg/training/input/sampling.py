@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from landseg.contracts.dataset import ClassSchema, Tile
+from landseg.contracts.dataset import ClassSchema
+from landseg.contracts.tile import Tile
 
 _UNIFORM = 0.5
 """Share of the draws that every tile has alike: the model has to see what lies around rare classes too."""
@@ -28,7 +29,7 @@ def tile_probabilities(tiles: Iterable[Tile], schema: ClassSchema) -> NDArray[np
     Returns:
         (T,) float64, sums to 1.
     """
-    counts = np.array([_pixels(tile, schema) for tile in tiles], np.int64).reshape(-1, schema.num_classes)
+    counts = np.array([pixels_per_class(tile, schema) for tile in tiles], np.int64).reshape(-1, schema.num_classes)
     present, pixels = counts > 0, counts.sum(0)
     uniform = np.full(len(counts), 1 / max(1, len(counts)))
     if not pixels.any():
@@ -53,8 +54,8 @@ def draw(probabilities: NDArray[np.float64], seed: int, epoch: int) -> tuple[NDA
     return order.astype(np.int64), earlier
 
 
-def _pixels(tile: Tile, schema: ClassSchema) -> list[int]:
-    """Pixels per class; `label_counts` counts stored values."""
+def pixels_per_class(tile: Tile, schema: ClassSchema) -> list[int]:
+    """A tile's labelled pixels per class; `label_counts` counts stored values."""
     pixels = [0] * schema.num_classes
     ignored = schema.ignore_index if schema.stored_ignore is None else schema.stored_ignore
     for value, count in tile.label_counts or ():

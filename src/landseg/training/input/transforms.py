@@ -32,11 +32,14 @@ _VALUES = np.arange(256)
 def seeded(seed: int, epoch: int, index: int) -> Iterator[None]:
     """Seed Python's, numpy's and torch's generators for one sample; restore them afterwards.
 
-    mmseg's own transforms draw from numpy; those that a config brings along may draw from any.
+    mmseg's own transforms draw from numpy; those that a config brings along may draw from any. `epoch` may be any
+    number that tells the draws of one tile apart.
     """
     before = random.getstate(), np.random.get_state(legacy=False), torch.default_generator.get_state()
-    np.random.seed([seed & 0xFFFFFFFF, epoch, index])
-    random.seed(np.random.default_rng([seed & 0xFFFFFFFF, epoch, index]).bytes(16))
+    low, high = epoch & 0xFFFFFFFF, epoch >> 32  # numpy's legacy generator takes words of 32 bits
+    words = [seed & 0xFFFFFFFF, low, index, *([high] if high else [])]
+    np.random.seed(words)
+    random.seed(np.random.default_rng(words).bytes(16))
     torch.default_generator.manual_seed(int.from_bytes(random.randbytes(7), "little"))
     try:
         yield
@@ -52,6 +55,11 @@ def _affine(alpha: float = 1.0, beta: float = 0.0) -> Image:
     return table
 
 
+def _flipped(array: Image, code: int) -> Image:
+    """cv2.flip, which leaves out the last axis of an image of one band."""
+    return as_uint8(cv2.flip(array, code)).reshape(array.shape)
+
+
 @dataclass(frozen=True)
 class Flip:
     """mmseg's RandomFlip, or landseg's IndependentFlip."""
@@ -62,8 +70,28 @@ class Flip:
     def __call__(self, image: Image, label: Label) -> tuple[Image, Label]:
         """Draw, and flip both arrays or neither."""
         if np.random.rand() < self.prob:
-            return as_uint8(cv2.flip(image, self.code)), as_uint8(cv2.flip(label, self.code))
+            return _flipped(image, self.code), _flipped(label, self.code)
         return image, label
+
+
+@dataclass(frozen=True)
+class DirectionFlip:
+    """One of several flips, or none, as :class:`landseg.training.input.augment.RandomDirectionFlip` draws it.
+
+    Attributes:
+        codes: of `cv2.flip`.
+        probabilities: of each of them, then of none.
+    """
+
+    codes: tuple[int, ...]
+    probabilities: tuple[float, ...]
+
+    def __call__(self, image: Image, label: Label) -> tuple[Image, Label]:
+        """Draw, and flip both arrays alike or neither."""
+        drawn = int(np.random.choice(len(self.probabilities), p=self.probabilities))
+        if drawn == len(self.codes):
+            return image, label
+        return _flipped(image, self.codes[drawn]), _flipped(label, self.codes[drawn])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from typing import Any
 import mmcv
 
 from landseg.contracts.errors import ConfigError
+from landseg.models.build import losses, parts_with
+from landseg.models.foreign import check_test_cfg
 
 _DICTIONARIES = (
     *("data", "runner", "evaluation", "checkpoint_config", "log_config", "fp16"),
@@ -44,12 +46,16 @@ def check_settings(config: mmcv.Config) -> None:
         _expect(config, key, _is_list_of_types, "a list of dictionaries with a `type`")
     _expect(config, "workflow", _is_workflow, "a list of pairs such as ('train', 1)")
     _expect(config, "evaluation.metric", _is_text, "a name or a list of names")
+    _check_parts(config.get("model") or {})
     _check_clipping((config.get("optimizer_config") or {}).get("grad_clip"))
+    for where in (config, config.get("model") or {}):
+        check_test_cfg(where.get("test_cfg"))
     for hook in config.get("custom_hooks") or []:
         if hook.get("resume_from") is not None:  # EMAHook
             raise ConfigError(
                 f"custom_hooks {hook['type']}.resume_from",
-                f"expected None: a run resumes from its own checkpoints only, found {str(hook['resume_from'])[:80]!r}",
+                "expected None: a run resumes on its own, --resume-from continues an earlier one; found "
+                f"{str(hook['resume_from'])[:80]!r}",
                 "leave it out; --pretrained starts from the weights of another checkpoint",
             )
 
@@ -60,6 +66,25 @@ def _expect(config: mmcv.Config, key: str, fits: Callable[[Any], bool], what: st
         value = None if value is None else value.get(name)
     if value is not None and not fits(value):
         raise ConfigError(key, f"expected {what}, found {str(value)[:80]!r}", f"write it as {_written(key, what)}")
+
+
+def _check_parts(model: Any) -> None:
+    """Refuse a model whose backbone, heads or losses are no parts, or whose numbers of classes are text."""
+    for name in ("backbone", "decode_head"):
+        value = model.get(name, {"type": ""})
+        parts = value if isinstance(value, list | tuple) and name == "decode_head" else [value]
+        if not parts or not _is_list_of_types(parts):
+            raise ConfigError(f"model.{name}", f"expected a dictionary with a `type`, found {str(value)[:80]!r}")
+    for loss in losses(model):
+        if not isinstance(loss, dict):
+            raise ConfigError(
+                "loss_decode",
+                f"expected a dictionary with a `type`, found {str(loss)[:80]!r}",
+                "leave it out for mmseg's cross entropy",
+            )
+    for part in parts_with(model, "num_classes"):
+        if isinstance(part["num_classes"], str):
+            raise ConfigError("num_classes", f"expected a whole number, found the text {part['num_classes'][:80]!r}")
 
 
 def _written(key: str, what: str) -> str:

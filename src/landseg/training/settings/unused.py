@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import mmcv
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.models.build import IGNORED, ignored_indices, losses, num_classes, parts_with
-from landseg.training.input.pipeline import train_dataset
+from landseg.models.configs import STRAY
+from landseg.training.input.mixing import train_datasets, training_steps
 from landseg.training.selection import known_metrics, save_best
+from landseg.training.settings.misspelt import misspelt_settings
 
 
 def unused_settings(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchema) -> list[str]:
@@ -19,12 +24,19 @@ def unused_settings(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchem
         schema: the dataset's classes and bands.
     """
     sentences = []
-    dataset = train_dataset(config)
+    *wrappers, dataset = train_datasets(config)
     kind = dataset.get("type", "CustomDataset")
     if kind != "CustomDataset":
         numbers = " and ".join(map(str, num_classes(config)))
         sentences.append(f"trains on the staged dataset's {schema.num_classes} classes, not on {kind}'s {numbers}")
-    if any(step.get("reduce_zero_label") for step in dataset.get("pipeline") or []):
+    sentences += filter(None, map(_about_wrapper, wrappers))
+    sentences += misspelt_settings(config)
+    for name in config.get(STRAY, []):
+        used = f"data.{name.partition('_')[0]}.pipeline"
+        sentences.append(f"{name} is not used: {used} is another one, which --cfg-options {used}.<index>.<key>=… sets")
+    alone, mixed = training_steps(config, ())
+    sentences += _about_scale(alone + mixed)
+    if any(step.get("reduce_zero_label") for step in alone + mixed):
         sentences.append("reduce_zero_label is not used: dataset.yaml defines the label values")
     if sum("class_weight" in loss for loss in losses(config.model)) > sum(
         "class_weight" in loss for loss in losses(fitted.model)
@@ -49,7 +61,27 @@ def unused_settings(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchem
     if others := {metrics} - {"mIoU"} if isinstance(metrics, str) else {*metrics} - {"mIoU"}:
         sentences.append(f"evaluation.metric {', '.join(sorted(others))} is not used: IoU and accuracy are computed")
     if config.get("resume_from"):
-        sentences.append("resume_from is not used: a run resumes from its own checkpoints only (see load_from)")
+        sentences.append("resume_from is not used: a run resumes on its own, --resume-from continues an earlier one")
     if any(mode != "train" for mode, _ in config.get("workflow") or []):
         sentences.append("workflow is not used: evaluation decides when val is scored")
     return sentences
+
+
+def _about_scale(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """That a mean is for images of 0-1, as torchvision has them."""
+    means = [step.get("mean") for step in steps if step.get("type") == "Normalize"]
+    return [
+        f"Normalize's mean {[*mean]} is for images of 0-1, and here they are of 0-255: multiply mean and std by 255"
+        for mean in means
+        if isinstance(mean, list | tuple) and mean and all(isinstance(one, int | float) and 0 < one < 1 for one in mean)
+    ]
+
+
+def _about_wrapper(wrapper: Mapping[str, Any]) -> str:
+    """That a wrapper around the training dataset would have an effect; "" for one that has none, or that is used."""
+    kind = wrapper.get("type")
+    if kind == "RepeatDataset" and (times := wrapper.get("times", 1)) != 1:
+        return f"RepeatDataset's times={times} is not used: an epoch has each tile once (--epochs sets their number)"
+    if kind == "ClassBalancedDataset":
+        return f"{kind} is not used: --sampling rare-classes draws tiles of rare classes more often"
+    return ""

@@ -1,0 +1,1 @@
+"""plan-average as a KFP component."""

@@ -1,0 +1,1 @@
+"""plan-stage as a KFP component."""

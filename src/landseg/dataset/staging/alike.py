@@ -1,0 +1,47 @@
+"""Which of many things are alike, by a number of each: the first of them, and the others."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class FirstOfAlike:
+    """Numbers of things in order, some of which are like an earlier one. Takes 8 bytes of memory for each."""
+
+    def __init__(self) -> None:
+        self._keys = array("q")
+        self._without = array("I")
+
+    def add(self, key: int | None) -> None:
+        """Add a thing; those with the same key are alike, one without is like no other."""
+        if key is None:
+            self._without.append(len(self._keys))
+        self._keys.append(key or 0)
+
+    def pairs(self, but: NDArray[np.int64] | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Those that are like an earlier one.
+
+        Args:
+            but: positions that are passed over.
+
+        Returns:
+            (P,) their positions, ascending; (P,) for each the position of the first one like it.
+        """
+        keys = np.frombuffer(self._keys, np.int64)
+        counts = np.ones(len(keys), np.bool_)
+        counts[np.frombuffer(self._without, np.uint32)] = False
+        if but is not None:
+            counts[but] = False
+        # Mostly all differ, which sorting the keys alone tells: positions are looked at of those that occur twice.
+        found = keys[counts]
+        found.sort()
+        twice = np.unique(found[1:][found[1:] == found[:-1]])
+        del found
+        positions = np.flatnonzero(counts & np.isin(keys, twice)) if len(twice) else np.empty(0, np.int64)
+        _, first, which = np.unique(keys[positions], return_index=True, return_inverse=True)
+        firsts = positions[first][which]
+        later = firsts != positions
+        return positions[later], firsts[later]

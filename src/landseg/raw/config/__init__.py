@@ -1,0 +1,1 @@
+"""`dataset.yaml`: its fields, the forms in which they may be written, and what is wrong with them."""
