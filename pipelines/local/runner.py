@@ -237,14 +237,17 @@ def _name_as_html(artifact: Any) -> None:
             shutil.copyfile(path, named)
 
 
-def _source_digest() -> str:
-    spec = importlib.util.find_spec("landseg")
-    if spec is None or spec.origin is None:
-        return ""
+def _source_digest(folder: Path | None = None) -> str:
+    """SHA-256 of a package's files, landseg's by default; "" where it is not installed."""
+    if folder is None:
+        spec = importlib.util.find_spec("landseg")
+        if spec is None or spec.origin is None:
+            return ""
+        folder = Path(spec.origin).parent
     digest = hashlib.sha256()
-    folder = Path(spec.origin).parent
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".pyc":
+        # Another process may be writing and renaming bytecode.
+        if path.parent.name != "__pycache__" and path.is_file():
             digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

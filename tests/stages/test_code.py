@@ -51,3 +51,14 @@ def test_other_code_is_another_identity_and_a_report_of_a_training_is_not(tmp_pa
     after = {stage: code_digest(stage, package) for stage in ROOMS}
     assert [stage for stage in ROOMS if after[stage] != before[stage]] == ["train", "average-probs"]
     assert code_digest("stage-data") == ""
+
+
+def test_bytecode_that_another_process_is_writing_does_not_count(tmp_path: Path) -> None:
+    package = tmp_path / "landseg"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = {stage: code_digest(stage, package) for stage in ROOMS}
+    for room in ("dataset", "training"):
+        (package / room / "__pycache__").mkdir()
+        for name in ("reader.cpython-311.pyc", "reader.cpython-311.pyc.140213"):  # the latter is renamed in a moment
+            (package / room / "__pycache__" / name).write_bytes(b"half of it")
+    assert {stage: code_digest(stage, package) for stage in ROOMS} == before

@@ -173,6 +173,16 @@ def test_changed_source_is_not_taken_from_the_cache(bench: Bench, monkeypatch: p
     assert [run.cached for run in bench.run("")] == [False, False]
 
 
+def test_bytecode_that_another_process_is_writing_is_no_changed_source(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text("x = 1\n")
+    before = local._source_digest(tmp_path)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "module.cpython-311.pyc.140213").write_bytes(b"renamed in a moment")
+    assert local._source_digest(tmp_path) == before
+    (tmp_path / "module.py").write_text("x = 2\n")
+    assert local._source_digest(tmp_path) != before
+
+
 def test_the_docker_command_sets_what_a_cluster_sets_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     command = containers.container_command([Path("/data")])("image:1", ["landseg", "train"])

@@ -34,8 +34,12 @@ def rooms_digest(rooms: Sequence[str], package: Path | None = None) -> str:
     """SHA-256 of the code in some folders of landseg's package, the running one by default."""
     package = package or Path(landseg.__file__).parent
     found = hashlib.sha256()
-    for path in sorted(path for room in rooms for path in (package / room).rglob("*") if path.is_file()):
-        if path.suffix != ".pyc":
-            content = path.read_bytes()
-            found.update(f"{path.relative_to(package).as_posix()}\0{len(content)}\0".encode() + content)
+    for path in sorted(path for room in rooms for path in (package / room).rglob("*") if _is_code(path)):
+        content = path.read_bytes()
+        found.update(f"{path.relative_to(package).as_posix()}\0{len(content)}\0".encode() + content)
     return found.hexdigest()
+
+
+def _is_code(path: Path) -> bool:
+    """Other than a folder or what Python keeps of its own, which another process may be writing or renaming."""
+    return path.parent.name != "__pycache__" and path.is_file()
