@@ -23,7 +23,7 @@ CLUSTER = $(SIZED); for param in $$PARAMS; do set -- "$$@" --param "$$param"; do
           test "$$NAMESPACE" = kubeflow || set -- "$$@" --namespace "$$NAMESPACE"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check check-gpu lint format compile submit rerun status \
+.PHONY: help setup demo bytecode test test-slow check check-gpu lint format compile submit rerun status \
         build-images push-images test-images sbom deploy lock clean
 
 help: ## list the targets
@@ -55,10 +55,14 @@ check-gpu: ## what only a GPU shows, in under six minutes (DEVICE=cpu rehearses 
 
 check: lint test ## what CI runs: lint and test
 
-test: $(STAMP) ## the tests that are not slow
+# Tests start hundreds of processes: where Python is told to write no bytecode, each would compile the code again.
+bytecode: $(STAMP)
+	@$(BIN)/python -m compileall -q src pipelines tests benchmarks
+
+test: bytecode ## the tests that are not slow
 	$(PYTEST) -m "not slow and not images"
 
-test-slow: $(STAMP) ## the slow tests: random kills, exhaustive corruption, full-size models
+test-slow: bytecode ## the slow tests: random kills, exhaustive corruption, full-size models
 	$(PYTEST) -m "slow and not images"
 
 lint: $(STAMP) ## style, types, import rules, Dockerfile, and that the committed YAML is what the code compiles to

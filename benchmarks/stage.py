@@ -148,6 +148,7 @@ def _watched(command: list[str], server: EmbeddedS3, endpoint: str) -> Cost:
     """Run a command and watch all its processes."""
     assert server.pid is not None
     env = {**os.environ, **server.env, "AWS_ENDPOINT_URL": endpoint}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # landseg as people have it: compiled once, not at every start
     served_s = _cpu_s(_status(server.pid))
     start = time.perf_counter()
     process = subprocess.Popen(

@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 from landseg import storage
 from landseg.cli.termination import held_back
 from landseg.contracts.errors import KilledProcessError
+from landseg.raw.shared_results import SharedResults
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,6 +63,7 @@ class ProcessPool:
     def __init__(self, num_processes: int) -> None:
         self.num_processes = num_processes
         self._pool: ProcessPoolExecutor | None = None
+        self._results: SharedResults | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +71,8 @@ class ProcessPool:
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._results is not None:
+            self._results.close()
 
     def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
         """Apply a picklable function and yield the results in the order of the jobs.
@@ -79,38 +83,58 @@ class ProcessPool:
         if self.num_processes <= 1:
             yield from map(function, jobs)
             return
-        if self._pool is None:
-            # Not fork: this process has threads (uploads). The fork server forks from a process that has none.
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["landseg.raw.checks"])
-            with held_back():
-                self._pool = ProcessPoolExecutor(
-                    self.num_processes,
-                    mp_context=context,
-                    initializer=_begin,
-                    initargs=(dict(os.environ), storage.endpoint_has_answered()),
-                )
+        pool, results = self._started()
         pickled = pickle.dumps(function)
-        pending: deque[Future[R]] = deque()
+        pending: deque[tuple[int | None, Future[bytes]]] = deque()
+
+        def take() -> R:
+            slot, future = pending.popleft()
+            try:
+                result: R = results.take(slot, future.result())
+            finally:
+                results.release(slot)
+            return result
+
         try:
             for job in jobs:
+                slot = results.reserve()
                 with held_back():  # it may start a process
-                    pending.append(self._pool.submit(_apply, pickled, job))
+                    pending.append((slot, pool.submit(_apply, pickled, job, slot)))
                 if len(pending) >= 2 * self.num_processes:
-                    yield pending.popleft().result()
+                    yield take()
             while pending:
-                yield pending.popleft().result()
+                yield take()
         except BrokenProcessPool as err:
             raise KilledProcessError(
                 "checking tiles", "a process was killed, probably out of memory", "use fewer --num-workers"
             ) from err
         finally:
-            for future in pending:
+            for slot, future in pending:
                 future.cancel()
+                results.release_after(slot, future)
+
+    def _started(self) -> tuple[ProcessPoolExecutor, SharedResults]:
+        if self._pool is None or self._results is None:
+            # Not fork: this process has threads (uploads). The fork server forks from a process that has none.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["landseg.raw.checks"])
+            self._results = SharedResults(4 * self.num_processes)  # for two maps at once
+            with held_back():
+                self._pool = ProcessPoolExecutor(
+                    self.num_processes,
+                    mp_context=context,
+                    initializer=_begin,
+                    initargs=(dict(os.environ), storage.endpoint_has_answered(), self._results),
+                )
+        return self._pool, self._results
 
 
-def _apply(pickled: bytes, job: Any) -> Any:
-    return _function(pickled)(job)
+def _apply(pickled: bytes, job: Any, slot: int | None) -> bytes:
+    return _results.put(slot, _function(pickled)(job))
+
+
+_results: SharedResults
+"""In the pool's processes."""
 
 
 @functools.lru_cache(4)  # what maps that run at once need: one that checks tiles, one that cuts a scene
@@ -120,8 +144,10 @@ def _function(pickled: bytes) -> Callable[[Any], Any]:
     return function
 
 
-def _begin(environment: dict[str, str], storage_answered: bool) -> None:
+def _begin(environment: dict[str, str], storage_answered: bool, results: SharedResults) -> None:
     """Take over the environment, leave Ctrl-C to the parent, and end when the parent is gone, however that ended."""
+    global _results
+    _results = results
     os.environ.update(environment)  # the fork server has that of its own start
     storage.expect_answers(storage_answered)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
