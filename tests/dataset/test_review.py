@@ -63,7 +63,7 @@ def test_classes_that_never_occur(tmp_path, stage):
 
 
 def test_a_0_255_mask(tmp_path, stage):
-    raw = write_raw(tmp_path / "raw")
+    raw = write_raw(tmp_path / "raw", ignore_index=255)
     for split in ("train", "val"):
         for path in (raw / split / "labels").iterdir():
             write_label(path, np.where(random_label(3) > 0, 255, 0).astype(np.uint8))

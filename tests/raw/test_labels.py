@@ -374,6 +374,18 @@ def test_class_values_in_three_channels(fields, tmp_path, stage):
 
 def test_a_mask_of_0_and_255(tmp_path, stage):
     raw = dataset(tmp_path / "raw", [np.where(IDS == 1, 255, 0).astype(np.uint8)], classes=["no", "road"])
-    (warning,) = [text for text in stage(raw).checks["warnings"] if "0/255" in text]
-    configure(raw, label_values=proposed(warning))
+    run = stage(raw)
+    assert run.status == 2
+    assert "hold only 0 and 255, and 255 is ignored unless dataset.yaml says what it means" in run.error
+    configure(raw, label_values=proposed(run.error))
+    np.testing.assert_array_equal(staged_ids(stage(raw))[0], IDS == 1)
+
+
+def test_a_mask_whose_255_is_no_class(tmp_path, stage):
+    raw = dataset(tmp_path / "raw", [np.where(IDS == 1, 255, 0).astype(np.uint8)], classes=["no", "road"])
+    configure(raw, ignore_index=255)
+    run = stage(raw)
+    (warning,) = [text for text in run.checks["warnings"] if "0/255" in text]
+    np.testing.assert_array_equal(staged_ids(run)[0], np.where(IDS == 1, 255, 0))
+    configure(raw, remove=("ignore_index",), label_values=proposed(warning))
     np.testing.assert_array_equal(staged_ids(stage(raw))[0], IDS == 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from landseg.contracts.documents import Model
 from landseg.contracts.errors import DataError
@@ -13,7 +13,7 @@ from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding, Findings
 from landseg.raw.labels.nodata import label_nodata_warnings
 from landseg.raw.labels.palettes import LabelPalettes
-from landseg.raw.labels.unknown_values import dataset_label_errors
+from landseg.raw.labels.unknown_values import dataset_label_errors, proposed_mask
 from landseg.raw.sources.source import Source
 
 
@@ -79,6 +79,16 @@ class LabelFindings:
     def contradictions(self) -> Iterator[DataError]:
         """Palettes that contradict each other or `dataset.yaml`."""
         return self._palettes.errors(self._source.uri)
+
+    def unsaid_masks(self, statistics: Mapping[str, SplitStatistics]) -> Iterator[DataError]:
+        """Labels of 0 and 255 where `dataset.yaml` does not say what 255 means: of two classes, one would be ignored."""
+        train, config = statistics.get("train"), self._config
+        is_said = config.label_values or config.label_colours or "ignore_index" in config.model_fields_set
+        if train is None or is_said or set(train.label_counts) != {0, 255}:
+            return
+        problem = "the labels of train hold only 0 and 255, and 255 is ignored unless dataset.yaml says what it means"
+        action = f"write {proposed_mask(config.classes)} in dataset.yaml; if 255 is no class, write ignore_index: 255"
+        yield DataError(self._source.uri, problem, action)
 
     def condense_unknown(self, findings: Findings, statistics: Iterable[SplitStatistics]) -> None:
         """One error for the labels of all splits: what is missing in dataset.yaml shows in all values together."""

@@ -21,7 +21,7 @@ from landseg.dataset.staging.footprints import Footprints
 from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.compact_list import text_list
 from landseg.raw.findings import Finding
-from landseg.raw.labels.unknown_values import NAME, flow_map
+from landseg.raw.labels.unknown_values import proposed_mask
 
 _EXAMPLES = 3
 _SAMPLES = 4
@@ -211,11 +211,9 @@ def _about_classes(schema: ClassSchema, statistics: Mapping[str, SplitStatistics
             continue
         values = set(sums.label_counts)
         if values == {0, 255}:
-            names = schema.classes if schema.num_classes == 2 else (NAME, NAME)
-            proposed = flow_map(dict(zip((0, 255), names, strict=True)))
             yield (
                 f"the labels of {split} hold only 0 and 255, which is ignored: a 0/255 mask? Then write "
-                f"label_values: {proposed} in dataset.yaml"
+                f"{proposed_mask(schema.classes)} in dataset.yaml"
             )
         missing = [name for name, count in zip(schema.classes, sums.class_pixels(schema), strict=True) if not count]
         if not missing:

@@ -152,8 +152,7 @@ def _hint(unknown: Sequence[int], known: set[int], config: DatasetConfig) -> str
     if len(unknown) > _MOST_CLASSES:
         return _not_classes()
     if codes == [0, 255] and num_classes > len(codes):
-        proposed = flow_map({0: NAME, 255: NAME})
-        return f"this looks like a 0/255 mask: in dataset.yaml, write label_values: {proposed}, with {NAME_MEANS}"
+        return f"this looks like a 0/255 mask: in dataset.yaml, write {proposed_mask(())}, with {NAME_MEANS}"
     return _proposed_map(codes, has_ignored or chose_ignored, config)
 
 
@@ -273,6 +272,11 @@ def _grouped(values: Iterable[int]) -> dict[int | str, str]:
 
 def _range_text(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}" if first >= 0 else f"{first}..{last}"
+
+
+def proposed_mask(classes: Sequence[str]) -> str:
+    """The map of a 0/255 mask, whose names are open unless there are two classes."""
+    return f"label_values: {flow_map(dict(zip((0, 255), classes if len(classes) == 2 else (NAME, NAME), strict=True)))}"
 
 
 def flow_map(entries: Mapping[int, str] | Mapping[str, str] | Mapping[int | str, str]) -> str:

@@ -104,8 +104,9 @@ def _is_part_of_a_dataset(name: str) -> bool:
 
 def _no_config(source: Source, files: Sequence[SourceFile]) -> DataError:
     similar = [file.path for file in files if file.path.lower() in _SIMILAR]
-    action = f"rename {similar[0]} to {FILE_NAME}; {_FIELDS}" if similar else _FIELDS
-    return DataError(source.uri, f"has no {FILE_NAME}", action)
+    lines = "write one of three lines, `version: 1`, `name: my-data` and `classes: [first, second]` with your classes"
+    action = f"rename {similar[0]} to {FILE_NAME}" if similar else lines
+    return DataError(source.uri, f"has no {FILE_NAME}", f"{action}; {_FIELDS}")
 
 
 def _about_folder(folder: str, files: Sequence[SourceFile]) -> list[Finding]:
