@@ -352,6 +352,23 @@ FILES = st.sampled_from(
 PATHS = st.builds(lambda folders, name: "/".join((*folders, name)), st.lists(NAMES, max_size=3), FILES)
 
 
+@pytest.mark.parametrize(
+    ("beside", "lie"),
+    [
+        (["train/a.tif", "train/a.png"], "1 .png file"),
+        (["train/a.tif", "train/a.png", "train/b.tif", "train/b.png"], "2 .png files"),
+        (["train/a_sat.tif", "train/a_mask.png"], "1 .png file"),
+    ],
+)
+def test_what_looks_like_labels_beside_images_is_told_where_labels_have_a_folder(beside, lie):
+    labels = [f"train/masks/{name}.tif" for name in ("a", "b")[: len(beside) // 2]]
+    found = paired([*beside, *labels])
+    assert lines(found, "error") == []
+    (warning,) = lines(found, "warning")
+    assert f"{lie} beside images not used, as the labels have a folder of their own: in train" in warning
+    assert tiles(found)["train/a"] == f"{beside[0]} + train/masks/a.tif"
+
+
 @settings(max_examples=200)
 @given(st.sets(PATHS, min_size=1, max_size=12))
 def test_no_file_with_pixels_is_left_out_without_a_word_and_none_is_used_twice(paths):

@@ -24,7 +24,8 @@ class Folder:
         roles: the same of `images` and `labels`.
         area: the names of the folders around it that say nothing else, normalised; part of the tile ids.
         shape: the names of those that do.
-        is_left_out: whether `dataset.yaml` names another folder for what this one is called after.
+        is_left_out: whether its files are not used: `dataset.yaml` names another folder for what this one is called
+            after, or (with the role of labels) they lie beside images whose labels have a folder of their own.
     """
 
     path: str

@@ -16,13 +16,15 @@ from landseg.raw.sources.source import Source
 def place(source: Source, folders: list[Folder], layout: Layout) -> None:
     """Give each folder its split and role; collect those that have none, or more than one."""
     strays: list[Stray] = []
-    clear = [folder for folder in folders if len(folder.roles) == 1 and len(folder.splits) <= 1]
+    clear = [f for f in folders if len(f.roles) == 1 and len(f.splits) <= 1 and not f.is_left_out]
     by_folder = any(folder.splits for folder in clear) and not layout.declared.lists
     found = {folder.role for folder in clear}
     is_complete = layout.declared.roles and (found == set(ROLES) or "images" in found & layout.declared.roles)
     has_shared_labels = all(bool(folder.splits) == (folder.role == "images") for folder in clear)
     for folder in folders:
-        if folder.is_left_out or (is_complete and not folder.roles):
+        if folder.is_left_out and folder.roles:
+            strays.append(Stray("second labels", folder.path, folder.files))
+        elif folder.is_left_out or (is_complete and not folder.roles):
             strays.append(Stray("not named", folder.path, folder.files))
         elif len(folder.roles) > 1 or len(folder.splits) > 1:
             says = " and ".join(folder.roles if len(folder.roles) > 1 else folder.splits)

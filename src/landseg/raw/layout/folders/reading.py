@@ -145,6 +145,8 @@ def _with_roles(folders: list[Folder], config: FileFields) -> list[Folder]:
         if not divided and ("labels" in siblings or folder.split in ("test", "")) and len(told) == 1:
             divided = {"images": folder.files}
         if "labels" in siblings:
+            if spare := (divided or {}).get("labels"):
+                result.append(replace(folder, roles=("labels",), files=spare, is_left_out=True))
             divided = {role: files for role, files in (divided or {}).items() if role == "images"}
         result += [replace(folder, roles=(role,), files=held) for role, held in (divided or {}).items()] or [folder]
     return result

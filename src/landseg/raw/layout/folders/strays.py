@@ -30,14 +30,14 @@ class Stray:
     """A folder whose files are not used.
 
     Attributes:
-        kind: its name says two things; a split but no role; a role but no split; neither; or dataset.yaml names
-            another folder.
+        kind: its name says two things; a split but no role; a role but no split; neither; dataset.yaml names another
+            folder; or they are labels beside images whose labels have a folder of their own.
         path: relative to the source.
         files: those with pixels.
         says: what its name does say.
     """
 
-    kind: Literal["unclear", "no role", "no split", "unrelated", "not named"]
+    kind: Literal["unclear", "no role", "no split", "unrelated", "not named", "second labels"]
     path: str
     files: Sequence[SourceFile]
     says: str = ""
@@ -105,13 +105,17 @@ def _finding(source: Source, kind: str, strays: list[Stray], has_vrt: bool, imag
     path = strays[0].path
     says = " and ".join(sorted({stray.says for stray in strays}))
     found = counted(file for stray in strays for file in stray.files)
-    if kind in ("unrelated", "not named"):
+    if kind in ("unrelated", "not named", "second labels"):
         folders = ", ".join(printable(stray.path) or "the dataset's own folder" for stray in strays[:_SHOWN])
         more = f" and {len(strays) - _SHOWN} more" if len(strays) > _SHOWN else ""
         unless = ", unless a VRT refers to them" if has_vrt else ""
         sentence = f"{found} outside of the splits not used{unless}: in {folders}{more}"
         if kind == "not named":
             sentence = f"{found} not used{unless}, as dataset.yaml names others: in {folders}{more}"
+        if kind == "second labels":
+            sentence = (
+                f"{found} beside images not used{unless}, as the labels have a folder of their own: in {folders}{more}"
+            )
         return Finding("", sentence, severity="warning")
     more = f" (and in {len(strays) - 1} more folders)" if len(strays) > 1 else ""
     name = next((name for name in path.split("/") if similar_name(name)), "")
