@@ -63,7 +63,7 @@ test: bytecode ## the tests that are not slow
 	$(PYTEST) -m "not slow and not images"
 
 test-slow: bytecode ## the slow tests: random kills, exhaustive corruption, full-size models
-	$(PYTEST) -m "slow and not images"
+	$(PYTEST) -m "slow and not images" --hypothesis-profile exploring
 
 lint: $(STAMP) ## style, types, import rules, Dockerfile, and that the committed YAML is what the code compiles to
 	$(BIN)/ruff check .

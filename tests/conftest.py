@@ -15,11 +15,17 @@ from staging_cli import Staging
 
 from pipelines.local.embedded_s3 import EmbeddedS3
 
-# Test machines are shared: how long an example takes says nothing.
-hypothesis.settings.register_profile(
-    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
-)
-hypothesis.settings.load_profile("shared")
+# Test machines are shared: how long an example takes says nothing. The same tree has the same examples in every run, so
+# that a failure comes from what was changed; `make test-slow` looks for new ones.
+for name, same in (("repeatable", True), ("exploring", False)):
+    hypothesis.settings.register_profile(
+        name,
+        derandomize=same,
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+        print_blob=True,
+    )
+hypothesis.settings.load_profile("repeatable")
 
 BUCKET = "test"
 

@@ -81,7 +81,7 @@ class EmbeddedS3:
     ) -> None:
         self.stop()
 
-    def start(self, timeout_s: float = 30.0) -> None:
+    def start(self, timeout_s: float = 60.0) -> None:
         """Start the server and wait until it answers.
 
         Raises:

@@ -189,7 +189,7 @@ def test_an_outage_without_end_ends_with_one_line(
     with pytest.raises(StorageError, match=r"is out of reach: .*; gave up after \d+ attempts \(check") as caught:
         storage.put_many((f"{s3.uri}/{n}", b"x") for n in range(100))
     assert "\n" not in str(caught.value)
-    assert 0.5 < time.monotonic() - start < 10
+    assert 0.5 < time.monotonic() - start < 60  # a limit of 120 s is the default
 
 
 def test_an_error_answer_that_breaks_off_is_asked_for_again(
@@ -243,10 +243,8 @@ def test_the_upload_of_a_killed_process_is_invisible_and_can_be_cleaned(s3: S3, 
     proxy.faults = Faults(latency_s=0.3)
     uri = f"{s3.uri}/big"
     with subprocess.Popen([sys.executable, "-c", UPLOAD, uri, str(big)], cwd=Path(__file__).parents[2]) as process:
-        deadline = time.monotonic() + 30
-        while proxy.counts["requests"] < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+        proxy.events = {3: process.kill}  # when its upload has begun
+    assert process.returncode == -signal.SIGKILL
     proxy.faults = Faults()
     assert storage.stat(uri) is None
     assert uploads_left(s3) == 1

@@ -16,7 +16,7 @@ import pytest
 import tifffile
 from s3_endpoint import S3
 
-from benchmarks.netproxy import FaultProxy
+from benchmarks.netproxy import FaultProxy, Faults
 from landseg import storage
 from landseg.cli import main as cli
 from landseg.contracts.dataset import DatasetManifest
@@ -136,9 +136,11 @@ def test_killed_at_any_request(s3: S3, proxy: FaultProxy, tmp_path: Path, kills:
             [*python, *command(raw, uri)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         if attempt < 2:  # the first kills are in the midst of the parts' uploads, the others anywhere
+            proxy.faults = Faults(latency_s=0.5)  # a part is not whole before this thread has seen it
             while process.poll() is None and proxy.counts["bytes uploaded"] - before["bytes uploaded"] < PART_BYTES:
                 time.sleep(0.001)
             process.kill()
+            proxy.faults = Faults()
         else:
             at, pid = moments.randrange(1, num_requests + 1), process.pid
             proxy.events = {before["requests"] + at: lambda pid=pid: os.kill(pid, signal.SIGKILL)}  # type: ignore[misc]

@@ -13,7 +13,6 @@ from s3_endpoint import S3
 
 from landseg import storage
 from landseg.contracts.errors import StorageError
-from landseg.storage.retry import FIRST_CONTACT_S
 
 
 def operations(uri: str, tmp_path: Path) -> list[Callable[[], object]]:
@@ -65,7 +64,7 @@ def test_nobody_listens_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
         start = time.monotonic()
         with pytest.raises(StorageError, match=rf"127\.0\.0\.1:{port} is out of reach: connection refused; gave up"):
             storage.get_bytes(s3.uri + "/x")
-        assert time.monotonic() - start < FIRST_CONTACT_S + 3
+        assert time.monotonic() - start < 60  # an endpoint that has answered gets 120
 
 
 def test_a_host_name_that_does_not_exist(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from training_data import make_job, stage
 
+from benchmarks.gpu.plan import session_of
 from landseg.contracts.errors import ConfigError, DataError, LandsegError
 from landseg.training import session
 from landseg.training.checkpoint.publishing import Publisher
@@ -92,7 +93,7 @@ def start_team(function: str, folder: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not all((folder / f"ready-{rank}").exists() for rank in range(2)):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
@@ -104,8 +105,9 @@ def family(pid: int) -> set[int]:
     """A process and all that it has started, by /proc."""
     found = {pid}
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found |= family(int(child))
+        with contextlib.suppress(OSError):  # a thread or a process that has ended meanwhile
+            for child in (task / "children").read_text().split():
+                found |= family(int(child))
     return found
 
 
@@ -122,16 +124,15 @@ def test_asked_to_stop_it_ends_when_the_leader_has_published(
     number: int, status: int, senders: list[Callable[[int, int], None]], tmp_path: Path
 ) -> None:
     process = start_team("publish_slowly_when_stopped", tmp_path)
-    members = family(process.pid)
     for send in senders:
         send(process.pid, number)
         time.sleep(0.3)
-    assert process.wait(timeout=60) == status
+    assert process.wait(timeout=180) == status
     assert (tmp_path / "published").exists()
     assert process.stderr is not None
     assert process.stderr.read() == ""
-    deadline = time.monotonic() + 10  # multiprocessing's resource tracker ends after its parent
-    while left := [pid for pid in members if Path(f"/proc/{pid}").exists()]:
+    deadline = time.monotonic() + 60  # multiprocessing's resource tracker ends after its parent
+    while left := session_of(process.pid):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
 
@@ -152,7 +153,7 @@ def test_no_port_is_open_beyond_the_loopback_interface(tmp_path: Path) -> None:
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
                 listening.append(fields[1].partition(":")[0])
     (tmp_path / "seen").touch()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=180) == 0
     loopback = {"0100007F", "00000000000000000000000001000000"}
     assert set(listening) <= loopback
 
