@@ -56,7 +56,7 @@ check-gpu: ## what only a GPU shows, in under six minutes (DEVICE=cpu rehearses 
 check: lint test ## what CI runs: lint and test
 
 # Tests start hundreds of processes: where Python is told to write no bytecode, each would compile the code again.
-bytecode: $(STAMP)
+bytecode: $(STAMP) ## compile the code once, for all processes that tests start
 	@$(BIN)/python -m compileall -q src pipelines tests benchmarks
 
 test: bytecode ## the tests that are not slow
