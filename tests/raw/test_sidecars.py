@@ -186,6 +186,54 @@ def test_what_is_not_understood_is_a_note(tmp_path, stage):
     assert all(tile.geo is None for tile in run.dataset().tiles("train"))
 
 
+def label_dataset(root, side=40, **sidecars: bytes):
+    """A tile with a world file, and its label, a PNG, with sidecars of its own."""
+    write_config(root)
+    write_image(root / "train/images/tile.tif", random_image(0, 40))
+    (root / "train/images/tile.tfw").write_bytes(WORLD)
+    write_label(root / "train/labels/tile.png", random_label(0, side))
+    for ending, data in sidecars.items():
+        (root / f"train/labels/tile.{ending.replace('_', '.')}").write_bytes(data)
+    return root
+
+
+def test_a_label_whose_world_file_lies_elsewhere_is_refused(tmp_path, stage):
+    """Also where only the world file has changed since the tile was staged."""
+    moved = WORLD.replace(b"496000.045", b"496000.315")
+    root = label_dataset(tmp_path / "raw", pgw=moved)
+    run = stage(root)
+    assert run.status == 2
+    assert "expected a label that lies on its image, found one 3 px to the right" in run.error, run.error
+    (root / "train/labels/tile.pgw").write_bytes(WORLD)
+    assert stage(root).status == 0
+    assert stage(root).status == 0
+    (root / "train/labels/tile.pgw").write_bytes(moved)
+    assert stage(root).status == 2
+    shutil.make_archive(str(tmp_path / "raw"), "zip", root)
+    assert stage(tmp_path / "raw.zip").status == 2
+
+
+def test_a_larger_label_is_cut_by_its_world_file(tmp_path, stage):
+    """Without one it is of the wrong size."""
+    root = label_dataset(tmp_path / "raw", side=60)
+    run = stage(root)
+    assert run.status == 2
+    assert "expected 40x40 px as in the image, found 60x60" in run.error
+    corner = b"0.09\n0\n0\n-0.09\n495999.145\n5420000.405\n"  # 10 px to the left of the image's, 5 px above it
+    (root / "train/labels/tile.pgw").write_bytes(corner)
+    run = stage(root)
+    assert run.status == 0, run.err
+    dataset = run.dataset()
+    (tile,) = dataset.tiles("train")
+    np.testing.assert_array_equal(dataset.read_label("train", tile), random_label(0, 60)[5:45, 10:50])
+
+
+def test_a_sidecar_of_a_label_that_is_not_understood_is_a_note(tmp_path, stage):
+    run = stage(label_dataset(tmp_path / "raw", pgw=b"nothing", png_aux_xml=STATISTICS))
+    assert run.status == 0, run.err
+    assert "train/labels/tile.pgw: expected the six numbers of a world file" in run.out
+
+
 def test_orientation_and_control_points_are_remarked(tmp_path, stage):
     root = tmp_path / "raw"
     write_config(root)

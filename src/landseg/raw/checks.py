@@ -58,19 +58,20 @@ def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: T
     if errors or decoded is None:
         return Checked([CheckedTile(tile, errors=tuple(errors))], None)
     shared = expected.shared_labels
-    label_sha256 = sha256_hex(label) if label is not None else shared.sha256 if staged and shared else None
+    label_sha256 = label.sha256 if label is not None else shared.sha256 if staged and shared else None
     sources = image.sha256, label_sha256
     if staged is None:
         checked = good_tile(tile, decoded, None, None, expected, sources=sources)
         return replace(checked, tiles=[replace(checked.tiles[0], remarks=decoded.remarks)])
-    checked = good_tile(tile, decoded, staged.values, label if staged.is_unchanged else None, expected, sources=sources)
+    unchanged = label.data if label is not None and staged.is_unchanged else None
+    checked = good_tile(tile, decoded, staged.values, unchanged, expected, sources=sources)
     about_label = replace(
         checked.tiles[0],
         num_no_value_px=staged.num_no_data_px,
         num_near_px=staged.num_near_px,
         used_colours=staged.used_colours,
         label_nodata=staged.nodata,
-        remarks=decoded.remarks,
+        remarks=decoded.remarks + staged.remarks,
     )
     return replace(checked, tiles=[about_label])
 
@@ -111,7 +112,8 @@ def good_tile(
     # Bytes that are staged as they are have been hashed, with those of the sidecars if there are any.
     is_hashed = image.plain is not None and not tile.sidecars
     image_sha256 = sources[0] if is_hashed and sources[0] else sha256_hex(data)
-    label_sha256 = None if label is None else sources[1] if is_source and sources[1] else sha256_hex(label)
+    is_hashed = is_source and not tile.label_sidecars
+    label_sha256 = None if label is None else sources[1] if is_hashed and sources[1] else sha256_hex(label)
     facts = TileFacts(
         height=image.values.shape[0],
         width=image.values.shape[1],

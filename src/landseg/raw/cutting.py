@@ -100,7 +100,7 @@ def _decode_scene(
     (content,) = read_tiles(source, [tile])
     if isinstance(content, DataError):
         return CheckedTile(tile, errors=(content,)), None
-    files, label_bytes = content
+    files, label_files = content
     where = source.where(tile.image.path)
     size, longest = len(tile.id.encode()), MAX_TILE_ID_BYTES - len(tile_id("", Window(0, 0, 0, 0)))
     if size > longest:  # its tiles' ids are longer than its own
@@ -111,7 +111,7 @@ def _decode_scene(
         decoded = spool_image(files, where, expected, limit, image, valid)
     except DataError as err:
         errors.append(without_traceback(err))
-    staged, found = stage_label(source, expected, tile, label_bytes, decoded, MAX_SCENE_LABEL_BYTES)
+    staged, found = stage_label(source, expected, tile, label_files, decoded, MAX_SCENE_LABEL_BYTES)
     errors += found
     if staged is not None:
         np.save(label, staged.values.astype(np.uint8, copy=False))
@@ -133,7 +133,7 @@ def _decode_scene(
         staged.used_colours if staged else (),
         staged.nodata if staged else None,
         decoded.sentinels,
-        decoded.remarks,
+        decoded.remarks + (staged.remarks if staged else ()),
     )
     return scene, decoded.extremes
 

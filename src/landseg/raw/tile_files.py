@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from landseg import storage
-from landseg.contracts.documents import sha256_hex
 from landseg.contracts.errors import DataError, without_traceback
 from landseg.raw.labels.headed import with_its_header
 from landseg.raw.layout.source_tiles import SourceTile
-from landseg.raw.sources.files import ImageFiles
-from landseg.raw.sources.reading import read_header, read_image
+from landseg.raw.sources.files import ImageFiles, LabelFiles
+from landseg.raw.sources.reading import read_header, read_image, read_sidecars
 from landseg.raw.sources.source import Source
 from landseg.raw.sources.source_file import HeadedFile, SourceFile
 
@@ -22,10 +21,10 @@ def identify_tile(source: Source, tile: SourceTile) -> tuple[str, str | None]:
     content = _read_tile(source, tile)
     if isinstance(content, DataError):
         return "", None
-    return content[0].sha256, None if content[1] is None else sha256_hex(content[1])
+    return content[0].sha256, None if content[1] is None else content[1].sha256
 
 
-TileFiles = tuple[ImageFiles, bytes | None]
+TileFiles = tuple[ImageFiles, LabelFiles | None]
 """The bytes of image and label."""
 
 
@@ -40,14 +39,14 @@ def read_tiles(source: Source, tiles: Sequence[SourceTile]) -> list[TileFiles | 
 
 def _read_tile(source: Source, tile: SourceTile) -> TileFiles | DataError:
     try:
-        label = _read_label(source, tile.label) if tile.label and not tile.shares_label else None
+        label = _read_label(source, tile, tile.label) if tile.label and not tile.shares_label else None
         return read_image(source, tile), label
     except DataError as err:
         return without_traceback(err)
 
 
-def _read_label(source: Source, file: SourceFile) -> bytes:
+def _read_label(source: Source, tile: SourceTile, file: SourceFile) -> LabelFiles:
     data = source.read(file)
-    if not isinstance(file, HeadedFile):
-        return data
-    return with_its_header(data, read_header(source, file), source.where(file.path))
+    if isinstance(file, HeadedFile):
+        data = with_its_header(data, read_header(source, file), source.where(file.path))
+    return LabelFiles(data, read_sidecars(source, tile.label_sidecars))

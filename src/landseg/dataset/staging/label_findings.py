@@ -81,7 +81,7 @@ class LabelFindings:
         return self._palettes.errors(self._source.uri)
 
     def unsaid_masks(self, statistics: Mapping[str, SplitStatistics]) -> Iterator[DataError]:
-        """Labels of 0 and 255 where `dataset.yaml` does not say what 255 means: of two classes, one would be ignored."""
+        """Labels of 0 and 255 without a word of `dataset.yaml` about 255: of two classes, one would be ignored."""
         train, config = statistics.get("train"), self._config
         is_said = config.label_values or config.label_colours or "ignore_index" in config.model_fields_set
         if train is None or is_said or set(train.label_counts) != {0, 255}:

@@ -6,6 +6,7 @@ file's versions apart without reading it, and the checksums of its bytes.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from landseg.dataset.staging.checksums import Checksums, SplitChecksums
 from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.source_file import files_of
 
-_FORMAT = 1
+_FORMAT = 2
 """Raise it where the same files have other checksums (:func:`landseg.raw.tile_files.identify_tile`)."""
 
 
@@ -104,6 +105,7 @@ def versions(tile: SourceTile) -> list[str]:
     """
     if tile.image.path.lower().endswith(".vrt"):
         return []
-    files = (*files_of(tile.image), *tile.sidecars, *(files_of(tile.label) if tile.label else ()))
+    own = (tile.image, tile.label) if tile.label else (tile.image,)
+    files = (*itertools.chain.from_iterable(map(files_of, own)), *tile.sidecars, *tile.label_sidecars)
     found = [f"{_FORMAT} {file.path} {file.size_bytes} {file.version:x}" for file in files]
     return found if all(file.version for file in files) else []

@@ -32,17 +32,19 @@ def list_sidecars(files: Sequence[SourceFile]) -> dict[str, SourceFile]:
 
 
 def sidecars_of(path: str, listed: Mapping[str, SourceFile]) -> tuple[SourceFile, ...]:
-    """The sidecars of an image: `a.tfw`, `a.tifw`, `a.wld`, `a.prj` and `a.tif.aux.xml` for `a.tif`, in any case.
+    """The sidecars of an image: those that say where it lies, and its header (`a.hdr` for `a.dat`)."""
+    headers = [listed[name] for name in header_names(path.lower()) if name in listed]
+    return (*place_sidecars_of(path, listed), *headers[:1])
 
-    Of images that may have a header, that too: `a.hdr` or `a.dat.hdr` for `a.dat`.
+
+def place_sidecars_of(path: str, listed: Mapping[str, SourceFile]) -> tuple[SourceFile, ...]:
+    """The files that say where an image or a label lies.
+
+    `a.tfw`, `a.tifw` or `a.wld`, `a.prj` and `a.tif.aux.xml` for `a.tif`, in any case.
     """
-    if not listed:
-        return ()
     *world, prj, aux = _place_names(path.lower())
     names = [name for name in world if name in listed][:1]
-    names += [name for name in (prj, aux) if name in listed]
-    names += [name for name in header_names(path.lower()) if name in listed][:1]
-    return tuple(listed[name] for name in names)
+    return tuple(listed[name] for name in (*names, prj, aux) if name in listed)
 
 
 def with_header(file: SourceFile, listed: Mapping[str, SourceFile]) -> SourceFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import tifffile
@@ -17,7 +18,7 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
 class Remark(NamedTuple):
-    """Something to know about an image, or about a file next to it (`path`)."""
+    """Something to know about an image, or about a file next to it or its label (`path`)."""
 
     problem: str
     path: str = ""
@@ -25,6 +26,11 @@ class Remark(NamedTuple):
 
 
 PALETTE_EXPANDED = Remark("its values are indexes of a palette: the palette's red, green and blue take their place")
+
+
+def remarks_on_sidecars(problems: Iterable[tuple[str, str]]) -> tuple[Remark, ...]:
+    """That files next to an image or its label, by path, have problems."""
+    return tuple(Remark(f"{problem}; it is left out", path) for path, problem in problems)
 
 
 def about_place(place: Georeference, page: tifffile.TiffPage | None) -> list[Remark]:

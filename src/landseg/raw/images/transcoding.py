@@ -21,7 +21,7 @@ from landseg.raw.images.decoded import DecodedImage, Extremes
 from landseg.raw.images.formats import READ, driver_with_header
 from landseg.raw.images.raster import opened_raster
 from landseg.raw.images.readers import GdalImage, PlainTiff
-from landseg.raw.images.remarks import PALETTE_EXPANDED, Remark, about_orientation, about_place
+from landseg.raw.images.remarks import PALETTE_EXPANDED, about_orientation, about_place, remarks_on_sidecars
 from landseg.raw.images.values import Kind
 from landseg.raw.images.vrt import opened_vrt
 from landseg.raw.sources.file_start import PNG_MAGIC, read_start
@@ -81,8 +81,7 @@ def _placed(image: DecodedImage, files: ImageFiles, opened: PlainTiff | GdalImag
     page = opened.page
     own = Georeference(image.transform, image.crs, image.control_points, image.rpc)
     place, problems = with_sidecars(own, files.sidecars.items())
-    remarks = [Remark(f"{problem}; it is left out", path) for path, problem in problems]
-    remarks += about_place(place, page) + about_orientation(files.data, page)
+    remarks = [*remarks_on_sidecars(problems), *about_place(place, page), *about_orientation(files.data, page)]
     remarks += [PALETTE_EXPANDED] if opened.is_expanded else []
     return image._replace(**place._asdict(), remarks=tuple(remarks))
 

@@ -8,13 +8,16 @@ from landseg.contracts.errors import DataError, without_traceback
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.expected import Expected
 from landseg.raw.georeference.alignment import alignment_error
+from landseg.raw.georeference.sidecars import with_sidecars
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.images.decoded import DecodedImage
+from landseg.raw.images.remarks import remarks_on_sidecars
 from landseg.raw.labels.files import place_of_label, read_label
 from landseg.raw.labels.grid import label_on_grid
 from landseg.raw.labels.rule import StagedLabel
 from landseg.raw.labels.unknown_values import unknown_labels_error
 from landseg.raw.layout.source_tiles import SourceTile
+from landseg.raw.sources.files import LabelFiles
 from landseg.raw.sources.source import Source
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
 
@@ -23,7 +26,7 @@ def stage_label(
     source: Source,
     expected: Expected,
     tile: SourceTile,
-    label: bytes | None,
+    label: LabelFiles | None,
     image: DecodedImage | None,
     limit: int = MAX_DECODED_BYTES,
 ) -> tuple[StagedLabel | None, list[DataError]]:
@@ -33,7 +36,7 @@ def stage_label(
         source: the dataset.
         expected: what the label must be.
         tile: the tile.
-        label: the bytes of its own label; None without one.
+        label: its own label; None without one.
         image: its image; None where that is damaged.
         limit: the most bytes that the label may take decoded.
     """
@@ -50,12 +53,13 @@ def stage_label(
             staged = expected.shared_labels.of_image(place, size, rule, where)
             return staged, _label_errors(staged, size, where, expected)
         where = source.where(tile.label.path)
-        stored = read_label(label, where, limit=limit)
-        own = Georeference() if place is None else place_of_label(label, where)
+        stored = read_label(label.data, where, limit=limit)
+        own = Georeference() if place is None else place_of_label(label.data, where)
+        own, problems = with_sidecars(own, label.sidecars.items())
         nearest = expected.config.resamples_labels and own.transform is not None
         if size is not None and place is not None and (nearest or stored.size != size):
             stored = label_on_grid(stored, own, place, size, where, nearest=nearest)
-        staged = replace(rule.stage(stored, where), nodata=stored.nodata)
+        staged = replace(rule.stage(stored, where), nodata=stored.nodata, remarks=remarks_on_sidecars(problems))
         errors = _label_errors(staged, size, where, expected)
         if place is not None and staged.size == size and stored.size == size and not nearest:
             image_where, ignored = source.where(tile.image.path), _stored_ignored(expected.config)

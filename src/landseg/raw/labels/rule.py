@@ -12,6 +12,7 @@ from PIL import Image
 
 from landseg.contracts.errors import DataError
 from landseg.raw.config.dataset_yaml import DatasetConfig
+from landseg.raw.images.remarks import Remark
 from landseg.raw.labels.near_colours import NearColours
 from landseg.raw.labels.stored_label import StoredLabel, packed_colours
 
@@ -54,6 +55,7 @@ class StagedLabel:
         num_near_px: pixels whose colour is near to one that means something, as `colour_tolerance` allows.
         used_colours: the colours that its palette gives to the indexes that it holds.
         nodata: the nodata value that its file declares.
+        remarks: about the files next to it.
     """
 
     values: NDArray[Any]
@@ -64,6 +66,7 @@ class StagedLabel:
     num_near_px: int = 0
     used_colours: UsedColours = ()
     nodata: float | None = None
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:

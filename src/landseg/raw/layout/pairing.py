@@ -12,7 +12,7 @@ from landseg.contracts.errors import DataError, printable
 from landseg.raw.compact_list import CompactList
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
-from landseg.raw.georeference.sidecars import list_sidecars, sidecars_of, with_header
+from landseg.raw.georeference.sidecars import list_sidecars, place_sidecars_of, sidecars_of, with_header
 from landseg.raw.layout.band_files import join_bands, unjoined_bands
 from landseg.raw.layout.by_id import FilesById, by_id, joined
 from landseg.raw.layout.dividing import LABELLED_SPLITS, LISTS_ADVICE, Divider
@@ -45,7 +45,7 @@ class Pairing:
     findings: list[Finding] = field(default_factory=list)
 
     def add_sidecars(self, files: Sequence[SourceFile]) -> None:
-        """Find the files that say where images lie, and headers, among the source's."""
+        """Find the files that say where images and labels lie, and headers, among the source's."""
         if listed := list_sidecars(files):
             for split, tiles in self.tiles.items():
                 self.tiles[split] = tile_list(
@@ -54,6 +54,9 @@ class Pairing:
                         image=with_header(tile.image, listed) if isinstance(tile.image, BandFiles) else tile.image,
                         label=tile.label and with_header(tile.label, listed),
                         sidecars=sidecars_of(tile.image.path, listed),
+                        label_sidecars=()
+                        if tile.label is None or tile.shares_label
+                        else place_sidecars_of(tile.label.path, listed),
                     )
                     for tile in tiles
                 )

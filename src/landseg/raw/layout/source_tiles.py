@@ -15,7 +15,7 @@ _JOB_TILES = 32
 
 @dataclass(frozen=True, slots=True)
 class SourceTile:
-    """An image with its label (None in an unlabelled split), and the files that say where the image lies.
+    """An image with its label (None in an unlabelled split), and the files that say where each of them lies.
 
     `shares_label`: the label is that of all images, and no part of this tile's bytes.
     """
@@ -26,13 +26,14 @@ class SourceTile:
     label: SourceFile | None
     shares_label: bool = False
     sidecars: tuple[SourceFile, ...] = ()
+    label_sidecars: tuple[SourceFile, ...] = ()
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all files together."""
         own_label = self.label if not self.shares_label else None
         size = self.image.size_bytes + (own_label.size_bytes if own_label else 0)
-        return size + sum(file.size_bytes for file in self.sidecars)
+        return size + sum(file.size_bytes for file in (*self.sidecars, *self.label_sidecars))
 
 
 def tile_list(tiles: Iterable[SourceTile] = ()) -> CompactList[SourceTile]:
@@ -43,14 +44,14 @@ def tile_list(tiles: Iterable[SourceTile] = ()) -> CompactList[SourceTile]:
 
 
 def _to_row(tile: SourceTile) -> tuple[Any, ...]:
-    label, sidecars = tile.label and to_row(tile.label), tuple(map(to_row, tile.sidecars))
-    return tile.split, tile.id, to_row(tile.image), label, tile.shares_label, sidecars
+    sidecars = [tuple(map(to_row, files)) for files in (tile.sidecars, tile.label_sidecars)]
+    return tile.split, tile.id, to_row(tile.image), tile.label and to_row(tile.label), tile.shares_label, *sidecars
 
 
 def _from_row(row: tuple[Any, ...]) -> SourceTile:
-    split, tile_id, image, label, shares_label, sidecars = row
-    files = tuple(map(from_row, sidecars))
-    return SourceTile(split, tile_id, from_row(image), label and from_row(label), shares_label, files)
+    split, tile_id, image, label, shares_label, *sidecars = row
+    of_image, of_label = (tuple(map(from_row, files)) for files in sidecars)
+    return SourceTile(split, tile_id, from_row(image), label and from_row(label), shares_label, of_image, of_label)
 
 
 def jobs(tiles: Iterable[SourceTile]) -> Iterator[list[SourceTile]]:

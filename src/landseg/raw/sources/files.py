@@ -63,7 +63,33 @@ class ImageFiles:
             whole.update(b"hdr\0" + hashlib.sha256(header).digest())
         for path, data in sorted(self.referenced.items()):
             whole.update(path.encode(errors="surrogateescape") + b"\0" + hashlib.sha256(data).digest())
-        for path, content in sorted(self.sidecars.items()):
-            name = path.rpartition("/")[2].rpartition(".")[2]
-            whole.update(name.lower().encode() + b"\0" + hashlib.sha256(content or b"").digest())
+        _add_sidecars(whole, self.sidecars)
         return whole.hexdigest()
+
+
+@dataclass(frozen=True)
+class LabelFiles:
+    """The bytes of a label.
+
+    Attributes:
+        data: of its file.
+        sidecars: of the files that say where it lies, as in :class:`ImageFiles`.
+    """
+
+    data: bytes
+    sidecars: Mapping[str, bytes | None] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes; with sidecars, of their checksums and kinds."""
+        if not self.sidecars:
+            return sha256_hex(self.data)
+        whole = hashlib.sha256(hashlib.sha256(self.data).digest())
+        _add_sidecars(whole, self.sidecars)
+        return whole.hexdigest()
+
+
+def _add_sidecars(whole: hashlib._Hash, sidecars: Mapping[str, bytes | None]) -> None:
+    for path, content in sorted(sidecars.items()):
+        name = path.rpartition("/")[2].rpartition(".")[2]
+        whole.update(name.lower().encode() + b"\0" + hashlib.sha256(content or b"").digest())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +28,12 @@ def read_image(source: Source, tile: SourceTile) -> ImageFiles:
         DataError: one cannot be read, or lies outside the dataset.
     """
     image = _read_image(source, tile)
-    if not tile.sidecars:
-        return image
-    read = {file.path: source.read(file) if file.size_bytes <= MAX_SIDECAR_BYTES else None for file in tile.sidecars}
-    return replace(image, sidecars=read)
+    return replace(image, sidecars=read_sidecars(source, tile.sidecars)) if tile.sidecars else image
+
+
+def read_sidecars(source: Source, files: Iterable[SourceFile]) -> dict[str, bytes | None]:
+    """The bytes of sidecars by path; None of one that is too large."""
+    return {file.path: source.read(file) if file.size_bytes <= MAX_SIDECAR_BYTES else None for file in files}
 
 
 def read_header(source: Source, file: SourceFile) -> bytes:
