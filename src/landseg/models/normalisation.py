@@ -61,7 +61,8 @@ def find_normalize(config: mmcv.Config, where: object) -> tuple[tuple[float, ...
                 return mean, std
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise ConfigError(where, f"expected a test pipeline with Normalize, found a malformed one: {err}") from err
-    raise ConfigError(where, "expected a test pipeline with Normalize, found none")
+    action = "set data.test.pipeline as mmseg's own configs do, with the mean and std of training in its Normalize"
+    raise ConfigError(where, "expected a test pipeline with Normalize, found none", action)
 
 
 def set_normalisation(config: mmcv.Config, mean: Sequence[float], std: Sequence[float]) -> None:
