@@ -248,7 +248,7 @@ def test_no_process_is_left(
             number, to_group = SIGNALS[outcome]
             program.send(number, to_group=to_group)
     finally:
-        status = program.end(limit_s=120, left_limit_s=30)
+        status = program.end(limit_s=280, left_limit_s=30)
     assert status == STATUSES[outcome], program.printed
     if outcome not in SIGNALS:  # a process that is just starting may print one
         assert "Traceback" not in program.printed

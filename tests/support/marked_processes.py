@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _MARK = "LANDSEG_TEST_MARK"
-_START_LIMIT_S = 180.0
+_START_LIMIT_S = 280.0
 
 
 def _heed_interrupts() -> None:

@@ -30,7 +30,7 @@ def start(root: Path, dataset: str, *more: str) -> subprocess.Popen[str]:
 
 
 def wait_for_checkpoint(process: subprocess.Popen[str], root: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 280
     while not list((root / "store").glob("runs/**/checkpoints/*.json")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
@@ -38,7 +38,7 @@ def wait_for_checkpoint(process: subprocess.Popen[str], root: Path) -> None:
 
 
 def check_that_none_is_left(process: subprocess.Popen[str], status: int) -> None:
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=280)[0]
     assert process.returncode == status, output
     wait_until_none_is_left(process.pid)
 
@@ -89,7 +89,7 @@ def test_with_attempts_a_killed_process_costs_what_no_checkpoint_has(
     (attempt,) = [pid for pid, parent in parents.items() if parent == process.pid]
     team = [pid for pid, parent in parents.items() if parent == attempt and pid in parents.values()]
     os.kill(attempt if processes == 1 else team[0], signal.SIGKILL)
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=280)[0]
     assert process.returncode == 0, output
     assert "attempt 1 of 2 " in output
     assert "attempt 2 of 2 succeeded" in output
