@@ -12,10 +12,9 @@ import time
 import numpy as np
 import pytest
 from raw_tiles import random_image, random_label, write_config, write_image, write_label, write_raw
-from staging_cli import settle, tree
+from staging_cli import read_paths, settle, tree
 
 from landseg import storage
-from landseg.dataset.staging import checking
 from landseg.raw import checks
 from landseg.raw.sources.source import FolderSource, fingerprint_of
 
@@ -92,16 +91,6 @@ def test_going_back_finds_the_first_dataset(raw, stage):
     before = tree(stage.store)
     assert stage(raw).loaded.sha256 == first.loaded.sha256
     assert tree(stage.store) == before
-
-
-def read_paths(monkeypatch) -> list[str]:
-    """Paths of the tiles' files that are read from here on."""
-    paths: list[str] = []
-    original = checking.identify_tile
-    monkeypatch.setattr(
-        checking, "identify_tile", lambda source, tile: paths.append(tile.image.path) or original(source, tile)
-    )
-    return paths
 
 
 def test_a_source_without_changes_is_not_even_read(raw, stage, monkeypatch):

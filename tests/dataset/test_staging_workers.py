@@ -7,14 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from raw_tiles import UTM, random_image, random_label, write_image, write_label, write_raw
 from s3_endpoint import S3
-from staging_cli import Staging, settle, tree
+from staging_cli import Staging, read_paths, settle, tree
 
 from landseg import storage
+from landseg.dataset.staging import identifying
+from landseg.dataset.staging.checksums import SplitChecksums
+from landseg.dataset.staging.identifying import Identifying
+from landseg.raw.layout.listing import RawDataset
+from landseg.raw.sources.source import FolderSource
 
 OPTIONS = ("--shard-bytes", "20000")
 WORKERS = 4
@@ -129,6 +135,68 @@ def test_a_dataset_that_has_grown(tmp_path, stage):
     *_, last = (stage(raw, *OPTIONS, *share(number)) for number in (1, 2, 3, 4))
     assert last.loaded.document.splits["train"].num_tiles == 50
     assert tree(stage.store) == tree(expected_store)
+
+
+def change_all(raw: Path) -> None:
+    for number, path in enumerate(sorted(raw.glob("*/images/*.tif"))):
+        write_image(path, random_image(1000 + number))
+    settle(raw)
+
+
+def test_each_changed_file_is_read_once_by_all_workers_together(tmp_path, stage, monkeypatch):
+    raw = settle(write_raw(tmp_path / "raw", train=30, val=12, test=8))
+    for store in (tmp_path / "alone", stage.store):
+        assert stage(raw, *OPTIONS, store=store).status == 0
+    change_all(raw)
+    monkeypatch.setattr(identifying, "_BATCH_TILES", 4)
+    expected = stage_alone(stage, raw, tmp_path)
+    read = read_paths(monkeypatch)
+    runs = [stage(raw, *OPTIONS, *share(number)) for number in (2, 1, 3)]
+    assert [run.status for run in runs] == [0, 0, 0]
+    assert stage(raw, *OPTIONS, store=stage.store).loaded.document.splits["train"].num_tiles == 30  # joins
+    assert sorted(read) == sorted(set(read))
+    assert len(read) == 50
+    assert tree(stage.store) == expected  # no record is left
+
+
+def test_workers_at_once_read_a_share_each(tmp_path, monkeypatch):
+    raw = settle(write_raw(tmp_path / "raw", train=64, val=0, test=0))
+    dataset = RawDataset.open(FolderSource(str(raw)))
+    tiles = {"train": dataset.pairing.tiles["train"]}
+    monkeypatch.setattr(identifying, "_BATCH_TILES", 4)
+    read: list[str] = []
+    original = identifying.identify_tile
+
+    def slow(source, tile):
+        read.append(tile.id)
+        time.sleep(0.01)
+        return original(source, tile)
+
+    monkeypatch.setattr(identifying, "identify_tile", slow)
+
+    def work(number: int) -> SplitChecksums:
+        found = {"train": SplitChecksums(tiles["train"], tmp_path / f"scratch-{number}")}
+        Identifying(dataset.source, tiles, found, str(tmp_path / "store"), None).run(number, WORKERS, 1)
+        return found["train"]
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        first, *others = pool.map(work, range(1, WORKERS + 1))
+    assert len(first) == 64
+    assert all(dict(one.in_order()) == dict(first.in_order()) for one in others)
+    assert len(read) < 2 * 64  # apart from where they meet, each file is read once
+
+
+def test_what_cannot_be_read_is_not_recorded(tmp_path, stage, monkeypatch):
+    raw = settle(write_raw(tmp_path / "raw", train=12, val=0, test=0))
+    stage(raw, *OPTIONS)
+    change_all(raw)
+    bad = raw / "train/images/t0001.tif"
+    bad.unlink()
+    bad.symlink_to(raw / "nowhere")
+    read = read_paths(monkeypatch)
+    for number in (1, 2):
+        stage(raw, *OPTIONS, *share(number))
+    assert read.count("train/images/t0001.tif") == 2
 
 
 def test_files_without_versions_are_for_one_worker(raw, stage, monkeypatch):

@@ -98,6 +98,16 @@ def test_a_damaged_part_is_uploaded_again(s3: S3, proxy: FaultProxy, tmp_path: P
     assert uploads_left(s3) == 0
 
 
+def test_a_part_that_was_cut_short_is_read_again_alone(s3: S3, proxy: FaultProxy, big: Path) -> None:
+    storage.put_file(f"{s3.uri}/big", big)
+    size, sha256 = big.stat().st_size, storage.file_sha256(big)
+    proxy.counts.clear()
+    proxy.faults, proxy.seed = Faults(truncate_rate=0.3), 1
+    storage.check(f"{s3.uri}/big", size_bytes=size, sha256=sha256)
+    assert proxy.counts["truncated"] > 0
+    assert proxy.counts["requests"] == 1 + -(-size // s3_requests.PART_BYTES) + proxy.counts["truncated"]
+
+
 def test_bytes_that_are_damaged_every_time_are_refused(s3: S3, proxy: FaultProxy, tmp_path: Path) -> None:
     storage.put_bytes(f"{s3.uri}/x", b"12345678" * 100)
     proxy.faults = Faults(flip_rate=1.0)

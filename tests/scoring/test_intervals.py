@@ -1,5 +1,7 @@
 """Bootstrap intervals."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -96,3 +98,19 @@ def test_blocks_may_come_in_any_order():
     np.testing.assert_array_equal(rising.sums, falling.sums)
     np.testing.assert_allclose(rising.sums.mean(axis=0), areas.sum(axis=0), rtol=0.1, atol=1)
     assert (rising.sums[:, 1:].sum() > 0) and not rising.sums[:, :, 2].any()
+
+
+def test_draws_of_many_blocks_are_not_held():
+    num_blocks = 2000
+    areas = np.arange(2 * num_blocks * 6).reshape(num_blocks, 2, 3, 2)
+    tracemalloc.start()
+    found = Resampling([2] * num_blocks)
+    for number in [*range(1, num_blocks), 0]:
+        found.add(number, areas[number])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * 1000 * num_blocks / 2  # the draws of all blocks take twice as much
+    mean, spread = found.sums.mean(axis=0), found.sums.std(axis=0)
+    np.testing.assert_allclose(mean, areas.sum(axis=(0, 1)), rtol=0.01)
+    expected = np.sqrt(2 * num_blocks) * areas.reshape(-1, 3, 2).std(axis=0)
+    np.testing.assert_allclose(spread, expected, rtol=0.1)

@@ -13,6 +13,7 @@ from landseg import storage
 from landseg.cli.main import main
 from landseg.contracts.dataset import DatasetManifest
 from landseg.dataset.reader import StagedDataset
+from landseg.dataset.staging import identifying
 from landseg.raw.sources.source import FolderSource, fingerprint_of
 
 
@@ -66,6 +67,19 @@ def settle(raw: Path) -> Path:
         assert time.monotonic() < deadline, "the files stay too young for a fingerprint"
         time.sleep(0.01)
     return raw
+
+
+def read_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths of the images that are read for their checksums from here on."""
+    paths: list[str] = []
+    original = identifying.identify_tile
+
+    def noted(source, tile):
+        paths.append(tile.image.path)
+        return original(source, tile)
+
+    monkeypatch.setattr(identifying, "identify_tile", noted)
+    return paths
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -118,9 +118,11 @@ class Ensemble:
 
     def parts(self) -> dict[str, int]:
         """What has been written below `parts/`, `maps/` and `scenes/` so far: sizes by path in the folder."""
-        folders = [storage.join(self.folder, name) for name in ("parts", "maps", "scenes")]
-        found = [info for folder in folders for info in storage.list_objects(folder)]
-        return {info.uri.removeprefix(self.folder).lstrip("/"): info.size_bytes for info in found}
+        return {
+            f"{name}/{path}": size
+            for name in ("parts", "maps", "scenes")
+            for path, size in storage.sizes_below(storage.join(self.folder, name)).items()
+        }
 
     def is_recorded(self, shard: tuple[Split, int], parts: Mapping[str, int]) -> bool:
         """Whether a shard's record is among `parts`."""

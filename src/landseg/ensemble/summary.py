@@ -113,13 +113,14 @@ def write_ranking(path: Path, results: Sequence[SplitResult], names: Sequence[st
     """Write all tiles as CSV, those most worth inspecting first: where the ensemble is least decided."""
     # Sorted by entropy as written, then by name: `in_order` and its tiles are alphabetical, and the sort is stable.
     in_order = sorted(results, key=lambda result: result.split)
-    entropy = np.concatenate([result.entropy.round(6) for result in in_order])
+    order = np.concatenate([result.entropy for result in in_order])
+    np.negative(np.round(order, 6, out=order), out=order)
     starts = np.cumsum([0, *(len(result.tile_ids) for result in in_order)])
     scored = [f"mIoU.{name}" for name in (*names, "ensemble")]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["rank", "split", "tile", "entropy", "disagreement", "differing", *scored])
-        for rank, place in enumerate(np.argsort(-entropy, kind="stable"), 1):
+        for rank, place in enumerate(np.argsort(order, kind="stable"), 1):
             number = int(np.searchsorted(starts, place, side="right")) - 1
             result, i = in_order[number], int(place - starts[number])
             own = [float("nan")] * len(scored) if result.areas is None else result.areas.tile_miou[i].tolist()

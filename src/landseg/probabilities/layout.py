@@ -47,7 +47,7 @@ _TEXT: np.dtype[Any] = np.dtypes.StringDType() if hasattr(np.dtypes, "StringDTyp
 """Texts in arrays; NumPy 1 has only objects."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardPlan:
     """A shard to write.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
+from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -82,7 +83,7 @@ class ShardIndex:
         self._shards = () if isinstance(found, ProbsSplit) else found
         self._parts = found.index if isinstance(found, ProbsSplit) else ()
         self._ends = list(accumulate(part.num_shards for part in self._parts))
-        self._rows: OrderedDict[int, list[bytes]] = OrderedDict()
+        self._read_parts: OrderedDict[int, _Part] = OrderedDict()
         self._lock = threading.Lock()
         self._parsed = functools.lru_cache(_SHARDS_HELD)(self._parse)
 
@@ -129,23 +130,45 @@ class ShardIndex:
 
     def _parse(self, number: int) -> ProbsShard:
         part = bisect_right(self._ends, number)
-        rows, where = self._read(part), storage.join(self._folder, self._parts[part].path)
-        shard = validate(ProbsShard, rows[number - self._ends[part] + len(rows)], where)
+        read, where = self._read(part), storage.join(self._folder, self._parts[part].path)
+        shard = validate(ProbsShard, read.row(number - self._ends[part] + len(read)), where)
         if len(shard.views) != len(self._manifest.spec.views):
             raise ContractError(where, f"a shard of split {self._split} has other views than the manifest's")
         return shard
 
-    def _read(self, number: int) -> list[bytes]:
-        """The rows of a part."""
+    def _read(self, number: int) -> _Part:
         with self._lock:  # held while it is read: other threads mostly want the same part
-            if number not in self._rows:
+            if number not in self._read_parts:
                 part = self._parts[number]
                 where = storage.join(self._folder, part.path)
-                rows = storage.get_bytes(where, sha256=part.sha256).splitlines()
-                if len(rows) != part.num_shards:
-                    raise ContractError(where, f"expected {part.num_shards} shards, found {len(rows)}")
-                self._rows[number] = rows
-                if len(self._rows) > _PARTS_HELD:
-                    self._rows.popitem(last=False)
-            self._rows.move_to_end(number)
-            return self._rows[number]
+                read = _Part(storage.get_bytes(where, sha256=part.sha256))
+                if len(read) != part.num_shards:
+                    raise ContractError(where, f"expected {part.num_shards} shards, found {len(read)}")
+                self._read_parts[number] = read
+                if len(self._read_parts) > _PARTS_HELD:
+                    self._read_parts.popitem(last=False)
+            self._read_parts.move_to_end(number)
+            return self._read_parts[number]
+
+
+class _Part:
+    """A part's rows, in one block of memory: thousands of small ones, freed part by part, would leave holes.
+
+    Args:
+        data: the rows, each of which ends with a newline; the last one need not.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._starts = array("q", [0])
+        while (end := data.find(b"\n", self._starts[-1])) >= 0:
+            self._starts.append(end + 1)
+        if self._starts[-1] < len(data):
+            self._starts.append(len(data))
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def row(self, position: int) -> bytes:
+        """A row."""
+        return self._data[self._starts[position] : self._starts[position + 1]]

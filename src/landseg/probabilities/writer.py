@@ -59,8 +59,8 @@ class ProbsWriter:
 
     def pending(self, share: int = 0, num_shares: int = 1) -> list[ShardPlan]:
         """The shards of a share that have yet to be written."""
-        own, sizes = self.share(share, num_shares), self._sizes()
-        recorded = [plan for plan in own if storage.join(self.folder, plan.record) in sizes]
+        own, sizes = self.share(share, num_shares), storage.sizes_below(self.folder)
+        recorded = [plan for plan in own if plan.record in sizes]
         found = storage.parallel(lambda plan: (plan.record, self._finished(plan, sizes) is not None), recorded)
         finished = {record for record, is_finished in found if is_finished}
         return [plan for plan in own if plan.record not in finished]
@@ -71,8 +71,8 @@ class ProbsWriter:
 
     def publish(self) -> storage.Loaded[ProbsManifest] | None:
         """Write the arrays' metadata and the manifest; None while shards are missing, e.g. those of other shares."""
-        sizes = self._sizes()
-        if any(storage.join(self.folder, plan.record) not in sizes for plan in self.plan):
+        sizes = storage.sizes_below(self.folder)
+        if any(plan.record not in sizes for plan in self.plan):
             return None
         splits: dict[Split, ProbsSplit | tuple[ProbsShard, ...]] = {}
         try:
@@ -83,10 +83,6 @@ class ProbsWriter:
         storage.put_many((storage.join(self.folder, name), data) for name, data in self.metadata.items())
         manifest = ProbsManifest(spec=self.spec, splits=splits)
         return storage.publish_manifest(storage.join(self.folder, "manifest.json"), manifest)
-
-    def _sizes(self) -> dict[str, int]:
-        """Sizes of all objects in the folder, by URI."""
-        return {info.uri: info.size_bytes for info in storage.list_objects(self.folder)}
 
     def _in_order(self, plans: Iterable[ShardPlan], sizes: Mapping[str, int]) -> Iterator[ProbsShard]:
         """The finished shards, a few in memory at a time."""
@@ -100,7 +96,12 @@ class ProbsWriter:
                 yield shard
 
     def _finished(self, plan: ShardPlan, sizes: Mapping[str, int]) -> ProbsShard | None:
-        """The shard, from its record; None where that, or an object that it lists, is not in place."""
+        """The shard, from its record; None where that, or an object that it lists, is not in place.
+
+        Args:
+            plan: the shard.
+            sizes: of all objects in the folder, by path in it.
+        """
         where = storage.join(self.folder, plan.record)
         shard = read_record(ProbsShard, where)
         if shard is None:
@@ -108,7 +109,7 @@ class ProbsWriter:
         if (shard.path, shard.tiles) != (plan.path, plan.tiles):
             raise ContractError(where, "describes tiles other than this run's", "use another run id")
         blobs: tuple[Blob, ...] = (shard, *shard.views)
-        stands = all(sizes.get(storage.join(self.folder, blob.path)) == blob.size_bytes for blob in blobs)
+        stands = all(sizes.get(blob.path) == blob.size_bytes for blob in blobs)
         return shard if stands else None
 
 

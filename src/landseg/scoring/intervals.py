@@ -11,6 +11,7 @@ percentiles of the resamples would be too narrow where units are few (`python -m
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -28,6 +29,8 @@ _SEED = 0
 MIN_UNITS = 2
 """Of fewer scenes or tiles, nothing can be inferred about others."""
 _BLOCK_UNITS = 256
+_GROUP_BLOCKS = 128
+_GROUPS_HELD = 4
 _T_QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060)
 """Of Student's t with 1 to 8 degrees of freedom, for a confidence of 95 %."""
 
@@ -35,8 +38,10 @@ _T_QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060)
 class Resampling:
     """Sums of areas over drawn units, added up block by block, so that the units are never all in memory.
 
-    First it is drawn how many of a resample's units fall into each block; then, with the block's own seed, which of the
-    block's units they are. So blocks may come in any order.
+    First it is drawn how many of a resample's units fall into each group of neighbouring blocks; then, with the group's
+    own seed, how many into each of its blocks; then, with the block's own, which of the block's units they are. So
+    blocks may come in any order, and memory holds the draws of a few groups: those of all blocks would take as many
+    megabytes as there are hundreds of blocks.
 
     Args:
         sizes: the number of units in each block.
@@ -44,8 +49,10 @@ class Resampling:
 
     def __init__(self, sizes: Sequence[int]) -> None:
         total = sum(sizes)
-        shares = np.array(sizes, np.float64) / max(total, 1)
-        self._drawn = np.random.default_rng(_SEED).multinomial(total, shares, RESAMPLES)
+        self._sizes = np.array(sizes, np.int64)
+        groups = np.add.reduceat(self._sizes, np.arange(0, len(sizes), _GROUP_BLOCKS))
+        self._groups = np.random.default_rng((_SEED, 0, 2)).multinomial(total, groups / max(total, 1), RESAMPLES)
+        self._drawn = functools.lru_cache(_GROUPS_HELD)(self._draw)
         self._sums: Any = 0
         self._is_enough = total >= MIN_UNITS
 
@@ -59,10 +66,17 @@ class Resampling:
         if not self._is_enough or not len(areas):
             return
         rng = np.random.default_rng((_SEED, block))
-        times = rng.multinomial(self._drawn[:, block], np.full(len(areas), 1 / len(areas)))
+        group, place = divmod(block, _GROUP_BLOCKS)
+        times = rng.multinomial(self._drawn(group)[:, place], np.full(len(areas), 1 / len(areas)))
         # Whole numbers below 2^53: exact in any order.
         flat = times.astype(np.float64) @ areas.reshape(len(areas), -1).astype(np.float64)
         self._sums += flat.reshape(RESAMPLES, *areas.shape[1:])
+
+    def _draw(self, group: int) -> NDArray[np.int64]:
+        """(B, G): how many of each resample's units fall into each block of a group."""
+        sizes = self._sizes[group * _GROUP_BLOCKS : (group + 1) * _GROUP_BLOCKS]
+        rng = np.random.default_rng((_SEED, group, 1))
+        return rng.multinomial(self._groups[:, group], sizes / max(int(sizes.sum()), 1))
 
     @property
     def sums(self) -> NDArray[np.float64] | None:

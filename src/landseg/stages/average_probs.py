@@ -132,8 +132,10 @@ def average(
         parts, shards = ensemble.parts(), ensemble.share(share - 1, num_shares)
         _average(ensemble, shards, parts, num_threads)
         scenes.write(scenes.share(share - 1, num_shares), parts, num_threads)
+        del parts  # of many tiles each listing takes room
         parts = ensemble.parts()
         archives.write(archives.ready(shards, parts), parts)
+        del parts
         left = _unfinished(ensemble, scenes)
         if not left:
             archives.write(archives.places, ensemble.parts())

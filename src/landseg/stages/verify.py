@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import DatasetManifest
-from landseg.contracts.documents import Blob, Document, parse_json
+from landseg.contracts.documents import Document, parse_json
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.model import CheckpointInfo, ModelManifest
@@ -29,6 +29,9 @@ MANIFESTS: tuple[type[Document], ...] = (
     LabelsManifest,
 )
 _WORKERS = 8
+
+_Listed = tuple[int, bytes]
+"""Size and SHA-256 of an object: of many tiles there are hundreds of thousands."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,24 +56,26 @@ def run(args: argparse.Namespace) -> None:
     """
     loaded, problems = read_manifests(args.uri)
     where = args.uri if len(loaded) != 1 else loaded[0].uri
-    objects: dict[str, Blob] = {}
-    owned: dict[str, dict[str, Blob]] = {}
+    objects: dict[str, _Listed] = {}
+    owned: dict[str, list[str]] = {}
     for manifest in loaded:
-        own = owned[manifest.uri] = {}
+        own: dict[str, None] = {}  # two splits may list one shard
         folder = storage.parent(manifest.uri)
         try:
             for blob in storage.listed(manifest.document, folder):
-                own[storage.join(folder, blob.path)] = blob
+                uri = storage.join(folder, blob.path)
+                objects[uri] = blob.size_bytes, bytes.fromhex(blob.sha256)
+                own[uri] = None
         except (ObjectNotFoundError, DamagedObjectError):
             pass  # a list of objects, which is itself in the list: what is wrong with it is found below
         except ContractError as err:
             problems[str(err.where)] = err.problem
-        objects |= own
+        owned[manifest.uri] = list(own)
 
-    def check(item: tuple[str, Blob]) -> tuple[str, str]:
-        uri, blob = item
+    def check(item: tuple[str, _Listed]) -> tuple[str, str]:
+        uri, (size_bytes, sha256) = item
         try:
-            storage.check(uri, size_bytes=blob.size_bytes, sha256=blob.sha256)
+            storage.check(uri, size_bytes=size_bytes, sha256=sha256.hex())
         except (ObjectNotFoundError, DamagedObjectError) as err:
             return uri, err.problem
         return uri, ""
@@ -84,10 +89,10 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(_report(where, loaded, objects, problems), indent=1))
     else:
         for manifest in loaded:
-            own = owned[manifest.uri]
-            if not own.keys() & problems.keys():
-                size = sum(blob.size_bytes for blob in own.values())
-                print(f"{manifest.uri}: {manifest.document.kind}, {len(own)} objects, {size} bytes, all intact")
+            uris = owned[manifest.uri]
+            if problems.keys().isdisjoint(uris):
+                size = sum(objects[uri][0] for uri in uris)
+                print(f"{manifest.uri}: {manifest.document.kind}, {len(uris)} objects, {size} bytes, all intact")
         for uri in sorted(problems):
             print(f"{uri}: {problems[uri]}")
     if problems:
@@ -99,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _report(
-    uri: str, loaded: list[storage.Loaded[Document]], objects: Mapping[str, Blob], problems: Mapping[str, str]
+    uri: str, loaded: list[storage.Loaded[Document]], objects: Mapping[str, _Listed], problems: Mapping[str, str]
 ) -> dict[str, object]:
     return {
         "uri": uri,
@@ -107,7 +112,7 @@ def _report(
             {"uri": manifest.uri, "kind": manifest.document.kind, "sha256": manifest.sha256} for manifest in loaded
         ],
         "num_objects": len(objects),
-        "total_bytes": sum(blob.size_bytes for blob in objects.values()),
+        "total_bytes": sum(size_bytes for size_bytes, _ in objects.values()),
         "problems": [{"uri": uri, "problem": problems[uri]} for uri in sorted(problems)],
     }
 
@@ -123,11 +128,15 @@ def read_manifests(ref: str) -> tuple[list[storage.Loaded[Document]], dict[str, 
         ContractError: `ref` is an object but not a manifest.
     """
     ref = storage.folder(ref) if ref.endswith("/") else ref
-    below = [info.uri for info in storage.list_objects(ref)]
-    if not below:
+    uris, is_folder = [], False
+    for info in storage.each_object(ref):
+        is_folder = True
+        if info.uri.endswith("/manifest.json") or _is_checkpoint(info.uri):
+            uris.append(info.uri)
+    if not is_folder:
         return [read_manifest(ref)], {}
     found, problems = [], {}
-    uris = [uri for uri in below if uri.endswith("/manifest.json") or _is_checkpoint(uri)]
+    uris.sort()
     if not uris:
         raise ObjectNotFoundError(ref, "expected a manifest, or a folder with manifests below it, found none")
     for uri in uris:  # grows by the datasets

@@ -21,6 +21,7 @@ from landseg.storage.folders import (
     each_object,
     links,
     list_objects,
+    sizes_below,
     stat,
 )
 from landseg.storage.object_info import ObjectInfo
@@ -63,6 +64,7 @@ __all__ = [
     "put_once",
     "read_document",
     "scratch_room",
+    "sizes_below",
     "stat",
     "try_writing",
     "write_document",

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from landseg.contracts.documents import Blob, BlobList, Document, blobs, parse_json, sha256_hex
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.contracts.references import Reference
-from landseg.storage.folders import list_objects, stat
+from landseg.storage.folders import sizes_below, stat
 from landseg.storage.parallel import parallel
 from landseg.storage.reading import get_bytes
 from landseg.storage.uris import join, parent
@@ -99,12 +99,11 @@ def publish_manifest(uri: str, document: D) -> Loaded[D]:
 def _whole(uri: str, data: bytes, ours: D) -> D | None:
     """The document in these bytes, if all objects that it lists are in place; `ours` lists those just written."""
     folder = parent(uri)
-    sizes = {info.uri: info.size_bytes for info in list_objects(folder)}
+    sizes = sizes_below(folder)
 
     def stands(blob: Blob) -> bool:
-        where = join(folder, blob.path)
-        size = sizes.get(where)
-        if size is None and (found := stat(where)):  # outside the folder
+        size = sizes.get(blob.path)
+        if size is None and (found := stat(join(folder, blob.path))):  # outside the folder
             size = found.size_bytes
         return size == blob.size_bytes and written.get(blob.path, blob.sha256) == blob.sha256
 

@@ -10,7 +10,7 @@ from landseg.storage import local
 from landseg.storage.object_info import ObjectInfo
 from landseg.storage.parallel import parallel
 from landseg.storage.stores import store_of
-from landseg.storage.uris import is_s3
+from landseg.storage.uris import is_s3, join
 
 _DAY_S = 86_400.0
 
@@ -28,6 +28,12 @@ def list_objects(uri: str) -> list[ObjectInfo]:
 def each_object(uri: str) -> Iterable[ObjectInfo]:
     """All objects below a folder, in no certain order, few of them in memory at once."""
     return store_of(uri).list_objects(uri)
+
+
+def sizes_below(folder: str) -> dict[str, int]:
+    """Sizes of all objects below a folder, by path in it: all that is kept of a listing that may be of very many."""
+    start = len(join(folder if is_s3(folder) else str(Path(folder)), ""))
+    return {info.uri[start:]: info.size_bytes for info in each_object(folder)}
 
 
 def links(uri: str) -> list[str]:

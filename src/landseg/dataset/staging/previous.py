@@ -267,10 +267,7 @@ def load_whole(workspace: Workspace, dataset_id: str) -> tuple[Previous | None, 
 
 def lacking_shard(storage_uri: str, splits: Iterable[Iterable[Shard]]) -> Shard | None:
     """A shard that is missing in storage or has another size there; None without one."""
-    present = {
-        info.uri.rpartition("/")[2]: info.size_bytes
-        for info in storage.list_objects(storage.join(storage_uri, "datasets", "shards"))
-    }
+    present = storage.sizes_below(storage.join(storage_uri, "datasets", "shards"))
     shards = itertools.chain.from_iterable(splits)
     return next((shard for shard in shards if present.get(shard.path.rpartition("/")[2]) != shard.size_bytes), None)
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from landseg.contracts.dataset import SkippedTile
 from landseg.dataset.scaling import clipped, config_errors, resolve_scale
-from landseg.dataset.staging.checking import identify_tiles
 from landseg.dataset.staging.checksums import Checksums, SplitChecksums
+from landseg.dataset.staging.identifying import Identifying
 from landseg.dataset.staging.label_findings import LabelFindings
 from landseg.dataset.staging.measuring import measure_scale
 from landseg.dataset.staging.previous import Previous, files_uri, load_previous, load_whole, record_latest
@@ -73,6 +73,7 @@ class _Staging:
         if self.kind is not None:
             self.findings.add(config_errors(self.config, self.kind, self.config_where))
         self.files: str | None = None
+        self.identifying: Identifying | None = None
         self.indexes: dict[str, SplitIndex] = {}
 
     @property
@@ -100,6 +101,8 @@ class _Staging:
             self._list_files(checksums)
         if self.result.loaded is not None:
             record_latest(self.workspace.storage_uri, self.result.loaded.document, self.source_key, self.files)
+            if self.identifying is not None:
+                self.identifying.forget()
 
     def _identify(self, previous: Previous) -> dict[str, SplitChecksums]:
         """The checksums of all files; only those are read that have changed since they were read last."""
@@ -107,7 +110,9 @@ class _Staging:
         if previous.files is not None and self.shared_labels is None:  # a file of all labels changes every tile
             where = files_uri(self.workspace.storage_uri, self.config.name)
             read_known(where, previous.files, self.tiles, found, self.workspace.scratch)
-        identify_tiles(self.source, self.tiles, found, self.options.num_processes, self.shared_labels)
+        uri, options = self.workspace.storage_uri, self.options
+        self.identifying = Identifying(self.source, self.tiles, found, uri, self.shared_labels)
+        self.identifying.run(options.share, options.num_shares, options.num_processes)
         return found
 
     def _list_files(self, checksums: Mapping[str, SplitChecksums]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from landseg.contracts.tile import Geo, GeoKeys
@@ -26,11 +27,15 @@ def pixel_area_m2(geos: Iterable[Geo | None], crs: Sequence[GeoKeys]) -> float |
         None if a tile has no georeference, or one in degrees or in a projection whose scale varies (Mercator), or if
         the tiles' pixels differ by more than 0.1 %.
     """
-    areas = [None if geo is None or geo.crs is None else _area(geo, crs[geo.crs]) for geo in geos]
-    known = [area for area in areas if area is not None]
-    if not known or len(known) < len(areas) or max(known) > min(known) * (1 + _TOLERANCE):
-        return None
-    return sum(known) / len(known)
+    least, most, total, count = math.inf, 0.0, 0.0, 0
+    for geo in geos:  # of all tiles, one by one: there may be millions
+        area = None if geo is None or geo.crs is None else _area(geo, crs[geo.crs])
+        if area is None:
+            return None
+        least, most, total, count = min(least, area), max(most, area), total + area, count + 1
+        if most > least * (1 + _TOLERANCE):
+            return None
+    return total / count if count else None
 
 
 def _area(geo: Geo, crs: GeoKeys) -> float | None:

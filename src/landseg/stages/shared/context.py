@@ -188,13 +188,13 @@ def finished(kind: type[D], folder: str, *others: str) -> storage.Loaded[D] | No
         found = storage.read_document(kind, storage.join(folder, "manifest.json"))
     except ObjectNotFoundError:
         return None
-    sizes = {info.uri: info.size_bytes for info in storage.list_objects(folder)}
+    sizes = storage.sizes_below(folder)
     whole = True
     try:
         for blob in storage.listed(found.document, folder):
-            uri = storage.join(folder, blob.path)
-            if (size := sizes.get(uri)) != blob.size_bytes:
+            if (size := sizes.get(blob.path)) != blob.size_bytes:
                 whole = False
+                uri = storage.join(folder, blob.path)
                 expected = f"expected {blob.size_bytes} bytes"
                 if size is None:
                     _log.warning("%s: %s, found no such object; it is made again", uri, expected)
@@ -206,10 +206,10 @@ def finished(kind: type[D], folder: str, *others: str) -> storage.Loaded[D] | No
     except DamagedObjectError as err:
         whole = False
         _log.warning("%s; it is made again", err)
-    for uri in (storage.join(folder, name) for name in others):
-        if uri not in sizes:
+    for name in others:
+        if name not in sizes:
             whole = False
-            _log.warning("%s: found no such object; it is made again", uri)
+            _log.warning("%s: found no such object; it is made again", storage.join(folder, name))
     if not whole:
         return None
     _log.info("finished before: %s", found.uri)

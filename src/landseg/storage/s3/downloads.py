@@ -96,21 +96,22 @@ def _file_md5(path: Path, offset: int, length: int) -> bytes:
 def checksum(uri: str) -> tuple[int, str]:
     """Size and SHA-256 of an object, read in parts and not kept."""
     digest = hashlib.sha256()
-    part = bytearray(PART_BYTES)
     offset, size, etag = 0, 1, None
     while offset < size:
 
-        def keep(at: int, block: bytes, start: int = offset) -> None:
-            part[at - start : at - start + len(block)] = block
+        def take(at: int, block: bytes, start: int = offset, before: hashlib._Hash = digest) -> None:
+            nonlocal digest
+            if at == start:  # a part that is read again begins anew
+                digest = before.copy()
+            digest.update(block)
 
-        size, etag = _get_part(uri, offset, etag, keep)
-        digest.update(memoryview(part)[: min(PART_BYTES, size - offset)])
+        size, etag = _get_part(uri, offset, etag, take)
         offset += PART_BYTES
     return size, digest.hexdigest()
 
 
 def _get_part(uri: str, offset: int, etag: str | None, keep: Callable[[int, bytes], None]) -> tuple[int, str]:
-    """Read up to `PART_BYTES` bytes from `offset`; `keep` gets (offset, block), again for whatever is read again.
+    """Read up to `PART_BYTES` bytes from `offset`; `keep` gets (offset, block) in order, each attempt from the first.
 
     Returns:
         Size and ETag of the whole object.

@@ -64,7 +64,7 @@ class RangeRecords:
 
     def look(self) -> None:
         """Find out what is there now."""
-        self._sizes = {info.uri.rpartition("/")[2]: info.size_bytes for info in storage.list_objects(self._folder)}
+        self._sizes = storage.sizes_below(self._folder)
 
     def uri(self, key: str) -> str:
         """Where the record of a range lies."""
