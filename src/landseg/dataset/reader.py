@@ -88,6 +88,21 @@ class StagedDataset:
         where = self._resolve(info.index.path)
         return TileIndex(self._fetched(where, info.index), where, info)
 
+    def check_room(self) -> None:
+        """Refuse a volume of :attr:`cache` that cannot hold what reading the dataset takes, before any of it is read.
+
+        Raises:
+            ConfigError: it has less room.
+        """
+        if not self.is_cached:
+            return
+        splits = self.manifest.splits.values()
+        rows = sum(info.index.size_bytes for info in splits)
+        largest = max((shard.size_bytes for info in splits for shard in info.shards), default=0)
+        shard = largest if self.access == "neighbours" else 0
+        what = "the dataset's indexes" + (" and its largest shard" if shard else "")
+        storage.check_room(self.cache, rows + shard, 2 * (rows + shard), what)
+
     def shard_path(self, split: str, index: int) -> Path:
         """A shard on local disk: in place, or in the cache until others need its room."""
         shard = self._split(split).shards[index]

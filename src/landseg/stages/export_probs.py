@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
         cache = context.scratch / "shards"
         ref = context.reference("dataset", args.dataset)
         dataset = StagedDataset.open(ref, cache, access="neighbours", cache_bytes=args.cache_bytes)
+        dataset.check_room()
         model = open_model(context.reference("model", args.model), context.scratch, context.storage_uri)
         probs = export_model(context, dataset, model, args, share, num_shares)
         if probs is not None:

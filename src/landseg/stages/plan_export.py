@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> None:
     """
     check_values("plan-export", args)
     with stage_context("plan-export", args) as context:
-        dataset = StagedDataset.open(context.reference("dataset", args.dataset), context.scratch / "shards")
+        ref = context.reference("dataset", args.dataset)
+        dataset = StagedDataset.open(ref, context.scratch / "shards", access="few")
+        dataset.check_room()
         shards = plan_splits(split_tiles(args.splits, dataset), dataset.schema.num_classes)
         num_shares = max(1, min(args.workers, len(shards)))
         shares = all_shares(num_shares)

@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> None:
         processes, on_gpu = count_processes(args.gpus, args.cpu_processes)
         ref, cache = context.reference("dataset", args.dataset), context.scratch / "shards"
         dataset = StagedDataset.open(ref, cache, cache_bytes=args.cache_bytes)
+        dataset.check_room()
         job, identity, source = _plan(args, context, dataset, processes, on_gpu)
         model = finished(ModelManifest, job.folder, RESULT)
         if model is None:

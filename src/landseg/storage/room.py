@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -31,3 +32,25 @@ def scratch_room(folder: Path, held_bytes: int = 0) -> int:
             raise ConfigError(SCRATCH_VARIABLE, f"expected a number of bytes, found {text!r}", "unset it")
         room = min(room, int(text))
     return room
+
+
+def check_room(folder: Path, least_bytes: int, fitting_bytes: int, what: str) -> None:
+    """Refuse a scratch folder that cannot hold what the work keeps there, before it begins rather than midway.
+
+    Args:
+        folder: the folder; it need not exist yet.
+        least_bytes: what is there at some moment in any case.
+        fitting_bytes: what is enough in any case.
+        what: that takes the room, for the error line.
+
+    Raises:
+        ConfigError: there is less room than the least.
+    """
+    room = scratch_room(folder)
+    if least_bytes > room:
+        raise ConfigError(
+            "--scratch",
+            f"expected room for {least_bytes} bytes at least, of {what}; found {room}",
+            f"{fitting_bytes} are enough: give a folder on a larger volume; on Kubeflow, "
+            f'SET="<step>.scratch={math.ceil(fitting_bytes / 2**30)}Gi"',
+        )

@@ -18,7 +18,7 @@ from landseg.contracts.parameters import split_list
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fitted_weights import Fit, fit_weights, too_coarse
-from landseg.ensemble.members import Member, open_members
+from landseg.ensemble.members import Member, check_members_room, open_members
 from landseg.ensemble.shard_results import LAYERS
 from landseg.ensemble.trained_models import seen_by
 from landseg.stages.shared.context import StageContext, record_arguments
@@ -47,14 +47,19 @@ class SettledAverage:
 def open_models(refs: Sequence[str], weights: str, dataset: StagedDataset, scratch: Path) -> list[Member]:
     """The models; see :func:`~landseg.ensemble.members.open_members`.
 
+    A scratch folder that cannot hold a shard of each is refused.
+
     Args:
         refs: each model's probabilities.
         weights: the value of `--weights`, one that the table of parameters allows.
         dataset: the dataset that they have to be of.
         scratch: local folder for their shards while they are read.
     """
+    dataset.check_room()
     given = parse_weights(weights)
-    return open_members(refs, None if isinstance(given, str) else given, dataset, scratch)
+    members = open_members(refs, None if isinstance(given, str) else given, dataset, scratch)
+    check_members_room(members, dataset)
+    return members
 
 
 def settle(
