@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.probabilities import VIEWS
 from landseg.models.build import build_model
+from landseg.models.channels_last import SplitAttention
 from landseg.models.configs import load_config
 from landseg.models.preprocessing import tile_scales
+from landseg.prediction import loading
 from landseg.prediction.device import resolve_precision
 from landseg.prediction.predictor import Predictor
 
@@ -246,6 +249,26 @@ def test_bf16_is_close_and_sums_to_one(tmp_path: Path) -> None:
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
     assert 0 < np.abs(found - expected).max() < 0.1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_model_laid_out_for_bf16_on_a_cpu_predicts_the_same(
+    precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "default_device", lambda: CPU)
+    config, model = trained("resnest_tiny")
+    rebuilt = copy.deepcopy(model)
+    final = loading.final_predictor(rebuilt, config, NORM["mean"], NORM["std"], tta="hv", precision=precision)
+    kinds = {type(module) for module in rebuilt.backbone.modules()}  # type: ignore[union-attr]
+    assert (SplitAttention in kinds) == (precision == "bf16")
+    plain = predictor(config, model, precision=precision)
+    exact = predictor(config, model)
+    planes = [exact.prepare(np.roll(tile(tmp_path, 100, 75)[1], shift, 0)) for shift in (0, 9)]
+    found, before, expected = (predict(planes, (100, 75)) for predict in (final, plain, exact))
+    assert found.shape == expected.shape
+    assert found.flags.c_contiguous  # as what is stored
+    error, allowed = (float(np.abs(one - expected).mean()) for one in (found, before))
+    assert error <= 1.2 * allowed
 
 
 def test_more_bands_than_three() -> None:

@@ -12,6 +12,7 @@ from landseg.contracts.choices import Precision
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.probabilities import Tta
 from landseg.models.build import load_model
+from landseg.models.channels_last import lay_out_channels_last
 from landseg.models.configs import parse_config
 from landseg.models.late_fusion import fuse_late
 from landseg.models.precision import TORCH_DTYPES
@@ -62,4 +63,6 @@ def final_predictor(
     predictor = Predictor(model, config, mean, std, tta=tta, precision=precision, device=default_device())
     if precision != "fp32":
         fuse_late(model, TORCH_DTYPES[precision])
+    if precision == "bf16" and predictor.device.type == "cpu":
+        lay_out_channels_last(model, TORCH_DTYPES[precision])
     return predictor

@@ -204,7 +204,8 @@ class Predictor:
         else:
             logits = self._model.encode_decode(images, metas)
         with torch.autocast(self.device.type, enabled=False):
-            logits = self._resize(logits.float(), shape)[:, :, : unpadded[0], : unpadded[1]]
+            # In planes, whatever the network's layout: what is stored lies so.
+            logits = self._resize(logits.float().contiguous(), shape)[:, :, : unpadded[0], : unpadded[1]]
             logits = self._resize(logits, size)
             if logits.shape[1] > 1:
                 return logits.softmax(1)
