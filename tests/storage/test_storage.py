@@ -346,3 +346,8 @@ def test_a_reference_to_what_is_gone_tells_the_way_out(tmp_path: Path) -> None:
     reference.write_bytes(Reference(uri=str(gone), sha256="0" * 64, manifest_kind="landseg.dataset").to_bytes())
     with pytest.raises(ObjectNotFoundError, match=rf"^{gone}: expected the manifest .* found nothing.*NO_CACHE=1\)$"):
         storage.read_document(Reference, str(reference))
+
+
+def test_a_folder_in_memory_is_known_before_it_exists() -> None:
+    assert storage.is_in_memory(Path("/dev/shm/not/there"))
+    assert not storage.is_in_memory(Path("/proc"))

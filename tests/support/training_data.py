@@ -22,7 +22,15 @@ CLASSES = ["field", "road", "water"]
 COLOURS = np.array([[60, 140, 50], [150, 150, 150], [30, 60, 160]])
 
 
-def write_raw(root: Path, train: int = 12, val: int = 5, size: int = 32, bands: int = 3, step: int = 8) -> Path:
+def write_raw(
+    root: Path,
+    train: int = 12,
+    val: int = 5,
+    size: int = 32,
+    bands: int = 3,
+    step: int = 8,
+    compression: str | None = None,
+) -> Path:
     """Tiles of blocks, each class with its colour and some noise; the val tiles have two sizes, `step` apart."""
     rng = np.random.default_rng(0)
     for split, count in {"train": train, "val": val}.items():
@@ -34,7 +42,9 @@ def write_raw(root: Path, train: int = 12, val: int = 5, size: int = 32, bands: 
                 (root / split / kind).mkdir(parents=True, exist_ok=True)
             path = root / split / "images" / f"{split}{i:02d}.tif"
             layout: dict[str, Any] = {"photometric": "rgb" if bands == 3 else "minisblack", "planarconfig": "contig"}
-            tifffile.imwrite(path, image.clip(0, 255).astype(np.uint8), metadata=None, **layout)
+            tifffile.imwrite(
+                path, image.clip(0, 255).astype(np.uint8), metadata=None, compression=compression, **layout
+            )
             Image.fromarray(label).save(root / split / "labels" / f"{split}{i:02d}.png")
     description: dict[str, Any] = {"version": 1, "name": "blocks", "classes": CLASSES}
     if bands != 3:
@@ -43,7 +53,7 @@ def write_raw(root: Path, train: int = 12, val: int = 5, size: int = 32, bands: 
     return root
 
 
-def stage(root: Path, **options: int) -> str:
+def stage(root: Path, **options: Any) -> str:
     """Write and stage a dataset under `root`; the reference's path."""
     raw, out = write_raw(root / "raw", **options), root / "staged"
     store = str(root / "store")

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import team_work
 import torch
 from training_data import make_job, stage
 
 from landseg.training.checkpoint.store import CheckpointStore
+from landseg.training.distributed.processes import run_processes
 from landseg.training.distributed.team import Team
 from landseg.training.job import TrainingJob
 from landseg.training.trainer import train
@@ -81,6 +83,24 @@ def test_interrupted_in_the_middle_of_an_epoch(
     train(job, Team())
     _assert_same(_weights(job), _weights(plain))
     assert _curve(job) == _curve(plain)
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_tiles_that_are_kept_decoded_change_nothing(
+    processes: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dataset = stage(tmp_path, train=8, val=1, compression="zlib")
+    trained = []
+    for name, limit in (("decoded", 0), ("kept", 1 << 30)):
+        more = {"epochs": 2, "batch_per_gpu": 4 // processes, "num_workers": 1, "decoded_bytes": limit}
+        job = make_job(tmp_path / name, "swin", dataset, **more)
+        run_processes(team_work.train_on_one_thread, job, processes, False, job.scratch)
+        trained.append((_weights(job), _curve(job)))
+        says = "8 of 8 training tiles are decoded once" in capfd.readouterr().err
+        assert says == (limit > 0)
+        assert not (job.scratch / "decoded-tiles").exists()
+    _assert_same(trained[1][0], trained[0][0])
+    assert trained[1][1] == trained[0][1]
 
 
 @pytest.mark.slow

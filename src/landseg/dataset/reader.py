@@ -144,7 +144,7 @@ class StagedDataset:
             tiles: those without a label are left out.
         """
         labelled = [tile for tile in tiles if tile.label is not None]
-        if not (self.is_cached and self._by_range):
+        if not self._by_range:
             return dict(storage.parallel(lambda tile: (tile.id, self.read_label(split, tile)), labelled))
         found: dict[str, NDArray[np.uint8]] = {}
         for labels in storage.parallel(lambda group: self._labels_at_once(split, group), neighbours(labelled)):
@@ -178,7 +178,7 @@ class StagedDataset:
             return memoryview(b"")
         blob = self._split(split).shards[shard]
         uri = self._resolve(blob.path)
-        if storage.is_s3(uri) and self._by_range:
+        if self._by_range:
             return memoryview(storage.get_bytes(uri, byte_range=span, sha256=sha256))
         with self._shard_cache.open(uri, blob) if storage.is_s3(uri) else open_shard(uri, blob) as descriptor:
             return mapped(descriptor, span)
@@ -200,8 +200,18 @@ class StagedDataset:
     @functools.cached_property
     def _by_range(self) -> bool:
         """Whether tiles are read one by one: too few of a shard are wanted, or it would be gone before the next is."""
-        whole = sum(shard.size_bytes for info in self.manifest.splits.values() for shard in info.shards)
-        return self.access == "few" or (self.access == "random" and whole > self._shard_cache.limit_bytes)
+        if not self.is_cached:
+            return False
+        return self.access == "few" or (self.access == "random" and self._shard_bytes > self.cache_limit)
+
+    @property
+    def held_bytes(self) -> int:
+        """What shards take in :attr:`cache` at most: nothing where they are read in place or by range."""
+        return 0 if self._by_range or not self.is_cached else min(self.cache_limit, self._shard_bytes)
+
+    @property
+    def _shard_bytes(self) -> int:
+        return sum(shard.size_bytes for info in self.manifest.splits.values() for shard in info.shards)
 
     def _fetched(self, uri: str, blob: Blob) -> Path:
         """An index on local disk, verified."""

@@ -88,11 +88,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_parameter(group, name)
     add_cache_argument(group)
     group.add_argument(
+        "--decoded-bytes",
+        type=int,
+        metavar="N",
+        help="the same of decoded tiles (default: by memory)",
+    )
+    group.add_argument(
         "--tile-order",
         choices=("auto", "tiles", "shards"),
         default="auto",
-        help="tiles: drawn from all shards; shards: from a few at a time; auto: shards where the dataset in object "
-        "storage exceeds --cache-bytes",
+        help="tiles: from all shards; shards: from a few at a time; auto: shards where not all fit",
     )
     add_parameter(group, "deterministic")
     add_common_arguments(parser)
@@ -156,6 +161,7 @@ def _check(args: argparse.Namespace) -> None:
     for flag, least in (
         ("cpu_processes", 1),
         ("num_workers", 0),
+        ("decoded_bytes", 0),
     ):
         value = getattr(args, flag)
         if value is not None and value < least:
@@ -238,6 +244,7 @@ def _plan(
         dataset=dataset.uri,
         cache=dataset.cache,
         cache_bytes=dataset.cache_limit,
+        decoded_bytes=args.decoded_bytes,
         config=identity["config"],
         folder=folder,
         scratch=context.scratch,

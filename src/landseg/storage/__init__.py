@@ -27,7 +27,7 @@ from landseg.storage.folders import (
 from landseg.storage.object_info import ObjectInfo
 from landseg.storage.parallel import parallel
 from landseg.storage.reading import check, file_sha256, get_bytes, get_file, get_spans
-from landseg.storage.room import check_room, scratch_room
+from landseg.storage.room import check_room, is_in_memory, scratch_room
 from landseg.storage.uris import folder, is_below, is_s3, join, parent
 from landseg.storage.writing import create, put_bytes, put_file, put_if_absent, put_many, put_once, try_writing
 
@@ -50,6 +50,7 @@ __all__ = [
     "get_file",
     "get_spans",
     "is_below",
+    "is_in_memory",
     "is_s3",
     "join",
     "links",

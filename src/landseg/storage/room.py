@@ -23,10 +23,7 @@ def scratch_room(folder: Path, held_bytes: int = 0) -> int:
     Raises:
         ConfigError: the environment says something that is not a number.
     """
-    there = folder
-    while not there.exists():
-        there = there.parent
-    room = shutil.disk_usage(there).free + held_bytes
+    room = shutil.disk_usage(_existing(folder)).free + held_bytes
     if text := os.environ.get(SCRATCH_VARIABLE):
         if not text.isascii() or not text.isdecimal():
             raise ConfigError(SCRATCH_VARIABLE, f"expected a number of bytes, found {text!r}", "unset it")
@@ -54,3 +51,21 @@ def check_room(folder: Path, least_bytes: int, fitting_bytes: int, what: str) ->
             f"{fitting_bytes} are enough: give a folder on a larger volume; on Kubeflow, "
             f'SET="<step>.scratch={math.ceil(fitting_bytes / 2**30)}Gi"',
         )
+
+
+def is_in_memory(folder: Path) -> bool:
+    """Whether what is written to a folder takes memory rather than disk: a tmpfs; it need not exist yet."""
+    device = _existing(folder).stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, kind = (part.split() for part in line.split(" - ", 1))
+        if fields[2] == number:
+            return kind[0] in ("tmpfs", "ramfs")
+    return False
+
+
+def _existing(folder: Path) -> Path:
+    """A folder, or the nearest one around it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder

@@ -24,6 +24,7 @@ class TrainingJob:
         dataset: URI of the dataset manifest.
         cache: local folder for shards, shared by the processes.
         cache_bytes: what the shards in it take at most.
+        decoded_bytes: what decoded tiles that are kept in `scratch` take at most; None: as memory and disk allow.
         config: the resolved mmseg config as text.
         folder: URI of the stage's folder.
         scratch: local folder for temporary files.
@@ -64,6 +65,7 @@ class TrainingJob:
     checkpoint_interval: int
     checkpoint_minutes: float
     deterministic: bool
+    decoded_bytes: int | None = None
     sampling: str = "uniform"
     mixed_shards: int = 0
     selection: Selection = field(default_factory=Selection)

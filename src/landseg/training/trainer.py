@@ -98,6 +98,9 @@ class Trainer:
         if self.team.leads:
             self.log.start(done)
         self._evaluate_if_due(done)
+        per_epoch = self.session.order.iters_per_epoch
+        if self.length.max_iters - done > per_epoch:  # else no tile is read again
+            self.session.tiles.decoding.keep(self.job.scratch, self.job.decoded_bytes, self.team)
         self._batches = training_batches(
             self.session.tiles,
             self.session.order,
@@ -106,7 +109,6 @@ class Trainer:
             num_workers=self.job.num_workers,
             pin_memory=self.team.device.type == "cuda",
         )
-        per_epoch = self.session.order.iters_per_epoch
         self.runner.go_to(done)
         if not self.length.by_epoch:
             self.runner.call_hook("before_epoch")
@@ -132,6 +134,7 @@ class Trainer:
     def close(self) -> None:
         """End the loader processes and the progress line, and wait for what is being published."""
         self._batches.close()
+        self.session.tiles.decoding.close()
         self.log.close()
         with contextlib.suppress(Exception):  # an error that is already being raised matters more
             self.publisher.flush()

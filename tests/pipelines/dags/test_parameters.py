@@ -43,6 +43,7 @@ NOT_IN_THE_TABLE = {
         "compile",
         "num_workers",
         "cache_bytes",
+        "decoded_bytes",
         "tile_order",
     },
     "export-probs": {"name", "num_workers", "trust_modules", "cache_bytes"},

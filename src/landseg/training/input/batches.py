@@ -22,7 +22,8 @@ from landseg.contracts.errors import ConfigError
 from landseg.contracts.tile import Tile
 from landseg.dataset.reader import StagedDataset
 from landseg.training.input import sampling
-from landseg.training.input.pipeline import SEG_PAD_VALUE, Pipeline, target_size
+from landseg.training.input.decoded_tiles import DecodedTiles
+from landseg.training.input.pipeline import Pipeline, target_size
 from landseg.training.input.shard_order import ShardOrder
 from landseg.training.input.transforms import Image, Label, seeded
 
@@ -132,13 +133,16 @@ class TileBatches:
         splits: the splits to train on.
         pipeline: the transforms.
         seed: of the transforms' draws.
+
+    Attributes:
+        decoding: reads tiles before they are transformed, and may keep them.
     """
 
     def __init__(self, dataset: StagedDataset, splits: Sequence[Split], pipeline: Pipeline, seed: int) -> None:
         self.dataset, self.pipeline, self.seed = dataset, pipeline, seed
         self._indexes = [(split, dataset.index(split)) for split in splits]
         self._starts = list(itertools.accumulate((len(index) for _, index in self._indexes), initial=0))
-        self._ignored = dataset.manifest.class_schema.ignore_index
+        self.decoding = DecodedTiles(dataset, self._indexes)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -247,7 +251,7 @@ class TileBatches:
         return {"img": images, "gt_semantic_seg": labels, "img_metas": metas}
 
     def _sample(self, split: Split, tile: Tile, draw: int, index: int) -> tuple[Image, Label, Image | None]:
-        image, label = self._decoded(split, tile)
+        image, label = self.decoding.read(index, split, tile)
         with seeded(self.seed, draw, index):
             return self.pipeline.augment(image, label, self)
 
@@ -257,13 +261,7 @@ class TileBatches:
         Raises:
             DataError: the tile cannot be read.
         """
-        return self._decoded(*self.tile(number))
-
-    def _decoded(self, split: Split, tile: Tile) -> tuple[Image, Label]:
-        label: Label = self.dataset.read_label(split, tile)
-        if self._ignored != SEG_PAD_VALUE:  # the value that the loss ignores
-            label = np.where(label == self._ignored, np.uint8(SEG_PAD_VALUE), label)
-        return self.dataset.read_image(split, tile), label
+        return self.decoding.read(number, *self.tile(number))
 
 
 def _batch_tensors(

@@ -110,9 +110,8 @@ class Pipeline:
             planes[:] = np.array(self.padding.values if self.padding else 0, np.float32).reshape(-1, 1, 1)
             target[:] = self.seg_pad_value
         whole = planes.flags.c_contiguous and (height, width) == target.shape
-        order = range(image.shape[2])
-        for plane, band in enumerate(reversed(order) if self.reverse else order):
-            values = cv2.extractChannel(image, band)
+        bands = cv2.split(image)
+        for plane, values in enumerate(reversed(bands) if self.reverse else bands):
             if is_float:
                 planes[plane, :height, :width] = normalised(values, self.mean[plane], self.std[plane])
             elif whole:
