@@ -162,7 +162,7 @@ def test_unfinished_shards_alone_are_written_again(place: Place) -> None:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_resumes(place: Place) -> None:
-    command = [sys.executable, "-m", "landseg", *place.arguments("killed", "--batch-size", "4")]
+    command = [sys.executable, "-m", "landseg", *place.arguments("killed")]
     exported = place.store / "runs" / "killed" / "export-probs" / "swin"
     statuses = []
     for pause in sorted(np.random.default_rng(1).uniform(0, 0.05, 3)):
