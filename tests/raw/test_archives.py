@@ -52,7 +52,7 @@ def test_an_archive_is_staged_like_the_folder(raw, stage, tmp_path, name, nested
 @pytest.mark.parametrize("nested", [False, True])
 def test_an_archive_that_there_is_no_room_for_is_read_by_range(raw, stage, tmp_path, s3, monkeypatch, name, nested):
     storage.put_file(f"{s3.uri}/{name}", pack(raw, tmp_path / name, nested=nested))
-    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "10000")
+    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "40000")
     monkeypatch.setattr(storage, "get_file", lambda *_, **__: pytest.fail("it was fetched whole"))
     monkeypatch.setattr(ranged, "_BLOCK_BYTES", 5000)
     monkeypatch.setattr(archives, "_ZIP_EXTRA_BYTES", 0 if nested else 256)
@@ -67,7 +67,7 @@ def test_damage_in_an_archive_that_is_read_by_range(raw, stage, tmp_path, s3, mo
     data = bytearray(pack(raw, tmp_path / name).read_bytes())
     del data[len(data) // 2 : len(data) // 2 + 700]
     storage.put_bytes(f"{s3.uri}/{name}", bytes(data))
-    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "10000")
+    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "40000")
     run = stage(f"{s3.uri}/{name}")
     assert run.status == 2
     assert name in run.error
