@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, overload
 T = TypeVar("T")
 
 _BLOCK = 128
-_LEVEL = 1
+_LEVEL = 6
 _SORTED_AT_ONCE = 8192
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+
+_PARTS = 4
+"""Keys are copied and sorted in so many parts, which takes so much less memory."""
 
 
 class FirstOfAlike:
@@ -36,12 +40,20 @@ class FirstOfAlike:
         if but is not None:
             counts[but] = False
         # Mostly all differ, which sorting the keys alone tells: positions are looked at of those that occur twice.
-        found = keys[counts]
-        found.sort()
-        twice = np.unique(found[1:][found[1:] == found[:-1]])
-        del found
+        twice = np.concatenate([_that_occur_twice(keys[counts & part]) for part in _parts(keys)])
         positions = np.flatnonzero(counts & np.isin(keys, twice)) if len(twice) else np.empty(0, np.int64)
         _, first, which = np.unique(keys[positions], return_index=True, return_inverse=True)
         firsts = positions[first][which]
         later = firsts != positions
         return positions[later], firsts[later]
+
+
+def _parts(keys: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
+    """Which keys belong to each part: equal ones to the same."""
+    part = np.bitwise_and(keys, _PARTS - 1, out=np.empty(len(keys), np.uint8), casting="unsafe")
+    return (part == number for number in range(_PARTS))
+
+
+def _that_occur_twice(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    keys.sort()
+    return np.unique(keys[1:][keys[1:] == keys[:-1]])
