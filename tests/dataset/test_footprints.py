@@ -9,7 +9,7 @@ from rasterio.warp import transform
 from raw_tiles import random_image, random_label, write_config, write_image, write_label
 
 from landseg.contracts.tile import Geo, Tile
-from landseg.dataset.staging.footprints import Footprints
+from landseg.dataset.staging.review.footprints import Footprints
 from landseg.raw.georeference.crs import keys_of
 from landseg.raw.georeference.tags import geo_tags
 

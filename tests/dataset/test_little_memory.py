@@ -9,9 +9,9 @@ import pytest
 
 from landseg.contracts.errors import DataError
 from landseg.dataset.staging import publishing
-from landseg.dataset.staging.alike import FirstOfAlike
 from landseg.dataset.staging.checksums import SplitChecksums
 from landseg.dataset.staging.publishing import SplitIndex
+from landseg.dataset.staging.review.alike import FirstOfAlike
 from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.source_file import SourceFile
 

@@ -25,7 +25,7 @@ from landseg.dataset.index import TileIndex
 from landseg.dataset.staging.checksums import SplitChecksums
 from landseg.dataset.staging.previous import Previous
 from landseg.dataset.staging.publishing import SplitIndex
-from landseg.dataset.staging.review import Review
+from landseg.dataset.staging.review.review import Review
 from landseg.dataset.staging.workspace import Workspace
 from landseg.raw.layout.listing import RawDataset
 from landseg.raw.sources.source import FolderSource

@@ -9,7 +9,7 @@ from typing import Literal
 from landseg import storage
 from landseg.contracts.dataset import DatasetManifest
 from landseg.contracts.tile import GeoKeys
-from landseg.dataset.staging.review import Review
+from landseg.dataset.staging.review.review import Review
 from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Findings

@@ -18,12 +18,12 @@ from landseg.contracts.dataset import SkippedTile
 from landseg.dataset.scaling import clipped, config_errors, resolve_scale
 from landseg.dataset.staging.checksums import Checksums, SplitChecksums
 from landseg.dataset.staging.identifying import Identifying
-from landseg.dataset.staging.label_findings import LabelFindings
 from landseg.dataset.staging.measuring import measure_scale
 from landseg.dataset.staging.previous import Previous, files_uri, load_previous, load_whole, record_latest
 from landseg.dataset.staging.publishing import SplitIndex, dataset_id, publish, source_key
 from landseg.dataset.staging.ranges.ranges import Ranges
 from landseg.dataset.staging.result import Options, StagingResult
+from landseg.dataset.staging.review.label_findings import LabelFindings
 from landseg.dataset.staging.source_files import read_known, write_list
 from landseg.dataset.staging.workspace import Workspace
 from landseg.dataset.statistics import SplitStatistics

@@ -8,11 +8,11 @@ from typing import Self
 
 from landseg.contracts.errors import DataError
 from landseg.contracts.tile import Tile
-from landseg.dataset.staging.label_findings import LabelFindings
 from landseg.dataset.staging.previous import KeptSplit
 from landseg.dataset.staging.publishing import SplitIndex
 from landseg.dataset.staging.ranges.range_results import RangeResult, from_text
 from landseg.dataset.staging.result import StagingResult
+from landseg.dataset.staging.review.label_findings import LabelFindings
 from landseg.dataset.staging.workspace import Workspace
 from landseg.raw.checked_tiles import Checked
 from landseg.raw.findings import Finding

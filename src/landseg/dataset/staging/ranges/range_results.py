@@ -17,8 +17,8 @@ from landseg import storage
 from landseg.contracts.dataset import Shard
 from landseg.contracts.documents import Model
 from landseg.contracts.tile import GeoKeys, Tile
-from landseg.dataset.staging.label_findings import LabelFacts
 from landseg.dataset.staging.ranges.range_plan import TileRange
+from landseg.dataset.staging.review.label_findings import LabelFacts
 from landseg.raw.findings import Finding
 from landseg.storage.records import read_record
 

@@ -12,11 +12,11 @@ from landseg.cli.progress import Progress
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.tile import Tile
 from landseg.dataset.staging.checking import checked_tiles
-from landseg.dataset.staging.label_findings import LabelFindings
 from landseg.dataset.staging.packing import Packer, Place, ShardUploads, tile_row
 from landseg.dataset.staging.previous import KeptSplit
 from landseg.dataset.staging.ranges.range_plan import TileRange
 from landseg.dataset.staging.ranges.range_results import RangeResult, to_text
+from landseg.dataset.staging.review.label_findings import LabelFindings
 from landseg.dataset.staging.workspace import Workspace
 from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.checked_tiles import Checked, CheckedTile

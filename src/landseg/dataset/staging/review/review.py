@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from landseg.contracts.dataset import SPLITS, ClassSchema, SourceValues
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.tile import GeoKeys, Tile
-from landseg.dataset.staging.alike import FirstOfAlike
-from landseg.dataset.staging.footprints import Footprints
+from landseg.dataset.staging.review.alike import FirstOfAlike
+from landseg.dataset.staging.review.footprints import Footprints
 from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.compact_list import text_list
 from landseg.raw.findings import Finding
