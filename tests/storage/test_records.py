@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landseg.contracts.errors import ContractError
+from landseg.contracts.errors import ContractError, DamagedObjectError
 from landseg.contracts.labels import SceneMap
 from landseg.ensemble.fitted_weights import Fit
-from landseg.storage.records import read_record, write_record
+from landseg.storage.records import finished_record, read_record, write_record
 
 RECORD = SceneMap(path="scenes/val/a.tif", size_bytes=3, sha256="0" * 64, scene="ä")
 
@@ -19,6 +19,17 @@ def test_round_trip(tmp_path):
     assert read_record(SceneMap, uri) == RECORD
     with pytest.raises(ContractError, match=r"record\.json"):
         read_record(Fit, uri)
+
+
+def test_a_record_of_finished_work_is_there_or_one_line(tmp_path):
+    path = tmp_path / "record.json"
+    with pytest.raises(DamagedObjectError, match=r"record\.json: expected the record of finished work"):
+        finished_record(SceneMap, str(path))
+    write_record(str(path), RECORD)
+    assert finished_record(SceneMap, str(path)) == RECORD
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(DamagedObjectError, match="run the stage again"):
+        finished_record(SceneMap, str(path))
 
 
 @given(st.data())

@@ -12,7 +12,7 @@ import re
 from typing import TypeVar
 
 from landseg.contracts.documents import Model, digest, parse_json, sha256_hex, validate
-from landseg.contracts.errors import ContractError, ObjectNotFoundError
+from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.storage.reading import get_bytes
 from landseg.storage.writing import create, put_bytes
 
@@ -53,6 +53,18 @@ def read_record(kind: type[M], uri: str) -> M | None:
     """
     content = read_content(uri)
     return None if content is None else validate(kind, content, uri)
+
+
+def finished_record(kind: type[M], uri: str) -> M:
+    """Read the record of work that is known to be finished.
+
+    Raises:
+        DamagedObjectError: it is gone, or damaged.
+        ContractError: it is intact, but not of this kind.
+    """
+    if (found := read_record(kind, uri)) is None:
+        raise DamagedObjectError(uri, "expected the record of finished work, found none", "run the stage again")
+    return found
 
 
 def read_content(uri: str) -> bytes | None:

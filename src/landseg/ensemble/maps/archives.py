@@ -16,12 +16,11 @@ from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Split
 from landseg.contracts.documents import Model
-from landseg.contracts.errors import DamagedObjectError
 from landseg.contracts.labels import MapArchive
 from landseg.ensemble.maps.files import write_tar
 from landseg.ensemble.shard_averaging import Ensemble
 from landseg.ensemble.shard_results import LABELS, ShardResult
-from landseg.storage.records import read_record, write_record
+from landseg.storage.records import finished_record, read_record, write_record
 
 ARCHIVE_SHARDS = 32
 """Neighbouring shards whose maps lie in one archive: of 9 classes, 896 tiles of 512 px."""
@@ -113,19 +112,16 @@ class Archives:
         """
 
         def read(place: ArchivePlace) -> tuple[ArchivePlace, ArchiveResult]:
-            uri = storage.join(self._ensemble.folder, _record(place))
-            result = read_record(ArchiveResult, uri)
-            if result is None:
-                problem = "expected the record of a finished archive, found none"
-                raise DamagedObjectError(uri, problem, "run the stage again")
-            return place, result
+            return place, finished_record(ArchiveResult, storage.join(self._ensemble.folder, _record(place)))
 
         found = dict(storage.parallel(read, self.places))
-        by_kind: dict[str, dict[Split, tuple[MapArchive, ...]]] = {LABELS: {}, **{k: {} for k in self._ensemble.layers}}
+        by_split: dict[Split, list[ArchiveResult]] = {}
         for place in self.places:
-            for kind, by_split in by_kind.items():
-                by_split[place[0]] = (*by_split.get(place[0], ()), found[place].archives[kind])
-        return by_kind
+            by_split.setdefault(place[0], []).append(found[place])
+        return {
+            kind: {split: tuple(result.archives[kind] for result in results) for split, results in by_split.items()}
+            for kind in (LABELS, *self._ensemble.layers)
+        }
 
     def _archive(self, place: ArchivePlace, kind: str) -> MapArchive:
         path = self._ensemble.scratch / f"{kind}-{place[0]}-{place[1]:06d}.tar"

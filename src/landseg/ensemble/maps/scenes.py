@@ -14,14 +14,14 @@ from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Split
 from landseg.contracts.documents import MAX_DOCUMENT_BYTES
-from landseg.contracts.errors import ConfigError, DamagedObjectError
+from landseg.contracts.errors import ConfigError
 from landseg.contracts.labels import SceneMap
 from landseg.ensemble.averaging import Labels
 from landseg.ensemble.maps.geotiff import BLOCK_PX, MapStyle, encode_names, write_map
 from landseg.ensemble.maps.stitched_scene import SceneResult, Stitching, ahead
 from landseg.ensemble.maps.stitching import Scene, scenes_of
 from landseg.ensemble.shard_averaging import Ensemble
-from landseg.storage.records import read_record, write_record
+from landseg.storage.records import finished_record, read_record, write_record
 
 ScenePlace = tuple[Split, str]
 """A scene: split and id."""
@@ -125,18 +125,13 @@ class Scenes:
         """
 
         def read(place: ScenePlace) -> tuple[ScenePlace, SceneResult]:
-            uri = storage.join(self._ensemble.folder, _record(*place))
-            result = read_record(SceneResult, uri)
-            if result is None:
-                problem = "expected the record of a finished scene, found none"
-                raise DamagedObjectError(uri, problem, "run the stage again")
-            return place, result
+            return place, finished_record(SceneResult, storage.join(self._ensemble.folder, _record(*place)))
 
         found = dict(storage.parallel(read, self.places))
-        by_split: dict[Split, tuple[SceneResult, ...]] = {}
+        by_split: dict[Split, list[SceneResult]] = {}
         for place in self.places:
-            by_split[place[0]] = (*by_split.get(place[0], ()), found[place])
-        return by_split
+            by_split.setdefault(place[0], []).append(found[place])
+        return {split: tuple(results) for split, results in by_split.items()}
 
 
 def _write(ensemble: Ensemble, split: Split, scene: Scene, pool: ThreadPoolExecutor, num_threads: int) -> None:
