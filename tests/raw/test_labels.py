@@ -381,6 +381,20 @@ def test_a_mask_of_0_and_255(tmp_path, stage):
     np.testing.assert_array_equal(staged_ids(stage(raw))[0], IDS == 1)
 
 
+@pytest.mark.parametrize("classes", [["ground", "road"], ["ground", "road", "rail"]])
+@pytest.mark.parametrize("kind", ["16 bits", "black and white"])
+def test_masks_of_two_values_of_other_kinds(kind, classes, tmp_path, stage):
+    """Whatever holds the second value, it is not proposed to be ignored."""
+    mask = np.where(IDS == 1, 255, 0).astype(np.uint8)
+    stored = mask.astype(np.uint16) * 257 if kind == "16 bits" else np.dstack([mask] * 3)
+    raw = dataset(tmp_path / "raw", [stored], classes=classes)
+    run = stage(raw)
+    assert run.status == 2
+    field = "label_values" if kind == "16 bits" else "label_colours"
+    configure(raw, **{field: proposed(run.error, *classes[: run.error.count(": NAME")])})
+    np.testing.assert_array_equal(staged_ids(stage(raw))[0], IDS == 1)
+
+
 def test_a_mask_whose_255_is_no_class(tmp_path, stage):
     raw = dataset(tmp_path / "raw", [np.where(IDS == 1, 255, 0).astype(np.uint8)], classes=["no", "road"])
     configure(raw, ignore_index=255)

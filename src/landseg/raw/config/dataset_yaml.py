@@ -134,8 +134,7 @@ class DatasetConfig(FileFields):
             raise ValueError("band_names must differ from each other")
         if self.last_label > 255:
             raise ValueError(f"label_offset {self.label_offset} and {len(self.classes)} classes exceed label value 255")
-        is_mapped = self.label_values is not None or self.label_colours is not None
-        if not is_mapped and self.label_offset <= self.ignore_index <= self.last_label:
+        if not self.has_label_map and self.label_offset <= self.ignore_index <= self.last_label:
             raise ValueError(f"ignore_index {self.ignore_index} is also the label value of a class")
         self._check_label_map()
         if self.bands is not None:
@@ -170,13 +169,22 @@ class DatasetConfig(FileFields):
         return self.labels is not None and self.labels.resample is not None
 
     @property
+    def has_label_map(self) -> bool:
+        """Whether it maps values or colours to classes."""
+        return self.label_values is not None or self.label_colours is not None
+
+    @property
+    def says_what_is_ignored(self) -> bool:
+        """Whether 255, the default, is not ignored unasked."""
+        return self.has_label_map or "ignore_index" in self.model_fields_set
+
+    @property
     def label_map(self) -> LabelMap | None:
         """What stored values and colours mean; None where labels are staged with the values that they have.
 
         An `ignore_index` that is written beside `label_values` is one more value to ignore.
         """
-        is_mapped = self.label_values is not None or self.label_colours is not None
-        if not is_mapped and 0 <= self.ignore_index <= 255:
+        if not self.has_label_map and 0 <= self.ignore_index <= 255:
             return None
         ignored: MappedRange = (self.ignore_index, self.ignore_index, None)
         values: tuple[MappedRange, ...] = ()

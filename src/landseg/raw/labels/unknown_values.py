@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import yaml
 
@@ -18,6 +19,8 @@ _MOST_CLASSES = 64
 """With more unknown values than this, no map is proposed: they are no classes."""
 NAME = "NAME"
 """Stands in a proposed map for what only the user knows; no class is likely to be called so."""
+_BLACK, _WHITE = 0, 0xFFFFFF
+V = TypeVar("V", int, str)
 NAME_MEANS = f"a class or {IGNORE} in place of each {NAME}"
 
 
@@ -141,7 +144,9 @@ def _hint(unknown: Sequence[int], known: set[int], config: DatasetConfig) -> str
     has_ignored = config.ignore_index in known
     chose_ignored = "ignore_index" in config.model_fields_set
     codes = sorted({*unknown, *known} - {config.ignore_index})
-    if len(unknown) == 1 and not 0 <= unknown[0] < 255 and not chose_ignored and not has_ignored:
+    # Of a mask of two values none is ignored: one class alone cannot be learnt.
+    is_mask = len(codes) == 2 and codes[0] == 0 and codes[1] >= 255
+    if len(unknown) == 1 and not 0 <= unknown[0] < 255 and not (chose_ignored or has_ignored or is_mask):
         return f"if {unknown[0]} means unlabelled, set ignore_index: {unknown[0]}"
     if offset == 0 and codes[0] >= 1 and codes[-1] == num_classes:
         return f"values seem to run 1-{num_classes}: set label_offset: 1"
@@ -151,8 +156,9 @@ def _hint(unknown: Sequence[int], known: set[int], config: DatasetConfig) -> str
         return f"values seem to run 0-{num_classes - 1}: set label_offset: 0"
     if len(unknown) > _MOST_CLASSES:
         return _not_classes()
-    if codes == [0, 255] and num_classes > len(codes):
-        return f"this looks like a 0/255 mask: in dataset.yaml, write {proposed_mask(())}, with {NAME_MEANS}"
+    if is_mask and num_classes > len(codes):
+        proposed = f"label_values: {flow_map(mask_map(codes, ()))}, with {NAME_MEANS}"
+        return f"this looks like a 0/{codes[1]} mask: in dataset.yaml, write {proposed}"
     return _proposed_map(codes, has_ignored or chose_ignored, config)
 
 
@@ -210,6 +216,13 @@ def _about_colours(census: LabelCensus, config: DatasetConfig, source_uri: str) 
     near = f", and {near}" if tolerance else ""
     place = colour_map_place(config)
     by_value = {hex_colour(colour): _name_of_grey(colour, config) for colour in sorted(unknown)}
+    if sorted(unknown) == [_BLACK, _WHITE] and not config.says_what_is_ignored:
+        entries = mask_map(map(hex_colour, (_BLACK, _WHITE)), config.classes)
+        named = f", with {NAME_MEANS}" if NAME in entries.values() else ""
+        return (
+            problem,
+            f"if this is a mask of black and white: {place}, write label_colours: {flow_map(entries)}{named}",
+        )
     if NAME not in by_value.values():
         return (
             problem,
@@ -274,9 +287,9 @@ def _range_text(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}" if first >= 0 else f"{first}..{last}"
 
 
-def proposed_mask(classes: Sequence[str]) -> str:
-    """The map of a 0/255 mask, whose names are open unless there are two classes."""
-    return f"label_values: {flow_map(dict(zip((0, 255), classes if len(classes) == 2 else (NAME, NAME), strict=True)))}"
+def mask_map(values: Iterable[V], classes: Sequence[str]) -> dict[V, str]:
+    """The map of a mask's two values, whose names are open unless there are two classes."""
+    return dict(zip(values, classes if len(classes) == 2 else (NAME, NAME), strict=True))
 
 
 def flow_map(entries: Mapping[int, str] | Mapping[str, str] | Mapping[int | str, str]) -> str:

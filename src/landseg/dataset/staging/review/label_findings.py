@@ -13,7 +13,7 @@ from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding, Findings
 from landseg.raw.labels.nodata import label_nodata_warnings
 from landseg.raw.labels.palettes import LabelPalettes
-from landseg.raw.labels.unknown_values import dataset_label_errors, proposed_mask
+from landseg.raw.labels.unknown_values import dataset_label_errors, flow_map, mask_map
 from landseg.raw.sources.source import Source
 
 
@@ -83,11 +83,11 @@ class LabelFindings:
     def unsaid_masks(self, statistics: Mapping[str, SplitStatistics]) -> Iterator[DataError]:
         """Labels of 0 and 255 without a word of `dataset.yaml` about 255: of two classes, one would be ignored."""
         train, config = statistics.get("train"), self._config
-        is_said = config.label_values or config.label_colours or "ignore_index" in config.model_fields_set
-        if train is None or is_said or set(train.label_counts) != {0, 255}:
+        if train is None or config.says_what_is_ignored or set(train.label_counts) != {0, 255}:
             return
         problem = "the labels of train hold only 0 and 255, and 255 is ignored unless dataset.yaml says what it means"
-        action = f"write {proposed_mask(config.classes)} in dataset.yaml; if 255 is no class, write ignore_index: 255"
+        proposed = f"label_values: {flow_map(mask_map((0, 255), config.classes))}"
+        action = f"write {proposed} in dataset.yaml; if 255 is no class, write ignore_index: 255"
         yield DataError(self._source.uri, problem, action)
 
     def condense_unknown(self, findings: Findings, statistics: Iterable[SplitStatistics]) -> None:

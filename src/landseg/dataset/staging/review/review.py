@@ -21,7 +21,7 @@ from landseg.dataset.staging.review.footprints import Footprints
 from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.compact_list import text_list
 from landseg.raw.findings import Finding
-from landseg.raw.labels.unknown_values import proposed_mask
+from landseg.raw.labels.unknown_values import flow_map, mask_map
 
 _EXAMPLES = 3
 _SAMPLES = 4
@@ -213,7 +213,7 @@ def _about_classes(schema: ClassSchema, statistics: Mapping[str, SplitStatistics
         if values == {0, 255}:
             yield (
                 f"the labels of {split} hold only 0 and 255, which is ignored: a 0/255 mask? Then write "
-                f"{proposed_mask(schema.classes)} in dataset.yaml"
+                f"label_values: {flow_map(mask_map((0, 255), schema.classes))} in dataset.yaml"
             )
         missing = [name for name, count in zip(schema.classes, sums.class_pixels(schema), strict=True) if not count]
         if not missing:
