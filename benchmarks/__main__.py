@@ -20,11 +20,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--repeats", type=int, metavar="N", help="repetitions that medians are taken of, where it says")
     parser.add_argument("--only", metavar="CASE", help="one case of several, e.g. a model, where it says")
     args = parser.parse_args(arguments)
-    for name in args.names:
-        run = importlib.import_module(f"benchmarks.{name}").run
-        known = inspect.signature(run).parameters
-        options = {"repeats": args.repeats, "only": args.only}
-        result = run(**{key: value for key, value in options.items() if value is not None and key in known})
+    options = {key: value for key in ("repeats", "only") if (value := getattr(args, key)) is not None}
+    runs = {name: importlib.import_module(f"benchmarks.{name}") for name in args.names}
+    for name, module in runs.items():
+        for key in options.keys() - inspect.signature(module.run).parameters.keys():
+            parser.error(f"{name} takes no --{key}")
+        if "only" in options and (problem := module.unknown_case(args.only)):
+            parser.error(f"{name} --only: {problem}, found {args.only!r}")
+    for name, module in runs.items():
+        result = module.run(**options)
         FOLDER.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"name": name, **result}, indent=1)
         (FOLDER / f"{name}.json").write_text(text + "\n")

@@ -50,6 +50,11 @@ class Cost(NamedTuple):
     """By one of the processes that share the step."""
 
 
+def unknown_case(only: str) -> str:
+    """What `--only` should be, in an error line; empty where it is that."""
+    return "" if only.isdecimal() and int(only) else "expected a number of tiles"
+
+
 def run(only: str = "") -> dict[str, Any]:
     """Measure."""
     sizes = (int(only),) if only else SIZES

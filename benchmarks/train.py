@@ -48,6 +48,11 @@ WARM_UP = 1
 SMALL_ITERATIONS = 120
 
 
+def unknown_case(only: str) -> str:
+    """What `--only` should be, in an error line; empty where it is that."""
+    return "" if only in MODELS else f"expected one of {', '.join(MODELS)}"
+
+
 def run(repeats: int = 5, only: str | None = None) -> dict[str, Any]:
     """Measure; with `only`, one model, and the others' figures are those of the last run."""
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -77,6 +77,9 @@ def write_config(path: Path, base: str, overrides: Mapping[str, Any]) -> Path:
     return path
 
 
+_STARTS_WITHIN_S = 600
+
+
 class Trainee:
     """In the benchmark: a training process, once one of the hooks above has connected from it.
 
@@ -97,8 +100,24 @@ class Trainee:
                 stdout=log,
                 stderr=log,
             )
-            listener._listener._socket.settimeout(600)  # type: ignore[attr-defined]
-            self.connection: Connection[Any, Any] = listener.accept()
+            self.connection: Connection[Any, Any] = self._accept(listener)
+
+    def _accept(self, listener: Listener) -> Connection[Any, Any]:
+        """Wait for the hook to connect; the process may end before."""
+        listener._listener._socket.settimeout(1)  # type: ignore[attr-defined]
+        until = time.monotonic() + _STARTS_WITHIN_S
+        while True:
+            try:
+                return listener.accept()
+            except TimeoutError as err:
+                if self.process.poll() is None and time.monotonic() < until:
+                    continue
+                self.process.kill()
+                raise self._failure("did not begin") from err
+
+    def _failure(self, what: str) -> RuntimeError:
+        self.process.wait()
+        return RuntimeError(f"the training process {what}: {first_error(self.log.read_text())}; the log: {self.log}")
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +137,5 @@ class Trainee:
         try:
             values: dict[str, float] = self.connection.recv()
         except EOFError as err:
-            self.process.wait()
-            error = first_error(self.log.read_text())
-            raise RuntimeError(f"the training process ended: {error}; the whole output: {self.log}") from err
+            raise self._failure("ended") from err
         return values

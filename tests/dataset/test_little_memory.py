@@ -53,6 +53,6 @@ def test_the_first_of_those_alike():
         found.add(key)
     positions, firsts = found.pairs()
     assert list(zip(positions.tolist(), firsts.tolist(), strict=True)) == [(3, 0), (5, 1), (6, 0)]
-    positions, firsts = found.pairs(but=positions[:1])
+    positions, firsts = found.pairs(excluded=positions[:1])
     assert list(zip(positions.tolist(), firsts.tolist(), strict=True)) == [(5, 1), (6, 0)]
     assert not len(FirstOfAlike().pairs()[0])

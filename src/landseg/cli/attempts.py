@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from landseg.cli.termination import handled_by
+
 TRANSIENT_STATUS = 75
 """How the verb's process ends after an error that another attempt may not meet (EX_TEMPFAIL). Whoever runs landseg
 sees 2 in its place."""
@@ -30,7 +32,6 @@ PAUSE_VARIABLE = "LANDSEG_ATTEMPT_PAUSE_S"
 _PAUSE_S, _LONGEST_PAUSE_S = 15.0, 300.0
 
 _FINAL = {0, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM}
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -78,7 +79,8 @@ def run(arguments: Sequence[str], attempts: int) -> int:
     Returns:
         The exit status of the last attempt; 128 plus the signal's number where one killed it.
     """
-    with _stop_signals() as stop:
+    stop = _Stop()
+    with handled_by(stop.add):
         for attempt in range(1, attempts + 1):
             status = _attempt(arguments, stop)
             if stop.received or status in _FINAL:
@@ -149,17 +151,6 @@ class _Stop:
         while not self.received and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.2))  # a signal's handler runs, and sleeping continues
         return not self.received
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    stop = _Stop()
-    before = {number: signal.signal(number, stop.add) for number in _STOPPING}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _pause_s() -> float:

@@ -132,7 +132,7 @@ class StagedDataset:
         """
         if tile.label is None:
             raise ConfigError(f"tile {tile.id}", f"split {split} has no labels")
-        return self._label(split, tile, self._bytes(split, tile.shard, tile.label, tile.label_sha256))
+        return self._label(tile, self._bytes(split, tile.shard, tile.label, tile.label_sha256))
 
     def read_labels(self, split: str, tiles: Iterable[Tile]) -> dict[str, NDArray[np.uint8]]:
         """The labels of several tiles by id, as :meth:`read_label`; several are fetched at once.
@@ -156,9 +156,9 @@ class StagedDataset:
         uri = self._resolve(self._split(split).shards[tiles[0].shard].path)
         spans = [(*tile.label, tile.label_sha256) for tile in tiles if tile.label is not None]
         contents = storage.get_spans(uri, spans)
-        return {tile.id: self._label(split, tile, data) for tile, data in zip(tiles, contents, strict=True)}
+        return {tile.id: self._label(tile, data) for tile, data in zip(tiles, contents, strict=True)}
 
-    def _label(self, split: str, tile: Tile, data: bytes | memoryview) -> NDArray[np.uint8]:
+    def _label(self, tile: Tile, data: bytes | memoryview) -> NDArray[np.uint8]:
         where = f"label of tile {tile.id} of {self.uri}"
         return to_class_ids(decode_label(data, where), self.schema, where)
 

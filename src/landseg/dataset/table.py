@@ -17,7 +17,7 @@ class TileTable:
     """Ids, sizes and shards by position, sorted by id. Takes 16 bytes of memory per tile, and the id itself.
 
     Args:
-        num_tiles: how many there will be, where that is known: arrays that grow leave holes in memory as large as they.
+        num_tiles: how many there will be, where that is known: arrays that grow leave holes as large as themselves.
     """
 
     def __init__(self, num_tiles: int = 0) -> None:

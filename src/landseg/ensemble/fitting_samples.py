@@ -70,7 +70,7 @@ class Samples:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _kept_bytes: int = 0
 
-    @property
+    @functools.cached_property
     def dtypes(self) -> tuple[Dtype, ...]:
         """How each model's probabilities are stored."""
         return make_average(self.members).dtypes

@@ -132,15 +132,20 @@ class Ensemble:
         """Whether a shard has been averaged: its record is among `parts`, and so is what the record lists."""
         if _record(shard) not in parts:
             return False
-        uri, copy = storage.join(self.folder, _record(shard)), self._copy(shard)
-        data = copy.read_bytes() if copy.exists() else read_whole(uri)
+        copy = self._copy(shard)
+        is_kept = copy.exists()
+        data = copy.read_bytes() if is_kept else read_whole(self._uri(shard))
         if data is None:
             return False
-        result = ShardResult.parse(data, uri)
+        result = ShardResult.parse(data, self._uri(shard))
         if any(parts.get(archive.path) != archive.size_bytes for archive in result.archives.values()):
             return False
-        self._keep(shard, data)
+        if not is_kept:
+            self._keep(shard, data)
         return True
+
+    def _uri(self, shard: tuple[Split, int]) -> str:
+        return storage.join(self.folder, _record(shard))
 
     def _copy(self, shard: tuple[Split, int]) -> Path:
         """Where the record of a finished shard is kept: whoever joins all shares reads it several times."""
@@ -156,7 +161,7 @@ class Ensemble:
         Raises:
             DamagedObjectError: it is gone, or not what was written.
         """
-        uri, copy = storage.join(self.folder, _record(shard)), self._copy(shard)
+        uri, copy = self._uri(shard), self._copy(shard)
         data = copy.read_bytes() if copy.exists() else read_whole(uri)
         if data is None:
             raise DamagedObjectError(uri, "expected the record of a finished shard, found none", "run the stage again")

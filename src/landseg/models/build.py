@@ -107,7 +107,12 @@ def build_model(config: mmcv.Config, schema: ClassSchema) -> torch.nn.Module:
 
 
 def load_model(
-    config: mmcv.Config, schema: ClassSchema, checkpoint: Path, trusted: Sequence[str] = ()
+    config: mmcv.Config,
+    schema: ClassSchema,
+    checkpoint: Path,
+    trusted: Sequence[str] = (),
+    *,
+    name: object = None,
 ) -> torch.nn.Module:
     """A trained model, in evaluation mode, on the CPU; config and checkpoint may come from anywhere.
 
@@ -116,6 +121,7 @@ def load_model(
         schema: the dataset's.
         checkpoint: a local file.
         trusted: modules besides OpenMMLab's that may be imported for the types they register.
+        name: what messages call the checkpoint: a URI where it is a copy.
 
     Raises:
         ConfigError: the config names types that are not allowed, or mmseg cannot build it.
@@ -123,7 +129,7 @@ def load_model(
     """
     _refuse_files(config)
     reduced = reduce_for_prediction(config, trusted)
-    state = without_averages(read_checkpoint(checkpoint)["state_dict"])
+    state = without_averages(read_checkpoint(checkpoint, name)["state_dict"])
     if not any(key.startswith("auxiliary_head.") for key in state):
         reduced.model.pop("auxiliary_head", None)  # some take it out of what they publish; predicting does without
     try:
@@ -136,7 +142,7 @@ def load_model(
     expected = model.state_dict()
     # Losses may have buffers; they are not built.
     state = {key: value for key, value in state.items() if key in expected or ".loss_" not in key}
-    load_state(model, state, checkpoint)
+    load_state(model, state, name or checkpoint)
     return model.eval()
 
 

@@ -42,6 +42,11 @@ def is_out_of_memory(err: BaseException) -> bool:
     return isinstance(err, RuntimeError) and re.search(_OUT_OF_MEMORY, str(err), re.IGNORECASE) is not None
 
 
+def came_from_lack_of_memory(err: BaseException) -> bool:
+    """Whether memory ran out, or an error in other words says that it did."""
+    return any(one is not None and is_out_of_memory(one) for one in (err, err.__cause__))
+
+
 def free_memory() -> None:
     """Give back what torch holds of a GPU's memory without using it: in pieces that may fit nothing larger."""
     gc.collect()

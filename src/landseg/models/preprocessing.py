@@ -112,7 +112,7 @@ def tile_padding(config: mmcv.Config, table: Planes) -> TilePadding | None:
 
     Args:
         config: the config.
-        table: what :func:`normalisation_table` returns.
+        table: what :func:`landseg.models.normalisation.normalisation_table` returns.
 
     Raises:
         ConfigError: the step is malformed.
@@ -128,7 +128,7 @@ def find_padding(steps: Sequence[Any], table: Planes, where: str) -> TilePadding
 
     Args:
         steps: of the pipeline, Normalize among them.
-        table: what :func:`normalisation_table` returns.
+        table: what :func:`landseg.models.normalisation.normalisation_table` returns.
         where: the pipeline's name in error lines.
 
     Raises:

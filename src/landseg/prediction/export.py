@@ -12,7 +12,7 @@ from landseg.contracts.dataset import Split
 from landseg.contracts.tile import Tile
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
-from landseg.models.failures import free_memory, is_out_of_memory, out_of_memory
+from landseg.models.failures import came_from_lack_of_memory, free_memory, is_out_of_memory, out_of_memory
 from landseg.models.preprocessing import Planes
 from landseg.prediction.outlets import DeviceOutlet, HostOutlet
 from landseg.prediction.predictor import Predictor
@@ -127,7 +127,7 @@ class _Sizes:
 
     def halve(self, err: BaseException) -> bool:
         """Halve the number after an error; False where memory was not its cause, or there is nothing to halve."""
-        if self.is_fixed or self.most == 1 or not any(map(is_out_of_memory, filter(None, (err, err.__cause__)))):
+        if self.is_fixed or self.most == 1 or not came_from_lack_of_memory(err):
             return False
         self.most //= 2
         _log.info("memory does not suffice: from here on, %d tiles are predicted together", self.most)

@@ -42,7 +42,7 @@ def load_predictor(
         trusted: modules besides OpenMMLab's that may be imported for the types they register.
     """
     config = parse_config(trained.config, f"config of {trained.uri}")
-    model = load_model(config, schema, checkpoint, trusted)
+    model = load_model(config, schema, checkpoint, trusted, name=trained.checkpoint_uri)
     return final_predictor(model, config, trained.mean, trained.std, tta=tta, precision=precision)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.tile import Tile
-from landseg.models.failures import free_memory, is_out_of_memory
+from landseg.models.failures import came_from_lack_of_memory, free_memory
 from landseg.models.preprocessing import Planes
 from landseg.prediction.predictor import Predictor
 from landseg.prediction.quantizing import HostBuffers, Transfer, quantize, summarize
@@ -173,7 +173,7 @@ def _in_bf16(
     try:
         return predict.in_bf16(tile, size, keep)
     except ConfigError as err:
-        if err.__cause__ is None or not is_out_of_memory(err.__cause__):
+        if not came_from_lack_of_memory(err):
             raise
     free_memory()  # outside of the handler: the error holds on to what was computed
     try:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from landseg import storage
 from landseg.contracts.errors import DataError, without_traceback
-from landseg.raw.labels.headed import with_its_header
 from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.files import ImageFiles, LabelFiles
 from landseg.raw.sources.reading import read_header, read_image, read_sidecars
 from landseg.raw.sources.source import Source
-from landseg.raw.sources.source_file import HeadedFile, SourceFile
+from landseg.raw.sources.source_file import SourceFile
 
 READS_AT_ONCE = 16
 
@@ -46,7 +45,4 @@ def _read_tile(source: Source, tile: SourceTile) -> TileFiles | DataError:
 
 
 def _read_label(source: Source, tile: SourceTile, file: SourceFile) -> LabelFiles:
-    data = source.read(file)
-    if isinstance(file, HeadedFile):
-        data = with_its_header(data, read_header(source, file), source.where(file.path))
-    return LabelFiles(data, read_sidecars(source, tile.label_sidecars))
+    return LabelFiles(source.read(file), read_header(source, file), read_sidecars(source, tile.label_sidecars))

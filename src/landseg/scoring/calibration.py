@@ -1,4 +1,4 @@
-"""Calibration: whether a model is right as often as it is sure.
+"""Calibration: whether a model is right as often as its confidence says.
 
 The expected calibration error (ECE) of Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equations 3
 and 5: pixels are sorted into bins of equal width by their confidence, the probability of the class that was chosen. Of

@@ -181,7 +181,10 @@ def _unfinished(ensemble: Ensemble, scenes: Scenes) -> str:
     if not shards:
         found = storage.parallel(lambda shard: (shard, ensemble.is_finished(shard, parts)), ensemble.shards)
         shards = [shard for shard, is_finished in found if not is_finished]
-    left = [place for place in scenes.places if not scenes.is_finished(place, parts)]
+    left = [place for place in scenes.places if not scenes.is_recorded(place, parts)]
+    if not left:
+        stitched = storage.parallel(lambda place: (place, scenes.is_finished(place, parts)), scenes.places)
+        left = [place for place, is_finished in stitched if not is_finished]
     counts = [f"{len(shards)} shards"] * bool(shards) + [f"{len(left)} scenes"] * bool(left)
     return " and ".join(counts)
 

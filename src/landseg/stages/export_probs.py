@@ -203,13 +203,9 @@ def _export(
     storage.get_file(model.checkpoint_uri, checkpoint, sha256=model.checkpoint_sha256)
     spec = writer.spec
     seen = dataset.image_schema or dataset.schema
-    try:
-        predict = load_predictor(
-            model, seen, checkpoint, tta=spec.tta, precision=spec.precision, trusted=args.trust_modules
-        )
-    except ContractError as err:
-        where = model.checkpoint_uri if err.where == str(checkpoint) else err.where  # not of the copy
-        raise ContractError(where, err.problem, err.hint) from err
+    predict = load_predictor(
+        model, seen, checkpoint, tta=spec.tta, precision=spec.precision, trusted=args.trust_modules
+    )
     total, left = (sum(plan.num_tiles for plan in plans) for plans in (writer.share(share - 1, num_shares), pending))
     with Progress(f"exporting {spec.model}", total, "tiles", done=total - left) as progress:
         export(

@@ -51,7 +51,7 @@ def read_record(kind: type[M], uri: str) -> M | None:
     Raises:
         ContractError: it is intact, but not of this kind.
     """
-    content = read_content(uri)
+    content = _content(uri)
     return None if content is None else validate(kind, content, uri)
 
 
@@ -67,8 +67,8 @@ def finished_record(kind: type[M], uri: str) -> M:
     return found
 
 
-def read_content(uri: str) -> bytes | None:
-    """The content of a record as JSON, for those who keep it; None if there is no record, or it is damaged."""
+def _content(uri: str) -> bytes | None:
+    """The content of a record as JSON; None if there is no record, or it is damaged."""
     try:
         data = get_bytes(uri)
     except ObjectNotFoundError:

@@ -15,7 +15,7 @@ from landseg.contracts.probabilities import StoredTile
 from landseg.contracts.tile import Tile
 from landseg.dataset.index import TileIndex
 from landseg.dataset.reader import StagedDataset
-from landseg.models.failures import free_memory, is_out_of_memory
+from landseg.models.failures import came_from_lack_of_memory, free_memory
 from landseg.models.preprocessing import Planes
 from landseg.prediction.predictor import Predictor
 from landseg.scoring.confusion import check_class_ids
@@ -100,7 +100,7 @@ class FittingBatches:
             try:
                 return self._predictor.labels(inputs, size)
             except LandsegError as err:
-                if len(inputs) == 1 or err.__cause__ is None or not is_out_of_memory(err.__cause__):
+                if len(inputs) == 1 or not came_from_lack_of_memory(err):
                     raise
                 self._too_many_px = px
             free_memory()

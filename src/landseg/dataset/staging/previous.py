@@ -172,7 +172,7 @@ class Previous:
             if tile.scene.id in wanted if tile.scene else is_unchanged:
                 live[tile.shard] += size
         keep = [index for index in range(len(whole)) if live[index] >= _LIVE_SHARE * whole[index] > 0]
-        small = [index for index in keep if info.shards[index].size_bytes < shard_bytes * 5 // 8]
+        small = {index for index in keep if info.shards[index].size_bytes < shard_bytes * 5 // 8}
         if len(small) > _MAX_SMALL:
             keep = [index for index in keep if index not in small]
         position = {index: new for new, index in enumerate(keep)}

@@ -108,6 +108,10 @@ class Scenes:
         (scene,) = scenes_of(tiles.find(tiles.table.id(position)) for position in self._positions[place])
         return scene
 
+    def is_recorded(self, place: ScenePlace, parts: Mapping[str, int]) -> bool:
+        """Whether a scene's record is among `parts`."""
+        return _record(*place) in parts
+
     def is_finished(self, place: ScenePlace, parts: Mapping[str, int]) -> bool:
         """Whether a scene's record is among `parts` (:meth:`Ensemble.parts`), and so are the maps that it lists."""
         if _record(*place) not in parts:

@@ -14,6 +14,7 @@ from landseg.raw.images.decoded import DecodedImage
 from landseg.raw.images.remarks import remarks_on_sidecars
 from landseg.raw.labels.files import place_of_label, read_label
 from landseg.raw.labels.grid import label_on_grid
+from landseg.raw.labels.headed import with_its_header
 from landseg.raw.labels.rule import StagedLabel
 from landseg.raw.labels.unknown_values import unknown_labels_error
 from landseg.raw.layout.source_tiles import SourceTile
@@ -53,13 +54,17 @@ def stage_label(
             staged = expected.shared_labels.of_image(place, size, rule, where)
             return staged, _label_errors(staged, size, where, expected)
         where = source.where(tile.label.path)
-        stored = read_label(label.data, where, limit=limit)
-        own = Georeference() if place is None else place_of_label(label.data, where)
+        data = with_its_header(label.data, label.header, where)
+        stored = read_label(data, where, limit=limit)
+        own = Georeference() if place is None else place_of_label(data, where)
         own, problems = with_sidecars(own, label.sidecars.items())
         nearest = expected.config.resamples_labels and own.transform is not None
         if size is not None and place is not None and (nearest or stored.size != size):
             stored = label_on_grid(stored, own, place, size, where, nearest=nearest)
-        staged = replace(rule.stage(stored, where), nodata=stored.nodata, remarks=remarks_on_sidecars(problems))
+        staged = rule.stage(stored, where)
+        is_unchanged = staged.is_unchanged and data is label.data
+        remarks = remarks_on_sidecars(problems)
+        staged = replace(staged, is_unchanged=is_unchanged, nodata=stored.nodata, remarks=remarks)
         errors = _label_errors(staged, size, where, expected)
         if place is not None and staged.size == size and stored.size == size and not nearest:
             image_where, ignored = source.where(tile.image.path), _stored_ignored(expected.config)

@@ -203,15 +203,15 @@ def _read_list(source: Source, split: str, file: SourceFile, finder: TileFinder,
         action = "write a path such as area/name where names occur twice, and remove what does not exist"
         if all(wholes := [finder.whole_of(line) for line in unknown]):
             action = f"list whole images, such as {printable(wholes[0])}: landseg cuts large ones into tiles"
-        listed.findings.append(Finding.of(DataError(where, f"{problem}: {_some(unknown)}", action)))
+        listed.findings.append(Finding.of(DataError(where, f"{problem}: {some_names(unknown)}", action)))
     if differing:
         problem = (
             f"expected the image and the label of one tile in a line, found {len(differing)} of {number} with others"
         )
         action = "give both the same name, or list the images alone"
-        listed.findings.append(Finding.of(DataError(where, f"{problem}: {_some(differing)}", action)))
+        listed.findings.append(Finding.of(DataError(where, f"{problem}: {some_names(differing)}", action)))
     if twice:
-        problem = f"expected each tile in one list, found {len(twice)} in two: {_some(twice)}"
+        problem = f"expected each tile in one list, found {len(twice)} in two: {some_names(twice)}"
         listed.findings.append(Finding.of(DataError(where, problem, "remove them from one of the lists")))
 
 
@@ -226,7 +226,8 @@ def _is_header(cells: Sequence[str]) -> bool:
     return any(word in ROLE_WORDS or word in _COLUMN_WORDS for cell in cells for word in words(cell))
 
 
-def _some(names: Sequence[str]) -> str:
+def some_names(names: Sequence[str]) -> str:
+    """The first few of many names."""
     return ", ".join(printable(name[:100]) for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 

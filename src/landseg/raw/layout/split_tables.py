@@ -8,14 +8,13 @@ from collections.abc import Iterable
 from landseg.contracts.errors import DataError, printable
 from landseg.raw.findings import Finding
 from landseg.raw.layout.folders.names import SPLIT_WORDS
-from landseg.raw.layout.split_lists import TABLE_SUFFIXES, Listed, TileFinder, read_lines
+from landseg.raw.layout.split_lists import TABLE_SUFFIXES, Listed, TileFinder, read_lines, some_names
 from landseg.raw.sources.source import Source
 from landseg.raw.sources.source_file import SourceFile
 
 _COLUMNS = ("split", "splits", "subset", "set", "partition", "usage", "phase")
 """What the column is called."""
 _MOST_TABLES = 20
-_SHOWN = 3
 
 
 def find_table(source: Source, files: Iterable[SourceFile]) -> tuple[SourceFile, int] | None:
@@ -70,7 +69,7 @@ def splits_in_table(source: Source, file: SourceFile, column: int, finder: TileF
             unknown.append(line)
         elif listed.splits.setdefault(tile_id, split := _split(cells, column)) != split:
             twice.append(f"{tile_id} ({listed.splits[tile_id]} and {split})")
-    shown = ", ".join(printable(line[:100]) for line in unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else "")
+    shown = some_names(unknown)
     if unknown and not listed.splits:
         problem = f"expected names of images, found {len(unknown)} of {number} that name none or several: {shown}"
         listed.findings.append(Finding.of(DataError(where, problem, "write the images' names into the first column")))
@@ -78,8 +77,6 @@ def splits_in_table(source: Source, file: SourceFile, column: int, finder: TileF
         sentence = f"{len(unknown)} of {number} lines of {printable(file.path)} name no image, or several: {shown}"
         listed.findings.append(Finding("", sentence, severity="warning"))
     if twice:
-        problem = (
-            f"expected one split for each tile, found {len(twice)} with two: {printable(', '.join(twice[:_SHOWN]))}"
-        )
+        problem = f"expected one split for each tile, found {len(twice)} with two: {some_names(twice)}"
         listed.findings.append(Finding.of(DataError(where, problem, "remove one of their lines")))
     return listed

@@ -73,18 +73,22 @@ class LabelFiles:
 
     Attributes:
         data: of its file.
+        header: of its header, where that is a file of its own; empty without one.
         sidecars: of the files that say where it lies, as in :class:`ImageFiles`.
     """
 
     data: bytes
+    header: bytes = b""
     sidecars: Mapping[str, bytes | None] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
-        """Of the file's bytes; with sidecars, of their checksums and kinds."""
-        if not self.sidecars:
+        """Of the file's bytes; with a header or sidecars, of their checksums and kinds."""
+        if not self.header and not self.sidecars:
             return sha256_hex(self.data)
         whole = hashlib.sha256(hashlib.sha256(self.data).digest())
+        if self.header:
+            whole.update(b"hdr\0" + hashlib.sha256(self.header).digest())
         _add_sidecars(whole, self.sidecars)
         return whole.hexdigest()
 

@@ -118,6 +118,6 @@ def chosen(files: Sequence[SourceFile], is_chosen: Callable[[str], bool]) -> Seq
 
 
 def selected(files: Sequence[SourceFile], numbers: array[int]) -> Selection[SourceFile]:
-    """The files of some numbers, ascending: mostly neighbours, of which no list is needed."""
+    """The files at some positions, ascending; a run of neighbours is kept as a range, not as a list."""
     are_neighbours = bool(numbers) and numbers[-1] - numbers[0] == len(numbers) - 1
     return Selection(files, range(numbers[0], numbers[-1] + 1) if are_neighbours else numbers)

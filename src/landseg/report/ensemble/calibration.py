@@ -1,4 +1,4 @@
-"""The section on calibration: whether models are right as often as they are sure."""
+"""The section on calibration: whether models are right as often as their confidence says."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def calibration_rows(entries: Sequence[Entry], split: str | None) -> list[Calibr
 
 
 def reliability_diagram(entries: Sequence[Entry]) -> Markup:
-    """Accuracy over confidence, both in percent: on the diagonal, models are right as often as they are sure."""
+    """Accuracy over confidence, both in percent: on the diagonal, models are right as often as they claim to be."""
     axis = figures.axis((), low=0, high=100, num_ticks=6, whole=True)
     ends = np.array([0.0, 100.0])
-    series = [Series("as often right as sure", TRUTH, ends, ends)]
+    series = [Series("perfectly calibrated", TRUTH, ends, ends)]
     series += [_line(entry, counts) for entry, counts in _counted(entries)]
     told = "; ".join(f"{line.name}: {_told(line)}" for line in series[1:])
     title = f"Reliability diagram: accuracy in percent over confidence in percent. {told}"

@@ -1,4 +1,4 @@
-"""What images that models label are read as: the `dataset.yaml` and the scale that nobody wrote for them."""
+"""How `landseg predict` reads its images: the `dataset.yaml` and the scale that nobody wrote for them."""
 
 from __future__ import annotations
 

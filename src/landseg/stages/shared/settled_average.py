@@ -121,7 +121,7 @@ def _note_views(members: list[Member]) -> None:
 
 
 def parse_weights(text: str) -> list[float] | Literal["equal", "auto"]:
-    """What `--weights` says, one that :func:`check_arguments` has passed."""
+    """What `--weights` says, a value that the table of parameters allows."""
     if text in {"", "equal"}:  # KFP passes an empty string for a parameter that is not given
         return "equal"
     if text == "auto":

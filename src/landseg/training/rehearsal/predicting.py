@@ -14,7 +14,7 @@ from landseg.contracts.errors import ConfigError, LandsegError
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import load_model
 from landseg.models.configs import modules_to_import, parse_config
-from landseg.models.failures import is_out_of_memory
+from landseg.models.failures import came_from_lack_of_memory
 from landseg.models.foreign import reduce_for_prediction
 from landseg.models.normalisation import find_normalize
 from landseg.models.preprocessing import Image, Planes
@@ -72,7 +72,7 @@ def _predict_sizes(session: Session) -> tuple[Image, Planes] | None:
                 predicted = predicted or (tile, probs)
             except ConfigError as err:
                 where, problem, hint = f"{split} tiles of {height}x{width} px", f"{err.where}: {err.problem}", err.hint
-                if err.__cause__ is not None and is_out_of_memory(err.__cause__):
+                if came_from_lack_of_memory(err):
                     problem = f"a single one does not fit into memory when it is predicted: {err.problem}"
                     hint = "predict it in windows (model.test_cfg: mode, crop_size, stride), or stage smaller tiles"
                 if split != "train":

@@ -82,7 +82,7 @@ class Joined:
         self._result.review.add(split, row, self._result.config.ignore_index)
 
     def finish(self) -> None:
-        """Look at the whole once all ranges are in, or with a fatal error among them."""
+        """Look at the whole, once all ranges are in or one of them had a fatal error."""
         findings = self._result.findings
         for split, index in self.indexes.items():
             if not index.num_tiles and not findings.are_fatal:

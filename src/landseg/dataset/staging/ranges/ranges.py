@@ -49,7 +49,7 @@ class Ranges:
     ) -> None:
         self._source, self._expected, self._workspace, self._options = source, expected, workspace, options
         self._result, self._tiles = result, tiles
-        self._kept = {split: self._keep(split, previous, checksums.get(split, {})) for split in tiles}
+        self._kept = self._keep(previous, checksums)
         left = {split: _without_adopted(own, self._kept[split]) for split, own in tiles.items()}
         self._all = plan_ranges(source, expected, left, self._kept, checksums, options.shard_bytes, options.code)
         self._records = RangeRecords(workspace.storage_uri)
@@ -146,16 +146,21 @@ class Ranges:
             joined.finish()
         return None if self._result.findings.are_fatal else joined
 
-    def _keep(self, split: str, previous: Previous | None, checksums: Mapping[str, Checksums]) -> KeptSplit:
-        """What a split takes over of the earlier dataset: shards and, where they need no second look, tiles."""
+    def _keep(
+        self, previous: Previous | None, checksums: Mapping[str, Mapping[str, Checksums]]
+    ) -> dict[str, KeptSplit]:
+        """What each split takes over of the earlier dataset: shards and, where they need no second look, tiles."""
         if previous is None:
-            return KeptSplit()
-        expected, options = self._expected, self._options
+            return {split: KeptSplit() for split in self._tiles}
+        expected = self._expected
         same_rules = expected.kind is None or previous.has_rules_of(expected)
         # Tiles above the limit would be cut today.
         adopted_px = expected.config.scenes.max_px if previous.passed_same_checks(expected) else 0
-        work = split, checksums, options.shard_bytes, self._workspace
-        return previous.kept(*work, same_rules=same_rules, adopted_px=adopted_px)
+        rest = self._options.shard_bytes, self._workspace
+        return {
+            split: previous.kept(split, checksums.get(split, {}), *rest, same_rules=same_rules, adopted_px=adopted_px)
+            for split in self._tiles
+        }
 
 
 def _without_adopted(tiles: Sequence[SourceTile], kept: KeptSplit) -> Sequence[SourceTile]:

@@ -1,1 +1,1 @@
-"""What only a dataset as a whole shows: like images, places that overlap, labels that contradict each other."""
+"""What only a dataset as a whole shows: equal images, places that overlap, labels that contradict each other."""

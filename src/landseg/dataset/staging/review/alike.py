@@ -25,11 +25,11 @@ class FirstOfAlike:
             self._without.append(len(self._keys))
         self._keys.append(key or 0)
 
-    def pairs(self, but: NDArray[np.int64] | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def pairs(self, excluded: NDArray[np.int64] | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Those that are like an earlier one.
 
         Args:
-            but: positions that are passed over.
+            excluded: positions that are passed over.
 
         Returns:
             (P,) their positions, ascending; (P,) for each the position of the first one like it.
@@ -37,8 +37,8 @@ class FirstOfAlike:
         keys = np.frombuffer(self._keys, np.int64)
         counts = np.ones(len(keys), np.bool_)
         counts[np.frombuffer(self._without, np.uint32)] = False
-        if but is not None:
-            counts[but] = False
+        if excluded is not None:
+            counts[excluded] = False
         # Mostly all differ, which sorting the keys alone tells: positions are looked at of those that occur twice.
         twice = np.concatenate([_that_occur_twice(keys[counts & part]) for part in _parts(keys)])
         positions = np.flatnonzero(counts & np.isin(keys, twice)) if len(twice) else np.empty(0, np.int64)

@@ -219,7 +219,7 @@ def _unpacking(paths: Iterable[str]) -> str:
 def infixes_advice(kinds: Sequence[str]) -> str:
     """How to tell images from labels by a part in the middle of their names."""
     infixes = f"image_infix: {printable(kinds[-1])} and label_infix: {printable(kinds[0])}"
-    return f"write {infixes} in dataset.yaml, as the case may be"
+    return f"write {infixes} in dataset.yaml, or the other way round"
 
 
 def counted(files: Iterable[SourceFile]) -> str:

@@ -7,6 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
+from landseg.contracts.errors import printable
 from landseg.raw.findings import Finding
 from landseg.raw.layout.folders.band_folders import joined_image, missing_bands
 from landseg.raw.layout.folders.names import mentions_labels
@@ -61,8 +62,8 @@ def join_tile_folders(
         else:
             rest.append(joined_image(before.rstrip("/"), tile_id, [bands[band] for band in range(len(names))]))
     if unused:
-        sentence = f"{counted(unused)} next to bands are called like none of bands and are not used: {unused[0].path}"
-        findings.append(Finding("", sentence, severity="warning"))
+        sentence = f"{counted(unused)} next to bands are called like none of bands and are not used"
+        findings.append(Finding("", f"{sentence}: {printable(unused[0].path)}", severity="warning"))
     return sorted_files(rest), findings
 
 
