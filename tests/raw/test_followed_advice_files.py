@@ -114,7 +114,7 @@ CASES = {
                 lambda p: write_gdal(p, LABELS[..., None], crs="EPSG:32632", transform=UTM),
             ),
         ),
-        "if its pixels fit and its georeference is wrong, take it away, with world files",
+        "if its pixels fit and its georeference is wrong, remove it, world files included",
         png(LABELS),
     ),
     "a label of another size that covers a part": Case(

@@ -40,7 +40,7 @@ def alignment_error(
     return DataError(
         where,
         f"expected a label that lies on its image, found one {found} ({origins})",
-        f"align it: {advice}; or, if its pixels fit and its georeference is wrong, take it away, with world files; or "
+        f"align it: {advice}; or, if its pixels fit and its georeference is wrong, remove it, world files included; or "
         f"write labels: {{resample: nearest}} in dataset.yaml, which takes its nearest pixel for each of the image's",
     )
 
