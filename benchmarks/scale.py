@@ -5,7 +5,7 @@ endpoint, which is reached through a proxy that counts. Each step is a whole com
 difference between two sizes is what one more tile costs; the target is linear CPU time, and at most 150 bytes of memory
 a tile. `export` is a stand-in without a network. Two models are exported, the second by several workers, who run one
 after the other, and averaged, by one worker and by several; of more than 10,000 tiles one worker does everything:
-several would take hours. `--only N` takes one size.
+several would take hours. `--only N` takes one size. Each step is told on stderr when it has ended.
 """
 
 from __future__ import annotations
@@ -173,7 +173,9 @@ class _Bench:
             most = max(most, self._proxy.counts["bytes downloaded"] - earlier)
         counted = {name: self._proxy.counts[name] - before.get(name, 0) for name in self._proxy.counts}
         seconds = time.perf_counter() - start
-        return Cost(seconds, cpu_s, peak, counted.get("requests", 0), counted.get("bytes downloaded", 0), most)
+        cost = Cost(seconds, cpu_s, peak, counted.get("requests", 0), counted.get("bytes downloaded", 0), most)
+        print(" ".join(commands[0][2:4]), len(commands), cost, file=sys.stderr, flush=True)
+        return cost
 
 
 class _Memory(threading.Thread):
