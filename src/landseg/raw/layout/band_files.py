@@ -11,7 +11,7 @@ from dataclasses import replace
 from landseg.contracts.errors import DataError, printable
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
-from landseg.raw.layout.folders.band_folders import joined_image, missing_bands, pattern_of
+from landseg.raw.layout.folders.band_folders import pattern_of
 from landseg.raw.layout.folders.band_names import (
     CHOICE,
     bands_per_tile,
@@ -21,8 +21,8 @@ from landseg.raw.layout.folders.band_names import (
     written_bands,
 )
 from landseg.raw.layout.folders.band_trees import bands_in_trees
+from landseg.raw.layout.folders.joined_images import JoinedImages, unused_files
 from landseg.raw.layout.folders.layout import Folder, Layout
-from landseg.raw.layout.folders.strays import counted
 from landseg.raw.sources.source import Source
 from landseg.raw.sources.source_file import SourceFile, file_list
 
@@ -45,10 +45,7 @@ def join_bands(source: Source, layout: Layout, config: DatasetConfig) -> list[Fi
             for _, of_folder, unused in joined:
                 findings += of_folder
                 others += unused
-    if others:
-        sentence = f"{counted(others)} among the images are called like none of bands and are not used"
-        findings.append(Finding("", f"{sentence}: {printable(others[0].path)}", severity="warning"))
-    return findings
+    return [*findings, *unused_files(others, "among the images")]
 
 
 def _joined(
@@ -68,14 +65,11 @@ def _joined(
         else:
             found[match[1]][band] = file
     images = file_list()
-    findings = []
+    joined = JoinedImages(source, split, images)
+    places = [(folder.path, name) for name in names]
     for tile_id, bands in found.items():
-        missing = [names[band].replace("{id}", tile_id) for band in range(len(names)) if band not in bands]
-        if missing:
-            findings.append(missing_bands(source, missing, tile_id, folder.path, split))
-        else:
-            images.append(joined_image(folder.path, tile_id, [bands[band] for band in range(len(names))]))
-    return replace(folder, files=images), findings, unused
+        joined.add(folder.path, tile_id, bands, places)
+    return replace(folder, files=images), joined.findings, unused
 
 
 def unjoined_bands(source: Source, layout: Layout, is_paired: bool) -> Finding | None:

@@ -7,11 +7,9 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
-from landseg.contracts.errors import printable
 from landseg.raw.findings import Finding
-from landseg.raw.layout.folders.band_folders import joined_image, missing_bands
+from landseg.raw.layout.folders.joined_images import JoinedImages, unused_files
 from landseg.raw.layout.folders.names import mentions_labels
-from landseg.raw.layout.folders.strays import counted
 from landseg.raw.layout.suffixes import RASTER_SUFFIXES, split_suffix
 from landseg.raw.sources.source import Source
 from landseg.raw.sources.source_file import SourceFile, file_list, paths_of, sorted_files
@@ -54,17 +52,11 @@ def join_tile_folders(
         is_other = folder in around and suffix in RASTER_SUFFIXES and not mentions_labels(stem)
         if file.path not in used:
             (unused if is_other else rest).append(file)
-    findings = []
+    joined = JoinedImages(source, "", rest)
     for (before, tile_id), bands in found.items():
-        lacking = [names[band].replace("{id}", tile_id) for band in range(len(names)) if band not in bands]
-        if lacking:
-            findings.append(missing_bands(source, lacking, tile_id, before.rstrip("/"), ""))
-        else:
-            rest.append(joined_image(before.rstrip("/"), tile_id, [bands[band] for band in range(len(names))]))
-    if unused:
-        sentence = f"{counted(unused)} next to bands are called like none of bands and are not used"
-        findings.append(Finding("", f"{sentence}: {printable(unused[0].path)}", severity="warning"))
-    return sorted_files(rest), findings
+        folder = before.rstrip("/")
+        joined.add(folder, tile_id, bands, [(folder, name) for name in names])
+    return sorted_files(rest), [*joined.findings, *unused_files(unused, "next to bands")]
 
 
 def _pattern(name: str) -> re.Pattern[str]:
