@@ -85,6 +85,23 @@ class TileTable:
         return heights, widths
 
 
+def one_of_each_size(heights: NDArray[np.uint32], widths: NDArray[np.uint32], most: int) -> list[int]:
+    """The position of a tile of each distinct size, the largest first; of more than `most`, some spread over the areas.
+
+    Args:
+        heights: (T,), in pixels.
+        widths: (T,), in pixels.
+        most: how many sizes at most.
+    """
+    sides = heights.astype(np.int64), widths.astype(np.int64)
+    _, first = np.unique(sides[0] << 32 | sides[1], return_index=True)
+    first = first[np.argsort(-sides[0][first] * sides[1][first], kind="stable")]
+    if len(first) > most:
+        first = first[np.linspace(0, len(first) - 1, most).round().astype(int)]
+    found: list[int] = first.tolist()
+    return found
+
+
 class _Ids(Sequence[str]):
     """The ids of a table."""
 

@@ -21,6 +21,7 @@ from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.tile import Tile
 from landseg.dataset.reader import StagedDataset
+from landseg.dataset.table import one_of_each_size
 from landseg.training.input import sampling
 from landseg.training.input.decoded_tiles import DecodedTiles
 from landseg.training.input.pipeline import Pipeline, target_size
@@ -159,15 +160,10 @@ class TileBatches:
         return tile.height, tile.width
 
     def one_of_each_size(self, most: int) -> list[int]:
-        """A tile of each distinct size, the largest first; of more sizes than `most`, some spread over their areas."""
-        heights, widths = (
-            np.concatenate([index.table.sizes[side] for _, index in self._indexes]).astype(np.int64) for side in (0, 1)
-        )
-        _, first = np.unique(heights << 32 | widths, return_index=True)
-        first = first[np.argsort(-heights[first] * widths[first], kind="stable")]
-        if len(first) > most:
-            first = first[np.linspace(0, len(first) - 1, most).round().astype(int)]
-        return [int(number) for number in first]
+        """The number of a tile of each size, as in :func:`~landseg.dataset.table.one_of_each_size`."""
+        sides = zip(*(index.table.sizes for _, index in self._indexes), strict=True)
+        heights, widths = map(np.concatenate, sides)
+        return one_of_each_size(heights, widths, most)
 
     @functools.cached_property
     def shards(self) -> list[tuple[Split, int]]:

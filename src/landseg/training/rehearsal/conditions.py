@@ -1,4 +1,4 @@
-"""What a rehearsal runs in: nothing of it is left, and a GPU has as little room as it will have in training."""
+"""What rehearsals share: nothing of them is left, and a GPU has as little room as it will have in training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 
 from landseg.training.checkpoint.random_state import random_state, restore_random_state
 from landseg.training.session import Session
+
+MAX_SIZES = 12
+"""That are tried: of more, the largest, the smallest, and some in between."""
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError, LandsegError
 from landseg.dataset.reader import StagedDataset
+from landseg.dataset.table import one_of_each_size
 from landseg.models.build import load_model
 from landseg.models.configs import modules_to_import, parse_config
 from landseg.models.failures import came_from_lack_of_memory
@@ -23,15 +24,13 @@ from landseg.prediction.predictor import Predictor
 from landseg.training.checkpoint.content import mmseg_checkpoint
 from landseg.training.checkpoint.store import write_local
 from landseg.training.input.transforms import seeded
-from landseg.training.rehearsal.conditions import memory_of_training, untouched
+from landseg.training.rehearsal.conditions import MAX_SIZES, memory_of_training, untouched
 from landseg.training.session import Session
 
 _log = logging.getLogger(__name__)
 
 _MOST_DIFFERENCE = 0.05
 """Of probabilities: between kernels of 16 bits for other layouts of memory there is less."""
-_MAX_SIZES = 12
-"""Of a split; where it has more, these are spread over their areas."""
 
 
 def rehearse_predicting(session: Session) -> None:
@@ -119,9 +118,7 @@ def _export(session: Session, tile: Image, expected: Planes) -> None:
 
 
 def _sizes(dataset: StagedDataset, split: Split) -> list[tuple[int, int]]:
-    """The distinct (height, width) of a split's tiles, largest first."""
-    sizes = np.unique(np.stack(dataset.index(split).table.sizes, 1), axis=0)
-    sizes = sizes[np.argsort(-sizes.astype(np.int64).prod(1), kind="stable")]
-    if len(sizes) > _MAX_SIZES:
-        sizes = sizes[np.linspace(0, len(sizes) - 1, _MAX_SIZES).round().astype(int)]
-    return [(int(height), int(width)) for height, width in sizes]
+    """The distinct (height, width) of a split's tiles, or as many as are tried, largest first."""
+    heights, widths = dataset.index(split).table.sizes
+    tried = one_of_each_size(heights, widths, MAX_SIZES)
+    return [(int(heights[position]), int(widths[position])) for position in tried]

@@ -11,11 +11,8 @@ import torch
 from landseg.training.input.batches import Batch
 from landseg.training.job import tiles_per_batch
 from landseg.training.losses import compute_losses
-from landseg.training.rehearsal.conditions import memory_of_training, untouched
+from landseg.training.rehearsal.conditions import MAX_SIZES, memory_of_training, untouched
 from landseg.training.session import Session
-
-_MAX_SIZES = 12
-"""That are tried: of more, the largest, the smallest, and some in between."""
 
 
 def rehearse_steps(session: Session) -> None:
@@ -47,11 +44,11 @@ def _batch_sizes(session: Session) -> set[tuple[int, int]]:
         return {pipeline.size}
     if pipeline.mmseg_steps and session.job.mixed_shards:  # a shard would be fetched for each tile
         return set()
-    numbers = tiles.one_of_each_size(_MAX_SIZES)
+    numbers = tiles.one_of_each_size(MAX_SIZES)
     if not pipeline.mmseg_steps:
         return {pipeline.padded(tiles.size(number)) for number in numbers}
     # The first epoch's own draws, and where there are few sizes those of further epochs: crops and scales are random.
-    keys = [(draw, number) for draw in range(max(1, _MAX_SIZES // len(numbers))) for number in numbers]
+    keys = [(draw, number) for draw in range(max(1, MAX_SIZES // len(numbers))) for number in numbers]
     if tiles_per_batch(session.config) > 1:
         return {(height, width) for *_, height, width in [tiles.read(keys)["img"].shape]}
     return {(height, width) for key in keys for *_, height, width in [tiles.read([key])["img"].shape]}
