@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from landseg.contracts.errors import printable
 from landseg.raw.layout.folders.band_names import CHOICE, endings, is_band_file, stem_of_band, written_bands
 from landseg.raw.layout.folders.layout import Folder
+from landseg.raw.layout.folders.roles_by_file import ending_of
 from landseg.raw.sources.source_file import SourceFile
 
 _MOST_FOLDERS = 100
@@ -66,6 +67,5 @@ def _trees(folders: Sequence[Folder]) -> dict[str, list[SourceFile]]:
 def _ending(ids: set[str], files: Iterable[SourceFile]) -> str | None:
     """What the names of files add to ids; None where they are something else."""
     stems = [stem_of_band(file) for file in files]
-    first = stems[0]
-    ending = next((first[end:] for end in range(len(first), 0, -1) if first[:end] in ids), None)
+    ending = ending_of(stems[0], ids)
     return ending if ending is not None and all(stem.endswith(ending) for stem in stems) else None

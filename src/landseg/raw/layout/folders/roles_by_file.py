@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from landseg.raw.compact_list import CompactList
 from landseg.raw.config.files import FileFields
@@ -38,6 +38,11 @@ def without_infix(stem: str, infix: str) -> str | None:
 def with_infix(stem: str, infix: str, other: str) -> str:
     """A stem with another part in the place of one that stands between separators."""
     return _part(infix).sub(lambda found: other + found[1], stem, count=1)
+
+
+def ending_of(stem: str, ids: Set[str]) -> str | None:
+    """What a stem adds to the longest of some ids that it begins with; None where it begins with none of them."""
+    return next((stem[end:] for end in range(len(stem), 0, -1) if stem[:end] in ids), None)
 
 
 def _part(infix: str) -> re.Pattern[str]:
@@ -132,8 +137,7 @@ def roles_by_suffix(files: Sequence[SourceFile]) -> Divided | None:
     if len(by_suffix) != 1 or len(images) != len(labels) or suffix not in _IMAGES_ONLY:
         return None
     stems = {split_suffix(file.path)[0] for file in images}
-    first = split_suffix(labels[0].path)[0]
-    ending = next((first[end:] for end in range(len(first), 0, -1) if first[:end] in stems), None)
+    ending = ending_of(split_suffix(labels[0].path)[0], stems)
     if ending is None or {f"{stem}{ending}" for stem in stems} != {split_suffix(file.path)[0] for file in labels}:
         return None
     return {"images": images, "labels": labels}
