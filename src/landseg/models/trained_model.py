@@ -15,6 +15,7 @@ from landseg.contracts.dataset import MAX_CLASSES, ClassSchema, DatasetManifest
 from landseg.contracts.documents import Byte, describe, validate
 from landseg.contracts.errors import ContractError, LandsegError
 from landseg.contracts.model import CHECKPOINT_SUFFIXES, ModelInput, ModelManifest
+from landseg.dataset.places import manifest_uri
 
 INPUT = "landseg_input"
 """In a checkpoint's `meta`: the :class:`ModelInput`, as plain values."""
@@ -90,8 +91,7 @@ def _input_of_earlier(manifest: ModelManifest, uri: str, storage_uri: str) -> Mo
     roots = [storage_uri, uri.partition("/runs/")[0] if "/runs/" in uri else ""]
     for root in filter(None, roots):
         try:
-            where = storage.join(root, "datasets", manifest.dataset_id, "manifest.json")
-            found = storage.read_document(DatasetManifest, where).document
+            found = storage.read_document(DatasetManifest, manifest_uri(root, manifest.dataset_id)).document
         except LandsegError:  # pruned, or in another storage
             continue
         return known.model_copy(update={"dtype": found.dtype, "num_file_bands": found.num_bands})

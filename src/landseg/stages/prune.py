@@ -17,6 +17,7 @@ from landseg.cli.console import paint
 from landseg.contracts.dataset import DatasetManifest
 from landseg.contracts.errors import ConfigError, ObjectNotFoundError
 from landseg.contracts.names import DATASET_ID, check_run_id
+from landseg.dataset.places import datasets_folder, shards_folder
 from landseg.stages.shared.context import IDENTITY
 from landseg.stages.shared.inventory import Folder, dataset_objects, run_folders
 from landseg.stages.shared.options import storage_root
@@ -191,7 +192,7 @@ def _datasets(
     Returns:
         The ids, what is removed first, and the rest.
     """
-    base = storage.join(root, "datasets")
+    base = datasets_folder(root)
     objects = dataset_objects(root)
     going: list[str] = []
     shards: dict[bool, set[str]] = {True: set(), False: set()}  # by whether their dataset is removed
@@ -210,7 +211,7 @@ def _datasets(
         folder = storage.join(base, uri.removeprefix(f"{base}/").split("/")[0])
         if folder in going:
             abandoned = not uri.endswith("/manifest.json")
-        elif folder == f"{base}/shards":
+        elif folder == shards_folder(root):
             unused = uri in shards[True] or (info.modified_s <= before and _SHARD.fullmatch(Path(uri).name))
             abandoned = uri not in shards[False] and bool(unused)
         else:

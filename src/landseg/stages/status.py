@@ -19,7 +19,7 @@ from landseg.contracts.model import ModelManifest
 from landseg.contracts.names import check_run_id
 from landseg.contracts.probabilities import ProbsManifest
 from landseg.contracts.references import ARGUMENTS, Arguments
-from landseg.dataset.staging.previous import manifest_uri
+from landseg.dataset.places import datasets_folder, manifest_uri
 from landseg.scoring.scores import METRICS
 from landseg.stages.shared.options import storage_root
 from landseg.stages.shared.siblings import differences, identity_of
@@ -150,7 +150,7 @@ def _facts(document: Document, folder: str) -> tuple[str, dict[str, Any]]:
 
 def _dataset_state(storage_uri: str, uri: str) -> StageState:
     """The dataset that stages worked on. Documents are untrusted: what lies outside the storage's root is not read."""
-    if not storage.is_below(uri, storage.join(storage_uri, "datasets")):
+    if not storage.is_below(uri, datasets_folder(storage_uri)):
         return StageState("stage-data", "", uri.rpartition("/")[0], "elsewhere", 0.0, dataset_uri=uri)
     state = StageState("stage-data", "", storage.parent(uri), "removed", 0.0, dataset_uri=uri)
     info = storage.stat(uri)

@@ -16,7 +16,7 @@ from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.model import CheckpointInfo, ModelManifest
 from landseg.contracts.probabilities import ProbsManifest
 from landseg.contracts.references import ARGUMENTS, Arguments, Reference
-from landseg.dataset.staging.previous import manifest_uri
+from landseg.dataset.places import manifest_uri
 
 HELP = "read everything that a manifest or a run names, and compare sizes and checksums"
 EXAMPLE = "landseg verify s3://landseg/runs/first"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.documents import Model
+from landseg.dataset.places import shards_folder
 from landseg.dataset.staging.checksums import Checksums, SplitChecksums
 from landseg.dataset.staging.source_files import versions
 from landseg.raw.labels.shared import SharedLabels
@@ -63,7 +64,7 @@ class Identifying:
         shared_labels: SharedLabels | None,
     ) -> None:
         self._source, self._tiles, self._found, self._shared_labels = source, tiles, found, shared_labels
-        self._folder = storage.join(storage_uri, "datasets", "shards")
+        self._folder = shards_folder(storage_uri)
         self._batches = list(self._divided())
         self._records: list[str] = []
 

@@ -13,6 +13,7 @@ from landseg import storage
 from landseg.contracts.dataset import Shard
 from landseg.contracts.documents import Model, sha256_hex
 from landseg.contracts.tile import ControlPoints, Geo, Rpc, Tile, Validity
+from landseg.dataset.places import shards_folder
 from landseg.dataset.shards import Boundaries, ShardWriter, member_names
 from landseg.dataset.staging.workspace import Workspace
 from landseg.raw.checked_tiles import CheckedTile, TileFacts
@@ -26,7 +27,7 @@ class ShardUploads:
     """Uploads finished shards in the background; those already in storage are left alone."""
 
     def __init__(self, storage_uri: str) -> None:
-        self._folder = storage.join(storage_uri, "datasets", "shards")
+        self._folder = shards_folder(storage_uri)
         self.uploaded_bytes = 0
         self._pool = ThreadPoolExecutor(1)
         self._pending: deque[tuple[bool, Future[int]]] = deque()  # whether it is a shard, and its upload

@@ -14,6 +14,7 @@ from landseg.contracts.errors import ContractError, DamagedObjectError, LandsegE
 from landseg.contracts.names import DatasetId
 from landseg.contracts.tile import Tile
 from landseg.dataset.index import TileIndex
+from landseg.dataset.places import datasets_folder, manifest_uri, shards_folder
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.scaling import needs_histogram
 from landseg.dataset.staging.checksums import Checksums
@@ -227,13 +228,8 @@ def source_checksums(tile: Tile) -> Checksums:
     return tile.source_image_sha256 or tile.image_sha256, tile.source_label_sha256 or tile.label_sha256
 
 
-def manifest_uri(storage_uri: str, dataset_id: str) -> str:
-    """The URI of a dataset's manifest."""
-    return storage.join(storage_uri, "datasets", dataset_id, "manifest.json")
-
-
 def _latest_uri(storage_uri: str, name: str) -> str:
-    return storage.join(storage_uri, "datasets", "by-name", f"{name}.json")
+    return storage.join(datasets_folder(storage_uri), "by-name", f"{name}.json")
 
 
 def load_previous(workspace: Workspace, name: str) -> tuple[Previous | None, list[Finding]]:
@@ -267,14 +263,14 @@ def load_whole(workspace: Workspace, dataset_id: str) -> tuple[Previous | None, 
 
 def lacking_shard(storage_uri: str, splits: Iterable[Iterable[Shard]]) -> Shard | None:
     """A shard that is missing in storage or has another size there; None without one."""
-    present = storage.sizes_below(storage.join(storage_uri, "datasets", "shards"))
+    present = storage.sizes_below(shards_folder(storage_uri))
     shards = itertools.chain.from_iterable(splits)
     return next((shard for shard in shards if present.get(shard.path.rpartition("/")[2]) != shard.size_bytes), None)
 
 
 def files_uri(storage_uri: str, name: str) -> str:
     """The list of the files that the last dataset of a name was staged from."""
-    return storage.join(storage_uri, "datasets", "by-name", f"{name}.files.jsonl")
+    return storage.join(datasets_folder(storage_uri), "by-name", f"{name}.files.jsonl")
 
 
 def record_latest(storage_uri: str, manifest: DatasetManifest, source: str | None, files: str | None) -> None:

@@ -18,8 +18,9 @@ from landseg.contracts.dataset import DatasetManifest, Scale, Shard, SkippedTile
 from landseg.contracts.documents import Blob, digest, sha256_hex
 from landseg.contracts.errors import DataError, StorageError
 from landseg.contracts.tile import Tile
+from landseg.dataset.places import manifest_uri, shards_folder
 from landseg.dataset.staging.checksums import Checksums
-from landseg.dataset.staging.previous import lacking_shard, manifest_uri
+from landseg.dataset.staging.previous import lacking_shard
 from landseg.dataset.staging.workspace import Workspace
 from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.config.dataset_yaml import DatasetConfig
@@ -156,7 +157,7 @@ def publish(
         StorageError: a shard that was written, or kept from an earlier dataset, is missing, perhaps pruned meanwhile.
     """
     if lacking := lacking_shard(workspace.storage_uri, (split.shards for split in splits.values())):
-        where = storage.join(workspace.storage_uri, "datasets", "shards", lacking.path.rpartition("/")[2])
+        where = storage.join(shards_folder(workspace.storage_uri), lacking.path.rpartition("/")[2])
         raise StorageError(where, f"expected a shard of {lacking.size_bytes} bytes, found none", "stage again")
     uri = manifest_uri(workspace.storage_uri, identity)
     folder = storage.parent(uri)

@@ -15,6 +15,7 @@ from landseg.contracts.documents import parse_json, sha256_hex
 from landseg.contracts.errors import ContractError, ObjectNotFoundError, StorageError
 from landseg.contracts.names import DATASET_ID, MODEL_NAME, RUN_ID
 from landseg.contracts.references import ARGUMENTS
+from landseg.dataset.places import datasets_folder
 from landseg.stages.shared.context import IDENTITY
 from landseg.storage import ObjectInfo
 
@@ -124,7 +125,7 @@ def dataset_objects(root: str) -> dict[str, ObjectInfo]:
     Raises:
         StorageError: a folder that staging has not written, or a link.
     """
-    base = storage.join(root, "datasets")
+    base = datasets_folder(root)
     _refuse_links(base)
     objects = {}
     for info in storage.list_objects(base):
