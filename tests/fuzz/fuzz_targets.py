@@ -285,7 +285,7 @@ def polygons(folder: Path) -> Target:
     from landseg.raw.config.dataset_yaml import parse_config
     from landseg.raw.georeference.crs import keys_of
     from landseg.raw.georeference.tags import Georeference
-    from landseg.raw.labels.vector import read_polygons
+    from landseg.raw.labels.polygons.vector import read_polygons
 
     ring = np.array([[0, 0], [8, 0], [8, 8], [0, 0]], "<f8")
     wkb = b"\x01" + np.array([3, 1, len(ring)], "<u4").tobytes() + ring.tobytes()

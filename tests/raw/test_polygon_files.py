@@ -18,9 +18,9 @@ from rasterio.transform import from_origin
 from landseg.contracts.errors import DataError
 from landseg.contracts.label_source import LabelSource
 from landseg.raw.config.dataset_yaml import parse_config
-from landseg.raw.labels.polygon_files import read_file
+from landseg.raw.labels.polygons.files import read_file
+from landseg.raw.labels.polygons.vector import read_polygons
 from landseg.raw.labels.shared import belonging_files, open_shared_labels
-from landseg.raw.labels.vector import read_polygons
 from landseg.raw.sources.archives import open_source
 
 SQUARE = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}

@@ -25,9 +25,9 @@ from landseg.raw.images.vrt import referenced_files, rewritten
 from landseg.raw.labels.files import LOSSLESS_HINT
 from landseg.raw.labels.grid import on_grid
 from landseg.raw.labels.headed import with_its_header
+from landseg.raw.labels.polygons.vector import Polygons, read_polygons
 from landseg.raw.labels.rule import LabelRule, StagedLabel
 from landseg.raw.labels.stored_label import stored_label
-from landseg.raw.labels.vector import Polygons, read_polygons
 from landseg.raw.layout.suffixes import header_names
 from landseg.raw.sources.source import PrefixSource, Source
 from landseg.raw.sources.source_file import SourceFile

@@ -23,7 +23,7 @@ from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.georeference.crs import crs_of, quiet_gdal
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.labels.mapping import IGNORE
-from landseg.raw.labels.polygon_files import MAX_SHOWN, MAX_SHOWN_CHARS, listed, read_file, rings_of, shortened
+from landseg.raw.labels.polygons.files import MAX_SHOWN, MAX_SHOWN_CHARS, listed, read_file, rings_of, shortened
 from landseg.raw.labels.rule import LabelRule, StagedLabel, value_counts
 from landseg.raw.labels.unknown_values import NAME, NAME_MEANS, flow_map
 
