@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import numpy as np
 import pytest
+import yaml
 from raw_tiles import random_image, random_label, write_config, write_image, write_label, write_raw
 
 
@@ -68,6 +70,44 @@ def test_a_0_255_mask(tmp_path, stage):
         for path in (raw / split / "labels").iterdir():
             write_label(path, np.where(random_label(3) > 0, 255, 0).astype(np.uint8))
     assert "hold only 0 and 255, which is ignored: a 0/255 mask?" in warnings_of(stage(raw))
+
+
+def test_masks_of_0_and_255_among_those_of_0_and_1(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw", train=3, val=1, classes=["ground", "road"])
+    mask = (random_label(3) > 0).astype(np.uint8)
+    for path in (*(raw / "train/labels").iterdir(), *(raw / "val/labels").iterdir()):
+        write_label(path, mask)
+    write_label(raw / "train/labels/t0001.png", mask * np.uint8(255))
+    said = "1 label of 0 and 255 alone (train/t0001) among labels of 0 and 1: 255 is ignored"
+    text = warnings_of(stage(raw))
+    assert said in text
+    proposed = yaml.safe_load(re.search(r"write label_values: (\{.*?\})", text)[1])
+    write_config(raw, classes=["ground", "road"], label_values=proposed)
+    run = stage(raw)
+    assert said not in warnings_of(run)
+    for tile in run.dataset().tiles("train"):
+        np.testing.assert_array_equal(run.dataset().read_label("train", tile), mask)
+    write_config(raw, classes=["ground", "road"])
+    write_label(raw / "train/labels/t0002.png", np.where(np.arange(24) < 3, 255, mask).astype(np.uint8))
+    assert said not in warnings_of(stage(raw))  # ignored pixels beside classes
+
+
+def test_labels_of_which_every_pixel_is_ignored(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw")
+    for path in (raw / "train/labels").iterdir():
+        write_label(path, np.full((24, 24), 255, np.uint8))
+    run = stage(raw)
+    assert run.status == 2
+    assert "expected labels of train to hold classes, found all of their pixels ignored" in run.error
+
+
+def test_a_missing_first_class_of_mapped_labels_says_nothing_of_offsets(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw", label_values={10: "background", 1: "field", 2: "water"})
+    for path in (*(raw / "train/labels").iterdir(), *(raw / "val/labels").iterdir()):
+        write_label(path, np.maximum(random_label(3), 1))
+    text = warnings_of(stage(raw))
+    assert "classes that never occur in train: background" in text
+    assert "label_offset" not in text
 
 
 def test_sizes_and_bands_that_differ(tmp_path, stage):

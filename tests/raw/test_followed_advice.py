@@ -121,7 +121,7 @@ CASES = {
     "a text as a label": Case(lambda r: (r / LABEL).write_text("hello"), "write it as PNG", png(LABELS)),
     "sizes that differ": Case(
         lambda r: write_label(r / LABEL, random_label(1, 30)),
-        "cut both to the same size",
+        "cut both to the same ground, and to the same size",
         png(random_label(1, 30)[:24, :24]),
         label=random_label(1, 30)[:24, :24],
     ),

@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from gdal_files import write_gdal
 from PIL import Image
 
 from landseg.contracts.errors import DataError
@@ -142,6 +143,20 @@ def test_pixels_without_a_value():
     np.testing.assert_array_equal(label.no_data, VALUES == 0)
     label = read_label(tiff(np.where(VALUES, np.float32(1), np.float32(np.nan))), "x")
     np.testing.assert_array_equal(label.no_data, VALUES == 0)
+
+
+@pytest.mark.parametrize("how", ["plain", "palette", "float"])
+def test_pixels_that_the_mask_of_a_tiff_leaves_out(how, tmp_path):
+    path, has_label = tmp_path / "a.tif", np.arange(9)[np.newaxis].repeat(7, axis=0) > 3
+    options = {"palette": {"photometric": "palette"}}.get(how, {})
+    values = VALUES.astype(np.float32 if how == "float" else np.uint8)
+    write_gdal(path, values[..., None], mask=has_label, **options)
+    label = read_label(path.read_bytes(), "x")
+    np.testing.assert_array_equal(label.values, VALUES)
+    np.testing.assert_array_equal(label.no_data, ~has_label)
+    assert not label.is_plain
+    write_gdal(path, values[..., None], mask=np.ones_like(has_label), **options)
+    assert read_label(path.read_bytes(), "x").no_data is None
 
 
 REFUSED = {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import rasterio.warp
 import yaml
 from rasterio.crs import CRS
@@ -57,6 +58,18 @@ def configure(raw: Path, **fields) -> None:
 
 def window(row: int, column: int) -> np.ndarray:
     return WHOLE[row : row + SIZE, column : column + SIZE]
+
+
+def test_pixels_that_the_mask_of_the_raster_leaves_out_are_ignored(tmp_path, stage):
+    root = dataset(tmp_path / "raw", [(0, 0), (40, 100)], labels="all.tif")
+    write(root / "all.tif", WHOLE, at(0, 0))
+    has_label = np.ones(WHOLE.shape, np.uint8)
+    has_label[:, :10] = has_label[50:] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(root / "all.tif", "r+") as file:
+        file.write_mask(has_label * 255)
+    whole = np.pad(np.where(has_label, WHOLE, 255), ((0, 50), (0, 50)), constant_values=255)
+    for label, (row, column) in zip(staged(stage(root)), [(0, 0), (40, 100)], strict=True):
+        np.testing.assert_array_equal(label, whole[row : row + SIZE, column : column + SIZE])
 
 
 @pytest.mark.parametrize("codes", [[0, 1, 2], [10, 20, -1]])
@@ -310,3 +323,16 @@ def test_what_is_no_polygon_is_refused(geometry, expected, tmp_path, stage):
     assert expected in run.error
     (raw / "map.geojson").write_text("{")
     assert "cannot be read as polygons" in stage(raw).error
+
+
+@pytest.mark.parametrize("outside", [None, "background"])
+def test_polygons_that_lie_on_no_image(outside, tmp_path, stage):
+    """Longitude and latitude exchanged, say: without a word, all would be background, or ignored."""
+    label = {"file": "all.geojson", "class_name": "field", **({"outside": outside} if outside else {})}
+    root = dataset(tmp_path / "raw", [(0, 0), (40, 0)], labels=label)
+    shape = {"type": "Polygon", "coordinates": [[[45.1, 15], [45.2, 15], [45.2, 15.1], [45.1, 15]]]}
+    feature = {"type": "Feature", "properties": {}, "geometry": shape}
+    (root / "all.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    run = stage(root)
+    assert run.status == 2
+    assert "expected polygons that lie on images, found none of those of all.geojson on any" in run.error

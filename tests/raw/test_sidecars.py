@@ -244,14 +244,16 @@ def test_orientation_and_control_points_are_remarked(tmp_path, stage):
     exif = Image.Exif()
     exif[274] = 3
     Image.fromarray(random_image(3)).save(root / "train/images/photo.jpg", exif=exif, quality=95)
-    for name in ("turned", "points", "plain", "photo"):
+    for name in ("turned", "points", "photo"):
         write_label(root / f"train/labels/{name}.png", random_label(0))
+    write_image(root / "train/labels/plain.tif", random_label(0), extratags=[(274, 3, 1, 8, True)])
     run = stage(root)
     assert run.status == 0, run.err
     assert "turned.tif: its Orientation is 6, turned or mirrored: pixels are read as stored" in run.out
     assert "photo.jpg: its Orientation is 3" in run.out
     assert "points.tif" not in run.out
-    assert "plain.tif" not in run.out
+    assert "images/plain.tif" not in run.out
+    assert "labels/plain.tif: its Orientation is 8, turned or mirrored: pixels are read as stored" in run.out
     points = {tile.id: tile.control_points for tile in run.dataset().tiles("train")}
     assert points["points"].points == ((0.0, 0.0, 5e5, 5e6, 0.0), (5.0, 4.0, 500050.0, 4999960.0, 0.0))
     assert points["plain"] is None

@@ -18,7 +18,7 @@ def stats(dataset, split="train"):
     return dataset.manifest.splits[split]
 
 
-@pytest.mark.parametrize("how", ["tag", "yaml", "list", "mask", "alpha"])
+@pytest.mark.parametrize("how", ["tag", "yaml", "list", "mask", "alpha", "aux of a TIFF", "aux of a PNG"])
 def test_pixels_without_data(how, tmp_path, stage):
     root = tmp_path / "raw"
     fields = {"yaml": {"nodata": 0}, "list": {"nodata": [0, 0, 0]}, "alpha": {"alpha": "mask"}}.get(how, {})
@@ -30,7 +30,15 @@ def test_pixels_without_data(how, tmp_path, stage):
     image[3, 20] = (0, 9, 9)  # a dark value in one band is a value
     options = {"tag": {"nodata": 0}, "mask": {"mask": ~lacks}, "alpha": {"alpha": "YES", "photometric": "RGB"}}
     written = np.dstack([image, np.where(lacks, 0, 255).astype(np.uint8)]) if how == "alpha" else image
-    write_tile(root, "a.tif", written, **options.get(how, {}))
+    if how.startswith("aux"):
+        options[how] = {"driver": "PNG"} if how.endswith("PNG") else {}
+        bands = "".join(
+            f'<PAMRasterBand band="{band}"><NoDataValue>0.00000000000000E+00</NoDataValue></PAMRasterBand>'
+            for band in (1, 2, 3)
+        )
+    path = write_tile(root, "a.png" if how.endswith("PNG") else "a.tif", written, **options.get(how, {}))
+    if how.startswith("aux"):
+        path.with_name(f"{path.name}.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
     write_tile(root, "b.tif", np.dstack([random_image(2), np.full((24, 24), 255, np.uint8)])[:, :, : written.shape[2]])
     label = random_label(1)
 

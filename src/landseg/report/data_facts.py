@@ -191,7 +191,7 @@ def _findings(result: StagingResult, schema: ClassSchema) -> Iterator[Finding]:
             finding = replace(finding, problem=f"left out: {finding.problem}", severity="warning")
         yield finding
     source = result.loaded.document.source_values if result.loaded else None
-    yield from result.review.findings(schema, result.statistics, source)
+    yield from result.review.findings(schema, result.statistics, result.config, source)
     yield from result.findings.warnings
     yield from result.findings.notes
 

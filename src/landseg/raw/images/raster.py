@@ -63,7 +63,7 @@ class Raster:
         self._palette = _palette_rgba(datasets, where) if has_palette else None
         self.is_expanded = self._palette is not None
         self.info = _info(datasets, where)
-        self.has_mask = any(_has_mask(dataset) for dataset in datasets)
+        self.has_mask = any(has_own_mask(dataset) for dataset in datasets)
         if self._palette is not None:
             self.info = self.info._replace(num_bands=3, dtype="uint8", nodata=(None,) * 3)
             self.has_mask = self.has_mask or bool((self._palette[:, 3] == 0).any())
@@ -101,7 +101,7 @@ class Raster:
             valid &= self._colours(start, end)[:, :, 3] > 0
         with damage_is_reported(self._where):
             for dataset in self._datasets:
-                if _has_mask(dataset):
+                if has_own_mask(dataset):
                     valid &= dataset.read_masks(1, window=((start, end), (0, self.info.width))) > 0
         return valid
 
@@ -223,7 +223,7 @@ def _info(datasets: Sequence[DatasetReader], where: object) -> RasterInfo:
     )
 
 
-def _has_mask(dataset: DatasetReader) -> bool:
+def has_own_mask(dataset: DatasetReader) -> bool:
     """Whether the file has a mask of its own: neither made from nodata values nor alpha."""
     flags = {flag.name for flag in dataset.mask_flag_enums[0]}
     return "per_dataset" in flags and "alpha" not in flags

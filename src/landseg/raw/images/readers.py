@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from landseg.raw.expected import Expected, check_kind
 from landseg.raw.georeference.tags import Georeference, read_georeference
 from landseg.raw.images.decoded import DecodedImage, Extremes
+from landseg.raw.images.pam import sidecar_nodata
 from landseg.raw.images.raster import Raster, opened_raster
 from landseg.raw.images.validity import Nodata, both, nodata_values, valid_pixels
 from landseg.raw.images.values import Kind
@@ -54,7 +55,8 @@ class PlainTiff:
         """
         check_kind(self.kind, self._where, expected)
         values = decode_page(self.page, self._files.data, self._where, limit=limit, spool=spool)
-        declared = (declared_nodata(self.page),) * self.kind.num_bands
+        own = (declared_nodata(self.page),) * self.kind.num_bands
+        declared = _with_sidecar_nodata(own, self._files)
         nodata = nodata_values(expected.config, expected.bands, declared)
         valid = _collect(self._masks(values, expected, nodata), (self.height, self.width), valid_spool)
         return DecodedImage(
@@ -82,9 +84,10 @@ class PlainTiff:
 class GdalImage:
     """An image that GDAL reads; `page` is its TIFF page where it is a TIFF."""
 
-    def __init__(self, raster: Raster, where: object, size_bytes: int, page: tifffile.TiffPage | None = None) -> None:
+    def __init__(self, raster: Raster, where: object, files: ImageFiles, page: tifffile.TiffPage | None = None) -> None:
         self._raster, self._where, self.page = raster, where, page
         info = raster.info
+        self._declared = info.nodata if raster.is_expanded else _with_sidecar_nodata(info.nodata, files)
         self.height, self.width = info.height, info.width
         self.kind = Kind(info.num_bands, info.dtype, info.alpha)
         self.is_expanded = raster.is_expanded
@@ -103,7 +106,7 @@ class GdalImage:
         size = self.height * self.width * self.kind.num_bands
         check_size(size * np.dtype(info.dtype).itemsize, self._where, limit)
         check_size(info.block_bytes, self._where, MAX_DECODED_BYTES)
-        nodata = nodata_values(expected.config, expected.bands, info.nodata)
+        nodata = nodata_values(expected.config, expected.bands, self._declared)
         unwritten = self._unwritten(nodata)
         shape = (1, 1, self.height, self.width, self.kind.num_bands)  # as tifffile has it
         out: NDArray[Any] = (
@@ -149,7 +152,7 @@ class GdalImage:
         """Values of the source and which have data, some rows at a time."""
         check_kind(self.kind, self._where, expected)
         check_size(self._raster.info.block_bytes, self._where, MAX_DECODED_BYTES)
-        nodata = nodata_values(expected.config, expected.bands, self._raster.info.nodata)
+        nodata = nodata_values(expected.config, expected.bands, self._declared)
         for _, _, values, valid in self.chunks(expected, nodata, self._unwritten(nodata)):
             yield values, valid
 
@@ -174,6 +177,12 @@ class GdalImage:
         written = np.array(page.databytecounts, np.int64).reshape(planes, down, across).any(axis=0)
         of_rows = np.repeat(np.repeat(~written, rows, axis=0), columns, axis=1)
         return of_rows[: self.height, : self.width]
+
+
+def _with_sidecar_nodata(own: Nodata, files: ImageFiles) -> Nodata:
+    """The nodata value of each band: what an image's file declares, else what an .aux.xml next to it does."""
+    beside = {} if files.bands else sidecar_nodata(files.sidecars)
+    return tuple(beside.get(band) if value is None else value for band, value in enumerate(own, 1))
 
 
 def _valid(values: NDArray[Any], bands: tuple[int, ...], nodata: Nodata, alpha: int) -> NDArray[np.bool_] | None:

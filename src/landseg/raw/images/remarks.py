@@ -13,7 +13,7 @@ from landseg.contracts.tile import MAX_CONTROL_POINTS
 from landseg.raw.georeference.tags import Georeference, count_control_points
 
 _ORIENTATION = 274
-_AS_STORED = 1
+_AS_STORED, _MOST = 1, 8
 _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
@@ -48,11 +48,26 @@ def about_place(place: Georeference, page: tifffile.TiffPage | None) -> list[Rem
 
 def about_orientation(data: bytes | memoryview, page: tifffile.TiffPage | None) -> list[Remark]:
     """That an image is to be shown turned or mirrored. Its pixels are taken as they are stored, as GDAL takes them."""
-    found = page.tags.valueof(_ORIENTATION, _AS_STORED) if page is not None else _of_jpeg(data)
-    if not isinstance(found, int) or not _AS_STORED < found <= 8:
-        return []
-    problem = f"its Orientation is {int(found)}, turned or mirrored: pixels are read as stored, as GDAL reads them"
-    return [Remark(problem, action="a label must fit the pixels as stored, not as a viewer shows them")]
+    found = orientation_of(page) if page is not None else _of_jpeg(data)
+    return [] if found == _AS_STORED else [_turned(found, "a label must fit the pixels as stored")]
+
+
+def about_label_orientation(orientation: int, path: str) -> tuple[Remark, ...]:
+    """The same of a label, in the file at a path."""
+    if orientation == _AS_STORED:
+        return ()
+    return (_turned(orientation, "they must fit the image's pixels as stored")._replace(path=path),)
+
+
+def orientation_of(page: tifffile.TiffPage) -> int:
+    """How a TIFF is to be shown turned or mirrored; 1 as it is stored."""
+    found = page.tags.valueof(_ORIENTATION, _AS_STORED)
+    return int(found) if isinstance(found, int) and _AS_STORED < found <= _MOST else _AS_STORED
+
+
+def _turned(orientation: int, action: str) -> Remark:
+    problem = f"its Orientation is {orientation}, turned or mirrored: pixels are read as stored, as GDAL reads them"
+    return Remark(problem, action=f"{action}, not as a viewer shows them")
 
 
 def _of_jpeg(data: bytes | memoryview) -> int:
@@ -60,6 +75,7 @@ def _of_jpeg(data: bytes | memoryview) -> int:
         return _AS_STORED
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            return int(image.getexif().get(_ORIENTATION, _AS_STORED))
+            found = image.getexif().get(_ORIENTATION, _AS_STORED)
+            return int(found) if _AS_STORED < int(found) <= _MOST else _AS_STORED
     except Exception:  # damaged metadata of an image that could be decoded
         return _AS_STORED

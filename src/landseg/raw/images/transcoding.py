@@ -128,13 +128,13 @@ def _opened(files: ImageFiles, where: object) -> Iterator[PlainTiff | GdalImage]
             raise DataError(where, "expected a file of each band to be an image", READ)
         parts = [(content, driver or "") for content, (driver, _) in zip(files.contents, read_by, strict=True)]
         with opened_raster(parts, where, headers=[header for _, header in read_by]) as raster:
-            yield GdalImage(raster, where, files.size_bytes)
+            yield GdalImage(raster, where, files)
     elif driver == "VRT":
         with opened_vrt(files, where) as raster:
-            yield GdalImage(raster, where, files.size_bytes)
+            yield GdalImage(raster, where, files)
     elif header or not is_tiff(files.data):
         with opened_raster([(files.contents[0], driver)], where, headers=[header]) as raster:
-            yield GdalImage(raster, where, files.size_bytes)
+            yield GdalImage(raster, where, files)
     else:
         with opened_tiff(files.data, where) as page:
             info = check_layout(page, where, allow_palette=True)
@@ -143,4 +143,4 @@ def _opened(files: ImageFiles, where: object) -> Iterator[PlainTiff | GdalImage]
             else:
                 check_segments(page, files.data, where, sparse=True)
                 with opened_raster([(files.contents[0], driver)], where, has_palette=has_palette(page)) as raster:
-                    yield GdalImage(raster, where, files.size_bytes, page)
+                    yield GdalImage(raster, where, files, page)

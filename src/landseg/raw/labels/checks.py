@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 from landseg.contracts.errors import DataError, without_traceback
 from landseg.raw.config.dataset_yaml import DatasetConfig
@@ -11,7 +12,8 @@ from landseg.raw.georeference.alignment import alignment_error
 from landseg.raw.georeference.sidecars import with_sidecars
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.images.decoded import DecodedImage
-from landseg.raw.images.remarks import remarks_on_sidecars
+from landseg.raw.images.pam import sidecar_nodata
+from landseg.raw.images.remarks import about_label_orientation, remarks_on_sidecars
 from landseg.raw.labels.files import place_of_label, read_label
 from landseg.raw.labels.grid import label_on_grid
 from landseg.raw.labels.headed import with_its_header
@@ -63,8 +65,9 @@ def stage_label(
             stored = label_on_grid(stored, own, place, size, where, nearest=nearest)
         staged = rule.stage(stored, where)
         is_unchanged = staged.is_unchanged and data is label.data
-        remarks = remarks_on_sidecars(problems)
-        staged = replace(staged, is_unchanged=is_unchanged, nodata=stored.nodata, remarks=remarks)
+        remarks = remarks_on_sidecars(problems) + about_label_orientation(stored.orientation, tile.label.path)
+        nodata = stored.nodata if stored.nodata is not None else sidecar_nodata(label.sidecars).get(1)
+        staged = replace(staged, is_unchanged=is_unchanged, nodata=nodata, remarks=remarks)
         errors = _label_errors(staged, size, where, expected)
         if place is not None and staged.size == size and stored.size == size and not nearest:
             image_where, ignored = source.where(tile.image.path), _stored_ignored(expected.config)
@@ -93,7 +96,30 @@ def _label_errors(
                 where,
                 f"label and image differ in size: expected {image_size[0]}x{image_size[1]} px as in the image, "
                 f"found {label.size[0]}x{label.size[1]}",
-                "cut both to the same size",
+                _size_advice(label.size, (image_size[0], image_size[1]), where),
             )
         )
     return errors
+
+
+def _size_advice(label: tuple[int, int], image: tuple[int, int], where: str) -> str:
+    """How to bring a label without a georeference onto its image's pixels."""
+    name = PurePosixPath(where).name
+    save = f".save('{name}')"
+    if label == image[::-1]:
+        turn = f"Image.open('{name}').transpose(Image.Transpose.TRANSPOSE)"
+        return f"if it was saved with rows and columns exchanged, exchange them: {_by_pillow(turn + save)}"
+    if any(_is_multiple(one, other) for one, other in ((label, image), (image, label))):
+        resized = f"Image.open('{name}').resize(({image[1]}, {image[0]}), Image.Resampling.NEAREST)"
+        return f"if it covers the same ground, give it the image's size: {_by_pillow(resized + save)}"
+    return "cut both to the same ground, and to the same size"
+
+
+def _by_pillow(call: str) -> str:
+    return f'python -c "from PIL import Image; {call}"'
+
+
+def _is_multiple(large: tuple[int, int], small: tuple[int, int]) -> bool:
+    """Whether a size is a whole number of times another, the same in both directions."""
+    times = large[0] // max(1, small[0])
+    return times > 1 and large == (times * small[0], times * small[1])

@@ -10,7 +10,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import imagecodecs
 import numpy as np
@@ -22,8 +22,9 @@ from landseg.contracts.errors import DataError
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.images import gdal
 from landseg.raw.images.formats import check_single, check_whole, driver_of
-from landseg.raw.images.raster import lossy_compression, opened_raster, palette_of
-from landseg.raw.labels.stored_label import StoredLabel, packed_8_bit, stored_label, transparent_px
+from landseg.raw.images.raster import has_own_mask, lossy_compression, opened_raster, palette_of
+from landseg.raw.images.remarks import orientation_of
+from landseg.raw.labels.stored_label import StoredLabel, joined_masks, packed_8_bit, stored_label, transparent_px
 from landseg.raw.sources.file_start import PNG_MAGIC, read_start
 from landseg.raw.tiff.checks import (
     COMPRESSIONS,
@@ -34,6 +35,7 @@ from landseg.raw.tiff.checks import (
     check_segments,
     check_size,
     declared_nodata,
+    has_mask,
 )
 from landseg.raw.tiff.decoding import (
     check_png_chunks,
@@ -43,6 +45,9 @@ from landseg.raw.tiff.decoding import (
     label_georeference,
     png_header,
 )
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
 
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _STRETCHED = {1: 255, 2: 85, 4: 17, 8: 1, 16: 1}
@@ -116,7 +121,14 @@ def _read_by_gdal(data: bytes, driver: str, found: str, where: object, limit: in
         values = dataset.read().transpose(1, 2, 0)
         palette, nodata = palette_of(dataset), dataset.nodata
         has_alpha = "alpha" in [colour.name for colour in dataset.colorinterp]
-    return replace(stored_label(values, where, palette, has_alpha=has_alpha), nodata=nodata)
+        masked = _masked_px(dataset)
+    return replace(stored_label(values, where, palette, has_alpha=has_alpha, outside=masked), nodata=nodata)
+
+
+def _masked_px(dataset: DatasetReader) -> NDArray[np.bool_] | None:
+    """(H, W), True where the mask that is stored with a label says that there is none; None where it covers all."""
+    masked: NDArray[np.bool_] | None = dataset.read_masks(1) == 0 if has_own_mask(dataset) else None
+    return None if masked is None or not masked.any() else masked
 
 
 def _read_png(data: bytes, where: object, limit: int) -> StoredLabel:
@@ -160,25 +172,36 @@ def _png_palette(data: bytes) -> NDArray[np.uint8]:
 
 def _read_tiff(data: bytes, where: object, limit: int) -> StoredLabel:
     with _opened(data, where) as page:
-        if page.compression == JPEG or page.compression not in COMPRESSIONS:
-            return _read_by_gdal(data, "GTiff", "a TIFF", where, limit)
-        bands, photometric, dtype = page.samplesperpixel, int(page.photometric), np.dtype(page.dtype or "V")
-        is_integer = page.sampleformat == 1 and page.bitspersample in (8, 16)
-        colours = page.colormap if photometric == _TIFF_PALETTE else None
-        if bands == 1 and is_integer and photometric in (_MINISWHITE, _MINISBLACK, _TIFF_PALETTE):
-            palette = None if colours is None else np.ascontiguousarray((colours.T >> 8).astype(np.uint8))
-            values = decode_label(data, where, limit=limit)
-            kind: Literal["values", "indexes"] = "values" if palette is None else "indexes"
-            return StoredLabel(values, kind, is_plain=True, palette=palette, nodata=declared_nodata(page))
-        if dtype.kind not in "biuf":
-            found = _KINDS.get(page.sampleformat, "unknown values")
-            raise DataError(
-                where,
-                f"expected class values or colours, found {page.bitspersample}-bit {found}",
-                "write it as PNG, with one class value per pixel",
-            )
-        values, nodata = _decode_tiff(page, data, where, limit), declared_nodata(page)
-        has_alpha = bands == 4 or any(int(sample) in _ALPHA_SAMPLES for sample in page.extrasamples)
+        label = _read_page(page, data, where, limit)
+        is_masked, orientation = has_mask(page.parent), orientation_of(page)
+    if is_masked:  # rare, and GDAL knows all the ways of storing one
+        with gdal.opened_bytes(data, "GTiff", where) as dataset:
+            masked = _masked_px(dataset)
+        if masked is not None:
+            label = replace(label, no_data=joined_masks(label.no_data, masked), is_plain=False)
+    return replace(label, orientation=orientation)
+
+
+def _read_page(page: tifffile.TiffPage, data: bytes, where: object, limit: int) -> StoredLabel:
+    if page.compression == JPEG or page.compression not in COMPRESSIONS:
+        return _read_by_gdal(data, "GTiff", "a TIFF", where, limit)
+    bands, photometric, dtype = page.samplesperpixel, int(page.photometric), np.dtype(page.dtype or "V")
+    is_integer = page.sampleformat == 1 and page.bitspersample in (8, 16)
+    colours = page.colormap if photometric == _TIFF_PALETTE else None
+    if bands == 1 and is_integer and photometric in (_MINISWHITE, _MINISBLACK, _TIFF_PALETTE):
+        palette = None if colours is None else np.ascontiguousarray((colours.T >> 8).astype(np.uint8))
+        values = decode_label(data, where, limit=limit)
+        kind: Literal["values", "indexes"] = "values" if palette is None else "indexes"
+        return StoredLabel(values, kind, is_plain=True, palette=palette, nodata=declared_nodata(page))
+    if dtype.kind not in "biuf":
+        found = _KINDS.get(page.sampleformat, "unknown values")
+        raise DataError(
+            where,
+            f"expected class values or colours, found {page.bitspersample}-bit {found}",
+            "write it as PNG, with one class value per pixel",
+        )
+    values, nodata = _decode_tiff(page, data, where, limit), declared_nodata(page)
+    has_alpha = bands == 4 or any(int(sample) in _ALPHA_SAMPLES for sample in page.extrasamples)
     return replace(stored_label(values, where, has_alpha=has_alpha), nodata=nodata)
 
 

@@ -20,14 +20,14 @@ from landseg.raw.georeference.crs import keys_of
 from landseg.raw.georeference.sidecars import MAX_SIDECAR_BYTES
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.images import gdal
-from landseg.raw.images.raster import lossy_compression, palette_of
+from landseg.raw.images.raster import has_own_mask, lossy_compression, palette_of
 from landseg.raw.images.vrt import referenced_files, rewritten
 from landseg.raw.labels.files import LOSSLESS_HINT
 from landseg.raw.labels.grid import on_grid
 from landseg.raw.labels.headed import with_its_header
 from landseg.raw.labels.polygons.vector import Polygons, read_polygons
 from landseg.raw.labels.rule import LabelRule, StagedLabel
-from landseg.raw.labels.stored_label import stored_label
+from landseg.raw.labels.stored_label import joined_masks, stored_label
 from landseg.raw.layout.suffixes import header_names
 from landseg.raw.sources.source import PrefixSource, Source
 from landseg.raw.sources.source_file import SourceFile
@@ -79,6 +79,9 @@ class SharedLabels:
         values, outside = on_grid(
             opened.read, opened.size, opened.georeference, image, size, where, name=name, nearest=self.nearest
         )
+        if opened.has_mask:
+            values, mask = values[..., :-1], values[..., -1]
+            outside = joined_masks(outside, mask == 0)
         label = stored_label(values, self.where, opened.palette, has_alpha=opened.has_alpha, outside=outside)
         return replace(rule.stage(label, self.where), nodata=opened.nodata)
 
@@ -240,12 +243,17 @@ class _Opened:
     georeference: Georeference
     palette: NDArray[np.uint8] | None
     has_alpha: bool
+    has_mask: bool
     nodata: float | None
 
     def read(self, top: int, bottom: int, left: int, right: int) -> NDArray[Any]:
-        """(H, W, B) values of a window."""
+        """(H, W, B) values of a window; of a file with a mask, that is one more band, 0 where there is no label."""
+        window = (top, bottom), (left, right)
         with gdal.opened_file(self.path, _DRIVERS, self.where) as dataset:
-            values: NDArray[Any] = dataset.read(window=((top, bottom), (left, right)))
+            values: NDArray[Any] = dataset.read(window=window)
+            if self.has_mask:
+                has_label = dataset.read_masks(1, window=window) > 0
+                values = np.concatenate([values, has_label[np.newaxis].astype(values.dtype)])
         return values.transpose(1, 2, 0)
 
 
@@ -267,5 +275,6 @@ def _opened(path: Path, where: str) -> _Opened:
             Georeference(transform, crs),
             palette,
             "alpha" in interpretation,
+            has_own_mask(dataset),
             dataset.nodata,
         )

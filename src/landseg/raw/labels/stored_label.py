@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from landseg.contracts.errors import DataError
 
+_ROUNDING = 1e-3
+_SHOWN = 8
+
 
 @dataclass(frozen=True, eq=False)
 class StoredLabel:
@@ -23,6 +26,7 @@ class StoredLabel:
         no_data: (H, W), True where a pixel has no value: transparent, or not a number; None without such pixels.
         nodata: the value that a TIFF declares to mean that there is no data; None where it declares none.
         is_cut: whether it was put onto its image's grid.
+        orientation: how a viewer turns or mirrors it (TIFF's tag 274); 1 as it is stored.
     """
 
     values: NDArray[Any]
@@ -32,6 +36,7 @@ class StoredLabel:
     no_data: NDArray[np.bool_] | None = None
     nodata: float | None = None
     is_cut: bool = False
+    orientation: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,22 +74,41 @@ def stored_label(
         DataError: other bands, fractions, or half transparent.
     """
     bands, dtype = values.shape[2], values.dtype
+    if bands > 1 and _is_one_hot(values):
+        raise _one_hot(bands, where)
     has_alpha = has_alpha and bands in (2, 4)
     if (bands not in (1, 3, 4) and not has_alpha) or (bands >= 3 and dtype.kind != "u") or dtype.kind not in "biuf":
         problem = f"expected a label with 1 band of class values, or RGB, found {bands} bands of {dtype}"
         raise DataError(where, problem, "store one class value per pixel")
-    no_data = _joined(transparent_px(values[:, :, -1] if has_alpha else None, where), outside)
+    no_data = joined_masks(transparent_px(values[:, :, -1] if has_alpha else None, where), outside)
     if bands >= 3:
         return StoredLabel(packed_8_bit(values[:, :, :3], where), "colours", no_data=no_data)
     stored = values[:, :, 0]
     if dtype.kind == "f":
         stored, nan = _whole(stored, where)
-        no_data = _joined(no_data, nan)
+        no_data = joined_masks(no_data, nan)
     stored = stored.astype(np.uint8) if dtype.kind == "b" else stored
     return StoredLabel(stored, "values" if palette is None else "indexes", palette=palette, no_data=no_data)
 
 
-def _joined(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+def _is_one_hot(values: NDArray[Any]) -> bool:
+    """Whether each class has a band of its own, in which its pixels are 1: pure colours have 255 in its place."""
+    if values.shape[2] in (2, 3) and np.asarray(values.max(initial=0)) != 1:
+        return False
+    is_set = values != 0
+    return bool((is_set.sum(axis=2, dtype=np.uint16) == 1).all()) and len(np.unique(values[is_set])) == 1
+
+
+def _one_hot(bands: int, where: object) -> DataError:
+    name = str(where).rpartition("/")[2]
+    call = f"Image.fromarray(rasterio.open('{name}').read().argmax(0).astype('uint8'))"
+    command = f"python -c \"import rasterio; from PIL import Image; {call}.save('{name.rpartition('.')[0]}.png')\""
+    problem = f"expected one class value per pixel, found {bands} bands of which one is set in each pixel (one-hot)"
+    return DataError(where, problem, f"write the numbers of the bands, from 0, and move this one out: {command}")
+
+
+def joined_masks(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """Where either of two masks is True; None stands for one that is nowhere."""
     return other if one is None else one if other is None else one | other
 
 
@@ -121,5 +145,16 @@ def _whole(values: NDArray[Any], where: object) -> tuple[NDArray[np.int64], NDAr
         broken = ~nan & (whole != values)
     if count := np.count_nonzero(broken):
         problem = f"expected whole numbers, found {count} px with others, the first {values[broken][0]}"
-        raise DataError(where, problem, "store one class value per pixel, without interpolation")
+        hint = _divided(values[~nan]) or "store one class value per pixel, without interpolation"
+        raise DataError(where, problem, hint)
     return whole, nan if nan.any() else None
+
+
+def _divided(values: NDArray[Any]) -> str:
+    """What to do about class values that were divided by 255, as programs do with images; "" of others."""
+    whole = np.rint(values * 255.0)
+    is_divided = bool(np.isfinite(values).all()) and np.abs(values * 255.0 - whole).max() < _ROUNDING
+    if not is_divided or not (whole.min() >= 0 and whole.max() <= 255):
+        return ""
+    found = ", ".join(str(int(value)) for value in np.unique(whole)[:_SHOWN])
+    return f"these are class values divided by 255: store {found} in their place, which times 255 makes of them"

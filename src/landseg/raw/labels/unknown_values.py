@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,6 +14,7 @@ from landseg.contracts.errors import DataError
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.labels.mapping import IGNORE
 from landseg.raw.labels.near_colours import main_colours
+from landseg.raw.labels.near_values import centres_of
 from landseg.raw.labels.rule import UnknownLabels
 
 _SHOWN = 40
@@ -135,7 +138,25 @@ def _about_values(census: LabelCensus, config: DatasetConfig, source_uri: str) -
         f"label values outside the class list: {listed}; expected {config.label_offset}-{config.last_label} for the "
         f"{len(config.classes)} classes, or {config.ignore_index} (ignored)"
     )
-    return problem, _hint(unknown, set(census.known), config)
+    smoothed = _about_smoothed(Counter(census.unknown) + Counter(census.known), config)
+    return problem, smoothed or _hint(unknown, set(census.known), config)
+
+
+def _about_smoothed(counts: Mapping[int, int], config: DatasetConfig) -> str:
+    """The map of values that lie around a few, as smoothing and lossy compression leave them; "" of others."""
+    centres = centres_of(counts, len(config.classes))
+    if not centres:
+        return ""
+    limits = [0, *((low + high) // 2 + 1 for low, high in itertools.pairwise(centres)), 256]
+    ranges = [f"{low}-{high - 1}" for low, high in itertools.pairwise(limits)]
+    names = config.classes if len(centres) == len(config.classes) else [NAME] * len(centres)
+    entries = flow_map(dict(zip(ranges, names, strict=True)))
+    said = f", with {NAME_MEANS}" if NAME in names else ""
+    around = ", ".join(map(str, centres))
+    place = "in place of label_offset, write" if config.label_offset else "in dataset.yaml, write"
+    return (
+        f"values around {around}, as smoothing or lossy compression leaves them: {place} label_values: {entries}{said}"
+    )
 
 
 def _hint(unknown: Sequence[int], known: set[int], config: DatasetConfig) -> str:

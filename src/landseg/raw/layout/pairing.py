@@ -24,6 +24,7 @@ from landseg.raw.layout.folders.tile_folders import are_tile_folders, join_tile_
 from landseg.raw.layout.pairing_problems import (
     file_problem,
     first_names,
+    mask_files,
     unlike_kinds,
     unpaired,
     unsuitable,
@@ -75,6 +76,7 @@ def pair(source: Source, files: Sequence[SourceFile], config: DatasetConfig) -> 
         layout.findings += join_bands(source, layout, config) if config.band_files else []
     pairing = _Pairer(source, layout, config).pair()
     pairing.add_sidecars(files)
+    pairing.findings += mask_files(source, pairing.tiles, files, config)
     return pairing
 
 

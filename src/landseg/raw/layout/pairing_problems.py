@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from landseg.contracts.errors import DataError, printable
 from landseg.contracts.names import MAX_TILE_ID_BYTES, odd_characters
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.layout.folders.band_names import CHOICE, folder_patterns, written_bands
 from landseg.raw.layout.folders.layout import Folder, Layout
 from landseg.raw.layout.folders.names import read_folder_name
 from landseg.raw.layout.folders.roles_by_file import SEPARATOR, kinds_in_the_middle
 from landseg.raw.layout.folders.strays import counted, infixes_advice, unpacking
-from landseg.raw.layout.suffixes import LOSSY_SUFFIXES, SUFFIXES, split_suffix
+from landseg.raw.layout.source_tiles import SourceTile
+from landseg.raw.layout.suffixes import LOSSY_SUFFIXES, MASK_SUFFIX, SUFFIXES, split_suffix
 from landseg.raw.layout.tile_names import stem_of
 from landseg.raw.sources.source import Source
-from landseg.raw.sources.source_file import SourceFile
+from landseg.raw.sources.source_file import SourceFile, paths_of
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 
 _SHOWN = 3
@@ -246,3 +249,23 @@ def file_problem(file: SourceFile, tile_id: str, other: SourceFile | None) -> tu
     if file.size_bytes > MAX_FILE_BYTES:
         return f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB", "cut it"
     return None
+
+
+def mask_files(
+    source: Source, tiles: Mapping[str, Sequence[SourceTile]], files: Sequence[SourceFile], config: DatasetConfig
+) -> Iterator[Finding]:
+    """Errors of images and labels with a mask in a file of its own, as GDAL writes them: what it leaves out counts."""
+    masks = {path.lower().removesuffix(MASK_SUFFIX) for path in paths_of(files) if path.lower().endswith(MASK_SUFFIX)}
+    for tile in itertools.chain.from_iterable(tiles.values()) if masks else ():
+        for file in (tile.image, tile.label):
+            if file is None or file.path.lower() not in masks or (file is tile.image and config.nodata == "none"):
+                continue
+            name = printable(file.path.rpartition("/")[2])
+            stem, suffix = split_suffix(name)
+            call = f"rasterio.shutil.copy('{name}', '{stem}{'.tiff' if suffix == '.tif' else '.tif'}', driver='GTiff')"
+            command = f'python -c "import rasterio.shutil; {call}"'
+            problem = f"expected its mask inside of the file, found it in another, {name}{MASK_SUFFIX}"
+            action = f"write one that has both, and move these out: {command}"
+            if file is tile.image:
+                action += "; or write nodata: none in dataset.yaml, if all pixels are values"
+            yield Finding.of(DataError(source.where(printable(file.path)), problem, action), tile.split, tile.id)

@@ -43,6 +43,8 @@ WORLD_FILE_SUFFIXES = (
     *(".pmw", ".ppmw", ".pgmw"),
 )
 """Of world files: they say where the image next to them lies."""
+MASK_SUFFIX = ".msk"
+"""Added by GDAL to the name of an image or a label: the file of its mask."""
 HEADER_SUFFIX = ".hdr"
 """Of the headers of ENVI and ESRI: they say how the pixels lie in the file next to them."""
 WITH_HEADER_SUFFIXES = (".dat", ".bil", ".bip", ".bsq", ".img")

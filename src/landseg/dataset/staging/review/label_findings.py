@@ -11,8 +11,10 @@ from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.checked_tiles import CheckedTile
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding, Findings
+from landseg.raw.labels.mapping import IGNORE
 from landseg.raw.labels.nodata import label_nodata_warnings
 from landseg.raw.labels.palettes import LabelPalettes
+from landseg.raw.labels.rule import LabelRule
 from landseg.raw.labels.unknown_values import dataset_label_errors, flow_map, mask_map
 from landseg.raw.sources.source import Source
 
@@ -89,6 +91,21 @@ class LabelFindings:
         proposed = f"label_values: {flow_map(mask_map((0, 255), config.classes))}"
         action = f"write {proposed} in dataset.yaml; if 255 is no class, write ignore_index: 255"
         yield DataError(self._source.uri, problem, action)
+
+    def nothing_labelled(self, statistics: Mapping[str, SplitStatistics]) -> Iterator[DataError]:
+        """Not one pixel of train has a class, or no polygon lies on any image: there is nothing to learn from."""
+        config, shared = self._config, self._config.shared_labels
+        staged = LabelRule(config).staged_classes
+        outside = None if config.labels is None or config.labels.outside in (None, IGNORE) else config.labels.outside
+        found = {value for sums in statistics.values() for value in sums.label_counts}
+        if config.labels is not None and config.labels.is_vector and found == {staged[outside]}:
+            problem = f"expected polygons that lie on images, found none of those of {shared} on any"
+            action = "compare their CRS with the images', and whether longitude comes before latitude"
+            yield DataError(self._source.uri, problem, action)
+        elif (train := statistics.get("train")) and set(train.label_counts) == {staged[None]}:
+            problem = "expected labels of train to hold classes, found all of their pixels ignored"
+            action = "say what the labels' values mean with label_values or ignore_index in dataset.yaml, or label them"
+            yield DataError(self._source.uri, problem, action)
 
     def condense_unknown(self, findings: Findings, statistics: Iterable[SplitStatistics]) -> None:
         """One error for the labels of all splits: what is missing in dataset.yaml shows in all values together."""

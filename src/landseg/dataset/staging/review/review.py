@@ -20,6 +20,7 @@ from landseg.dataset.staging.review.alike import FirstOfAlike
 from landseg.dataset.staging.review.footprints import Footprints
 from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.compact_list import text_list
+from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.labels.unknown_values import flow_map, mask_map
 
@@ -29,6 +30,7 @@ _MAX_TILE_WARNINGS = 200
 _SIZE_RATIO = 2
 _MEAN_SHIFT = 0.5
 _STD_RATIO = 2
+_WHITE = 255
 
 
 class _Named:
@@ -73,6 +75,8 @@ class Review:
         self._empty: dict[str, _Named] = defaultdict(_Named)
         self._one_value: dict[str, _Named] = defaultdict(_Named)
         self._labels: dict[str, int] = defaultdict(int)
+        self._masks = _Named()
+        self._is_255_ignored = False
 
     @property
     def samples(self) -> Mapping[str, Sequence[Tile]]:
@@ -98,10 +102,19 @@ class Review:
             self._warn(split, tile.id, f"every pixel is {value}: no data?", "leave the tile out")
         if tile.label_counts:
             self._labels[split] += 1
+            self._look_for_masks(split, tile)
             if len(tile.label_counts) == 1:
                 self._one_value[split].add(tile.id)
                 if tile.label_counts[0][0] == ignored:
                     self._warn(split, tile.id, "every label pixel is ignored", "leave the tile out, or label it")
+
+    def _look_for_masks(self, split: str, tile: Tile) -> None:
+        values = {value for value, _ in tile.label_counts}
+        if values <= {0, _WHITE}:
+            if _WHITE in values:
+                self._masks.add(f"{split}/{tile.id}")
+        elif _WHITE in values:
+            self._is_255_ignored = True
 
     def _draw(self, split: str, tile: Tile) -> None:
         drawn, place = self._samples[split], sha256_hex(tile.id.encode())
@@ -121,7 +134,11 @@ class Review:
         return f"{self._split(number)}/{self._ids[number]}"
 
     def findings(
-        self, schema: ClassSchema, statistics: Mapping[str, SplitStatistics], source: SourceValues | None = None
+        self,
+        schema: ClassSchema,
+        statistics: Mapping[str, SplitStatistics],
+        config: DatasetConfig,
+        source: SourceValues | None = None,
     ) -> Iterator[Finding]:
         """Warnings: about the first suspicious tiles, then about the dataset as a whole."""
         duplicates, first = self._images.pairs()
@@ -131,7 +148,8 @@ class Review:
             self._about_same_values(duplicates),
             self._footprints.findings(self.crs),
             self._about_values(),
-            _about_classes(schema, statistics),
+            self._about_masks(config, statistics),
+            _about_classes(schema, statistics, config),
             _about_sizes(statistics),
             _about_bands(schema, statistics, source),
             _about_unused_labels(schema, statistics),
@@ -194,6 +212,19 @@ class Review:
             share = 100 * named.count / self._labels[split]
             yield f"{named.counted('label')} of {split} ({share:.1f} %) with one value only ({named.examples})"
 
+    def _about_masks(self, config: DatasetConfig, statistics: Mapping[str, SplitStatistics]) -> Iterator[str]:
+        """Labels of 0 and 255 among those of 0 and 1: none has 255 beside a class, as it would have ignored pixels."""
+        classes = {value for sums in statistics.values() for value in sums.label_counts} - {0, _WHITE}
+        is_said = config.says_what_is_ignored or config.label_offset != 0
+        if is_said or self._is_255_ignored or not self._masks.count or classes != {1}:
+            return
+        entries: dict[int | str, str] = {0: config.classes[0], "1, 255": config.classes[1]}
+        proposed = flow_map(entries)
+        yield (
+            f"{self._masks.counted('label')} of 0 and 255 alone ({self._masks.examples}) among labels of 0 and 1: 255 "
+            f"is ignored; if it means {config.classes[1]}, write label_values: {proposed} in dataset.yaml"
+        )
+
 
 def _values_key(tile: Tile) -> int | None:
     """What tells the values of images apart, whatever their bytes: their bands' sums and sums of squares.
@@ -205,7 +236,10 @@ def _values_key(tile: Tile) -> int | None:
     return hash((tile.height * tile.width, tile.band_sums, tile.band_squares))
 
 
-def _about_classes(schema: ClassSchema, statistics: Mapping[str, SplitStatistics]) -> Iterator[str]:
+def _about_classes(
+    schema: ClassSchema, statistics: Mapping[str, SplitStatistics], config: DatasetConfig
+) -> Iterator[str]:
+    says_by_name = config.has_label_map or (config.labels is not None and config.labels.is_vector)
     for split, sums in statistics.items():
         if not sums.label_counts:
             continue
@@ -220,7 +254,7 @@ def _about_classes(schema: ClassSchema, statistics: Mapping[str, SplitStatistics
             continue
         means = "no model can learn them" if split == "train" else "they are left out of the scores"
         yield f"classes that never occur in {split}: {', '.join(missing)}; {means}"
-        if missing == [schema.classes[0]] and schema.label_offset == 0:
+        if missing == [schema.classes[0]] and schema.label_offset == 0 and not says_by_name:
             yield f"only the first class is missing in {split}: do the labels run from 1? Then set label_offset: 1"
 
 

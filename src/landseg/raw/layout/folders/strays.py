@@ -15,7 +15,7 @@ from landseg.raw.findings import Finding
 from landseg.raw.layout.folders.band_names import CHOICE, bands_per_folder, written_bands
 from landseg.raw.layout.folders.names import ROLES, read_folder_name, similar_name
 from landseg.raw.layout.folders.roles_by_file import kinds_in_the_middle, without_infix
-from landseg.raw.layout.suffixes import split_suffix
+from landseg.raw.layout.suffixes import RASTER_SUFFIXES, split_suffix
 from landseg.raw.sources.source import LAYOUT_HINT, Source
 from landseg.raw.sources.source_file import SourceFile
 
@@ -23,6 +23,7 @@ _SHOWN = 3
 _MOST_NAMES = 8
 _is_unlabelled = re.compile(r"unlabell?ed|unsup|nolabel|no_label", re.IGNORECASE).search
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar")
+_PACKERS = (".gz", ".bz2", ".xz")
 
 
 @dataclass(frozen=True)
@@ -209,11 +210,19 @@ def _either(one: str, other: str) -> str:
 def _unpacking(paths: Iterable[str]) -> str:
     found = [path for path in paths if path.lower().endswith(_ARCHIVES)]
     shown = ", ".join(map(printable, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")
+    if found and all(map(_is_packed_image, found)):
+        return f"unpack {shown} where {'it is' if len(found) == 1 else 'they are'}"
     return (
         f"unpack {shown} into {'a folder of its name' if len(found) == 1 else 'folders of their names'}"
         if found
         else ""
     )
+
+
+def _is_packed_image(path: str) -> bool:
+    """Whether it is one image or label, packed by itself: `a.png.gz`."""
+    stem, suffix = split_suffix(path)
+    return suffix in _PACKERS and split_suffix(stem)[1] in RASTER_SUFFIXES
 
 
 def infixes_advice(kinds: Sequence[str]) -> str:

@@ -1,0 +1,139 @@
+"""What error lines say to do about labels of other sizes and kinds, and about masks, leads to the right tiles."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from followed_advice import IMAGE, IMAGES, LABEL, LABELS, Case, add_lines, check, other_label, png
+from gdal_files import write_gdal
+from raw_tiles import write_config, write_image, write_label
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+NOISE = np.random.default_rng(8).normal(0, 5, LABELS.shape)
+LACKS = np.arange(24)[:, None].repeat(24, axis=1) < 8
+ONE_HOT = np.eye(5, dtype=np.uint8)[LABELS]
+
+
+def command(folder: str, *move_out: str) -> Callable[[Path, re.Match[str]], None]:
+    """Runs the command of a line in a folder, and removes what the line says to move out."""
+
+    def follow(root: Path, match: re.Match[str]) -> None:
+        words = shlex.split(match[1])
+        assert words[:2] == ["python", "-c"]
+        subprocess.run([sys.executable, *words[1:]], cwd=root / folder, check=True)
+        for name in move_out:
+            (root / folder / name).unlink()
+
+    return follow
+
+
+def write_msk(path: Path, has_data: np.ndarray) -> None:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+        file.write_mask(has_data)
+
+
+def exchanged(root: Path) -> None:
+    write_image(root / IMAGE, IMAGES[:, :16])
+    write_label(root / LABEL, np.ascontiguousarray(LABELS[:, :16].T))
+
+
+def smoothed(root: Path, values: list[int]) -> None:
+    drawn = np.array(values)[LABELS] + NOISE
+    write_label(root / LABEL, drawn.round().clip(0, 255).astype(np.uint8))
+
+
+def black_and_white(root: Path) -> None:
+    write_config(root, classes=["background", "field"])
+    smoothed(root, [0, 255, 255])
+
+
+def packed_label(root: Path) -> None:
+    (root / f"{LABEL}.gz").write_bytes(gzip.compress((root / LABEL).read_bytes()))
+    (root / LABEL).unlink()
+
+
+def unpack(root: Path, match: re.Match[str]) -> None:
+    path = root / match[1]
+    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+    path.unlink()
+
+
+CASES = {
+    "a label of half the size": Case(
+        lambda r: write_label(r / LABEL, np.ascontiguousarray(LABELS[::2, ::2])),
+        r"if it covers the same ground, give it the image's size: (python -c \".*?\")",
+        command("train/labels"),
+        label=LABELS[::2, ::2].repeat(2, axis=0).repeat(2, axis=1),
+    ),
+    "a label of twice the size": Case(
+        lambda r: write_label(r / LABEL, LABELS.repeat(2, axis=0).repeat(2, axis=1)),
+        r"if it covers the same ground, give it the image's size: (python -c \".*?\")",
+        command("train/labels"),
+    ),
+    "rows and columns exchanged": Case(
+        exchanged,
+        r"saved with rows and columns exchanged, exchange them: (python -c \".*?\")",
+        command("train/labels"),
+        image=IMAGES[:, :16],
+        label=LABELS[:, :16],
+    ),
+    "a band for each class": Case(
+        lambda r: other_label(r, "a.tif", lambda p: write_gdal(p, ONE_HOT)),
+        r"write the numbers of the bands, from 0, and move this one out: (python -c \".*?\")",
+        command("train/labels", "a.tif"),
+    ),
+    "four bands for four classes, which are no colours": Case(
+        lambda r: other_label(r, "a.tif", lambda p: write_gdal(p, ONE_HOT[..., :4], photometric="RGB", alpha="YES")),
+        r"write the numbers of the bands, from 0, and move this one out: (python -c \".*?\")",
+        command("train/labels", "a.tif"),
+    ),
+    "class values divided by 255": Case(
+        lambda r: other_label(r, "a.tif", lambda p: write_image(p, (LABELS / 255).astype(np.float32))),
+        "these are class values divided by 255: store 0, 1, 2 in their place",
+        png(LABELS),
+    ),
+    "a mask that is not black and white any more": Case(
+        black_and_white,
+        r"write (label_values: \{.*?\})",
+        lambda r, match: add_lines(r, match[1]),
+        label=LABELS.clip(0, 1),
+    ),
+    "grey masks with noise": Case(
+        lambda r: smoothed(r, [10, 120, 250]),
+        r"write (label_values: \{.*?\})",
+        lambda r, match: add_lines(r, match[1]),
+    ),
+    "an image whose mask is another file": Case(
+        lambda r: write_msk(r / IMAGE, np.where(LACKS, 0, 255).astype(np.uint8)),
+        r"write one that has both, and move these out: (python -c \".*?\")",
+        command("train/images", "a.tif", "a.tif.msk"),
+        label=np.where(LACKS, 255, LABELS),
+    ),
+    "an image whose mask is another file and says nothing": Case(
+        lambda r: write_msk(r / IMAGE, np.where(LACKS, 0, 255).astype(np.uint8)),
+        r"or write (nodata: none) in dataset.yaml",
+        lambda r, match: add_lines(r, match[1]),
+    ),
+    "a label whose mask is another file": Case(
+        lambda r: write_msk(r / LABEL, np.where(LACKS, 0, 255).astype(np.uint8)),
+        r"write one that has both, and move these out: (python -c \".*?\")",
+        command("train/labels", "a.png", "a.png.msk"),
+        label=np.where(LACKS, 255, LABELS),
+    ),
+    "a label that is packed by itself": Case(packed_label, r"unpack (train/labels/a\.png\.gz) where it is", unpack),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_line_says_to_do_leads_to_the_right_tile(name, tmp_path, stage):
+    check(CASES[name], tmp_path / "raw", stage)
