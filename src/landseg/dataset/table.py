@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import overload
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg.contracts.probabilities import StoredTile
+from landseg.raw.compact_list import position_of
 
 
 class TileTable:
@@ -60,10 +60,7 @@ class TileTable:
             tile_id: the id.
             guess: where it may be.
         """
-        position = guess
-        if position >= len(self) or self.id(position) != tile_id:
-            position = bisect_left(self.ids, tile_id)
-        return position if position < len(self) and self.id(position) == tile_id else None
+        return position_of(self.ids, tile_id, guess, str)
 
     def id(self, position: int) -> str:
         """The id of a tile."""

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import marshal
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
@@ -168,3 +169,18 @@ class Selection(Sequence[T], Generic[T]):
         if isinstance(position, slice):
             return Selection(self._items, self._positions[position])
         return self._items[self._positions[position]]
+
+
+def position_of(rows: Sequence[T], wanted: str, guess: int, key: Callable[[T], str]) -> int | None:
+    """Where the row with a key is; None where there is none.
+
+    Args:
+        rows: sorted by key; each key once.
+        wanted: the key.
+        guess: where it may be, as rows are mostly asked for in order: there it is found without a search.
+        key: of a row.
+    """
+    if guess < len(rows) and key(rows[guess]) == wanted:
+        return guess
+    position = bisect_left(rows, wanted, key=key)
+    return position if position < len(rows) and key(rows[position]) == wanted else None

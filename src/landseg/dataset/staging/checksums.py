@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from landseg.raw.compact_list import position_of
 from landseg.raw.layout.source_tiles import SourceTile
 
 Checksums = tuple[str, str | None]
@@ -64,13 +64,10 @@ class SplitChecksums(Mapping[str, Checksums]):
                 yield tile.id, _checksums(row)
 
     def _position(self, tile_id: str) -> int | None:
-        """Where a tile is; mostly they are asked for in order, or nearly so."""
-        position = self._next
-        if position >= len(self._tiles) or self._tiles[position].id != tile_id:
-            position = bisect_left(self._tiles, tile_id, key=_id)
-        if position >= len(self._tiles) or self._tiles[position].id != tile_id:
-            return None
-        self._next = position + 1
+        """Where a tile is."""
+        position = position_of(self._tiles, tile_id, self._next, _id)
+        if position is not None:
+            self._next = position + 1
         return position
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from landseg.raw.compact_list import CompactList, in_order
+from landseg.raw.compact_list import CompactList, in_order, position_of
 from landseg.raw.sources.source_file import SourceFile, from_row, to_row
 
 _Item = tuple[str, SourceFile]
@@ -38,10 +37,8 @@ class FilesById(Mapping[str, SourceFile]):
         return self._items.drained() if drain else iter(self._items)
 
     def __getitem__(self, tile_id: str) -> SourceFile:
-        position = self._next  # they are mostly asked for in order
-        if position >= len(self) or self._items[position][0] != tile_id:
-            position = bisect_left(self._items, tile_id, key=itemgetter(0))
-        if position >= len(self) or self._items[position][0] != tile_id:
+        position = position_of(self._items, tile_id, self._next, itemgetter(0))
+        if position is None:
             raise KeyError(tile_id)
         self._next = position + 1
         return self._items[position][1]
