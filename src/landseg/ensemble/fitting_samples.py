@@ -92,8 +92,8 @@ class Samples:
         """
         ignore_index = self.dataset.schema.ignore_index
         shards = self.members[0].reader.index(self.split)
-        chosen = [i for i, shard in enumerate(shards) if any(tile.id in wanted for tile in shard.tiles)]
-        total = sum(tile.id in wanted for i in chosen for tile in shards[i].tiles)
+        counts = [sum(tile.id in wanted for tile in shard.tiles) for shard in shards]
+        chosen = [index for index, count in enumerate(counts) if count]
 
         def process(index: int) -> tuple[int, int, Any]:
             found = (sample for sample in self._samples(index) if sample.tile_id in wanted)
@@ -101,7 +101,7 @@ class Samples:
             return index, len(results), reduce(results)
 
         by_shard = {}
-        with Progress(label, total, "tiles") as progress:
+        with Progress(label, sum(counts), "tiles") as progress:
             for index, done, result in storage.parallel(process, chosen, workers=self.num_threads):
                 by_shard[index] = result
                 progress.advance(done)

@@ -1,7 +1,7 @@
 """What averaging a shard leaves in object storage: a few arrays, exact to the bit.
 
-A record of :mod:`landseg.storage.array_records` with the arrays of :data:`_DTYPES`. `about` is JSON, :class:`_About`.
-Of a shard without labels, E is 0 and no models are counted.
+A record of :mod:`landseg.storage.array_records` with the arrays of :data:`_ARRAYS` and with `about`, which is JSON,
+:class:`_About`. Of a shard without labels, E is 0 and no models are counted.
 """
 
 from __future__ import annotations
@@ -24,27 +24,18 @@ LAYERS: tuple[LayerName, ...] = get_args(LayerName)
 
 NestedCounts = tuple[tuple[Count, ...], ...]
 
-_DTYPES = {
-    "about": "|u1",
-    "is_cut": "|b1",
-    "spans": "<i8",
-    "pixels": "<u4",
-    "uncertainty": "<f8",
-    "areas": "<u4",
-    "confusions": "<i8",
-    "reliability": "<i8",
-    "boundaries": "<i8",
+_ARRAYS: dict[str, tuple[str, tuple[str | int, ...]]] = {
+    "is_cut": ("|b1", ("T",)),
+    "spans": ("<i8", ("K", "T", 2)),
+    "pixels": ("<u4", ("T", "C")),
+    "uncertainty": ("<f8", ("T", 3)),
+    "areas": ("<u4", ("T", "E", 3, "C")),
+    "confusions": ("<i8", ("N + 1", "C", "C")),
+    "reliability": ("<i8", ("N + 1", 3, "B")),
+    "boundaries": ("<i8", ("N + 1", 3, "C")),
 }
-_DIMENSIONS = {
-    "is_cut": 1,
-    "spans": 3,
-    "pixels": 2,
-    "uncertainty": 2,
-    "areas": 4,
-    "confusions": 3,
-    "reliability": 3,
-    "boundaries": 3,
-}
+"""The dtype and the shape of each array, as :class:`ShardResult` describes it."""
+_DTYPES = {"about": "|u1"} | {name: dtype for name, (dtype, _) in _ARRAYS.items()}
 
 
 class _About(Model):
@@ -99,7 +90,7 @@ class ShardResult:
         """The arrays of its record."""
         about = _About(archives=self.archives, ids=self.ids, ttas=self.ttas).model_dump_json().encode()
         found: dict[str, NDArray[Any]] = {"about": np.frombuffer(about, np.uint8)}
-        found |= {name: getattr(self, name) for name in _DTYPES if name != "about"}
+        found |= {name: getattr(self, name) for name in _ARRAYS}
         return {name: np.ascontiguousarray(found[name], dtype) for name, dtype in _DTYPES.items()}
 
     @classmethod
@@ -111,26 +102,22 @@ class ShardResult:
         """
         arrays = unpack_arrays(data, _DTYPES, where)
         about = validate(_About, arrays.pop("about").tobytes(), where)
-        for name, found in arrays.items():
-            if found.ndim != _DIMENSIONS[name]:
-                raise ContractError(where, f"expected {name} of {_DIMENSIONS[name]} dimensions, found {found.ndim}")
-        result = cls(archives=about.archives, ids=about.ids, ttas=about.ttas, **arrays)
-        kinds, tiles, classes = len(result.archives), len(result.ids), result.pixels.shape[-1]
-        variants, models = result.areas.shape[1], len(result.confusions)
-        expected = {
-            "is_cut": (tiles,),
-            "spans": (kinds, tiles, 2),
-            "pixels": (tiles, classes),
-            "uncertainty": (tiles, 3),
-            "areas": (tiles, variants, 3, classes),
-            "confusions": (models, classes, classes),
-            "reliability": (models, 3, result.reliability.shape[-1]),
-            "boundaries": (models, 3, classes),
+        for name, (_, shape) in _ARRAYS.items():
+            if (num := arrays[name].ndim) != len(shape):
+                raise ContractError(where, f"expected {name} of {len(shape)} dimensions, found {num}")
+        sides: dict[str | int, int] = {
+            "K": len(about.archives),
+            "T": len(about.ids),
+            "C": arrays["pixels"].shape[1],
+            "E": arrays["areas"].shape[1],
+            "N + 1": len(arrays["confusions"]),
+            "B": arrays["reliability"].shape[2],
         }
-        for name, shape in expected.items():
-            if arrays[name].shape != shape:
-                raise ContractError(where, f"expected {name} of shape {shape}, found {arrays[name].shape}")
-        return result
+        for name, (_, shape) in _ARRAYS.items():
+            expected = tuple(sides.get(side, side) for side in shape)
+            if arrays[name].shape != expected:
+                raise ContractError(where, f"expected {name} of shape {expected}, found {arrays[name].shape}")
+        return cls(archives=about.archives, ids=about.ids, ttas=about.ttas, **arrays)
 
 
 def nested(array: NDArray[np.int64]) -> Any:
