@@ -11,7 +11,6 @@ several would take hours. `--only N` takes one size. Each step is told on stderr
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from PIL import Image
 
 from benchmarks import machine
 from benchmarks.netproxy import FaultProxy
+from benchmarks.processes import descendants, peak_bytes
 from pipelines.local.embedded_s3 import EmbeddedS3
 
 SIZES = (1_000, 10_000)
@@ -187,20 +187,9 @@ class _Memory(threading.Thread):
         self.peak_bytes = 0
 
     def run(self) -> None:
-        while found := _peaks(self._pid):
-            self.peak_bytes = max(self.peak_bytes, *found)
+        while own := peak_bytes(self._pid):
+            self.peak_bytes = max(self.peak_bytes, own, *map(peak_bytes, descendants(self._pid)))
             time.sleep(0.05)
-
-
-def _peaks(pid: int) -> list[int]:
-    """The largest memory so far of a process and of those below it; of one that has ended, nothing."""
-    folder = Path(f"/proc/{pid}")
-    try:
-        own = re.search(r"VmHWM:\s+(\d+) kB", (folder / "status").read_text())
-        children = (folder / "task" / str(pid) / "children").read_text().split()
-    except OSError:
-        return []
-    return [1024 * int(own[1]), *(peak for child in children for peak in _peaks(int(child)))] if own else []
 
 
 def _shares(workers: int) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.first_error import first_error
 from benchmarks.gpu import table
-from benchmarks.gpu.plan import descendants
+from benchmarks.processes import descendants
 
 FOLDER = Path("build") / "bench" / "gpu"
 TOTAL_S = 355.0

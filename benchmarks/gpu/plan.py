@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -86,29 +85,6 @@ def landseg(*arguments: str) -> None:
         CalledProcessError: it failed.
     """
     subprocess.run([sys.executable, "-m", "landseg", *arguments], check=True)
-
-
-def session_of(leader: int) -> dict[int, int]:
-    """The processes of a session that have not ended, each with its parent, by /proc."""
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == leader and fields[0] != "Z":
-            found[int(stat.parent.name)] = int(fields[1])
-    return found
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that these have, by /proc."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in task.read_text().split():
-                found += [int(child), *descendants(int(child))]
-    return found
 
 
 def peak_gib(device: torch.device) -> float | None:

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.plan import Plan, peak_gib, session_of, synchronize
+from benchmarks.gpu.plan import Plan, peak_gib, synchronize
+from benchmarks.processes import session_of
 from benchmarks.turns import write_config
 from landseg.contracts.choices import Precision
 from landseg.dataset.reader import StagedDataset

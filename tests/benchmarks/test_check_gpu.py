@@ -14,7 +14,7 @@ import pytest
 from benchmarks.first_error import first_error
 from benchmarks.gpu import __main__ as check
 from benchmarks.gpu import table
-from benchmarks.gpu.plan import session_of
+from benchmarks.processes import session_of
 
 TRACEBACKS = """\
 starting

@@ -14,6 +14,7 @@ import pytest
 import tifffile
 import torch
 import yaml
+from peak_memory import peak_of_verb
 from PIL import Image
 from random_models import MEAN, STD, write_model
 
@@ -178,16 +179,6 @@ def test_killed_at_any_moment_it_resumes(place: Place) -> None:
     assert place.files("killed") == place.files("one")
 
 
-WITH_PEAK = """
-import re, sys
-from pathlib import Path
-from landseg.cli.main import main
-status = main(sys.argv[1:])
-print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
-sys.exit(status)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_memory_does_not_grow_with_the_number_of_tiles(place: Place, tmp_path: Path) -> None:
@@ -196,10 +187,8 @@ def test_memory_does_not_grow_with_the_number_of_tiles(place: Place, tmp_path: P
         raw = write_raw(tmp_path / f"{count}", CLASSES, sizes={"train": [(64, 64)], "val": [(64, 64)] * count})
         dataset = stage(raw, place.store)
         arguments = place.arguments(f"peak{count}", "--dataset", dataset, "--splits", "val", "--tta", "h")
-        done = subprocess.run([sys.executable, "-c", WITH_PEAK, *arguments], check=True, capture_output=True, text=True)
-        peaks.append(int(done.stdout.split()[-1]))
+        peaks.append(peak_of_verb(arguments))
     assert peaks[1] <= 1.1 * peaks[0], peaks
-    print(peaks)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 from raw_tiles import CLASSES, write_raw
 
+from benchmarks.processes import descendants
 from landseg.cli.main import main
 from landseg.dataset.reader import StagedDataset
 from landseg.models.model_input import input_of
@@ -39,14 +41,11 @@ def write_scene(path: Path, side: int) -> None:
 def memory_bytes(pid: int) -> int:
     """Memory of a process and of those it started, without what the system can read from files again."""
     total = 0
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith(("RssAnon:", "RssShmem:")):
-                total += int(line.split()[1]) << 10
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            total += sum(memory_bytes(int(child)) for child in (task / "children").read_text().split())
-    except (OSError, ProcessLookupError):  # it has ended
-        pass
+    for one in [pid, *descendants(pid)]:
+        with contextlib.suppress(OSError):  # it has ended
+            for line in Path(f"/proc/{one}/status").read_text().splitlines():
+                if line.startswith(("RssAnon:", "RssShmem:")):
+                    total += int(line.split()[1]) << 10
     return total
 
 

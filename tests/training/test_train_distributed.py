@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from training_data import make_job, stage
 
-from benchmarks.gpu.plan import session_of
+from benchmarks.processes import descendants, session_of
 from landseg.contracts.errors import ConfigError, DataError, LandsegError
 from landseg.training import session
 from landseg.training.checkpoint.publishing import Publisher
@@ -101,16 +101,6 @@ def start_team(function: str, folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def family(pid: int) -> set[int]:
-    """A process and all that it has started, by /proc."""
-    found = {pid}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):  # a thread or a process that has ended meanwhile
-            for child in (task / "children").read_text().split():
-                found |= family(int(child))
-    return found
-
-
 @pytest.mark.parametrize(
     ("number", "status", "senders"),
     [
@@ -140,7 +130,7 @@ def test_asked_to_stop_it_ends_when_the_leader_has_published(
 def test_no_port_is_open_beyond_the_loopback_interface(tmp_path: Path) -> None:
     process = start_team("meet", tmp_path)
     inodes = set()
-    for pid in family(process.pid):
+    for pid in [process.pid, *descendants(process.pid)]:
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             try:
                 inodes.add(str(descriptor.readlink()))

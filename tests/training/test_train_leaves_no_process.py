@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from training_data import stage
 
-from benchmarks.gpu.plan import session_of
+from benchmarks.processes import session_of
 
 ARGUMENTS = ("--name=swin", "--config=swin_tiny", "--run-id=r", "--gpus=0", "--num-workers=2", "--pretrained=none")
 

@@ -17,6 +17,7 @@ from kfp import compiler, dsl
 from kfp.local import cache, subprocess_task_handler
 from kfp.local.orchestrator import dag_orchestrator, enhanced_dag_orchestrator, task_executor
 
+from benchmarks.processes import descendants
 from components.images import ROOT
 from pipelines import __main__ as command_line
 from pipelines.local import containers
@@ -238,7 +239,7 @@ def test_an_interrupted_run_stops_its_step(bench: Bench) -> None:
         line = process.stderr.readline()
         assert line, "the runner ended before the step was started and waited for"
         expected.discard(line)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = descendants(process.pid)
     os.kill(process.pid, signal.SIGINT)  # to the runner alone, as `kill` does
     process.wait(timeout=120)
     deadline = time.monotonic() + 60
