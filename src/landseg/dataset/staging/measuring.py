@@ -37,9 +37,9 @@ class Measured:
     sample: NDArray[np.float64]
 
     def percentiles(self, low: float, high: float) -> tuple[list[float], list[float]]:
-        """Two percentiles of each band, 0-100."""
-        found = np.quantile(self.sample, [low / 100, high / 100], axis=0, method="inverted_cdf")
-        return [float(value) for value in found[0]], [float(value) for value in found[1]]
+        """Two percentiles, 0-100, of each band; where they are equal, the higher one is raised by 1."""
+        lows, highs = np.quantile(self.sample, [low / 100, high / 100], axis=0, method="inverted_cdf").tolist()
+        return lows, [high if high > low else low + 1 for low, high in zip(lows, highs, strict=True)]
 
     def without(self, nodata: float) -> Measured:
         """The same without the pixels of which a band holds a value."""
@@ -73,36 +73,42 @@ def measure_scale(
     if measured is None:
         return None, [Finding.of(DataError(where, f"no pixel of {split} has data", "check nodata"))]
     nodata = _undeclared_nodata(measured) if expected.config.nodata is None else None
-    is_scaled = isinstance(expected.config.scale, PercentileScale)
-    if nodata is not None and abs(nodata) >= _NO_MEASUREMENT and is_scaled:
+    rule = expected.config.scale
+    if isinstance(rule, PercentileScale):
+        return _by_percentiles(measured, rule, nodata, split, where)
+    return None, [Finding.of(_lacking_scale(measured, nodata, expected.kind.dtype, split, where))]
+
+
+def _by_percentiles(
+    measured: Measured, rule: PercentileScale, nodata: float | None, split: str, where: str
+) -> tuple[Scale | None, list[Finding]]:
+    if nodata is not None and abs(nodata) >= _NO_MEASUREMENT:
         problem = f"expected values that were measured, found {nodata!r} in {split}"
         action = f"write nodata: {_exactly(nodata)} if it stands for no data, or a scale of method range"
         return None, [Finding.of(DataError(where, problem, action))]
     notes: list[Finding] = []
-    if nodata is not None and is_scaled:
+    if nodata is not None:
         sentence = f"images of {split} hold {nodata:g}: no data? Then write nodata: {_exactly(nodata)} in dataset.yaml"
         notes.append(Finding("", sentence, severity="warning"))
-    rule = expected.config.scale if isinstance(expected.config.scale, PercentileScale) else PercentileScale()
     lows, highs = measured.percentiles(rule.low, rule.high)
-    highs = [high if high > low else low + 1 for low, high in zip(lows, highs, strict=True)]
-    if isinstance(expected.config.scale, PercentileScale):
-        shown = ", ".join(f"{low:g} to {high:g}" for low, high in zip(lows, highs, strict=True))
-        sentence = f"percentiles {rule.low:g}-{rule.high:g} of a sample of {split}'s pixels, per band: {shown}"
-        return Scale(low=tuple(lows), high=tuple(highs), method="percentile"), [*notes, Finding.note(sentence)]
-    found = ", ".join(f"{_number(low)} to {_number(high)}" for low, high in zip(*measured.extremes, strict=True))
-    rule_text = "percentiles 1 and 99"
-    if nodata is not None:
-        lows, highs = measured.without(nodata).percentiles(rule.low, rule.high)
-        highs = [high if high > low else low + 1 for low, high in zip(lows, highs, strict=True)]
-    if "int" in expected.kind.dtype and measured.extremes.min() >= 0 and measured.extremes.max() <= _EIGHT_BITS:
-        lows, highs, rule_text = [0.0] * len(lows), [float(_EIGHT_BITS)] * len(lows), "all values of 8 bits"
+    shown = ", ".join(f"{low:g} to {high:g}" for low, high in zip(lows, highs, strict=True))
+    sentence = f"percentiles {rule.low:g}-{rule.high:g} of a sample of {split}'s pixels, per band: {shown}"
+    return Scale(low=tuple(lows), high=tuple(highs), method="percentile"), [*notes, Finding.note(sentence)]
+
+
+def _lacking_scale(measured: Measured, nodata: float | None, dtype: str, split: str, where: str) -> DataError:
+    """The error of a dataset that needs a scale and has none, with the line to write."""
+    rule, reason = PercentileScale(), "percentiles 1 and 99"
+    lows, highs = (measured if nodata is None else measured.without(nodata)).percentiles(rule.low, rule.high)
+    if "int" in dtype and measured.extremes.min() >= 0 and measured.extremes.max() <= _EIGHT_BITS:
+        lows, highs, reason = [0.0] * len(lows), [float(_EIGHT_BITS)] * len(lows), "all values of 8 bits"
     low, high = _yaml(lows, highs)
-    problem = f"{expected.kind.dtype} images need a scale: values of {split} run from {found}"
     lines = f"scale: {{method: range, low: {low}, high: {high}}}"
-    action = f"write {lines} ({rule_text}), and nodata: VALUE if one of them stands for no data"
+    action = f"write {lines} ({reason}), and nodata: VALUE if one of them stands for no data"
     if nodata is not None:
-        action = f"write {lines} ({rule_text} of the others), and nodata: {_exactly(nodata)} if it stands for no data"
-    return None, [Finding.of(DataError(where, problem, action))]
+        action = f"write {lines} ({reason} of the others), and nodata: {_exactly(nodata)} if it stands for no data"
+    found = ", ".join(f"{_number(low)} to {_number(high)}" for low, high in zip(*measured.extremes, strict=True))
+    return DataError(where, f"{dtype} images need a scale: values of {split} run from {found}", action)
 
 
 def _undeclared_nodata(measured: Measured) -> float | None:
