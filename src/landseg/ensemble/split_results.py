@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -107,52 +107,16 @@ def combine(
         scenes: the results of the split's scenes.
     """
     found = np.empty((len(table), 0))
-    scored = [0] * num_shards
-    num_tiles = 0
     pixels: Any = sum(np.array(scene.pixels, np.int64) for scene in scenes)
-    total: Any = 0
-    of_tiles: Any = 0
-    holding: Any = 0
-    confusions: Any = 0
-    reliability: Any = 0
-    boundaries: Any = 0
-    positions: dict[Variant, int] = {}
+    sums = _Sums([0] * num_shards)
     for number, result in _each(num_shards, read):
-        rows, plain = result.uncertainty, ~result.is_cut
-        pixels = pixels + result.pixels[plain].sum(axis=0, dtype=np.int64)
+        rows = result.uncertainty
+        pixels = pixels + result.pixels[~result.is_cut].sum(axis=0, dtype=np.int64)
         if result.is_labelled:
-            confusions += result.confusions
-            reliability += result.reliability
-            boundaries += result.boundaries
-            positions = variants(len(result.confusions) - 1, result.ttas)
-            areas = result.areas.astype(np.int64)
-            is_scored = _is_scored(areas)
-            num_tiles += int(is_scored.sum())
-            total += areas[plain].sum(axis=0)
-            of_tiles += areas.sum(axis=0)
-            holding += (areas[plain, 0, 1] > 0).sum(axis=0)
-            scored[number] = int(is_scored[plain].sum())
-            whole = max(position for (tta, _), position in positions.items() if tta is None)
-            own = areas[:, [*range(len(result.confusions) - 1), whole]].astype(np.float64)
-            rows = np.concatenate([rows, area_scores(own, ())["mIoU"]], axis=1)
+            rows = np.concatenate([rows, sums.add(number, result)], axis=1)
         if not found.size:
             found = np.empty((len(table), rows.shape[1]))
         found[_places(result.ids, table)] = rows
-    drawn = None
-    num_scenes = 0
-    if positions:
-        of_scenes = _areas_of_scenes(scenes, total.shape)
-        num_scenes = len(of_scenes)
-        total = total + of_scenes.sum(axis=0)
-        holding = holding + (of_scenes[:, 0, 1] > 0).sum(axis=0)
-        confusions = sum((np.array(scene.confusions, np.int64) for scene in scenes if scene.confusions), confusions)
-        resampling = Resampling([*scored, num_scenes])
-        resampling.add(num_shards, of_scenes)
-        for number, result in _each(num_shards, read):
-            areas = result.areas.astype(np.int64)
-            scored_ones = ~result.is_cut & _is_scored(areas)  # without a scored pixel there is nothing to draw
-            resampling.add(number, areas[scored_ones])
-        drawn = resampling.sums
     return SplitResult(
         split=split,
         tile_ids=table.ids,
@@ -160,22 +124,78 @@ def combine(
         disagreement=found[:, 0],
         entropy=found[:, 1],
         differing=found[:, 2],
-        areas=Areas(
-            positions=positions,
-            total=total,
-            of_tiles=of_tiles,
-            drawn=drawn,
-            holding=holding,
-            num_units=sum(scored) + num_scenes,
-            num_tiles=num_tiles,
-            num_scenes=num_scenes,
-            confusions=confusions,
-            reliability=reliability,
-            boundaries=boundaries,
-            tile_miou=found[:, 3:],
-        )
-        if positions
-        else None,
+        areas=_areas(sums, read, scenes, found[:, 3:]) if sums.positions else None,
+    )
+
+
+@dataclass(eq=False)
+class _Sums:
+    """What the shards of a labelled split add up to, without its scenes.
+
+    Attributes:
+        scored: by shard, the tiles with a scored pixel that are not part of a scene.
+        positions, total, of_tiles, holding, num_tiles, confusions, reliability, boundaries: as in :class:`Areas`.
+    """
+
+    scored: list[int]
+    positions: dict[Variant, int] = field(default_factory=dict)
+    total: Any = 0
+    of_tiles: Any = 0
+    holding: Any = 0
+    num_tiles: int = 0
+    confusions: Any = 0
+    reliability: Any = 0
+    boundaries: Any = 0
+
+    def add(self, number: int, result: ShardResult) -> NDArray[np.float64]:
+        """Add a shard; returns the (T, N + 1) mIoU of each of its tiles alone, by model and for the ensemble."""
+        areas, plain = result.areas.astype(np.int64), ~result.is_cut
+        is_scored = _is_scored(areas)
+        num_models = len(result.confusions) - 1
+        self.positions = variants(num_models, result.ttas)
+        self.scored[number] = int(is_scored[plain].sum())
+        self.total += areas[plain].sum(axis=0)
+        self.of_tiles += areas.sum(axis=0)
+        self.holding += (areas[plain, 0, 1] > 0).sum(axis=0)
+        self.num_tiles += int(is_scored.sum())
+        self.confusions += result.confusions
+        self.reliability += result.reliability
+        self.boundaries += result.boundaries
+        whole = self.positions[None, tuple(range(num_models))]
+        own = areas[:, [*range(num_models), whole]].astype(np.float64)  # each model alone comes first
+        return area_scores(own, ())["mIoU"]
+
+
+def _areas(
+    sums: _Sums,
+    read: Callable[[int], ShardResult],
+    scenes: Sequence[SceneResult],
+    tile_miou: NDArray[np.float64],
+) -> Areas:
+    """The areas of a labelled split with those of its scenes, and of what is resampled."""
+    of_scenes = _areas_of_scenes(scenes, sums.total.shape)
+    num_scenes = len(of_scenes)
+    num_shards = len(sums.scored)
+    resampling = Resampling([*sums.scored, num_scenes])
+    resampling.add(num_shards, of_scenes)
+    for number, result in _each(num_shards, read):
+        areas = result.areas.astype(np.int64)
+        scored_ones = ~result.is_cut & _is_scored(areas)  # without a scored pixel there is nothing to draw
+        resampling.add(number, areas[scored_ones])
+    confusions = (np.array(scene.confusions, np.int64) for scene in scenes if scene.confusions)
+    return Areas(
+        positions=sums.positions,
+        total=sums.total + of_scenes.sum(axis=0),
+        of_tiles=sums.of_tiles,
+        drawn=resampling.sums,
+        holding=sums.holding + (of_scenes[:, 0, 1] > 0).sum(axis=0),
+        num_units=sum(sums.scored) + num_scenes,
+        num_tiles=sums.num_tiles,
+        num_scenes=num_scenes,
+        confusions=sum(confusions, sums.confusions),
+        reliability=sums.reliability,
+        boundaries=sums.boundaries,
+        tile_miou=tile_miou,
     )
 
 
