@@ -7,7 +7,7 @@ import http.server
 import io
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,10 @@ def randomise(module: torch.nn.Module) -> torch.nn.Module:
 # --- official Swin
 
 
-def official_swin(window: int = 8) -> tuple[TorchvisionSwin, dict[str, torch.Tensor]]:
+def official_swin(window: int = 8, depths: Sequence[int] = (2, 2)) -> tuple[TorchvisionSwin, dict[str, torch.Tensor]]:
     """torchvision's Swin, which computes what the official code does, and its weights under the official names."""
-    model = TorchvisionSwin([4, 4], 48, [2, 2], [3, 6], [window, window], stochastic_depth_prob=0.0, num_classes=7)
+    heads = [3 << stage for stage in range(len(depths))]
+    model = TorchvisionSwin([4, 4], 48, list(depths), heads, [window, window], stochastic_depth_prob=0.0, num_classes=7)
     names = (
         (r"^features\.0\.0\.", "patch_embed.proj."),
         (r"^features\.0\.2\.", "patch_embed.norm."),
@@ -64,8 +65,8 @@ def official_swin(window: int = 8) -> tuple[TorchvisionSwin, dict[str, torch.Ten
         for pattern, name in names:
             key = re.sub(pattern, name, key)
         state[key] = value
-    state["layers.0.blocks.1.attn_mask"] = torch.zeros(4, 16, 16)
-    assert "layers.0.blocks.1.attn.relative_position_index" in state
+    state["layers.1.blocks.0.attn_mask"] = torch.zeros(4, 16, 16)
+    assert "layers.1.blocks.0.attn.relative_position_index" in state
     assert "layers.0.downsample.reduction.weight" in state
     return model, state
 
@@ -91,6 +92,18 @@ def test_features_of_official_swin(timm: bool, tmp_path: Path) -> None:
     with torch.no_grad():
         for expected, found in zip(stage_features(original, RGB), model.backbone(RGB), strict=True):
             assert (expected - found).abs().max() < 1e-5
+
+
+def test_an_official_swin_of_four_stages(tmp_path: Path) -> None:
+    """Its blocks have a norm1 and a norm2 each, as mmseg's Swin of three stages or more has behind its stages."""
+    _, state = official_swin(depths=(1, 1, 1, 1))
+    torch.save({"model": state}, tmp_path / "swin.pth")
+    config = load_config("swin_tiny")
+    config.model.backbone.update(depths=[1] * 4, num_heads=[3, 6, 12, 24], strides=(4, 2, 2, 2), out_indices=range(4))
+    model = build_model(config, schema())
+    report = load_pretrained(model, tmp_path / "swin.pth")
+    assert {key.partition(".")[0] for key in report.new} == {"norm0", "norm1", "norm2", "norm3"}
+    assert set(report.unused) == {"norm.weight", "norm.bias", "head.weight", "head.bias"}
 
 
 def test_position_tables_of_another_window_size(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def load_pretrained(model: torch.nn.Module, path: Path) -> LoadReport:
     expected = model.state_dict()
     state = without_averages(read_checkpoint(path, path.name)["state_dict"])
     names = {key.removeprefix("backbone.") for key in expected if key.startswith("backbone.")}
-    state = without_common_prefix(state, names | expected.keys())
+    if not is_official_swin(state):  # nothing wraps it, and each of its blocks has weights called as mmseg's norms
+        state = without_common_prefix(state, names | expected.keys())
     heads = {key: value for key, value in state.items() if key.startswith(("decode_head.", "auxiliary_head.", "neck."))}
     backbone = {key: value for key, value in state.items() if key not in heads}
     if any(key.startswith("backbone.") for key in backbone):
