@@ -319,6 +319,27 @@ def test_half_written_files_are_not_listed_and_are_cleaned_up(tmp_path: Path) ->
     assert fresh.exists()
 
 
+def test_what_others_write_and_remove_meanwhile_is_neither_listed_nor_an_error(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def write_and_remove() -> None:
+        while not stop.is_set():
+            storage.put_bytes(str(tmp_path / "object"), b"x")
+            storage.delete(str(tmp_path / "object"))
+
+    writers = [threading.Thread(target=write_and_remove) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(3000):
+            assert storage.clean_abandoned(str(tmp_path)) == 0
+            assert len(storage.list_objects(str(tmp_path))) <= 1
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+
+
 def test_a_folder_is_looked_through_once_a_day(tmp_path: Path) -> None:
     def left() -> Path:
         stale = tmp_path / f".{'a' * 32}.partial"

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISREG
 
 from landseg.contracts.errors import ObjectNotFoundError, StorageError
 from landseg.storage.object_info import ObjectInfo
@@ -113,19 +114,18 @@ def checksum(uri: str) -> tuple[int, str]:
 def stat(uri: str) -> ObjectInfo | None:
     """Size of a file, or None where there is none."""
     with errors(uri):
-        path = Path(uri)
-        return _info(path, uri) if path.is_file() else None
+        try:
+            status = Path(uri).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return ObjectInfo(uri, status.st_size, status.st_mtime) if S_ISREG(status.st_mode) else None
 
 
 def list_objects(uri: str) -> list[ObjectInfo]:
     """All files below a folder, except half-written ones and the storage's own stamp."""
     with errors(uri):
-        return [_info(path, str(path)) for path in _files(Path(uri)) if not _is_partial(path) and path.name != CLEANED]
-
-
-def _info(path: Path, uri: str) -> ObjectInfo:
-    status = path.stat()
-    return ObjectInfo(uri, status.st_size, status.st_mtime)
+        whole = (path for path in _files(Path(uri)) if not _is_partial(path) and path.name != CLEANED)
+        return [info for path in whole if (info := stat(str(path)))]
 
 
 def links(uri: str) -> list[str]:
@@ -144,11 +144,12 @@ def delete(uri: str) -> None:
 
 
 def clean_abandoned(uri: str, older_than_s: float) -> int:
-    """Remove files that killed writers left half-written."""
+    """Remove files that killed writers left half-written; those that others are writing may go meanwhile."""
     removed = 0
     with errors(uri):
-        for path in _files(Path(uri)):
-            if _is_partial(path) and time.time() - path.stat().st_mtime > older_than_s:
+        for path in filter(_is_partial, Path(uri).rglob(".*.partial")):
+            left = stat(str(path))
+            if left is not None and time.time() - left.modified_s > older_than_s:
                 path.unlink(missing_ok=True)
                 removed += 1
     return removed
