@@ -10,8 +10,12 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.source import Listing
 
 
 def main() -> int:
@@ -156,12 +160,13 @@ def _compile(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from pipelines.arguments import parse_parameters
     from pipelines.dags.packages import names, package
-    from pipelines.source import fingerprint, pin_configs
+    from pipelines.source import listing, pin_configs
 
     path = package(args.pipeline) if args.pipeline in names() else Path(args.pipeline)
     arguments = pin_configs(parse_parameters(path, args.param))
-    if "source" in arguments:
-        arguments.setdefault("source_version", fingerprint(arguments["source"]))
+    if "source" in arguments and "source_version" not in arguments:
+        found = listing(arguments["source"])
+        arguments["source_version"] = found.digest if found else ""
     return _run_here(args, path, arguments, use_cache=not args.no_cache)
 
 
@@ -192,12 +197,13 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _submit(args: argparse.Namespace) -> int:
-    from pipelines.source import fingerprint
+    from pipelines.source import listing
 
     given = [f"source={args.source}", f"storage_uri={args.storage_uri}", f"run_id={args.run_id}", *args.param]
+    found = listing(args.source)
     if not any(pair.startswith("source_version=") for pair in args.param):
-        given.append(f"source_version={fingerprint(args.source)}")
-    return _to_cluster(args, args.pipeline, given, args.run_id, use_cache=not args.no_cache)
+        given.append(f"source_version={found.digest if found else ''}")
+    return _to_cluster(args, args.pipeline, given, args.run_id, found, use_cache=not args.no_cache)
 
 
 def _rerun(args: argparse.Namespace) -> int:
@@ -209,7 +215,7 @@ def _rerun(args: argparse.Namespace) -> int:
     for parameter in step.parameters:
         print(f"  {parameter}", file=sys.stderr)
     if args.endpoint:
-        return _to_cluster(args, step.pipeline, step.parameters, f"{args.run_id}: {args.step}", use_cache=False)
+        return _to_cluster(args, step.pipeline, step.parameters, f"{args.run_id}: {args.step}", None, use_cache=False)
     path = package(step.pipeline)
     return _run_here(args, path, parse_parameters(path, step.parameters), use_cache=False)
 
@@ -222,7 +228,9 @@ def _deploy(args: argparse.Namespace) -> int:
     return 0
 
 
-def _to_cluster(args: argparse.Namespace, pipeline: str, given: list[str], name: str, *, use_cache: bool) -> int:
+def _to_cluster(
+    args: argparse.Namespace, pipeline: str, given: list[str], name: str, found: Listing | None, *, use_cache: bool
+) -> int:
     from pipelines.arguments import parse_parameters
     from pipelines.cluster import client, submit, watch
     from pipelines.dags import sizes
@@ -236,7 +244,8 @@ def _to_cluster(args: argparse.Namespace, pipeline: str, given: list[str], name:
     text = with_queue(with_images(package(pipeline).read_text(), args.registry, args.tag), args.queue)
     text = sizes.apply(text, sizes.read(args.sizes, args.set))
     target = submit.Target(client.normalise(args.endpoint), args.namespace, args.service_account)
-    submission = submit.submit(target, pipeline, text if use_cache else without_cache(text), parameters, name)
+    text = text if use_cache else without_cache(text)
+    submission = submit.submit(target, pipeline, text, parameters, name, listing=found)
     print(submission.link)
     if not args.wait:
         return 0

@@ -12,7 +12,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import botocore.exceptions
 import requests
@@ -24,22 +24,31 @@ _MAX_CONFIG_BYTES = 1 << 20
 _MAX_CONFIGS = 100
 
 
-def fingerprint(source: str) -> str:
-    """Digest of the names, sizes and entity tags (times, for a folder) below a source.
+class Listing(NamedTuple):
+    """What lies below a source.
 
-    Returns:
-        16 hexadecimal digits, or nothing where the source cannot be seen from here.
+    Attributes:
+        digest: 16 hexadecimal digits, of names, sizes and entity tags (times, for a folder).
+        size_bytes: of all files.
     """
+
+    digest: str
+    size_bytes: int
+
+
+def listing(source: str) -> Listing | None:
+    """What lies below a source; None where nothing can be seen from here."""
     if source.startswith("s3://") and "AWS_ACCESS_KEY_ID" not in os.environ:
-        return ""
-    digest, entries = hashlib.sha256(), 0
+        return None
+    digest, size_bytes = hashlib.sha256(), 0
     try:
-        for entry in sorted(_objects(source) if source.startswith("s3://") else _files(Path(source))):
-            digest.update(entry.encode(errors="surrogateescape") + b"\0")
-            entries += 1
+        entries = sorted(_objects(source) if source.startswith("s3://") else _files(Path(source)))
     except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError, OSError):
-        return ""
-    return digest.hexdigest()[:16] if entries else ""
+        return None
+    for name, size, version in entries:
+        digest.update(f"{name} {size} {version}".encode(errors="surrogateescape") + b"\0")
+        size_bytes += size
+    return Listing(digest.hexdigest()[:16], size_bytes) if entries else None
 
 
 def pin_configs(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -96,16 +105,16 @@ def _config_texts(config: str, seen: set[str]) -> Iterator[bytes]:
                 yield from _config_texts(f"{scheme}{separator}{path}", seen)
 
 
-def _objects(source: str) -> Iterator[str]:
+def _objects(source: str) -> Iterator[tuple[str, int, str]]:
     bucket, _, prefix = source.removeprefix("s3://").partition("/")
     folder = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
     for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
         for item in page.get("Contents", []):
-            yield f"{item['Key'].removeprefix(folder)} {item['Size']} {item['ETag']}"
+            yield item["Key"].removeprefix(folder), item["Size"], item["ETag"]
 
 
-def _files(folder: Path) -> Iterator[str]:
+def _files(folder: Path) -> Iterator[tuple[str, int, str]]:
     for path in folder.rglob("*"):
         if path.is_file():
             status = path.stat()
-            yield f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}"
+            yield str(path.relative_to(folder)), status.st_size, str(status.st_mtime_ns)

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import uuid
-from collections.abc import Mapping
-from typing import Any
 
 import botocore.exceptions
 import kubernetes
 import yaml
 
-from components.models import MODELS
 from pipelines.cluster.client import Server, newer, quiet, too_old
 from pipelines.dags.scheduling import SERVICE_ACCOUNT, STORAGE_ENV, STORAGE_SECRET
 from pipelines.errors import UserError
 from pipelines.object_storage import s3_client
 from pipelines.timeouts import TIMEOUT_S
 
-_ROOM_SHARE = 0.5
-"""Of the scratch volume: stage-data reads a larger archive by range (landseg.raw.sources.archives)."""
-_ARGUMENT_BYTES, _ARTIFACT_BYTES, _USUAL_URI = 128 << 10, 800, 100
-"""Of one argument; of it, what each worker of an export leaves where the root in object storage has up to 100
-characters (landseg.stages.plan_export, which knows the workers of one model only)."""
 _STORAGE_URI = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]{1,254}(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*/*")
 """What every stage accepts as the root in object storage (landseg.storage.uris), less local folders."""
 
@@ -103,57 +94,6 @@ def service_account(server: Server, namespace: str) -> tuple[str, str]:
             f" ALLOWEDSERVICEACCOUNTS lists it; then give SERVICE_ACCOUNT={SERVICE_ACCOUNT}"
         )
     return SERVICE_ACCOUNT, ""
-
-
-def check_source(package: str, source: str) -> str:
-    """Return a note where stage-data has no room to fetch an archive in object storage whole."""
-    if (
-        not source.startswith("s3://")
-        or not source.lower().endswith((".zip", ".tar"))
-        or "AWS_ACCESS_KEY_ID" not in os.environ
-    ):
-        return ""
-    bucket, _, key = source.removeprefix("s3://").partition("/")
-    try:
-        size = s3_client().head_object(Bucket=bucket, Key=key)["ContentLength"]
-    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as err:
-        return f"the size of {source} not checked, it is out of reach from here: {err}"
-    executors = next(yaml.safe_load_all(package))["deploymentSpec"]["executors"].values()
-    boxes = [executor["container"] for executor in executors]
-    rooms = [
-        int(entry["value"])
-        for box in boxes
-        if box["command"][1] == "stage-data"
-        for entry in box["env"]
-        if entry["name"] == "LANDSEG_SCRATCH_BYTES"
-    ]
-    if rooms and size > _ROOM_SHARE * min(rooms):
-        fitting = math.ceil(size / _ROOM_SHARE / 2**30)
-        return (
-            f"{source}: its {size / 1e9:.1f} GB take more than half of the {min(rooms) / 2**30:g} GiB of scratch:"
-            f' stage-data reads it by range, twice; SET="stage-data.scratch={fitting}Gi" fetches it once'
-        )
-    return ""
-
-
-def check_export_workers(parameters: Mapping[str, Any]) -> None:
-    """Check that what the workers of all models leave fits into one argument of the next step.
-
-    Args:
-        parameters: of the run; those that are not given are the pipeline's own.
-
-    Raises:
-        UserError: it does not.
-    """
-    workers = [int(parameters.get(f"{model}_export_workers", 1)) for model in MODELS]
-    each = _ARTIFACT_BYTES + max(0, len(str(parameters["storage_uri"])) - _USUAL_URI)
-    most = _ARGUMENT_BYTES // each
-    if sum(workers) > most:
-        names = " and ".join(f"{model}_export_workers" for model in MODELS)
-        raise UserError(
-            f"--param {names}: expected at most {most} together, found {sum(workers)}: what they leave is one argument "
-            "of the next step, of at most 128 KiB"
-        )
 
 
 def check_storage(storage_uri: str) -> str:

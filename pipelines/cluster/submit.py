@@ -14,8 +14,9 @@ import kfp
 import kfp_server_api
 
 from components.images import version
-from pipelines.cluster import client, preflight
+from pipelines.cluster import capacity, client, preflight
 from pipelines.errors import UserError
+from pipelines.source import Listing
 
 EXPERIMENT = "landseg"
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -56,6 +57,7 @@ def submit(
     parameters: dict[str, Any],
     run_name: str,
     *,
+    listing: Listing | None = None,
     use_cache: bool = True,
 ) -> Submission:
     """Run the checks, upload the pipeline's version unless KFP has it already, and start a run.
@@ -66,12 +68,19 @@ def submit(
         package: compiled YAML.
         parameters: of the pipeline.
         run_name: shown in the UI.
+        listing: what lies at the source of tiles, where it can be seen from here.
         use_cache: let KFP reuse the outputs of identical steps.
 
     Raises:
         UserError: what a check found, or why the server refused.
     """
-    preflight.check_export_workers(parameters)
+    capacity.check_export_workers(parameters)
+    notes = [
+        capacity.check_archive(package, str(parameters.get("source", ""))),
+        capacity.check_dataset(package, str(parameters.get("dataset_uri", ""))),
+    ]
+    if listing is not None:
+        notes.append(capacity.check_listing(package, listing, int(parameters.get("stage_workers", 1))))
     login = client.credentials(target.endpoint)
     server = client.check_server(target.endpoint, login)
     _say(f"{target.endpoint} is KFP {server.version}{', multi-user' if server.multi_user else ''}")
@@ -79,12 +88,11 @@ def submit(
     account, account_note = target.service_account, ""
     if not account:
         account, account_note = preflight.service_account(server, namespace or target.namespace or "kubeflow")
-    notes = [
+    notes += [
         preflight.check_version(server),
         preflight.check_images(package),
         preflight.check_secret(namespace or target.namespace or "kubeflow"),
         preflight.check_storage(str(parameters["storage_uri"])),
-        preflight.check_source(package, str(parameters.get("source", ""))),
         account_note,
     ]
     for note in filter(None, notes):

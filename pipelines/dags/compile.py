@@ -17,6 +17,7 @@ from components.plan_average.component import plan_average
 from components.plan_export.component import plan_export
 from components.plan_stage.component import plan_stage
 from components.stage_data.component import stage_data
+from pipelines.dags import step_limits
 from pipelines.dags.packages import package, with_images
 from pipelines.dags.predict import predict
 from pipelines.dags.steps import STEPS
@@ -49,6 +50,8 @@ def compile_text(component_or_pipeline: Any, registry: str = "", tag: str = "") 
         path = Path(folder) / "compiled.yaml"
         compiler.Compiler().compile(component_or_pipeline, str(path))
         text = path.read_text()
+    if "\n---\n" in text:  # a pipeline: a component has no second document, which says where its pods run
+        text = step_limits.told(text)
     return with_images(text, registry, tag) if registry or tag else text
 
 

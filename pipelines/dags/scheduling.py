@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from kfp import kubernetes
 
+from pipelines.dags.step_limits import SCRATCH_VARIABLE
+
 STORAGE_SECRET = "landseg-storage"
 """Secret with the credentials and the endpoint of object storage (manifests/)."""
 
@@ -117,8 +119,8 @@ def schedule(
     if resources.shm:
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=resources.shm)
     kubernetes.empty_dir_mount(task, "scratch", "/tmp", size_limit=resources.scratch)
-    # From inside, an emptyDir looks as large as the node's disk; a pod that fills more than its limit is evicted.
-    task.set_env_variable("LANDSEG_SCRATCH_BYTES", str(int(resources.scratch.removesuffix("Gi")) << 30))
+    # A pod that fills more than its limit is evicted.
+    task.set_env_variable(SCRATCH_VARIABLE, str(int(resources.scratch.removesuffix("Gi")) << 30))
     kubernetes.use_secret_as_env(task, STORAGE_SECRET, {name: name for name in STORAGE_ENV})
     kubernetes.use_secret_as_env(task, STORAGE_SECRET, {name: name for name in STORAGE_ENV_OPTIONAL}, optional=True)
     kubernetes.use_config_map_as_env(task, SETTINGS, {name: name for name in SETTINGS_ENV}, optional=True)

@@ -16,7 +16,9 @@ from typing import Any
 import yaml
 
 from components.images import ROOT
+from pipelines.dags import step_limits
 from pipelines.dags.scheduling import QUEUEING_S
+from pipelines.dags.step_limits import SCRATCH_VARIABLE
 from pipelines.errors import UserError
 from pipelines.placement import check_node_selector, check_tolerations
 
@@ -79,6 +81,7 @@ def apply(package: str, settings: Settings) -> str:
         if "attempts" in wanted:
             container["args"][container["args"].index("--attempts") + 1] = str(wanted["attempts"])
         _fit_retries(spec, name, int(pod["activeDeadlineSeconds"]), wanted.get("retries"))
+    step_limits.tell(spec, platform)
     return yaml.safe_dump_all([spec, platform], sort_keys=False)
 
 
@@ -261,7 +264,7 @@ def _fit_scratch(container: dict[str, Any], pod: dict[str, Any], wanted: dict[st
     if "scratch" in wanted:
         mount["sizeLimit"] = wanted["scratch"]
         size = wanted["scratch"]
-        (told,) = [one for one in container["env"] if one["name"] == "LANDSEG_SCRATCH_BYTES"]
+        (told,) = [one for one in container["env"] if one["name"] == SCRATCH_VARIABLE]
         told["value"] = str(int(size[:-2]) * _UNITS[size[-2:]])
     if name := wanted.get("scratch_class"):
         pod["emptyDirMounts"].remove(mount)

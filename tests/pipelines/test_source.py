@@ -8,7 +8,12 @@ from typing import Any
 import boto3
 import pytest
 
-from pipelines.source import fingerprint, pin_configs
+from pipelines.source import listing, pin_configs
+
+
+def fingerprint(source: str) -> str:
+    found = listing(source)
+    return found.digest if found else ""
 
 
 def test_a_folders_fingerprint_follows_what_is_in_it(tmp_path: Path) -> None:
@@ -20,6 +25,9 @@ def test_a_folders_fingerprint_follows_what_is_in_it(tmp_path: Path) -> None:
     assert len(first) == 16
     assert fingerprint(str(tmp_path)) == first
     tile.write_bytes(b"other")
+    found = listing(str(tmp_path))
+    assert found
+    assert found.size_bytes == 5
     second = fingerprint(str(tmp_path))
     tile.rename(tile.with_name("b.tif"))
     assert len({first, second, fingerprint(str(tmp_path))}) == 3

@@ -11,6 +11,7 @@ from landseg.cli.main import main
 from landseg.contracts.executor import ExecutorInput
 from landseg.probabilities.layout import plan_splits
 from landseg.stages.shared.options import parse_share
+from landseg.stages.shared.step_limits import VARIABLE
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +99,18 @@ def test_a_long_root_leaves_room_for_fewer_workers(staged, tmp_path, capsys):
 
 def test_a_share_of_more_hours_than_a_step_has_is_warned_of(monkeypatch, staged, tmp_path, capsys):
     monkeypatch.setattr("landseg.stages.plan_export._PIXELS_PER_S", 0.1)
-    shares(staged, tmp_path, capsys, "--workers=2")
-    assert main(["plan-export", "--dataset", staged, "--storage-uri", str(tmp_path), "--workers=2"]) == 0
-    assert "32 GPU hours" in capsys.readouterr().err
+    flags = ["plan-export", "--dataset", staged, "--storage-uri", str(tmp_path), "--workers=2"]
+    monkeypatch.setenv(VARIABLE, f"export-probs.scratch_bytes=1000 export-probs.timeout_s={12 * 3600}")
+    assert main(flags) == 0
+    said = capsys.readouterr().err
+    assert "32 GPU hours (three views, at an H100's speed), 16 for each of 2 workers" in said
+    assert "ends the step after 12 h; expected at least 3 workers" in said
+    monkeypatch.setenv(VARIABLE, f"export-probs.scratch_bytes=1000 export-probs.timeout_s={17 * 3600}")
+    assert main(flags) == 0
+    assert "GPU hours" not in capsys.readouterr().err
+    monkeypatch.setenv(VARIABLE, "export-probs.timeout_s=12h")
+    assert main(flags) == 2
+    assert f"{VARIABLE}: expected STEP.scratch_bytes=N" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from s3_endpoint import S3
 from landseg import storage
 from landseg.cli.main import main
 from landseg.contracts.errors import ConfigError
+from landseg.stages.shared.step_limits import VARIABLE
 
 
 def given_room(monkeypatch: pytest.MonkeyPatch, num_bytes: int) -> None:
@@ -80,3 +81,48 @@ def test_export_needs_a_shard_and_staging_again_only_its_rows(s3: S3, tmp_path, 
     assert largest > 50_000
     given_room(monkeypatch, 50_000)
     assert main(stage) == 0
+
+
+def told(monkeypatch: pytest.MonkeyPatch, **rooms: int) -> None:
+    """Sizes of later steps' volumes, by their names with _ for -."""
+    limits = (f"{step.replace('_', '-')}.scratch_bytes={size}" for step, size in rooms.items())
+    monkeypatch.setenv(VARIABLE, " ".join(limits))
+
+
+def test_volumes_of_later_steps_are_looked_at_where_the_work_is_planned(s3: S3, tmp_path, capsys, monkeypatch):
+    raw, out = write_raw(tmp_path / "raw", train=20, val=4, test=2), tmp_path / "out"
+    where = ["--storage-uri", s3.uri]
+    stage = ["stage-data", "--source", str(raw), "--shard-bytes", "20000", *where, "--output-dir", str(out)]
+    told(monkeypatch, train=26 * 250 - 1, export_probs=10**9)
+    said = refusal(capsys, *stage)
+    assert (
+        "step train: expected a scratch volume of 6500 bytes at least, for the indexes of 26 tiles; found 6499" in said
+    )
+    assert 'submit again with SET="train.scratch=1Gi", which is enough' in said
+    told(monkeypatch, train=10**9, export_probs=26 * 250 + 19_999)
+    assert "step export-probs: expected a scratch volume of 26500 bytes" in refusal(capsys, *stage)
+    assert not list(storage.list_objects(s3.uri))
+    told(monkeypatch, train=26 * 250, plan_average=26 * 250, export_probs=26 * 250 + 20_000)
+    assert main(stage) == 0
+
+    # What staging asks for by the names of files is never more than what the steps need.
+    dataset = open_dataset(str(out / "dataset.json"), tmp_path)
+    indexes, with_shard = (dataset.room_needed(access).least_bytes for access in ("few", "neighbours"))
+    assert indexes >= 26 * 250
+    assert with_shard >= 26 * 250 + 20_000
+    plan = ["plan-export", "--dataset", str(out / "dataset.json"), *where]
+    told(monkeypatch, export_probs=with_shard - 1)
+    assert "step export-probs: expected" in refusal(capsys, *plan)
+    told(monkeypatch, export_probs=with_shard, average_probs=indexes - 1)
+    assert "step average-probs: expected" in refusal(capsys, *plan)
+    told(monkeypatch, export_probs=with_shard, average_probs=indexes)
+    assert main(plan) == 0
+
+    uris = [export(f"{s3.uri}/{name}", dataset, name, probs=noise) for name in ("swin", "resnest")]
+    probs = [f"--probs={uri}" for uri in uris]
+    average = ["plan-average", "--dataset", str(out / "dataset.json"), *probs, *where, "--run-id", "r"]
+    said = refusal(capsys, *average)
+    assert "step average-probs: expected a scratch volume of" in said
+    assert "and a shard of each of 2 models" in said
+    told(monkeypatch, average_probs=10**9)
+    assert main(average) == 0

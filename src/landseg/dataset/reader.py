@@ -94,14 +94,18 @@ class StagedDataset:
         Raises:
             ConfigError: it has less room.
         """
-        if not self.is_cached:
-            return
+        if self.is_cached:
+            storage.check_room(self.cache, self.room_needed(self.access))
+
+    def room_needed(self, access: Access) -> storage.RoomNeeded:
+        """What reading the dataset from object storage keeps on local disk at least, by which tiles are asked for."""
         splits = self.manifest.splits.values()
-        rows = sum(info.index.size_bytes for info in splits)
-        largest = max((shard.size_bytes for info in splits for shard in info.shards), default=0)
-        shard = largest if self.access == "neighbours" else 0
-        what = "the dataset's indexes" + (" and its largest shard" if shard else "")
-        storage.check_room(self.cache, rows + shard, 2 * (rows + shard), what)
+        size = sum(info.index.size_bytes for info in splits)
+        what = "the dataset's indexes"
+        if access == "neighbours":
+            size += max((shard.size_bytes for info in splits for shard in info.shards), default=0)
+            what += " and its largest shard"
+        return storage.RoomNeeded(size, 2 * size, what)
 
     def shard_path(self, split: str, index: int) -> Path:
         """A shard on local disk: in place, or in the cache until others need its room."""

@@ -82,23 +82,17 @@ def affordable_threads(members: Sequence[Member], wanted: int) -> int:
     return max(1, min(wanted, _MEMORY_BYTES // tile_bytes))
 
 
-def check_members_room(members: Sequence[Member], dataset: StagedDataset) -> None:
-    """Refuse a scratch folder that cannot hold the dataset's indexes and one shard of each member at once.
-
-    Raises:
-        ConfigError: it has less room.
-    """
+def room_needed(members: Sequence[Member], dataset: StagedDataset) -> storage.RoomNeeded:
+    """What is kept on local disk of what lies in object storage: the dataset's indexes, a shard of each at once."""
     readers = [member.reader for member in members if storage.is_s3(member.reader.uri)]
-    if not readers:
-        return
-    rows = sum(info.index.size_bytes for info in dataset.manifest.splits.values()) if dataset.is_cached else 0
+    rows = dataset.room_needed("few").least_bytes if dataset.is_cached else 0
     least = fitting = rows
     for reader in readers:
         manifest = reader.manifest
         least += manifest.size_bytes() // sum(len(reader.index(split)) for split in manifest.splits)
         fitting += most_shard_bytes(reader.spec, manifest.largest_px())
     what = f"the dataset's indexes and a shard of each of {len(readers)} models"
-    storage.check_room(readers[0].scratch, least, math.ceil(max(least, fitting) / _ROOM_SHARE), what)
+    return storage.RoomNeeded(least, math.ceil(max(least, fitting) / _ROOM_SHARE), what)
 
 
 @contextlib.contextmanager

@@ -9,12 +9,13 @@ from landseg.contracts.parameters import add_parameter, check_values, split_list
 from landseg.contracts.probabilities import ProbsManifest
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.maps.scenes import check_num_scenes
-from landseg.ensemble.members import affordable_threads
+from landseg.ensemble.members import affordable_threads, room_needed
 from landseg.raw.processes import num_cpus
 from landseg.stages.shared import costs
 from landseg.stages.shared.context import stage_context
 from landseg.stages.shared.options import add_common_arguments, all_shares, check_handed_on
 from landseg.stages.shared.settled_average import open_models, settle
+from landseg.stages.shared.step_limits import check_step_room
 
 HELP = "divide an average among workers: print each one's --worker"
 EXAMPLE = """landseg plan-average --dataset out/dataset.json --probs swin/probs.json --probs resnest/probs.json \\
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: what the workers are given is more than KFP can hand on, or the dataset has more scenes than label
-            maps can be listed.
+            maps can be listed; the workers' scratch volumes are too small.
         ContractError: the models do not fit each other or the dataset.
     """
     check_values("plan-average", args)
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
         refs = context.references("probs", args.probs)
         uris = [storage.read_document(ProbsManifest, ref).uri for ref in refs]  # in this order, which weights follow
         members = open_models(uris, args.weights, dataset, context.scratch)
+        check_step_room(["average-probs"], room_needed(members, dataset))
         reader = members[0].reader
         indexes = [dataset.index(split) for split in reader.manifest.splits]
         ids = {(index, tile.scene.id) for index, tiles in enumerate(indexes) for tile in tiles if tile.scene}

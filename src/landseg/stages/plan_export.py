@@ -21,6 +21,7 @@ from landseg.stages.shared.options import (
     check_handed_on,
     split_tiles,
 )
+from landseg.stages.shared.step_limits import check_step_room, limit
 
 HELP = "divide an export among workers: print each one's --worker (and --model)"
 EXAMPLE = "landseg plan-export --dataset out/dataset.json --workers 4 --storage-uri s3://bucket/landseg"
@@ -29,8 +30,6 @@ _MOST_ARTIFACTS = 150
 """How many workers may leave an artifact."""
 _ARTIFACT_BYTES = 800
 """What each takes of the argument at most, where the root in object storage has up to 100 characters."""
-_MOST_HOURS = 12
-"""After which the pipelines end the step (pipelines/dags/scheduling.py)."""
 _PIXELS_PER_S = 54 * 512 * 512
 """Of Swin, measured on an H100 (docs/scale.md)."""
 
@@ -51,13 +50,16 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: a model is given twice, two have one name, or all models together have more workers than
-            KFP can hand on.
+            KFP can hand on; a later step's scratch volume is too small.
     """
     check_values("plan-export", args)
     with stage_context("plan-export", args) as context:
         ref = context.reference("dataset", args.dataset)
         dataset = StagedDataset.open(ref, context.scratch / "shards", access="few")
         dataset.check_room()
+        if dataset.is_cached:
+            check_step_room(["export-probs"], dataset.room_needed("neighbours"))
+            check_step_room(["plan-average", "average-probs"], dataset.room_needed("few"))
         shards = plan_splits(split_tiles(args.splits, dataset), dataset.schema.num_classes)
         num_shares = max(1, min(args.workers, len(shards)))
         shares = all_shares(num_shares)
@@ -87,14 +89,16 @@ def _check_artifacts(num_models: int, num_shares: int, storage_uri: str) -> None
 
 
 def _note_hours(shards: Sequence[ShardPlan], num_shares: int) -> None:
-    """Warn where a share is likely to take longer than the pipelines let a step run."""
+    """Warn where a share is likely to take longer than the pipeline lets its step run."""
+    timeout_s = limit("export-probs", "timeout_s")
     pixels = sum(shard.num_tiles * shard.canvas[0] * shard.canvas[1] for shard in shards)
-    hours = pixels / _PIXELS_PER_S / 3600
-    if hours > _MOST_HOURS * num_shares:
+    seconds = pixels / _PIXELS_PER_S
+    if timeout_s is not None and seconds > timeout_s * num_shares:
         _log.warning(
             "a model's export takes %.0f GPU hours (three views, at an H100's speed), %.0f for each of %d workers: "
-            "the pipelines end a step after %d h; expected at least %d workers",
-            *(hours, hours / num_shares, num_shares, _MOST_HOURS, math.ceil(hours / _MOST_HOURS)),
+            "the pipeline ends the step after %.3g h; expected at least %d workers",
+            *(seconds / 3600, seconds / 3600 / num_shares, num_shares, timeout_s / 3600),
+            math.ceil(seconds / timeout_s),
         )
 
 

@@ -16,6 +16,7 @@ from landseg.contracts.errors import ConfigError, printable
 from landseg.contracts.parameters import add_parameter, check_values
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
 from landseg.dataset.staging.result import Options, StagingResult
+from landseg.dataset.staging.room import reading_room
 from landseg.dataset.staging.staging import stage_dataset
 from landseg.dataset.staging.workspace import Workspace
 from landseg.raw.findings import alike
@@ -28,6 +29,7 @@ from landseg.stages.shared import costs
 from landseg.stages.shared.code import rooms_digest
 from landseg.stages.shared.context import StageContext, record_arguments, stage_context
 from landseg.stages.shared.options import add_common_arguments, parse_share
+from landseg.stages.shared.step_limits import check_step_room
 
 HELP = "check raw tiles and pack them into indexed shards in object storage"
 EXAMPLE = "landseg stage-data --source tiles --storage-uri s3://bucket/landseg --output-dir out"
@@ -78,6 +80,10 @@ def run(args: argparse.Namespace) -> None:
     )
     with stage_context("stage-data", args) as context:
         raw = RawDataset.open(open_source(args.source, context.scratch))
+        if storage.is_s3(context.storage_uri):
+            indexes, with_shard = reading_room(raw.pairing.tiles, options.shard_bytes)
+            check_step_room(("train", "plan-export", "plan-average", "average-probs"), indexes)
+            check_step_room(("export-probs",), with_shard)
         asked = {"source": args.source, "on_bad_tile": args.on_bad_tile, "max_bad": args.max_bad}
         report, result = stage(context, raw, options, asked)
         if result.loaded is None:

@@ -25,6 +25,7 @@ from landseg.report.training_facts import training_report
 from landseg.stages.shared.context import StageContext, finished, record_arguments, stage_context
 from landseg.stages.shared.options import add_cache_argument, add_common_arguments, check_cache_bytes
 from landseg.stages.shared.siblings import report_others
+from landseg.stages.shared.step_limits import limit
 
 if TYPE_CHECKING:
     from landseg.training.job import TrainingJob
@@ -264,6 +265,7 @@ def _plan(
         mixed_shards=settle_order(folder, dataset, args.tile_order, earlier.folder if earlier else None).mixed_shards,
         selection=selection,
         earlier=earlier,
+        timeout_s=limit("train", "timeout_s"),
     )
     return plan, identity, source
 

@@ -27,13 +27,14 @@ from landseg.storage.folders import (
 from landseg.storage.object_info import ObjectInfo
 from landseg.storage.parallel import parallel
 from landseg.storage.reading import check, file_sha256, get_bytes, get_file, get_spans
-from landseg.storage.room import check_room, is_in_memory, scratch_room
+from landseg.storage.room import RoomNeeded, check_room, is_in_memory, scratch_room
 from landseg.storage.uris import folder, is_below, is_s3, join, parent
 from landseg.storage.writing import create, put_bytes, put_file, put_if_absent, put_many, put_once, try_writing
 
 __all__ = [
     "Loaded",
     "ObjectInfo",
+    "RoomNeeded",
     "check",
     "check_room",
     "clean_abandoned",

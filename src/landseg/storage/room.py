@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from landseg.contracts.errors import ConfigError
@@ -31,25 +32,43 @@ def scratch_room(folder: Path, held_bytes: int = 0) -> int:
     return room
 
 
-def check_room(folder: Path, least_bytes: int, fitting_bytes: int, what: str) -> None:
+@dataclass(frozen=True)
+class RoomNeeded:
+    """What work keeps in its scratch folder.
+
+    Attributes:
+        least_bytes: what is there at some moment in any case.
+        fitting_bytes: what is enough in any case.
+        what: that takes the room, for error lines.
+    """
+
+    least_bytes: int
+    fitting_bytes: int
+    what: str
+
+    @property
+    def volume(self) -> str:
+        """A size of a pod's volume that is enough, as `SET="<step>.scratch=…"` takes it."""
+        return f"{math.ceil(self.fitting_bytes / 2**30)}Gi"
+
+
+def check_room(folder: Path, needed: RoomNeeded) -> None:
     """Refuse a scratch folder that cannot hold what the work keeps there, before it begins rather than midway.
 
     Args:
         folder: the folder; it need not exist yet.
-        least_bytes: what is there at some moment in any case.
-        fitting_bytes: what is enough in any case.
-        what: that takes the room, for the error line.
+        needed: what the work keeps there.
 
     Raises:
         ConfigError: there is less room than the least.
     """
     room = scratch_room(folder)
-    if least_bytes > room:
+    if needed.least_bytes > room:
         raise ConfigError(
             "--scratch",
-            f"expected room for {least_bytes} bytes at least, of {what}; found {room}",
-            f"{fitting_bytes} are enough: give a folder on a larger volume; on Kubeflow, "
-            f'SET="<step>.scratch={math.ceil(fitting_bytes / 2**30)}Gi"',
+            f"expected room for {needed.least_bytes} bytes at least, of {needed.what}; found {room}",
+            f"{needed.fitting_bytes} are enough: give a folder on a larger volume; on Kubeflow, "
+            f'SET="<step>.scratch={needed.volume}"',
         )
 
 

@@ -44,6 +44,7 @@ class TrainingJob:
         mixed_shards: how many shards training tiles are drawn from at a time; 0: from all.
         selection: which weights become the model, and when training ends early.
         earlier: a training that has ended, from whose last checkpoint this one continues; None: from the beginning.
+        timeout_s: seconds after which the pipeline ends the step; None: never.
     """
 
     name: str
@@ -70,6 +71,7 @@ class TrainingJob:
     mixed_shards: int = 0
     selection: Selection = field(default_factory=Selection)
     earlier: Earlier | None = None
+    timeout_s: int | None = None
 
 
 def set_parameters(config: mmcv.Config, *, epochs: int = 0, batch_per_gpu: int = 0, lr: float = 0.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import resource
 import time
@@ -15,6 +16,11 @@ from landseg.cli.progress import Progress
 
 _LINE_S = 60.0
 """A log gets a line at least this often, however slow the iterations are."""
+
+_PACE_S = 600.0
+"""After so long the pace of a training is known: kernels are chosen, and the caches are filling."""
+
+_log = logging.getLogger(__name__)
 
 Curve = dict[str, list[float]]
 """Values by name, one per logged iteration; `iteration` and `lr` among them."""
@@ -34,6 +40,7 @@ class TrainingLog:
         line_interval: iterations per line in a log.
         folder: local folder for TensorBoard's files.
         device: the device whose memory is watched.
+        timeout_s: seconds after which the pipeline ends the step; None: never.
 
     Attributes:
         skipped_steps: steps skipped because of fp16.
@@ -51,6 +58,7 @@ class TrainingLog:
         line_interval: int,
         folder: Path,
         device: torch.device,
+        timeout_s: int | None = None,
     ) -> None:
         self.curve: Curve = {"iteration": [], "lr": []}
         self.evaluations: list[dict[str, Any]] = []
@@ -65,6 +73,7 @@ class TrainingLog:
         self._data_s = self._busy_s = 0.0
         self._last = time.perf_counter()
         self._since_start = 0
+        self._timeout_s, self._started = timeout_s, time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
@@ -134,8 +143,29 @@ class TrainingLog:
                 note=f"epoch {epoch}, loss {loss:.4f}, lr {lr:.3g}, {self.images_per_s:.1f} images/s, "
                 f"data {data_ms:.0f} ms, {where} {memory_gib:.2f} GiB"
             )
+            self._warn_if_too_long(iteration)
         if self._count and (iteration % self._interval == 0 or iteration == self._max_iters):
             self._point(iteration, lr)
+
+    def _warn_if_too_long(self, iteration: int) -> None:
+        """Once the pace is known, say so if the pipeline is likely to end the step before the training ends."""
+        passed_s = time.monotonic() - self._started
+        if self._timeout_s is None or passed_s < _PACE_S:
+            return
+        left_s = (self._max_iters - iteration) * self._batch_size / self.images_per_s
+        whole_h = (passed_s + left_s) / 3600
+        if 3600 * whole_h > self._timeout_s:
+            _log.warning(
+                "at %.1f images/s the training takes %.1f h more: the pipeline ends the step after %.3g h, and a retry "
+                'continues from the last checkpoint; expected more GPUs, fewer epochs or SET="train.timeout=%dh"',
+                *(
+                    self.images_per_s,
+                    left_s / 3600,
+                    self._timeout_s / 3600,
+                    math.ceil(1.1 * (passed_s + left_s) / 3600),
+                ),
+            )
+        self._timeout_s = None  # said once
 
     def step(self, skipped: bool) -> None:
         """Count a step of the optimizer, or one that was skipped."""

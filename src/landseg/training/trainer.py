@@ -77,6 +77,7 @@ class Trainer:
             line_interval=log_interval,
             folder=job.scratch / "tensorboard",
             device=team.device,
+            timeout_s=job.timeout_s,
         )
         self.publisher = Publisher(session, self.log)
         self._eval_tiles = None if job.eval_split is None else session.dataset.index(job.eval_split)

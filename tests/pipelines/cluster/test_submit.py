@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from kfp_server import Fault, KfpServer
 from components.images import ROOT, version
 from pipelines.arguments import parse_parameters
 from pipelines.cluster import client, preflight, submit
-from pipelines.dags import sizes as sizes_of_steps
 from pipelines.dags.packages import package, with_images
 from pipelines.dags.scheduling import with_queue
 from pipelines.errors import UserError
@@ -223,32 +221,6 @@ def test_wrong_storage_credentials(s3: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(UserError, match="does not accept objects: SignatureDoesNotMatch"):
         preflight.check_storage(s3.uri)
-
-
-def test_an_archive_that_stage_data_has_no_room_for_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"small.zip": 9 << 30, "large.tar": 30 << 30}
-
-    class Client:
-        def head_object(self, **where: str) -> dict[str, int]:
-            return {"ContentLength": sizes[where["Key"]]}
-
-    assert preflight.check_source(TEXT, "s3://raw/large.tar") == ""  # without credentials nothing is known
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setattr(preflight, "s3_client", Client)
-    assert preflight.check_source(TEXT, "s3://raw/small.zip") == ""
-    assert preflight.check_source(TEXT, "s3://raw/tiles") == ""
-    note = preflight.check_source(TEXT, "s3://raw/large.tar")
-    assert re.search(r'half of the 20 GiB .* by range, twice; SET="stage-data.scratch=60Gi"', note)
-    larger = sizes_of_steps.apply(TEXT, sizes_of_steps.read("", ["stage-data.scratch=60Gi"]))
-    assert preflight.check_source(larger, "s3://raw/large.tar") == ""
-
-
-def test_workers_of_all_models_fit_into_one_argument():
-    given = {"storage_uri": "s3://bucket/landseg", "swin_export_workers": 64, "resnest_export_workers": "64"}
-    preflight.check_export_workers(given)
-    preflight.check_export_workers({"storage_uri": "s3://" + "x" * 995})
-    with pytest.raises(UserError, match=r"swin_export_workers and .*: expected at most 77 together, found 128"):
-        preflight.check_export_workers(given | {"storage_uri": "s3://" + "x" * 995})
 
 
 def test_kueue_gets_the_steps_with_gpus() -> None:

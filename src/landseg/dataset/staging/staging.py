@@ -24,6 +24,7 @@ from landseg.dataset.staging.publishing import SplitIndex, dataset_id, publish, 
 from landseg.dataset.staging.ranges.ranges import Ranges
 from landseg.dataset.staging.result import Options, StagingResult
 from landseg.dataset.staging.review.label_findings import LabelFindings
+from landseg.dataset.staging.room import staging_room
 from landseg.dataset.staging.source_files import read_known, write_list
 from landseg.dataset.staging.workspace import Workspace
 from landseg.dataset.statistics import SplitStatistics
@@ -38,10 +39,6 @@ from landseg.raw.probing import probe_kind
 from landseg.raw.processes import ProcessPool, memory_bytes
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
 
-_LEAST_ROW_BYTES, _MOST_ROW_BYTES = 400, 1600
-"""What a tile takes in scratch: its rows in the index and in the list of files, now and of the dataset before."""
-_SHARDS_IN_ALL = 4
-"""That are written or wait for their upload at once, at most, in shards of the target size."""
 _COPIES = 3
 """Of a decoded tile, that checking it takes at the same time."""
 
@@ -181,7 +178,8 @@ class _Staging:
         self, processes: ProcessPool, previous: Previous | None, checksums: Mapping[str, SplitChecksums]
     ) -> None:
         """Check and pack this share's ranges, then publish unless others are missing or an error forbids it."""
-        self._check_room(is_new=previous is None)
+        needed = staging_room(self.tiles, self.options, is_new=previous is None)
+        storage.check_room(self.workspace.scratch, needed)
         ranges = Ranges(
             self.source, self.expected, self.workspace, self.options, self.result, self.tiles, previous, checksums
         )
@@ -193,18 +191,6 @@ class _Staging:
             index.sort()
         self._publish(self.kind, joined.labels)
         ranges.forget()
-
-    def _check_room(self, *, is_new: bool) -> None:
-        """Refuse a scratch folder that cannot hold this share's rows and, of a dataset that is new, one shard."""
-        num_tiles, whole = sum(map(len, self.tiles.values())), 0
-        for tile in itertools.chain.from_iterable(self.tiles.values()):
-            whole += tile.size_bytes
-            if whole > _SHARDS_IN_ALL * self.options.shard_bytes:
-                break
-        shards = [min(whole, number * self.options.shard_bytes) for number in (1, _SHARDS_IN_ALL)]
-        least = is_new * shards[0] + _LEAST_ROW_BYTES * num_tiles // self.options.num_shares
-        fitting = shards[1] + _MOST_ROW_BYTES * num_tiles
-        storage.check_room(self.workspace.scratch, least, fitting, f"shards and the index of {num_tiles} tiles")
 
     def _publish(self, kind: Kind, labels: LabelFindings) -> None:
         splits = self.indexes

@@ -18,7 +18,7 @@ from landseg.contracts.parameters import split_list
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.fitted_weights import SPLIT as FITTED_SPLIT
 from landseg.ensemble.fitted_weights import Fit, fit_weights, too_coarse
-from landseg.ensemble.members import Member, check_members_room, open_members
+from landseg.ensemble.members import Member, open_members, room_needed
 from landseg.ensemble.shard_results import LAYERS
 from landseg.ensemble.trained_models import seen_by
 from landseg.stages.shared.context import StageContext, record_arguments
@@ -58,7 +58,7 @@ def open_models(refs: Sequence[str], weights: str, dataset: StagedDataset, scrat
     dataset.check_room()
     given = parse_weights(weights)
     members = open_members(refs, None if isinstance(given, str) else given, dataset, scratch)
-    check_members_room(members, dataset)
+    storage.check_room(scratch, room_needed(members, dataset))
     return members
 
 
