@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from http_server import serving_files
 from s3_endpoint import S3
 
 from landseg import storage
@@ -236,11 +234,8 @@ def server(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "a" / "b").mkdir()
     (tmp_path / "a" / "_base_" / "model.py").write_text("model = dict(type='EncoderDecoder', x=1)\n")
     (tmp_path / "a" / "b" / "child.py").write_text("_base_ = ['../_base_/model.py']\nmodel = dict(x=2)\n")
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
+    with serving_files(tmp_path) as address:
+        yield address
 
 
 def test_a_config_over_http_comes_with_its_bases(server: str) -> None:

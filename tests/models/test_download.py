@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from http_server import Quiet, serving, serving_files
 
 from landseg.contracts.errors import ConfigError, StorageError
 from landseg.models.configs import load_config
@@ -16,7 +16,7 @@ from landseg.models.weights import download as module
 from landseg.models.weights.download import download
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Odd(Quiet, BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.startswith("/to/"):
             self.send_response(302)
@@ -37,16 +37,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             pass
 
-    def log_message(self, *args: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
+    with serving(Odd) as address:
+        yield address
 
 
 def test_a_redirect_to_a_host_like_the_one_asked_for_is_followed(server: str, tmp_path: Path) -> None:
@@ -112,19 +107,6 @@ def test_sizes_and_times_are_limited(server: str, tmp_path: Path) -> None:
 )
 def test_odd_bases_of_remote_configs_are_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text(text)
-
-    class Files(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(tmp_path))  # type: ignore[arg-type]
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
-    threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        with pytest.raises(ConfigError) as caught:
-            load_config(f"http://127.0.0.1:{httpd.server_port}/c.py")
-        assert "\n" not in str(caught.value)
-    finally:
-        httpd.shutdown()
+    with serving_files(tmp_path) as address, pytest.raises(ConfigError) as caught:
+        load_config(f"{address}/c.py")
+    assert "\n" not in str(caught.value)

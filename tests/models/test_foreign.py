@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import http.server
 import importlib.util
 import pickle
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import mmcv
 import pytest
 import torch
+from http_server import serving_files
 from mmcv.runner import load_checkpoint
 
 from landseg.contracts.dataset import ClassSchema
@@ -46,20 +46,11 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def requests(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The address of a server that has nothing, and the paths that were asked for."""
     asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_error(404)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}", asked
-    httpd.shutdown()
+    (tmp_path / "www").mkdir()
+    with serving_files(tmp_path / "www", asked) as address:
+        yield address, asked
 
 
 def test_what_losses_name_is_not_read(checkpoint: Path, tmp_path: Path, requests: tuple[str, list[str]]) -> None:

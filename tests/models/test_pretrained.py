@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import io
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from http_server import serving_files
 from torch.nn.functional import interpolate, layer_norm
 from torchvision.models.swin_transformer import SwinTransformer as TorchvisionSwin
 
@@ -298,28 +297,17 @@ def test_a_cnn_into_a_transformer_is_refused(tmp_path: Path) -> None:
 # --- where weights come from
 
 
-class CountingHandler(http.server.SimpleHTTPRequestHandler):
-    requests = 0
-
-    def do_GET(self) -> None:
-        type(self).requests += 1
-        super().do_GET()
-
-    def log_message(self, *args: object) -> None:
-        pass
+@pytest.fixture
+def asked() -> list[str]:
+    """The paths that the server was asked for."""
+    return []
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    folder = tmp_path / "www"
-    folder.mkdir()
-    CountingHandler.requests = 0
-    httpd = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *args: CountingHandler(*args, directory=str(folder))
-    )
-    threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
+def server(tmp_path: Path, asked: list[str]) -> Iterator[str]:
+    (tmp_path / "www").mkdir()
+    with serving_files(tmp_path / "www", asked) as address:
+        yield address
 
 
 _SAVED = io.BytesIO()
@@ -328,25 +316,25 @@ DATA = _SAVED.getvalue()
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
-def test_a_download_is_kept_in_object_storage(server: str, tmp_path: Path) -> None:
+def test_a_download_is_kept_in_object_storage(server: str, asked: list[str], tmp_path: Path) -> None:
     (tmp_path / "www" / "w.pth").write_bytes(DATA)
     store = str(tmp_path / "store")
     first = fetch(f"{server}/w.pth", store, tmp_path / "a")
     again = fetch(f"{server}/w.pth#sha256={SHA256}", store, tmp_path / "b")
     assert first.sha256 == again.sha256 == SHA256
     assert again.path.read_bytes() == DATA
-    assert CountingHandler.requests == 1
+    assert len(asked) == 1
 
 
-def test_signatures_of_presigned_addresses_are_kept_nowhere(server: str, tmp_path: Path) -> None:
+def test_signatures_of_presigned_addresses_are_kept_nowhere(server: str, asked: list[str], tmp_path: Path) -> None:
     (tmp_path / "www" / "w.pth").write_bytes(DATA)
     store = tmp_path / "store"
     first = fetch(f"{server}/w.pth?versionId=3&X-Amz-Signature=sEcr3t1", str(store), tmp_path / "a")
     assert first.uri == f"{server}/w.pth?versionId=***&X-Amz-Signature=***"
     fetch(f"{server}/w.pth?versionId=3&X-Amz-Signature=sEcr3t2", str(store), tmp_path / "b")
-    assert CountingHandler.requests == 1, "signed anew, it is the same file"
+    assert len(asked) == 1, "signed anew, it is the same file"
     fetch(f"{server}/w.pth?versionId=4&X-Amz-Signature=sEcr3t2", str(store), tmp_path / "c")
-    assert CountingHandler.requests == 2
+    assert len(asked) == 2
     kept = [path.read_bytes() + str(path).encode() for path in store.rglob("*") if path.is_file()]
     assert not [content for content in kept if b"sEcr3t" in content]
     for address in (f"{server}/absent.pth?X-Amz-Signature=sEcr3t", "http://me:sEcr3t@127.0.0.1:9/w.pth"):
@@ -355,7 +343,7 @@ def test_signatures_of_presigned_addresses_are_kept_nowhere(server: str, tmp_pat
         assert "sEcr3t" not in str(caught.value)
 
 
-def test_a_damaged_cache_is_fetched_anew(server: str, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_fetched_anew(server: str, asked: list[str], tmp_path: Path) -> None:
     (tmp_path / "www" / "w.pth").write_bytes(DATA)
     store = tmp_path / "store"
     fetch(f"{server}/w.pth", str(store), tmp_path / "a")
@@ -363,7 +351,7 @@ def test_a_damaged_cache_is_fetched_anew(server: str, tmp_path: Path) -> None:
     cached.write_bytes(b"x" + DATA[1:])
     assert fetch(f"{server}/w.pth", str(store), tmp_path / "b").path.read_bytes() == DATA
     assert cached.read_bytes() == DATA
-    assert CountingHandler.requests == 2
+    assert len(asked) == 2
 
 
 def test_what_is_not_a_checkpoint_is_not_kept(server: str, tmp_path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import struct
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gdal_files import write_gdal
+from http_server import serving_files
 from rasterio.transform import from_origin
 
 from landseg.contracts.errors import DataError
@@ -27,23 +26,12 @@ SQUARE = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}
 
 
 @pytest.fixture
-def requests() -> Iterator[tuple[str, list[str]]]:
+def requests(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The address of a server that has nothing, and the paths that were asked for."""
     asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_error(404)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}", asked
-    httpd.shutdown()
+    (tmp_path / "www").mkdir()
+    with serving_files(tmp_path / "www", asked) as address:
+        yield address, asked
 
 
 def collection(geometry: object, value: object = "a", **more: object) -> str:

@@ -2,11 +2,11 @@
 
 import http.client
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from http_server import Quiet, serving
 
 from landseg.cli.main import main
 
@@ -45,7 +45,7 @@ def test_wrong_credentials_are_named(s3, monkeypatch, capsys):
 def no_delete(s3) -> Iterator[str]:
     """The endpoint through a proxy that refuses to delete, as a bucket's policy may."""
 
-    class Policy(BaseHTTPRequestHandler):
+    class Policy(Quiet, BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def forward(self) -> None:
@@ -67,16 +67,12 @@ def no_delete(s3) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None: ...
-
     for method in ("GET", "PUT", "HEAD", "POST"):
         setattr(Policy, f"do_{method}", Policy.forward)
     Policy.do_DELETE = Policy.refuse
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Policy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(Policy) as address:
+        yield address
 
 
 def test_the_right_that_is_missing_is_named(s3, no_delete, monkeypatch, capsys):
