@@ -112,7 +112,7 @@ def declare(
     """Give a function the signature and docstring that KFP is to read from it.
 
     Args:
-        function: takes its arguments in the order of :func:`names`.
+        function: takes its arguments by position; :func:`bound` gives their names.
         name: of the function.
         summary: what it does, in one line.
         declared: its parameters and what each of them is; those without a default are put first.

@@ -1,11 +1,11 @@
-"""average-probs: the ensemble of one to five models."""
+"""average-probs: the ensemble of the models, each of up to five with an input of its own, or any number in one list."""
 
 from kfp import dsl
 
 from components.factory import make_component
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
-"""Of the models that an ensemble takes at most: KFP needs an input for each."""
+"""Of the models that have an input each: in KFP, a component has a fixed number of them."""
 
 MODELS_PROBS = {
     f"probs_{number}": (
