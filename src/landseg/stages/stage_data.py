@@ -14,6 +14,7 @@ from landseg import storage
 from landseg.cli.console import is_quiet
 from landseg.contracts.errors import ConfigError, printable
 from landseg.contracts.parameters import add_parameter, check_values
+from landseg.dataset.places import datasets_folder
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
 from landseg.dataset.staging.result import Options, StagingResult
 from landseg.dataset.staging.room import reading_room
@@ -132,14 +133,14 @@ def stage(
 
 
 def _return_large_blocks() -> None:
-    """Let glibc return large blocks from worker processes to the system: holes in its heap would add up."""
+    """Let glibc return large blocks from its processes to the system: holes in its heap would add up."""
     with contextlib.suppress(AttributeError, OSError):  # another libc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _keep_refused(context: StageContext, name: str, page: bytes, checks: bytes) -> None:
     """Put the report into object storage: KFP keeps nothing of a failed step."""
-    base = storage.join(context.storage_uri, "datasets", "refused", name)
+    base = storage.join(datasets_folder(context.storage_uri), "refused", name)
     storage.put_bytes(f"{base}.html", page)
     storage.put_bytes(f"{base}.json", checks)
     print(f"all problems: {base}.html")

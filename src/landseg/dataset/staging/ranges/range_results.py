@@ -17,6 +17,7 @@ from landseg import storage
 from landseg.contracts.dataset import Shard
 from landseg.contracts.documents import Model
 from landseg.contracts.tile import GeoKeys, Tile
+from landseg.dataset.places import shards_folder
 from landseg.dataset.staging.ranges.range_plan import TileRange
 from landseg.dataset.staging.review.label_findings import LabelFacts
 from landseg.raw.findings import Finding
@@ -59,7 +60,7 @@ class RangeRecords:
     """
 
     def __init__(self, storage_uri: str) -> None:
-        self._folder = storage.join(storage_uri, "datasets", "shards")
+        self._folder = shards_folder(storage_uri)
         self._sizes: dict[str, int] = {}
 
     def look(self) -> None:
