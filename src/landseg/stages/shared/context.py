@@ -249,7 +249,10 @@ def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext
         check_writable("--output-dir" if args.executor_input is None else "--executor-input", folder)
     outputs.clear(OUTPUT_FILES.get(stage, ()))
     folder = scratch_folder(args.scratch)
+    is_new = not storage.is_s3(storage_uri) and not Path(storage_uri).exists()
     storage.clean_abandoned_daily(storage_uri)  # left by stages that were killed a day ago or earlier
     with tempfile.TemporaryDirectory(prefix="landseg-", dir=folder) as scratch:
         yield StageContext(stage, storage_uri, run_id or "", outputs, inputs, Path(scratch))
         outputs.close()
+    if is_new:
+        storage.clean_abandoned_daily(storage_uri)  # which notes the day: the same stage again is to write nothing
