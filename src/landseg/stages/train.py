@@ -29,6 +29,7 @@ from landseg.stages.shared.step_limits import limit
 
 if TYPE_CHECKING:
     from landseg.training.job import TrainingJob
+    from landseg.training.selection import Selection
 
 HELP = "train a model; resume from its own checkpoints after an interruption"
 EXAMPLE = """landseg train --name swin --config swin --dataset out/dataset.json \\
@@ -180,42 +181,23 @@ def _plan(
 ) -> tuple[TrainingJob, dict[str, Any], str | None]:
     """The job, what decides its result, and where its pretrained weights come from."""
     from landseg.models import precision
-    from landseg.models.build import fit_config, load_config, parse_options
+    from landseg.models.build import load_config, parse_options
     from landseg.models.config_text import config_text, masked_config
-    from landseg.models.normalisation import set_normalisation
     from landseg.models.weights import pretrained
     from landseg.training import job
     from landseg.training.continuing import Earlier
-    from landseg.training.input.config_pipeline import normalisation
     from landseg.training.input.shard_order import settle_order
-    from landseg.training.selection import Selection, save_best
     from landseg.training.settings.checked import check_settings
-    from landseg.training.settings.class_weights import set_class_weights
-    from landseg.training.settings.unused import unused_settings
 
-    manifest = dataset.manifest
     splits = _splits(args.train_splits, dataset)
-    config = load_config(args.config, parse_options(args.cfg_options))
-    check_settings(config)
+    loaded = load_config(args.config, parse_options(args.cfg_options))
+    check_settings(loaded)
     earlier = Earlier.open(args.resume_from) if args.resume_from else None
-    given = args.pretrained or config.get("load_from") or ""
-    source = None if earlier else pretrained.find_source(config, given)
+    given = args.pretrained or loaded.get("load_from") or ""
+    source = None if earlier else pretrained.find_source(loaded, given)
     source = source and pretrained.weights_of_model(source)
-    fitted = fit_config(pretrained.without_pretrained(config), manifest.class_schema)
-    for sentence in unused_settings(config, fitted, manifest.class_schema):
-        _log.warning("%s: %s", args.config, sentence)
-    config = fitted
-    job.set_parameters(config, epochs=args.epochs, batch_per_gpu=args.batch_per_gpu, lr=args.lr)
-    tiles = itertools.chain.from_iterable(dataset.index(split) for split in splits)
-    set_class_weights(config, args.class_weights, manifest, splits, tiles)
-    set_normalisation(config, *normalisation(config, dataset, splits))
-    val = manifest.splits.get("val")
-    scored = val is not None and val.labelled and "val" not in splits
-    selection = Selection.of(args.selection, args.patience, config, manifest.class_schema, scored)
-    if not scored and save_best(config) and args.selection == "auto":
-        _log.warning(
-            "%s: evaluation.save_best is not used: no labelled val tiles are held out from training", args.config
-        )
+    config = _fitted(args, loaded, dataset, splits)
+    selection, eval_split = _selection(args, config, dataset, splits)
     identity = {
         "name": args.name,
         "dataset_sha256": dataset.sha256,
@@ -251,7 +233,7 @@ def _plan(
         scratch=context.scratch,
         result=RESULT,
         splits=splits,
-        eval_split="val" if scored else None,
+        eval_split=eval_split,
         pretrained=None,
         seed=args.seed,
         precision=identity["precision"],
@@ -268,6 +250,43 @@ def _plan(
         timeout_s=limit("train", "timeout_s"),
     )
     return plan, identity, source
+
+
+def _fitted(args: argparse.Namespace, loaded: Any, dataset: StagedDataset, splits: tuple[Split, ...]) -> Any:
+    """The config with the dataset and the options in it."""
+    from landseg.models.build import fit_config
+    from landseg.models.normalisation import set_normalisation
+    from landseg.models.weights.pretrained import without_pretrained
+    from landseg.training.input.config_pipeline import normalisation
+    from landseg.training.job import set_parameters
+    from landseg.training.settings.class_weights import set_class_weights
+    from landseg.training.settings.unused import unused_settings
+
+    schema = dataset.schema
+    config = fit_config(without_pretrained(loaded), schema)
+    for sentence in unused_settings(loaded, config, schema):
+        _log.warning("%s: %s", args.config, sentence)
+    set_parameters(config, epochs=args.epochs, batch_per_gpu=args.batch_per_gpu, lr=args.lr)
+    tiles = itertools.chain.from_iterable(dataset.index(split) for split in splits)
+    set_class_weights(config, args.class_weights, dataset.manifest, splits, tiles)
+    set_normalisation(config, *normalisation(config, dataset, splits))
+    return config
+
+
+def _selection(
+    args: argparse.Namespace, config: Any, dataset: StagedDataset, splits: tuple[Split, ...]
+) -> tuple[Selection, Split | None]:
+    """Which weights become the model, and the split that they are scored on: val, if it is held out from training."""
+    from landseg.training.selection import Selection, save_best
+
+    val = dataset.manifest.splits.get("val")
+    scored = val is not None and val.labelled and "val" not in splits
+    selection = Selection.of(args.selection, args.patience, config, dataset.schema, scored)
+    if not scored and save_best(config) and args.selection == "auto":
+        _log.warning(
+            "%s: evaluation.save_best is not used: no labelled val tiles are held out from training", args.config
+        )
+    return selection, "val" if scored else None
 
 
 def _splits(text: str, dataset: StagedDataset) -> tuple[Split, ...]:
