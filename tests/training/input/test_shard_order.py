@@ -20,7 +20,8 @@ from landseg.training.input.batches import BatchOrder, TileBatches
 from landseg.training.input.compiling import build_pipeline
 from landseg.training.input.config_pipeline import IMAGENET_MEAN, IMAGENET_STD
 from landseg.training.input.loader import training_batches
-from landseg.training.input.shard_order import ShardOrder, ShardsAhead, settle_order
+from landseg.training.input.shard_order import ShardOrder, settle_order
+from landseg.training.input.shards_ahead import ShardsAhead
 
 SHARDS, EACH, MIXED = 40, 10, 6
 

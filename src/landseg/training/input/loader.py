@@ -23,7 +23,7 @@ from landseg.cli.termination import held_back
 from landseg.contracts.errors import ConfigError, KilledProcessError, LandsegError
 from landseg.raw.processes import end_with_parent
 from landseg.training.input.batches import Batch, BatchOrder, Key, TileBatches
-from landseg.training.input.shard_order import ShardsAhead
+from landseg.training.input.shards_ahead import ShardsAhead
 
 SHARED_MEMORY = Path("/dev/shm")
 _PREFETCH = 2
