@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from landseg.contracts.dataset import Split
 from landseg.contracts.probabilities import Tta
 from landseg.ensemble.averaging import Subset
-from landseg.ensemble.split_results import SplitResult
+from landseg.ensemble.split_results import Areas, SplitResult, Variant
 from landseg.scoring.boundary import boundary_scores
 from landseg.scoring.calibration import ReliabilityCounts
 from landseg.scoring.confusion import ConfusionMatrix
@@ -112,35 +112,13 @@ def score(
     everyone = tuple(range(len(names)))
     alone: list[Subset] = [*((model,) for model in everyone), everyone]
     ttas: list[Tta] = list(dict.fromkeys(tta for tta, _ in areas.positions if tta is not None))
-    draws = None if areas.drawn is None else area_scores(areas.drawn, classes)
-    # A class that a single tile or scene holds has the same pixels in every resample: nothing is known of others.
-    units = dict.fromkeys(METRICS, areas.num_units)
-    units |= {f"IoU.{name}": int(number) for name, number in zip(classes, areas.holding, strict=True)}
-    sums = area_scores(areas.total.astype(np.float64), classes)
-    boundaries = [boundary_scores(one, classes) for one in areas.boundaries]
-
-    def scored(tta: Tta | None, subset: Subset) -> Scored:
-        place = areas.positions[tta, subset]
-        own = {key: float(values[place]) for key, values in sums.items() if not np.isnan(values[place])}
-        intervals = {key: interval(own[key], draws[key][:, place], units[key]) for key in own} if draws else {}
-        known = {key: ends for key, ends in intervals.items() if ends is not None}
-        models = tuple(names[model] for model in subset)
-        if tta is not None or subset not in alone:
-            return Scored(models, own, known)
-        i = -1 if subset == everyone else subset[0]
-        confusion, reliability = areas.confusions[i], areas.reliability[i]
-        return Scored(models, scores(confusion, classes), known, confusion, reliability, boundaries[i])
-
-    found = {kind: scored(*kind) for kind in areas.positions}
+    scorer = _Scorer(areas, names, classes)
+    found = {kind: scorer.scored(kind) for kind in areas.positions}
 
     def gain(subset: Subset, tta: Tta | None, over: Subset) -> Gain:
-        a, b = areas.positions[None, subset], areas.positions[tta, over]
         value = found[None, subset].scores["mIoU"] - found[tta, over].scores["mIoU"]
-        drawn = draws["mIoU"][:, a] - draws["mIoU"][:, b] if draws else None
-        return value, None if drawn is None else interval(value, drawn, areas.num_units, (-1.0, 1.0))
+        return value, scorer.interval_of_gain(value, (None, subset), (tta, over))
 
-    tile_sums = area_scores(areas.of_tiles.astype(np.float64), ())
-    places = {name: areas.positions[None, subset] for name, subset in zip((*names, "ensemble"), alone, strict=True)}
     best = None if seen_by else max(everyone, key=lambda model: found[None, (model,)].scores["mIoU"])
     compared = len(names) > 1 and not seen_by
     return Scoring(
@@ -157,10 +135,55 @@ def score(
             tta: tuple(FewerViewsScored(found[tta, subset], gain(subset, tta, subset)) for subset in alone)
             for tta in ttas
         },
-        of_tiles={name: {key: float(tile_sums[key][place]) for key in METRICS} for name, place in places.items()}
-        if areas.num_scenes
-        else {},
+        of_tiles=_of_tiles(areas, dict(zip((*names, "ensemble"), alone, strict=True))) if areas.num_scenes else {},
     )
+
+
+class _Scorer:
+    """Scores and intervals of the variants of a split.
+
+    Args:
+        areas: the split's.
+        names: the models' names.
+        classes: the class names.
+    """
+
+    def __init__(self, areas: Areas, names: Sequence[str], classes: Sequence[str]) -> None:
+        self._areas, self._names, self._classes = areas, names, classes
+        self._sums = area_scores(areas.total.astype(np.float64), classes)
+        self._draws = None if areas.drawn is None else area_scores(areas.drawn, classes)
+        # A class that a single tile or scene holds has the same pixels in every resample: nothing is known of others.
+        self._units = dict.fromkeys(METRICS, areas.num_units)
+        self._units |= {f"IoU.{name}": int(number) for name, number in zip(classes, areas.holding, strict=True)}
+
+    def scored(self, variant: Variant) -> Scored:
+        """The scores of a variant."""
+        areas, draws, (tta, subset) = self._areas, self._draws, variant
+        place = areas.positions[variant]
+        own = {key: float(values[place]) for key, values in self._sums.items() if not np.isnan(values[place])}
+        intervals = {key: interval(own[key], draws[key][:, place], self._units[key]) for key in own} if draws else {}
+        known = {key: ends for key, ends in intervals.items() if ends is not None}
+        models = tuple(self._names[model] for model in subset)
+        is_whole = len(subset) == len(self._names)
+        if tta is not None or not (is_whole or len(subset) == 1):
+            return Scored(models, own, known)
+        i = -1 if is_whole else subset[0]
+        confusion, boundary = areas.confusions[i], boundary_scores(areas.boundaries[i], self._classes)
+        return Scored(models, scores(confusion, self._classes), known, confusion, areas.reliability[i], boundary)
+
+    def interval_of_gain(self, value: float, variant: Variant, over: Variant) -> Interval | None:
+        """That of the mIoU of a variant minus that of another one."""
+        if not self._draws:
+            return None
+        a, b = self._areas.positions[variant], self._areas.positions[over]
+        drawn = self._draws["mIoU"][:, a] - self._draws["mIoU"][:, b]
+        return interval(value, drawn, self._areas.num_units, (-1.0, 1.0))
+
+
+def _of_tiles(areas: Areas, subsets: Mapping[str, Subset]) -> dict[str, dict[str, float]]:
+    sums = area_scores(areas.of_tiles.astype(np.float64), ())
+    places = {name: areas.positions[None, subset] for name, subset in subsets.items()}
+    return {name: {key: float(sums[key][place]) for key in METRICS} for name, place in places.items()}
 
 
 def scored_split(scorings: Sequence[Scoring]) -> Scoring | None:
