@@ -47,18 +47,7 @@ def build_pipeline(
         fast_from -= 1
     mmseg_steps, fast = plan[:fast_from], plan[fast_from:]
     kinds = [step["type"] for step in fast]
-    if kinds.count("Normalize") != 1 or any(step["type"] == "Normalize" for step in mmseg_steps):
-        raise ConfigError(
-            "train_pipeline",
-            f"expected one Normalize, after every step that moves pixels, found {[s['type'] for s in plan]}",
-            "reorder the pipeline: Resize, RandomCrop, ..., RandomFlip, PhotoMetricDistortion, Normalize, Pad",
-        )
-    if [step["type"] for step in plan].count("RandomFlip") > 1:
-        raise ConfigError(
-            "train_pipeline",
-            "a second RandomFlip repeats the first one's draw and direction, and so undoes it",
-            "use IndependentFlip, which draws independently",
-        )
+    _check_order(mmseg_steps, fast)
     normalize = fast[kinds.index("Normalize")]
     if len(normalize.get("mean", ())) == len(mean):
         mean, std = normalize["mean"], normalize["std"]
@@ -68,13 +57,7 @@ def build_pipeline(
     random_steps = [step for step in fast if step["type"] not in {"Normalize", "Pad"}]
     built = tuple(_build_mmseg(step) for step in mmseg_steps)
     num_alone = min(len(own), len(built))
-    for step in built[:num_alone]:
-        if is_mixing(step):
-            raise ConfigError(
-                "train_pipeline",
-                f"{mmseg_steps[built.index(step)]['type']} needs other tiles, which only a {MIXED} has",
-                f"make data.train a {MIXED} with this step in its pipeline, around the dataset",
-            )
+    _check_alone(built[:num_alone], mmseg_steps)
     return Pipeline(
         mmseg_steps=built,
         num_alone=num_alone,
@@ -88,6 +71,34 @@ def build_pipeline(
         reverse=len(mean) == 3 and not normalize.get("to_rgb", True),
         seg_pad_value=int(pad.get("seg_pad_val", SEG_PAD_VALUE)),
     )
+
+
+def _check_order(mmseg_steps: Sequence[Mapping[str, Any]], fast: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an order in which a step would not see what it expects."""
+    before, kinds = [step["type"] for step in mmseg_steps], [step["type"] for step in fast]
+    if kinds.count("Normalize") != 1 or "Normalize" in before:
+        raise ConfigError(
+            "train_pipeline",
+            f"expected one Normalize, after every step that moves pixels, found {before + kinds}",
+            "reorder the pipeline: Resize, RandomCrop, ..., RandomFlip, PhotoMetricDistortion, Normalize, Pad",
+        )
+    if (before + kinds).count("RandomFlip") > 1:
+        raise ConfigError(
+            "train_pipeline",
+            "a second RandomFlip repeats the first one's draw and direction, and so undoes it",
+            "use IndependentFlip, which draws independently",
+        )
+
+
+def _check_alone(built: Sequence[Any], steps: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse steps that need other tiles, of those that each tile passes alone."""
+    for transform, step in zip(built, steps, strict=False):
+        if is_mixing(transform):
+            raise ConfigError(
+                "train_pipeline",
+                f"{step['type']} needs other tiles, which only a {MIXED} has",
+                f"make data.train a {MIXED} with this step in its pipeline, around the dataset",
+            )
 
 
 def _moves_padding(steps: Sequence[Mapping[str, Any]]) -> bool:
