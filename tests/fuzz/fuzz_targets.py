@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import random
 import tarfile
 import zipfile
@@ -322,6 +323,33 @@ def polygons(folder: Path) -> Target:
     return Target(seeds, reader, damaged_bytes)
 
 
+def annotations(folder: Path) -> Target:
+    from landseg.raw.config.dataset_yaml import parse_config
+    from landseg.raw.labels.polygons.annotated import read_annotated
+    from landseg.raw.layout.source_tiles import SourceTile
+    from landseg.raw.sources.source_file import SourceFile
+
+    points = [[1, 1], [12.5, 2], [9, 15]]
+    labelme = {"imagePath": "a.tif", "imageHeight": 16, "imageWidth": 16, "shapes": [{"label": "a", "points": points}]}
+    segmentations = [[[1, 1, 9, 1, 9, 9]], {"size": [16, 16], "counts": [6, 250]}, {"size": [16, 16], "counts": "6j7"}]
+    coco = {
+        "images": [{"id": 1, "file_name": "a.tif", "height": 16, "width": 16}],
+        "categories": [{"id": 2, "name": "b"}],
+        "annotations": [{"image_id": 1, "category_id": 2, "segmentation": shape} for shape in segmentations],
+    }
+    seeds = {"labelme.json": json.dumps(labelme).encode(), "coco.json": json.dumps(coco).encode()}
+    config = parse_config(b"version: 1\nname: a\nclasses: [a, b]\nlabels: {file: a.json}\n", "dataset.yaml")
+    tiles = {"train": [SourceTile("train", "a", SourceFile("a.tif", 1), SourceFile("a.json", 1), shares_label=True)]}
+
+    def read(data: bytes) -> None:
+        assert config.labels is not None
+        (folder / "a.json").write_bytes(data)
+        files = [(folder / "a.json", "a.json", "a.json")]
+        read_annotated(files, config.labels, config, tiles, folder, "a.json").draw("a.tif", (16, 16), "here")
+
+    return Target(seeds, lambda _: read, damaged_bytes)
+
+
 def shard_results(folder: Path) -> Target:
     from landseg.ensemble.shard_results import ShardResult
     from landseg.storage.array_records import pack_arrays
@@ -354,6 +382,7 @@ TARGETS = {
     "images": images,
     "archives": archives,
     "polygons": polygons,
+    "annotations": annotations,
     "shard results": shard_results,
 }
 

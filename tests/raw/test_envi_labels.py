@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,27 @@ def test_a_fault_of_many_tiles_called_by_numbers_is_one_line(tmp_path, stage):
         write_gdal(tmp_path / f"raw/train/labels/{tile}.tif", label, crs="EPSG:32633", transform=moved)
     run = stage(tmp_path / "raw")
     assert "5 problems: train/labels/0.tif and 4 others (" in run.error
+
+
+@pytest.mark.parametrize("name", ["a", "a.bin", "a.2024-05"])
+@pytest.mark.parametrize("role", ["images", "labels"])
+def test_a_file_without_a_suffix_of_images_is_to_be_renamed(role, name, tmp_path, stage):
+    root = tmp_path / "raw"
+    dataset(root, "train/labels/a.tif", "GTiff")
+    (root / f"train/{role}/a.tif").unlink()
+    array = IMAGES if role == "images" else LABELS[..., None]
+    write_gdal(
+        root / f"train/{role}/{name}", array, driver="ENVI", SUFFIX="ADD" if "." in name else "REPLACE", **PLACED
+    )
+    error = stage(root).error
+    match = re.search(r"1 files have a header .*?: rename (\S+) to (\S+), with its header as \S+, and so on", error)
+    assert match, error
+    header = next((root / f"train/{role}").glob("*.hdr"))
+    (root / match[1]).rename(root / f"train/{role}/a.dat")
+    header.rename(root / f"train/{role}/a.hdr")
+    assert match[2] == match[1].removesuffix(".bin").removesuffix(".2024-05") + ".dat"
+    run = stage(root)
+    assert run.status == 0, run.err
+    tile = next(iter(run.dataset().tiles("train")))
+    np.testing.assert_array_equal(stored(run.dataset(), tile), IMAGES)
+    np.testing.assert_array_equal(run.dataset().read_label("train", tile), LABELS)

@@ -106,7 +106,7 @@ def test_labels_refer_to_no_file_in_disguise(name: str, tmp_path: Path, requests
         (raw / "labels.tif").write_text(vrt(source))
         (raw / "labels.vrt").write_text(vrt("labels.tif", relative=1))
         with pytest.raises(DataError, match=rf"{name}: expected a raster \(GTiff, PNG, HFA, AAIGrid\), found"):
-            open_shared_labels(open_source(str(raw), scratch), config, scratch)
+            open_shared_labels(open_source(str(raw), scratch), config, {}, scratch)
     assert not asked
 
 

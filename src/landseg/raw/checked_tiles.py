@@ -61,8 +61,8 @@ class CheckedTile:
 
     A scene has neither: it is cut first. `valid` is the mask of the pixels that have data, None where all have.
     `num_no_value_px` counts label pixels that are transparent or not a number, `num_near_px` those of colours near to
-    listed ones; `used_colours` are those of the label's palette; `label_nodata` is the nodata value that the label
-    declares; `remarks` are about the image.
+    listed ones, `num_overlap_px` those in polygons of several classes; `used_colours` are those of the label's palette;
+    `label_nodata` is the nodata value that the label declares; `remarks` are about the image.
     """
 
     tile: SourceTile
@@ -74,6 +74,7 @@ class CheckedTile:
     is_scene: bool = False
     num_no_value_px: int = 0
     num_near_px: int = 0
+    num_overlap_px: int = 0
     used_colours: UsedColours = ()
     label_nodata: float | None = None
     remarks: tuple[Remark, ...] = ()

@@ -69,6 +69,7 @@ def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: T
         checked.tiles[0],
         num_no_value_px=staged.num_no_data_px,
         num_near_px=staged.num_near_px,
+        num_overlap_px=staged.num_overlap_px,
         used_colours=staged.used_colours,
         label_nodata=staged.nodata,
         remarks=decoded.remarks + staged.remarks,

@@ -55,6 +55,7 @@ class _Scene:
     rpc: tuple[float, ...]
     num_no_value_px: int
     num_near_px: int
+    num_overlap_px: int
     used_colours: UsedColours
     label_nodata: float | None
     sentinels: tuple[tuple[int, int], ...]
@@ -77,6 +78,7 @@ def cut_scene(
             tile,
             num_no_value_px=outcome.num_no_value_px,
             num_near_px=outcome.num_near_px,
+            num_overlap_px=outcome.num_overlap_px,
             used_colours=outcome.used_colours,
             label_nodata=outcome.label_nodata,
             remarks=outcome.remarks,
@@ -130,6 +132,7 @@ def _decode_scene(
         decoded.rpc,
         staged.num_no_data_px if staged else 0,
         staged.num_near_px if staged else 0,
+        staged.num_overlap_px if staged else 0,
         staged.used_colours if staged else (),
         staged.nodata if staged else None,
         decoded.sentinels,

@@ -67,7 +67,7 @@ class _Staging:
         self.config_where = self.source.where(raw.config_path)
         self.workspace, self.options = workspace, options
         self.kind = probe_kind(self.source, list(self.tiles.values()))
-        self.shared_labels = open_shared_labels(self.source, self.config, workspace.scratch)
+        self.shared_labels = open_shared_labels(self.source, self.config, self.tiles, workspace.scratch)
         self.expected = Expected(self.config, self.kind, shared_labels=self.shared_labels)
         self.result = StagingResult(self.config, self.kind, Findings(options.on_bad_tile, options.max_bad))
         self.result.review.crs = workspace.crs

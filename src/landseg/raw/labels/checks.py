@@ -53,7 +53,7 @@ def stage_label(
             where = source.where(tile.image.path)
             if size is None or place is None or expected.shared_labels is None:
                 return None, []
-            staged = expected.shared_labels.of_image(place, size, rule, where)
+            staged = expected.shared_labels.of_image(tile.image.path, place, size, rule, where)
             return staged, _label_errors(staged, size, where, expected)
         where = source.where(tile.label.path)
         data = with_its_header(label.data, label.header, where)

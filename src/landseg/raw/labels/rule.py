@@ -53,6 +53,7 @@ class StagedLabel:
         unknown: what means nothing; None where everything means something.
         num_no_data_px: pixels without a value (transparent, or not a number), which are ignored.
         num_near_px: pixels whose colour is near to one that means something, as `colour_tolerance` allows.
+        num_overlap_px: pixels in polygons of several classes, of which the last one counts.
         used_colours: the colours that its palette gives to the indexes that it holds.
         nodata: the nodata value that its file declares.
         remarks: about the files next to it.
@@ -64,6 +65,7 @@ class StagedLabel:
     unknown: UnknownLabels | None = None
     num_no_data_px: int = 0
     num_near_px: int = 0
+    num_overlap_px: int = 0
     used_colours: UsedColours = ()
     nodata: float | None = None
     remarks: tuple[Remark, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import posixpath
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +26,12 @@ from landseg.raw.images.vrt import referenced_files, rewritten
 from landseg.raw.labels.files import LOSSLESS_HINT
 from landseg.raw.labels.grid import on_grid
 from landseg.raw.labels.headed import with_its_header
+from landseg.raw.labels.polygons.annotated import Annotations, read_annotated
+from landseg.raw.labels.polygons.annotations import is_annotations
 from landseg.raw.labels.polygons.vector import Polygons, read_polygons
 from landseg.raw.labels.rule import LabelRule, StagedLabel
 from landseg.raw.labels.stored_label import joined_masks, stored_label
+from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.layout.suffixes import header_names
 from landseg.raw.sources.source import PrefixSource, Source
 from landseg.raw.sources.source_file import SourceFile
@@ -50,6 +54,7 @@ class SharedLabels:
         sha256: of the file, and of those that it refers to.
         raster: the local file of a raster.
         polygons: those of a file of polygons.
+        annotations: polygons in pixels, of LabelMe and COCO.
         nearest: whether a raster is resampled.
     """
 
@@ -57,12 +62,16 @@ class SharedLabels:
     sha256: str
     raster: Path | None = None
     polygons: Polygons | None = None
+    annotations: Annotations | None = None
     nearest: bool = False
 
-    def of_image(self, image: Georeference, size: tuple[int, int], rule: LabelRule, where: str) -> StagedLabel:
+    def of_image(
+        self, path: str, image: Georeference, size: tuple[int, int], rule: LabelRule, where: str
+    ) -> StagedLabel:
         """The label of an image.
 
         Args:
+            path: of the image in the source.
             image: where the image lies.
             size: (height, width) of the image.
             rule: what labels are staged as.
@@ -71,6 +80,8 @@ class SharedLabels:
         Raises:
             DataError: the image does not say where it lies, or the labels are elsewhere or on another grid.
         """
+        if self.annotations is not None:
+            return self.annotations.draw(path, size, where)
         if self.polygons is not None:
             return self.polygons.draw(image, size, where)
         assert self.raster is not None, "a raster, or polygons"
@@ -100,12 +111,15 @@ def belonging_files(source: Source, config: DatasetConfig) -> set[str]:
     return found
 
 
-def open_shared_labels(source: Source, config: DatasetConfig, scratch: Path) -> SharedLabels | None:
+def open_shared_labels(
+    source: Source, config: DatasetConfig, tiles: Mapping[str, Iterable[SourceTile]], scratch: Path
+) -> SharedLabels | None:
     """The labels that `dataset.yaml` names for all images; None where each image has its own.
 
     Args:
         source: the dataset.
         config: `dataset.yaml`.
+        tiles: the images by split.
         scratch: local folder for what is not a local file.
 
     Raises:
@@ -133,6 +147,10 @@ def open_shared_labels(source: Source, config: DatasetConfig, scratch: Path) -> 
             of_file = [_local(source, part, folder / name) for part, name in zip(parts, names, strict=True)]
             paths.append((of_file[0], source.where(file.path)))
             local += of_file
+        if any(is_annotations(path) for path, _ in paths):
+            named = [(path, file.path, shown) for (path, shown), file in zip(paths, files, strict=True)]
+            annotations = read_annotated(named, config.labels, config, tiles, scratch, where)
+            return SharedLabels(where, _digest(local), annotations=annotations)
         polygons = read_polygons(paths, config.labels, config, scratch)
         return SharedLabels(where, _digest(local), polygons=polygons)
     file = files[0]

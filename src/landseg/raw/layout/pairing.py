@@ -24,6 +24,7 @@ from landseg.raw.layout.folders.tile_folders import are_tile_folders, join_tile_
 from landseg.raw.layout.pairing_problems import (
     file_problem,
     first_names,
+    headed_advice,
     mask_files,
     unlike_kinds,
     unpaired,
@@ -65,14 +66,15 @@ class Pairing:
 
 def pair(source: Source, files: Sequence[SourceFile], config: DatasetConfig) -> Pairing:
     """Understand the layout, pair images and labels by name, and collect everything that does not fit."""
+    shares = bool(config.shared_labels)
     if are_tile_folders(config.band_files):
         joined_files, findings = join_tile_folders(source, files, config.band_files)
-        layout = understand(source, joined_files, config)
+        layout = understand(source, joined_files, config, shares_labels=shares)
         layout.findings += findings
     elif any("/" in name for name in config.band_files):
-        layout = understand(source, files, config, config.band_files)
+        layout = understand(source, files, config, config.band_files, shares_labels=shares)
     else:
-        layout = understand(source, files, config)
+        layout = understand(source, files, config, shares_labels=shares)
         layout.findings += join_bands(source, layout, config) if config.band_files else []
     pairing = _Pairer(source, layout, config).pair()
     pairing.add_sidecars(files)
@@ -192,6 +194,7 @@ class _Pairer:
             if not is_explained:
                 problem = f"empty split: expected images ({', '.join(SUFFIXES['images'])}), found none"
                 action = unpacking(self.layout.others, f"add images, or remove the folder of {split}")
+                action = headed_advice(self.layout) or action
                 self._add(DataError(self._where(split, "images"), problem, action), split)
             return []
         if self.config.shared_labels and split in LABELLED_SPLITS:

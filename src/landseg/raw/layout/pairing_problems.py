@@ -10,6 +10,7 @@ from landseg.contracts.errors import DataError, printable
 from landseg.contracts.names import MAX_TILE_ID_BYTES, odd_characters
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
+from landseg.raw.layout.annotation_files import annotations_advice, patterns_of
 from landseg.raw.layout.folders.band_names import CHOICE, folder_patterns, written_bands
 from landseg.raw.layout.folders.layout import Folder, Layout
 from landseg.raw.layout.folders.names import read_folder_name
@@ -24,14 +25,29 @@ from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 
 _SHOWN = 3
 _BY_GDAL = (
-    *(".jxl", ".gif", ".img", ".bil", ".bip", ".bsq", ".ppm", ".pgm", ".pnm", ".asc", ".ntf", ".nitf", ".pix", ".rst"),
+    *(
+        ".jxl",
+        ".gif",
+        ".img",
+        ".flt",
+        ".bil",
+        ".bip",
+        ".bsq",
+        ".ppm",
+        ".pgm",
+        ".pnm",
+        ".asc",
+        ".ntf",
+        ".nitf",
+        ".pix",
+        ".rst",
+    ),
     *(".dem", ".hgt", ".grib", ".grib2"),
 )
 """Suffixes of files that GDAL reads whole, where they are not read here."""
 _VARIABLES = (".nc", ".nc4")
 _ARRAYS = (".h5", ".hdf5", ".hdf", ".he5")
 _WRITE_ARRAY = "planarconfig='contig', photometric='minisblack'"
-_POLYGON_SUFFIXES = (".geojson", ".gpkg", ".shp", ".fgb")
 
 
 def first_names(names: Sequence[str]) -> str:
@@ -95,11 +111,21 @@ def unpaired(where: str, split: str, images: Mapping[str, SourceFile], labels: M
     return DataError(where, problem, advice)
 
 
+def headed_advice(layout: Layout) -> str:
+    """How to name images of ENVI so that they are known as such; "" where there are none."""
+    if not layout.headed:
+        return ""
+    path = printable(layout.headed[0])
+    stem = split_suffix(path)[0]
+    renamed = f"rename {path} to {stem}.dat, with its header as {stem}.hdr, and so on"
+    return f"{len(layout.headed)} files have a header (.hdr), as of ENVI, and no suffix of images: {renamed}"
+
+
 def without_labels(where: str, layout: Layout, split: str, images: Mapping[str, SourceFile]) -> DataError:
     """A split has images and no labels: what may hold them, from the folders and files that are not used."""
     folders = [folder for folder in layout.unrelated if folder.path and len(folder.files) >= len(images)]
     files = [file.path for folder in layout.unrelated for file in folder.files if len(folder.files) == 1]
-    files += _polygon_files(layout.others)
+    files += patterns_of(layout.others)
     has_others = any(role == "labels" for _, role in layout.folders)
     patterns = [path for path in files if "*" in path and not has_others]
     if folders and not patterns:
@@ -109,6 +135,8 @@ def without_labels(where: str, layout: Layout, split: str, images: Mapping[str, 
         name = f'"{printable(file)}"' if patterns else printable(file)
         has = "these files have" if patterns else "that file has"
         action = f"write labels: {name} in dataset.yaml if {has} the labels of all images, or"
+    elif not has_others and (advice := headed_advice(layout) or annotations_advice(layout, images.values())):
+        action = f"{advice}, or"
     else:
         action = ""
     said = layout.present.get(split, split)
@@ -141,28 +169,6 @@ def _bands_in_folders(files: Iterable[SourceFile]) -> str:
         held[file.path.rpartition("/")[0]].append(file)
     bands = folder_patterns(list(held.items()))
     return f"write {written_bands(bands)} in dataset.yaml, {CHOICE}" if bands else ""
-
-
-def _polygon_files(paths: Iterable[str]) -> list[str]:
-    """Files of polygons; where a folder has several, a pattern of them all."""
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        if path.lower().endswith(_POLYGON_SUFFIXES):
-            folder, _, name = path.rpartition("/")
-            by_folder[f"{folder}/*{split_suffix(name)[1]}" if folder else f"*{split_suffix(name)[1]}"].append(path)
-    several = [pattern for pattern, found in by_folder.items() if len(found) > 1]
-    if len(by_folder) > 1 and (whole := _merged(list(by_folder))):
-        return [whole]
-    return [*several, *(found[0] for found in by_folder.values() if len(found) == 1)]
-
-
-def _merged(patterns: Sequence[str]) -> str:
-    """One pattern for files of one kind in several folders, such as those of splits; "" for files of other kinds."""
-    paths = [pattern.split("/") for pattern in patterns]
-    differ = [index for index, names in enumerate(zip(*paths, strict=False)) if len(set(names)) > 1]
-    if len({len(path) for path in paths}) > 1 or len(paths[0]) - 1 in differ:
-        return ""
-    return "/".join("*" if index in differ else name for index, name in enumerate(paths[0]))
 
 
 def without_images(where: str, layout: Layout, found: str, num_labels: int) -> DataError:

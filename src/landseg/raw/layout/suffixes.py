@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 IMAGE_SUFFIXES = (
     ".tif",
@@ -61,7 +61,8 @@ LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".jpx", ".jx
 
 _OTHER_RASTERS = (
     ".jpg .jpeg .jpe .jfif .jp2 .j2k .jpx .jxl .webp .gif .bmp .ppm .pgm .pnm .gtiff .geotiff .cog .vrt .img .ecw .sid "
-    ".bil .bip .bsq .hdf .hdf5 .h5 .nc .nc4 .grib .grib2 .asc .dem .hgt .ntf .nitf .pix .rst .npy .npz .mat .tfrecord"
+    ".bil .bip .bsq .flt .hdf .hdf5 .h5 .nc .nc4 .grib .grib2 .asc .dem .hgt .ntf .nitf .pix .rst .npy .npz .mat "
+    ".tfrecord"
 )
 RASTER_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *LABEL_SUFFIXES, *_OTHER_RASTERS.split()))
 """Of files that hold pixels, read or not: none of them is left out without a word."""
@@ -82,6 +83,15 @@ def headerless(paths: Iterable[str]) -> set[str]:
         elif path.lower().endswith(HEADER_SUFFIX):
             headers.add(path.lower())
     return {path for path in doubtful if headers.isdisjoint(header_names(path.lower()))}
+
+
+def headed(others: Sequence[str], paths: Iterable[str]) -> list[str]:
+    """Those of some files that have a header next to them: images of ENVI, whose names may have any suffix or none."""
+    if not others:
+        return []
+    headers = {path.lower() for path in paths if path.lower().endswith(HEADER_SUFFIX)}
+    names = {path: {path.lower(), split_suffix(path)[0].lower()} for path in others}
+    return [path for path, both in names.items() if {f"{name}{HEADER_SUFFIX}" for name in both} & headers]
 
 
 def split_suffix(name: str) -> tuple[str, str]:

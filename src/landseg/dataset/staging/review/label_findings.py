@@ -25,12 +25,14 @@ class LabelFacts(Model):
     Attributes:
         num_no_value_px: pixels without a value.
         num_near_px: pixels of colours near to listed ones.
+        num_overlap_px: pixels in polygons of several classes.
         nodata: (nodata value as text, labels that declare it): it may be no number.
         colours: (colour, index, first file) of palettes, in order of appearance.
     """
 
     num_no_value_px: int
     num_near_px: int
+    num_overlap_px: int
     nodata: tuple[tuple[str, int], ...]
     colours: tuple[tuple[int, int, str], ...]
 
@@ -47,6 +49,7 @@ class LabelFindings:
         self._source, self._config = source, config
         self._num_no_value_px = 0
         self._num_near_px = 0
+        self._num_overlap_px = 0
         self._nodata: Counter[float] = Counter()
         self._palettes = LabelPalettes(config)
 
@@ -54,6 +57,7 @@ class LabelFindings:
         """Take what one tile's label showed."""
         self._num_no_value_px += outcome.num_no_value_px
         self._num_near_px += outcome.num_near_px
+        self._num_overlap_px += outcome.num_overlap_px
         if outcome.label_nodata is not None:
             self._nodata[outcome.label_nodata] += 1
         if outcome.used_colours and outcome.tile.label is not None:
@@ -65,6 +69,7 @@ class LabelFindings:
         return LabelFacts(
             num_no_value_px=self._num_no_value_px,
             num_near_px=self._num_near_px,
+            num_overlap_px=self._num_overlap_px,
             nodata=nodata,
             colours=tuple(self._palettes.used()),
         )
@@ -73,6 +78,7 @@ class LabelFindings:
         """Take what the labels of further tiles showed."""
         self._num_no_value_px += facts.num_no_value_px
         self._num_near_px += facts.num_near_px
+        self._num_overlap_px += facts.num_overlap_px
         for value, count in facts.nodata:
             self._nodata[float(value)] += count
         for colour, index, where in facts.colours:
@@ -125,5 +131,8 @@ class LabelFindings:
             tolerance = self._config.colour_tolerance
             sentence = f"{self._num_near_px} label px have a colour within {tolerance} of one in label_colours"
             sentence += ": they have its class"
+            found.append(Finding.note(sentence))
+        if self._num_overlap_px:
+            sentence = f"{self._num_overlap_px} label px lie in polygons of several classes: the last one counts"
             found.append(Finding.note(sentence))
         return [*found, *label_nodata_warnings(self._nodata, self._config)]

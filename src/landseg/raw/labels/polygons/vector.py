@@ -7,8 +7,6 @@ which draws them, reads no vectors.
 from __future__ import annotations
 
 import functools
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +20,10 @@ from landseg.contracts.label_source import LabelSource
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.georeference.crs import crs_of, quiet_gdal
 from landseg.raw.georeference.tags import Georeference
-from landseg.raw.labels.mapping import IGNORE
-from landseg.raw.labels.polygons.files import MAX_SHOWN, MAX_SHOWN_CHARS, listed, read_file, rings_of, shortened
-from landseg.raw.labels.rule import LabelRule, StagedLabel, value_counts
+from landseg.raw.labels.polygons.classes import class_of, staged_outside, staged_values
+from landseg.raw.labels.polygons.files import MAX_SHOWN_CHARS, listed, read_file, rings_of
+from landseg.raw.labels.rule import LabelRule, StagedLabel
 from landseg.raw.labels.unknown_values import NAME, NAME_MEANS, flow_map
-
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -59,9 +55,10 @@ class Polygons:
         """
         from rasterio.crs import CRS
         from rasterio.errors import RasterioError
-        from rasterio.features import rasterize
         from rasterio.transform import Affine
         from rasterio.warp import transform_bounds, transform_geom
+
+        from landseg.raw.labels.polygons.painting import painted
 
         target = None if image.crs is None else crs_of(image.crs)
         if image.transform is None or target is None:
@@ -86,17 +83,10 @@ class Polygons:
                 shapes = [_polygons(wkb[ends[index - 1] if index else 0 : ends[index]]) for index in chosen]
                 if own != target:
                     shapes = [transform_geom(own, target, shape) for shape in shapes]
-                drawn = np.full(size, self.outside, np.uint8)
-                if shapes:
-                    pairs = zip(shapes, values[chosen].tolist(), strict=True)
-                    rasterize(pairs, out=drawn, transform=transform)
-                covered = np.zeros(size, np.uint8)
-                if self.ignores_outside and shapes:
-                    rasterize(shapes, out=covered, transform=transform)
+                shown = list(zip(shapes, values[chosen].tolist(), strict=True))
+                return painted(shown, size, transform, self.outside, ignores_outside=self.ignores_outside)
         except RasterioError as err:
             raise DataError(where, f"cannot be drawn onto the image: {err}", "check the CRS of both") from err
-        num_outside = int(covered.size - np.count_nonzero(covered)) if self.ignores_outside else 0
-        return StagedLabel(drawn, value_counts(drawn), False, None, num_outside)
 
 
 def read_polygons(
@@ -129,7 +119,7 @@ def read_polygons(
         if crs and CRS.from_user_input(own) != CRS.from_user_input(crs):
             raise DataError(where, f"expected the CRS of the other files, {crs[:80]}, found {own[:80]}", "reproject it")
         crs = crs or own
-        values += _values(content, len(geometry), source, config, rule, where)
+        values += _values(content, len(geometry), source, config, where)
         shapes += geometry
     if not shapes:
         raise DataError(files[0][1], "expected polygons, found none", "write the file again")
@@ -141,8 +131,7 @@ def read_polygons(
         bounds=np.array([_bounds(shape) for shape in shapes]),
         values=np.array(values, np.uint8),
     )
-    staged = rule.staged_classes
-    outside = staged[None if source.outside in (None, IGNORE) else source.outside]
+    outside = staged_outside(source, rule)
     return Polygons(file, CRS.from_user_input(crs).to_wkt(), outside, outside == rule.ignored)
 
 
@@ -151,12 +140,11 @@ def _values(
     num_shapes: int,
     source: LabelSource,
     config: DatasetConfig,
-    rule: LabelRule,
     where: object,
 ) -> list[int]:
     """What each polygon is staged as."""
     if source.class_name is not None:
-        return [rule.staged_classes[None if source.class_name == IGNORE else source.class_name]] * num_shapes
+        return staged_values([""] * num_shapes, source, config, where, "")
     field = source.class_field or ""
     if not content:
         proposed = flow_map({**source.written(), "class_name": NAME, "outside": source.outside or NAME})
@@ -164,8 +152,9 @@ def _values(
             where, "expected a field that tells the classes, found none", f"write labels: {proposed}, with {NAME_MEANS}"
         )
     if field not in content:
+        rule = LabelRule(config)
         named = {
-            name: sum(_class(value, source, rule) is not None for value in set(map(_text, column)))
+            name: sum(class_of(value, source, rule) is not None for value in set(map(str, column)))
             for name, column in content.items()
             if len(name) <= MAX_SHOWN_CHARS
         }
@@ -174,41 +163,7 @@ def _values(
         problem = f"expected class_field, the field that tells the classes, one of {listed(content)}; {found}"
         proposed = flow_map({**source.written(), "class_field": best})
         raise DataError(where, problem, f"if {best} tells them, write labels: {proposed}")
-    column = [_text(value) for value in content[field]]
-    meanings = {text: _class(text, source, rule) for text in set(column)}
-    unknown = Counter(text for text in column if meanings[text] is None)
-    if unknown:
-        known = dict(source.values or ())
-        found = ", ".join(
-            f"{shortened(text) or 'no value'} ({number} polygons)" for text, number in unknown.most_common(MAX_SHOWN)
-        )
-        more = f" and {len(unknown) - MAX_SHOWN} more" if len(unknown) > MAX_SHOWN else ""
-        short = sorted(text for text in unknown if len(text) <= MAX_SHOWN_CHARS)[:MAX_SHOWN]
-        proposed = flow_map({**source.written(), "values": known | dict.fromkeys(short, NAME)})
-        problem = f"values of {field} that are no classes: {found}{more}; expected {', '.join(config.classes)}"
-        raise DataError(where, problem, f"write labels: {proposed}, with {NAME_MEANS}")
-    return [value for text in column if (value := meanings[text]) is not None]
-
-
-def _text(value: Any) -> str:
-    """A field's value as text; whole numbers without a fraction, "" for none."""
-    if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
-        return ""
-    if isinstance(value, float | np.floating) and np.isfinite(value) and value == int(value):
-        value = int(value)
-    return str(value).strip()
-
-
-def _class(value: Any, source: LabelSource, rule: LabelRule) -> int | None:
-    """What a field's value is staged as; None for one that means nothing."""
-    text = _text(value)
-    staged = rule.staged_classes
-    if source.values is not None:
-        names = dict(source.values)
-        return staged[None if names[text] == IGNORE else names[text]] if text in names else None
-    if text in staged or text == IGNORE:
-        return staged[None if text == IGNORE else text]
-    return rule.staged_value(int(text)) if _WHOLE_NUMBER.fullmatch(text) else None
+    return staged_values(content[field], source, config, where, field)
 
 
 @functools.lru_cache(2)

@@ -56,6 +56,8 @@ class Layout:
         present: the splits of which there is a folder, even an empty one, and its name.
         lists: files that may list the tiles of a split (`train.txt`).
         others: files without pixels that are not used.
+        headed: those of them that have a header next to them, as images of ENVI do.
+        annotations: JSON and XML files, which may annotate images.
         findings: folders that are not used or not clear.
         remarks: what was understood, where it is not the documented layout.
         unrelated: folders with pixels whose names say nothing, or something else than `dataset.yaml`.
@@ -66,6 +68,8 @@ class Layout:
     present: dict[str, str] = field(default_factory=dict)
     lists: list[SourceFile] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    headed: list[str] = field(default_factory=list)
+    annotations: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     unrelated: list[Folder] = field(default_factory=list)

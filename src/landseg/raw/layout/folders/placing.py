@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from landseg.contracts.errors import printable
+from landseg.raw.layout.annotation_files import annotations_advice
 from landseg.raw.layout.folders.band_names import folder_patterns
 from landseg.raw.layout.folders.layout import Folder, Layout
 from landseg.raw.layout.folders.names import ROLES, read_folder_name
@@ -52,7 +53,9 @@ def place(source: Source, folders: list[Folder], layout: Layout) -> None:
     images = (folder for (_, role), held in layout.folders.items() if role == "images" for folder in held)
     has_vrt = any(split_suffix(file.path)[1] == ".vrt" for folder in images for file in folder.files)
     images_in = _images_in(clear) if found == set(ROLES) else ""
-    layout.findings += stray_findings(source, strays, has_vrt=has_vrt, images_in=images_in)
+    files = (file for stray in strays if stray.kind == "no role" for file in stray.files)
+    annotated = "" if found else annotations_advice(layout, files)
+    layout.findings += stray_findings(source, strays, has_vrt=has_vrt, images_in=images_in, annotated=annotated)
 
 
 def _place_of(folder: Folder, layout: Layout) -> str:

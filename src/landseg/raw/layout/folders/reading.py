@@ -23,12 +23,21 @@ from landseg.raw.layout.folders.names import ROLES, Clarity, mentions_labels, pl
 from landseg.raw.layout.folders.placing import place
 from landseg.raw.layout.folders.roles_by_file import roles_by_affixes, roles_by_infix, roles_by_name, roles_by_suffix
 from landseg.raw.layout.folders.strays import no_dataset
-from landseg.raw.layout.suffixes import RASTER_SUFFIXES, SIDECAR_SUFFIXES, headerless, split_suffix
+from landseg.raw.layout.suffixes import RASTER_SUFFIXES, SIDECAR_SUFFIXES, headed, headerless, split_suffix
 from landseg.raw.sources.source import Source
 from landseg.raw.sources.source_file import SourceFile, file_list, paths_of, selected
 
+_ANNOTATIONS = (".json", ".xml")
 
-def understand(source: Source, files: Sequence[SourceFile], config: FileFields, bands: Sequence[str] = ()) -> Layout:
+
+def understand(
+    source: Source,
+    files: Sequence[SourceFile],
+    config: FileFields,
+    bands: Sequence[str] = (),
+    *,
+    shares_labels: bool = False,
+) -> Layout:
     """Read the layout of a source's files.
 
     Args:
@@ -36,6 +45,7 @@ def understand(source: Source, files: Sequence[SourceFile], config: FileFields, 
         files: its files.
         config: what `dataset.yaml` says of files and folders.
         bands: folder and file name of each band, where bands lie in folders of their own.
+        shares_labels: whether one file has the labels of all images, so that the others are images.
     """
     declared = Declared(config, {unicodedata.normalize("NFC", name.rpartition("/")[0]) for name in bands})
     layout = Layout(declared=declared)
@@ -50,6 +60,9 @@ def understand(source: Source, files: Sequence[SourceFile], config: FileFields, 
             layout.lists.append(files[number])
         elif not path.lower().endswith(SIDECAR_SUFFIXES):
             layout.others.append(path)
+        elif suffix in _ANNOTATIONS and not path.lower().endswith(".aux.xml"):
+            layout.annotations.append(path)
+    layout.headed = headed(layout.others, paths_of(files))
     by_folder = {folder: selected(files, found) for folder, found in numbers.items()}
     del numbers
     layout.findings += declared.not_found(source, by_folder)
@@ -57,7 +70,7 @@ def understand(source: Source, files: Sequence[SourceFile], config: FileFields, 
     if bands:
         folders, findings = join_band_folders(source, folders, bands)
         layout.findings += findings
-    folders = _with_roles(folders, config)
+    folders = _with_roles(folders, config, shares_labels=shares_labels)
     layout.present = {split: name for name in sorted(source.folders()) for split in _plain_splits(name, declared)}
     place(source, folders, layout)
     if not layout.folders and not layout.findings:
@@ -124,7 +137,7 @@ def _without_wrapper(folders: list[Folder], layout: Layout) -> list[Folder]:
     ]
 
 
-def _with_roles(folders: list[Folder], config: FileFields) -> list[Folder]:
+def _with_roles(folders: list[Folder], config: FileFields, *, shares_labels: bool) -> list[Folder]:
     """Tell images from labels by the files' names, where the folders of a split do not."""
     divides = bool(config.split_lists)
     known = {(split, folder.role) for folder in folders for split in folder.splits or ("",) if len(folder.roles) == 1}
@@ -142,7 +155,8 @@ def _with_roles(folders: list[Folder], config: FileFields) -> list[Folder]:
             continue
         divided = by_affixes or roles_by_name(folder.files) or roles_by_suffix(folder.files)
         told = {mentions_labels(split_suffix(file.path.rpartition("/")[2])[0]) for file in folder.files}
-        if not divided and ("labels" in siblings or folder.split in ("test", "")) and len(told) == 1:
+        is_unlabelled = shares_labels or "labels" in siblings or folder.split in ("test", "")
+        if not divided and is_unlabelled and len(told) == 1:
             divided = {"images": folder.files}
         if "labels" in siblings:
             if spare := (divided or {}).get("labels"):

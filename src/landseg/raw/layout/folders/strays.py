@@ -84,7 +84,7 @@ def _says_split(name: str) -> bool:
 
 
 def stray_findings(
-    source: Source, strays: Iterable[Stray], *, has_vrt: bool = False, images_in: str = ""
+    source: Source, strays: Iterable[Stray], *, has_vrt: bool = False, images_in: str = "", annotated: str = ""
 ) -> list[Finding]:
     """One finding for each kind of strays, with counts and the first folders.
 
@@ -92,6 +92,7 @@ def stray_findings(
         source: the source.
         strays: the folders.
         has_vrt: whether an image is a VRT, which may refer to any of them.
+        annotated: what to do about annotations of images that have no other labels; "" where not.
         images_in: the name of the folder of the images, where images and labels are found; "" where not.
     """
     by_kind: dict[tuple[str, str], list[Stray]] = {}
@@ -99,10 +100,10 @@ def stray_findings(
         near = next((name for name in map(similar_name, stray.path.split("/")) if name), "")
         kind = "misspelt" if stray.kind == "unrelated" and near else stray.kind
         by_kind.setdefault((kind, "" if kind == "no split" else stray.says), []).append(stray)
-    return [_finding(source, kind, held, has_vrt, images_in) for (kind, _), held in sorted(by_kind.items())]
+    return [_finding(source, kind, held, has_vrt, images_in, annotated) for (kind, _), held in sorted(by_kind.items())]
 
 
-def _finding(source: Source, kind: str, strays: list[Stray], has_vrt: bool, images_in: str) -> Finding:
+def _finding(source: Source, kind: str, strays: list[Stray], has_vrt: bool, images_in: str, annotated: str) -> Finding:
     path = strays[0].path
     says = " and ".join(sorted({stray.says for stray in strays}))
     found = counted(file for stray in strays for file in stray.files)
@@ -139,7 +140,7 @@ def _finding(source: Source, kind: str, strays: list[Stray], has_vrt: bool, imag
             by_names = infixes_advice(kinds)
         if not by_names and not images_in:
             by_names = _folders_advice(strays) or _folder_around(strays)
-        action = rename or by_names or f"write {field}, or move it out of the folder of {says}"
+        action = annotated or rename or by_names or f"write {field}, or move it out of the folder of {says}"
     elif kind == "no split":
         problem = f"expected {says} in the folder of a split ({', '.join(SPLITS)})"
         action = rename or "move the folder into that of its split, or out of the dataset"
