@@ -13,12 +13,15 @@ reports a failure with its own traceback. Four of its attributes are therefore r
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import hashlib
 import importlib.util
 import io
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -42,6 +45,8 @@ from pipelines.object_storage import s3_client
 
 Launcher = Callable[[str, list[str]], list[str]]
 """Turns (image, command of the component) into the command to run on this machine."""
+
+_PR_SET_PDEATHSIG = 1
 
 
 class StageFailedError(Exception):
@@ -186,7 +191,11 @@ class _Session:
         self.executed = True
         self.say(f"{self.executing}: {' '.join(command[:2])}")
         process = subprocess.Popen(
-            self.launcher(image, command), env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=sys.__stderr__
+            self.launcher(image, command),
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=sys.__stderr__,
+            preexec_fn=functools.partial(_end_with, os.getpid()),
         )
         try:
             status = process.wait()
@@ -196,6 +205,14 @@ class _Session:
             raise
         if status != 0:
             raise StageFailedError(self.executing, status)
+
+
+def _end_with(parent: int) -> None:
+    """In a step's process, before its program begins: end as on SIGTERM once the runner is gone, even by SIGKILL."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone knows it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _SerialExecutor(enhanced_dag_orchestrator.ParallelExecutor):  # type: ignore[misc]

@@ -70,6 +70,17 @@ def test_outside_kfp_outputs_go_to_a_folder(tmp_path: Path) -> None:
     assert Outputs().write("report", "<html>") is None
 
 
+def test_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
+    full = {"report": {"name": "report", "uri": "/dev/full"}}
+    for write in (
+        lambda: Outputs(artifacts=full).write("report", "x"),
+        lambda: Outputs(output_file=Path("/dev/full")).close(),
+        lambda: Outputs(directory=Path("/dev/null/x")).write("report", "x"),
+    ):
+        with pytest.raises(ConfigError, match=r"^/dev/(full|null/x/report): cannot be written: n"):
+            write()
+
+
 @pytest.mark.parametrize(
     ("uri", "path"),
     [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import resource
 import struct
 import xml.etree.ElementTree as ET
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ import landseg.ensemble.maps.polygons
 from landseg import storage
 from landseg.cli.main import main
 from landseg.contracts.dataset import ClassSchema
-from landseg.contracts.errors import ConfigError
+from landseg.contracts.errors import ConfigError, ContractError, StorageError
 from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.tile import ControlPoints, Geo, Rpc
 from landseg.ensemble.averaging import confidence, disagreement, entropy
@@ -415,3 +417,45 @@ def test_what_cannot_be_put_together_is_refused(places, option, problem):
         check_together(dataset, ["test"], mosaic=option == "--mosaic", polygons=option == "--polygons")
     assert str(error.value).startswith(option)
     check_together(dataset, ["test"], mosaic=False, polygons=False)
+
+
+@contextlib.contextmanager
+def room_for(size_bytes):
+    """A file system where no file may be larger."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_does_not_fit_on_the_disk_is_refused(tmp_path):
+    """GDAL itself goes on, and leaves a map that cannot be read."""
+    style, path = label_style(schema(label_offset=1), {}), tmp_path / "map.tif"
+    labels = np.random.default_rng(0).integers(1, 4, (1200, 1200)).astype(np.uint8)
+    what = [labels], labels.shape, style, Geo(crs=0, transform=NORTH_UP), LISTED
+    write_map(path, *what)
+    size = path.stat().st_size
+    for part in (0.01, 0.5, 0.9, 0.99):
+        with room_for(int(part * size)), pytest.raises((StorageError, OSError), match=r"map\.(plain\.)?tif|too large"):
+            write_map(path, *what)
+    with room_for(size - 1), pytest.raises(StorageError, match=r"map\.tif: the map cannot be written: "):
+        write_map(path, *what)
+    write_map(path, *what)
+    with (
+        room_for(100_000),
+        pytest.raises(StorageError, match=r"polygons.gpkg: cannot be written: .* \(is the disk full"),
+    ):
+        write_polygons(tmp_path, ["map.tif"], style)
+
+
+def test_maps_behind_a_link_stay(tmp_path):
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "map.tif").touch()
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "val").symlink_to(tmp_path / "others")
+    (tmp_path / "maps" / "maps.json").write_text('["val/map.tif"]')
+    with pytest.raises(ContractError, match=r"found .val/map\.tif. "):
+        remove_maps(tmp_path / "maps")
+    assert (tmp_path / "others" / "map.tif").exists()

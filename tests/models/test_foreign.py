@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import mmcv
+import numpy as np
 import pytest
 import torch
 from http_server import serving_files
@@ -212,9 +213,12 @@ def test_trusted_modules_register_types(checkpoint: Path, tmp_path: Path, monkey
         (["a", "x" * 5000], r"classes\.1: .*at most 100 characters"),
         (["a"], "at least 2 items"),
         ([f"c{i}" for i in range(100_000)], "at most 255 items"),
+        (["a", np.str_("b")], "found a numpy._core.multiarray.scalar"),
+        ([{"name": "a"}, {"name": "b"}], "expected the names of classes as texts, found a dict"),
+        (["a", None], "found a NoneType"),
     ],
 )
-def test_the_classes_of_a_checkpoint_are_names(classes: list[str], problem: str, tmp_path: Path) -> None:
+def test_the_classes_of_a_checkpoint_are_names(classes: list[Any], problem: str, tmp_path: Path) -> None:
     meta = {"config": config_text(load_config("swin_tiny")), "CLASSES": classes}
     torch.save({"state_dict": {"a": torch.zeros(1)}, "meta": meta}, tmp_path / "m.pth")
     with pytest.raises(ContractError, match=f"meta.CLASSES of .*m.pth: .*{problem}") as caught:

@@ -37,7 +37,7 @@ def test_tensors_are_read_bit_for_bit(tmp_path: Path) -> None:
         b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}',  # too few bytes for the shape
         b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}',  # past the end
         b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
-        b'{"a":{"dtype":"F8","shape":[4],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F32","shape":[0,549755813888,549755813888],"data_offsets":[0,0]}}',  # more than torch counts
         b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[4,0]}}',
         b'{"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}}',
         b'{"a":' * 9000,
@@ -49,6 +49,13 @@ def test_damaged_files_are_one_line(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(with_header(content, b"\0" * 4))
     with pytest.raises(ContractError, match=r"s3://b/w: expected weights as safetensors .* \(fetch it again\)"):
         read_checkpoint(path, "s3://b/w")
+
+
+def test_types_that_torch_has_not_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(with_header(b'{"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}', b"\0" * 4))
+    with pytest.raises(ContractError, match=r"found a tensor of the type 'F8_E4M3' \(convert it to float32\)"):
+        read_checkpoint(path)
 
 
 def test_a_header_takes_no_more_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,19 +101,19 @@ def test_equals_plain_mmseg(name: str, height: int, width: int, tmp_path: Path) 
 )
 def test_equals_plain_mmseg_for_other_test_pipelines(changes: dict[str, Any], tmp_path: Path) -> None:
     config, model = trained("swin_tiny")
-    views = config.data.test.pipeline[1]
+    flips = config.data.test.pipeline[1]
     for key in ("img_scale", "img_ratios"):
         if key in changes:
-            views[key] = changes[key]
+            flips[key] = changes[key]
     config.data.test.pipeline[0]["to_float32"] = changes.get("to_float32", False)
-    views.transforms[0]["keep_ratio"] = changes.get("keep_ratio", True)
-    views.transforms[2]["to_rgb"] = changes.get("to_rgb", True)
+    flips.transforms[0]["keep_ratio"] = changes.get("keep_ratio", True)
+    flips.transforms[2]["to_rgb"] = changes.get("to_rgb", True)
     if "min_size" in changes:
-        views.transforms[0]["min_size"] = changes["min_size"]
+        flips.transforms[0]["min_size"] = changes["min_size"]
     if "divisor" in changes:
-        views.transforms.insert(1, {"type": "ResizeToMultiple", "size_divisor": changes["divisor"]})
+        flips.transforms.insert(1, {"type": "ResizeToMultiple", "size_divisor": changes["divisor"]})
     if "pad" in changes:
-        views.transforms.insert(3, {"type": "Pad", **changes["pad"]})
+        flips.transforms.insert(3, {"type": "Pad", **changes["pad"]})
     path, rgb = tile(tmp_path, 48, 64)
     predict = predictor(config, model)
     found = predict([predict.prepare(rgb)], (48, 64))
@@ -156,14 +156,15 @@ def test_a_tile_larger_than_the_padding_is_refused() -> None:
 )
 def test_what_makes_very_much_of_a_tile_is_refused(step: dict[str, Any], entry: dict[str, Any]) -> None:
     config, model = trained("resnest_tiny")
-    views = config.data.test.pipeline[1]
-    views.update(entry)
-    views.transforms.insert(0, step)
+    flips = config.data.test.pipeline[1]
+    flips.update(entry)
+    flips.transforms[0] = {"type": "Resize"}
+    if step["type"] != "Resize":
+        flips.transforms.insert(1, step)
     predict = predictor(config, model)
     with pytest.raises(ConfigError, match=r"at most 64 times as large, found one of 64x64 px that becomes 9000x9000"):
         predict([predict.prepare(np.zeros((64, 64, 3), np.uint8))], (64, 64))
-    views.img_scale = [(64, 64)] * 17
-    views.transforms.insert(0, {"type": "Resize"})
+    flips.img_scale = [(64, 64)] * 17
     with pytest.raises(ConfigError, match="expected at most 16 scales, found 17"):
         predictor(config, model)
 
@@ -282,11 +283,45 @@ def test_more_bands_than_three() -> None:
     assert predict([planes], (64, 96)).shape == (1, 2, 64, 96)
 
 
-def test_a_test_pipeline_that_landseg_has_not_is_refused() -> None:
+LOAD, NORMALIZE = {"type": "LoadImageFromFile"}, {"type": "Normalize", **NORM, "to_rgb": True}
+RESIZE, PAD = {"type": "Resize", "keep_ratio": True}, {"type": "Pad", "size_divisor": 32}
+
+
+def views(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "MultiScaleFlipAug", "img_scale": (64, 64), "transforms": list(steps)}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "message"),
+    [
+        ([LOAD, views(RESIZE, {"type": "CLAHE"}, NORMALIZE)], r"expected only .*, found CLAHE \(train without it\)"),
+        (
+            [LOAD, {"type": "CLAHE"}, views(RESIZE, NORMALIZE)],
+            "only MultiScaleFlipAug after LoadImageFromFile, found CLAHE",
+        ),
+        ([LOAD, {"type": "RGB2Gray"}, NORMALIZE], r"expected only .*, found RGB2Gray \(train without it\)"),
+        ([{"type": "LoadFiveBands"}, views(RESIZE, NORMALIZE)], "found LoadFiveBands, which landseg has not"),
+        (
+            [LOAD, NORMALIZE, views(RESIZE, NORMALIZE)],
+            "only MultiScaleFlipAug after LoadImageFromFile, found Normalize",
+        ),
+        ([LOAD, views(RESIZE, NORMALIZE), views(NORMALIZE)], "found MultiScaleFlipAug"),
+        ([LOAD, views(RESIZE, NORMALIZE, NORMALIZE)], "expected Normalize once, found it 2 times"),
+        ([LOAD, views(RESIZE, RESIZE, NORMALIZE)], "expected Resize once"),
+        ([LOAD, views(NORMALIZE, RESIZE)], "expected Resize before Normalize, found it behind"),
+        ([LOAD, views(RESIZE, PAD, {"type": "ResizeToMultiple"}, NORMALIZE)], "expected ResizeToMultiple before Pad"),
+        (
+            [LOAD, {**RESIZE, "img_scale": (64, 64)}, NORMALIZE],
+            "found Resize .steps that resize belong into MultiScale",
+        ),
+    ],
+)
+def test_a_test_pipeline_that_landseg_has_not_is_refused(pipeline: list[Any], message: str) -> None:
+    """Whatever were left out would give other labels, and nobody would know."""
     config = load_config("swin_tiny")
-    config.data.test.pipeline[1].transforms.insert(1, {"type": "CLAHE"})
-    with pytest.raises(ConfigError, match="found CLAHE"):
-        tile_scales(config)
+    config.data.test.pipeline = pipeline
+    with pytest.raises(ConfigError, match=f"^test_pipeline of x.pth: .*{message}"):
+        tile_scales(config, "test_pipeline of x.pth")
 
 
 def test_precision() -> None:

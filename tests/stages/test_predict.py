@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,7 +221,13 @@ def test_floats_need_no_scale_but_the_models(place: Place, tmp_path: Path) -> No
     ("arguments", "message"),
     [
         (["absent.tif"], "absent.tif: no such file or folder"),
-        (["IMAGES", "--weights", "auto"], "--weights: expected equal or numbers, found auto"),
+        (["IMAGES", "--weights", "auto"], "one per model, found 'auto' (average-probs fits weights to val)"),
+        (
+            ["IMAGES", "--weights", "-1,2"],
+            "expected equal, or numbers of at least 0 and not all 0, one per model, found",
+        ),
+        (["IMAGES", "--weights", "0e5,0"], "not all 0, one per model, found '0e5,0'"),
+        (["IMAGES", "--weights", "1,1e400"], "not all 0, one per model, found '1,1e400'"),
         (["IMAGES", "--weights", "1"], "--weights: expected 2 weights, one per model, found 1"),
         (["IMAGES", "--model", "TWIN"], "holds the same checkpoint as"),
         (["IMAGES", "--tile-px", "8"], "--tile-px: expected 32 to 8192, found 8"),
@@ -255,6 +262,38 @@ def test_what_a_model_cannot_take_is_refused_before_any_predicts(
     assert advice in told
     assert ("dataset.yaml is the file given by --dataset-yaml" in told) == ("into dataset.yaml" in told)
     assert not (out / ".landseg/runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest.update(std=[0.0, 1.0, 1.0]), "expected positive values of std, found 0"),
+        (lambda manifest: manifest.update(mean=[1.0, 2.0]), "expected mean and std of 3 bands, found 2 and 3"),
+        (
+            lambda manifest: manifest["input"].update(scale={"low": [9.0] * 3, "high": [1.0] * 3}),
+            "field input.scale: scale needs each low value below its high one",
+        ),
+        (lambda manifest: manifest["input"].update(bands=[1, 1, 2]), "field input: bands must differ from each other"),
+        (
+            lambda manifest: manifest.update(
+                config=manifest["config"].replace("dict(type='LoadImageFromFile'),", "dict(type='LoadMine'),")
+            ),
+            "test_pipeline of {}: expected tiles to be read by LoadImageFromFile, found LoadMine",
+        ),
+    ],
+)
+def test_a_model_that_would_be_applied_wrongly_is_refused_before_anything_is_staged(
+    place: Place, tmp_path: Path, change: Any, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(Path(place.models[1]).parent, tmp_path / "model")
+    path = tmp_path / "model" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    arguments = ["--model", str(path), "--output-dir", str(place.root / "refused"), *OPTIONS]
+    assert place.predict(place.images, *arguments, out="refused", models=1) == 2
+    assert message.format(path) in capsys.readouterr().err
+    assert not (place.root / "refused" / ".landseg" / "datasets").exists()
 
 
 def test_models_of_other_classes_are_refused(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

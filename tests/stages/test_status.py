@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from manifest_examples import BYTES, blob, labels
 
 from landseg.cli.main import main
+from landseg.contracts.documents import blobs
 from landseg.contracts.errors import ObjectNotFoundError
 from landseg.contracts.references import Arguments
 from landseg.stages.shared.siblings import report_others
@@ -128,3 +130,32 @@ def test_what_results_of_one_name_differ_in(tmp_path: Path, capsys: pytest.Captu
     report_others("a training of swin", f"{folder}/k1", own, "Do this")  # nothing to compare with
     report_others("a training of new", f"{tmp_path}/runs/r/train/new/k", own, "Do this")
     assert capsys.readouterr().err == ""
+
+
+def test_no_text_of_a_document_reaches_the_terminal_as_it_is(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, text in enumerate(("\x1b]0;title\x07", "a\nlandseg status: error: forged")):
+        folder = storage / "runs" / "r" / "export-probs" / "swin" / f"k{number}"
+        values = {"tta": text, "dataset_uri": f"/elsewhere/0123456789abcdef/{text}/manifest.json"}
+        write(folder / "arguments.json", Arguments(values=values).to_bytes().decode(), 90 + number)
+    assert main(["status", "--storage-uri", str(storage), "--run-id", "r"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("landseg") for line in lines)
+
+
+def test_a_summary_of_another_shape_is_damage(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = storage / "runs" / "r" / "average-probs" / "ddd"
+    manifest = labels()
+    for path in ("summary.json", "ranking.csv", "report.html"):
+        write(folder / path, '{"models": 5}', 400)
+    own = blob("x", b'{"models": 5}')
+    listed = {name: own.model_copy(update={"path": getattr(manifest, name).path}) for name in ("summary", "ranking")}
+    report = own.model_copy(update={"path": manifest.report.path})
+    written = manifest.model_copy(update={**listed, "report": report})
+    for listed_blob in blobs(written):
+        if not (folder / listed_blob.path).exists():
+            write(folder / listed_blob.path, BYTES.decode("latin1"), 400)
+            (folder / listed_blob.path).write_bytes(BYTES)
+    write(folder / "manifest.json", written.to_bytes().decode(), 400)
+    assert main(["status", "--storage-uri", str(storage), "--run-id", "r"]) == 0
+    assert "field models: input should be an object" in capsys.readouterr().out

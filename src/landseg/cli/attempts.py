@@ -14,12 +14,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from landseg.cli.scratch import remove_abandoned, scratch_folder
 from landseg.cli.termination import handled_by
 
 TRANSIENT_STATUS = 75
@@ -80,6 +80,8 @@ def run(arguments: Sequence[str], attempts: int) -> int:
         The exit status of the last attempt; 128 plus the signal's number where one killed it.
     """
     stop = _Stop()
+    for left in remove_abandoned(_scratch(arguments)):
+        _say(arguments[0], f"removed {left}, which a stage that was killed had left")
     with handled_by(stop.add):
         for attempt in range(1, attempts + 1):
             status = _attempt(arguments, stop)
@@ -99,11 +101,9 @@ def run(arguments: Sequence[str], attempts: int) -> int:
 
 
 def _attempt(arguments: Sequence[str], stop: _Stop) -> int:
-    with tempfile.TemporaryDirectory(
-        prefix="landseg-attempt-", dir=_scratch(arguments), ignore_cleanup_errors=True
-    ) as scratch:
+    with scratch_folder(_scratch(arguments), "attempt") as scratch:
         # A group of its own: a terminal's Ctrl-C arrives once.
-        child = subprocess.Popen(_command(arguments, scratch), process_group=0)
+        child = subprocess.Popen(_command(arguments, str(scratch)), process_group=0)
         stop.pass_on_to(child)
         status = child.wait()
         with contextlib.suppress(ProcessLookupError):  # what a killed process has started
@@ -116,13 +116,13 @@ def _command(arguments: Sequence[str], scratch: str) -> list[str]:
     return [sys.executable, "-P", "-m", __name__, *arguments, "--scratch", scratch]
 
 
-def _scratch(arguments: Sequence[str]) -> str | None:
+def _scratch(arguments: Sequence[str]) -> Path | None:
     """Where the attempts' scratch folders go; None for the system's place.
 
     A folder that cannot be written is for the verb to refuse, so it is passed over here.
     """
     *_, given = os.environ.get("TMPDIR", ""), *_values(arguments, "--scratch")  # the last one counts
-    return given if given and Path(given).is_dir() and os.access(given, os.W_OK | os.X_OK) else None
+    return Path(given) if given and Path(given).is_dir() and os.access(given, os.W_OK | os.X_OK) else None
 
 
 class _Stop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -51,6 +52,8 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
         )
         self._positionals.title = "arguments"
+        # What begins so is a value, which its own check refuses (`--weights -1,2`): no option is called like a number.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def format_usage(self) -> str:
         """The usage in one line."""

@@ -56,6 +56,12 @@ class Scale(Model):
     high: tuple[float, ...]
     method: Literal["range", "percentile"] | None = None
 
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if any(low >= high for low, high in zip(self.low, self.high, strict=False)):
+            raise ValueError("scale needs each low value below its high one")
+        return self
+
 
 class ClassSchema(Model):
     """What the label values mean and which bands a model sees.

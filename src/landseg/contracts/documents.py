@@ -185,11 +185,13 @@ def describe(err: ValidationError) -> str:
     """One line for a validation error: which field, what is wrong, how many more."""
     problems = err.errors(include_url=False, include_context=False)
     first = problems[0]
-    field = ".".join(_shortened(str(part), 60) for part in first["loc"]) or "document"
-    found = short_repr(first.get("input"))
+    field = ".".join(_shortened(str(part), 60) for part in first["loc"])
     more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
-    message = _shortened(first["msg"], 400)
-    return f"field {field}: {message[:1].lower()}{message[1:]}, found {found}{more}"
+    message = _shortened(first["msg"].removeprefix("Value error, "), 400)
+    if not field and first["type"] == "value_error":  # of fields that do not fit each other: it says what was found
+        return f"{message}{more}"
+    found = short_repr(first.get("input"))
+    return f"field {field or 'document'}: {message[:1].lower()}{message[1:]}, found {found}{more}"
 
 
 def _shortened(text: str, limit: int) -> str:

@@ -55,6 +55,9 @@ class Outputs:
 
         Returns:
             The path, or None if this artifact was not asked for.
+
+        Raises:
+            ConfigError: it cannot be written: the disk is full, mostly.
         """
         if name in self.artifacts:
             path = artifact_path(self.artifacts[name])
@@ -62,8 +65,7 @@ class Outputs:
             path = self.directory / f"{name}{suffix}"
         else:
             return None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        _write(path, content.encode() if isinstance(content, str) else content)
         return path
 
     def clear(self, names: Iterable[str]) -> None:
@@ -84,9 +86,8 @@ class Outputs:
         """Write the executor output; without it `kfp.local` sees no artifact and the backend no metadata."""
         for name, path in self.parameter_files.items():
             if name in self._parameters:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 value = self._parameters[name]
-                path.write_text(value if isinstance(value, str) else json.dumps(value))
+                _write(path, (value if isinstance(value, str) else json.dumps(value)).encode())
         if self.output_file is None:
             return
         artifacts: dict[str, Any] = {}
@@ -98,8 +99,7 @@ class Outputs:
             known: dict[str, Any] = {key: artifact[key] for key in ("name", "type", "uri") if key in artifact}
             artifacts[name] = {"artifacts": [{**known, "metadata": sanitise(merged)}]}
         document: dict[str, Any] = {"artifacts": artifacts, "parameterValues": sanitise(self._parameters)}
-        self.output_file.parent.mkdir(parents=True, exist_ok=True)
-        self.output_file.write_text(json.dumps({key: value for key, value in document.items() if value}))
+        _write(self.output_file, json.dumps({key: value for key, value in document.items() if value}).encode())
 
 
 @dataclass
@@ -145,6 +145,14 @@ class ExecutorInput:
                 f"expected the executor input of a KFP component, found something else: {err!r}",
                 "pass '{{$}}' in the component and omit the flag elsewhere",
             ) from err
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as err:
+        raise ConfigError(path, f"cannot be written: {(err.strerror or str(err)).lower()}") from err
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from landseg.contracts.dataset import ClassSchema, Split
-from landseg.contracts.documents import Blob, Document, Model, Sha256
+from landseg.contracts.documents import Blob, Document, Model, Sha256, parse_json, validate
 from landseg.contracts.names import DatasetId, ModelName, TileId
 
 LayerName = Literal["entropy", "disagreement", "confidence"]
@@ -42,6 +42,34 @@ class SceneMap(Blob):
     """A map of a scene whose tiles overlap: a GeoTIFF of the scene's size."""
 
     scene: TileId
+
+
+class _ScoredSplit(BaseModel):
+    trained_on_it: list[str] = []
+
+
+class _Summary(BaseModel):
+    """What readers of `summary.json` rely on; it holds more."""
+
+    models: dict[str, dict[str, float]]
+    ensemble: dict[str, float]
+    scored_split: Split | None
+    splits: dict[Split, _ScoredSplit]
+
+
+def parse_summary(data: bytes, where: object) -> dict[str, Any]:
+    """The content of `summary.json`.
+
+    Args:
+        data: its bytes.
+        where: the file, for the error line.
+
+    Raises:
+        ContractError: it is something else.
+    """
+    validate(_Summary, data, where)
+    found: dict[str, Any] = parse_json(data, where)
+    return found
 
 
 class LabelsManifest(Document):

@@ -11,7 +11,13 @@ from landseg.contracts.documents import Blob, Count, Document, Model, Sha256
 from landseg.contracts.names import DatasetId, ModelName
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".pth.tar", ".ckpt", ".safetensors")
-"""What a model's address ends in where it is a checkpoint; others are manifests, or references to them."""
+"""What a model's address ends in, in letters of either case, where it is a checkpoint; others are manifests, or
+references to them."""
+
+
+def is_checkpoint(ref: str) -> bool:
+    """Whether a model's address is that of a checkpoint."""
+    return ref.lower().endswith(CHECKPOINT_SUFFIXES)
 
 
 class ModelInput(Model):
@@ -38,6 +44,8 @@ class ModelInput(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if len(set(self.bands)) != len(self.bands):
+            raise ValueError("bands must differ from each other")
         if len(self.band_names) not in {0, len(self.bands)}:
             raise ValueError(f"expected {len(self.bands)} band names or none, found {len(self.band_names)}")
         if self.scale and not len(self.scale.low) == len(self.scale.high) == len(self.bands):
@@ -77,6 +85,15 @@ class ModelManifest(Document):
     dataset_id: DatasetId
     dataset_sha256: Sha256
     seconds: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _normalising_each_band(self) -> Self:
+        bands = len((self.input or self.class_schema).bands)
+        if not len(self.mean) == len(self.std) == bands:
+            raise ValueError(f"expected mean and std of {bands} bands, found {len(self.mean)} and {len(self.std)}")
+        if min(self.std) <= 0:
+            raise ValueError(f"expected positive values of std, found {min(self.std):g}")
+        return self
 
 
 class CheckpointInfo(Document):

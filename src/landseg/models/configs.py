@@ -16,7 +16,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ import mmcv
 import mmseg
 
 from landseg import storage
+from landseg.cli.scratch import scratch_folder
 from landseg.contracts.documents import short_repr
 from landseg.contracts.errors import ConfigError, ObjectNotFoundError
 from landseg.models.config_text import MAX_TEXT_BYTES, check_version, other_version, parse_config
@@ -214,8 +214,8 @@ def _drop_frames(err: Exception) -> None:
 def _local_file(ref: str) -> Iterator[Path]:
     """The config as a local file, with its bases where it refers to them."""
     if is_http(ref) or storage.is_s3(ref):
-        with tempfile.TemporaryDirectory(prefix="landseg-config-") as folder:
-            yield _mirror(ref, Path(folder))
+        with scratch_folder(None, "config") as folder:
+            yield _mirror(ref, folder)
     elif Path(ref).suffix in _SUFFIXES or "/" in ref:
         if not Path(ref).is_file():
             raise ConfigError(ref, "there is no such config file")

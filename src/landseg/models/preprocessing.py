@@ -22,6 +22,16 @@ _MAX_SCALES = 16
 _MAX_ENLARGEMENT = 64
 _SMALL_PX = 1 << 22
 
+_VIEWS = "MultiScaleFlipAug"
+_LOADING = ("LoadImageFromFile", "LoadAnnotations")
+"""What staged tiles take the place of."""
+_PACKING = ("ImageToTensor", "Collect", "DefaultFormatBundle")
+"""Batches are filled directly."""
+_SIZING = ("Resize", "ResizeToMultiple")
+_IN_VIEWS = (*_SIZING, "RandomFlip", "Normalize", "Pad", *_PACKING)
+_ALONE = ("Normalize", "Pad", *_PACKING)
+"""The steps of a pipeline without views, which sees each tile at its own size."""
+
 
 @dataclass(frozen=True)
 class TileScale:
@@ -159,45 +169,41 @@ def find_padding(steps: Sequence[Any], table: Planes, where: str) -> TilePadding
         ) from err
 
 
-def tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
+def tile_scales(config: mmcv.Config, where: str = "test_pipeline") -> tuple[TileScale, ...]:
     """The scales of a config's test pipeline.
 
+    Args:
+        config: the config.
+        where: what error lines call the pipeline.
+
     Raises:
-        ConfigError: the pipeline has a transform that landseg lacks, or is malformed.
+        ConfigError: the pipeline is malformed, or has a step, or an order of steps, that landseg lacks: tiles would not
+            be predicted as mmsegmentation predicts them.
     """
     try:
-        scales = _tile_scales(config)
+        scales = _tile_scales(config, where)
         sides = [side for scale in scales for side in (scale.size or (1, 1))]
         if len(scales) > _MAX_SCALES:
-            raise ConfigError("test_pipeline", f"expected at most {_MAX_SCALES} scales, found {len(scales)}")
+            raise ConfigError(where, f"expected at most {_MAX_SCALES} scales, found {len(scales)}")
         sane = all(1 <= side <= _MAX_SIDE for side in sides) and all(0 < scale.ratio <= 16 for scale in scales)
         if not sane or not all(1 <= (scale.divisor or 1) <= _MAX_SIDE for scale in scales):
-            raise ConfigError("test_pipeline", f"expected scales of 1 to {_MAX_SIDE} px, found {scales[0]}")
+            raise ConfigError(where, f"expected scales of 1 to {_MAX_SIDE} px, found {scales[0]}")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as err:
-        raise ConfigError("test_pipeline", f"expected mmseg's MultiScaleFlipAug, found a malformed one: {err}") from err
+        raise ConfigError(where, f"expected mmseg's {_VIEWS}, found a malformed one: {err}") from err
     return scales
 
 
-def _tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
-    pipeline = _test_pipeline(config)
-    views: Any = next((step for step in pipeline if step["type"] == "MultiScaleFlipAug"), None)
+def _tile_scales(config: mmcv.Config, where: str) -> tuple[TileScale, ...]:
+    views, steps = _known_steps(_test_pipeline(config), where)
     if views is None:
         return (TileScale(None),)
-    steps = {step["type"]: step for step in views["transforms"]}
-    known = {
-        *("Resize", "ResizeToMultiple", "RandomFlip", "Normalize", "Pad"),
-        *("ImageToTensor", "Collect", "DefaultFormatBundle"),
-    }
-    for kind in steps:
-        if kind not in known:
-            raise ConfigError("test_pipeline", f"expected only {', '.join(sorted(known))}, found {kind}")
     multiple = steps.get("ResizeToMultiple", {"size_divisor": None})
     divisor = multiple.get("size_divisor", 32)
     resize = steps.get("Resize")
     if resize is None:
         return (TileScale(None, divisor=divisor),)
     if multiple.get("interpolation") not in {None, "bilinear"}:
-        raise ConfigError("test_pipeline", f"expected bilinear interpolation, found {dict(multiple)}")
+        raise ConfigError(where, f"expected bilinear interpolation, found {dict(multiple)}")
     options = {
         "keep_ratio": bool(resize.get("keep_ratio", True)),
         "min_size": resize.get("min_size"),
@@ -211,6 +217,38 @@ def _tile_scales(config: mmcv.Config) -> tuple[TileScale, ...]:
     return tuple(
         TileScale((int(width * ratio), int(height * ratio)), **options) for width, height in sizes for ratio in ratios
     )
+
+
+def _known_steps(pipeline: Sequence[Any], where: str) -> tuple[Any, dict[str, Any]]:
+    """The MultiScaleFlipAug of a test pipeline, or None, and by type the steps that change tiles.
+
+    Raises:
+        ConfigError: a step is not known, there twice, or in a place where landseg does not have it.
+    """
+    views = next((step for step in pipeline if step["type"] == _VIEWS), None)
+    outside = [step for step in pipeline if step is not views and step["type"] not in _LOADING]
+    if outside and str(outside[0]["type"]).startswith("Load"):
+        problem = f"expected tiles to be read by LoadImageFromFile, found {outside[0]['type']}, which landseg has not"
+        hint = "where that changes no values, write LoadImageFromFile in its place into the config (a checkpoint's "
+        raise ConfigError(where, problem, f"{hint}is meta.config)")
+    if views is not None and outside:
+        problem = f"expected only {_VIEWS} after LoadImageFromFile, found {outside[0]['type']}"
+        raise ConfigError(where, problem, "landseg has no such step: predict with mmsegmentation, or train without it")
+    steps = outside if views is None else list(views["transforms"])
+    known = _ALONE if views is None else _IN_VIEWS
+    kinds = [step["type"] for step in steps]
+    for kind in kinds:
+        if kind not in known:
+            hint = f"steps that resize belong into {_VIEWS}" if kind in _SIZING else "train without it"
+            raise ConfigError(where, f"expected only {', '.join(sorted(known))}, found {kind}", hint)
+        if kinds.count(kind) > 1 and kind not in _PACKING:
+            raise ConfigError(where, f"expected {kind} once, found it {kinds.count(kind)} times")
+    found = dict(zip(kinds, steps, strict=True))
+    changed = [kind for kind in kinds if kind in ("Normalize", "Pad")]
+    for kind in _SIZING:
+        if kind in found and changed and kinds.index(kind) > kinds.index(changed[0]):
+            raise ConfigError(where, f"expected {kind} before {changed[0]}, found it behind")
+    return views, found
 
 
 def loads_floats(config: mmcv.Config) -> bool:

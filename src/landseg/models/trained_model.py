@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from landseg import storage
 from landseg.contracts.dataset import MAX_CLASSES, ClassSchema, DatasetManifest
 from landseg.contracts.documents import Byte, describe, validate
 from landseg.contracts.errors import ContractError, LandsegError
-from landseg.contracts.model import CHECKPOINT_SUFFIXES, ModelInput, ModelManifest
+from landseg.contracts.model import ModelInput, ModelManifest, is_checkpoint
 from landseg.dataset.places import manifest_uri
+from landseg.models.weights.pickle_values import Skipped
 
 INPUT = "landseg_input"
 """In a checkpoint's `meta`: the :class:`ModelInput`, as plain values."""
@@ -64,7 +66,7 @@ def open_model(ref: str, folder: Path, storage_uri: str = "") -> TrainedModel:
         StorageError: it cannot be read.
         ContractError: it is neither.
     """
-    if ref.endswith(CHECKPOINT_SUFFIXES):
+    if is_checkpoint(ref):
         return _from_checkpoint(ref, folder)
     loaded = storage.read_document(ModelManifest, ref)
     manifest = loaded.document
@@ -82,6 +84,26 @@ def open_model(ref: str, folder: Path, storage_uri: str = "") -> TrainedModel:
         std=manifest.std,
         precision=manifest.parameters.get("precision"),
     )
+
+
+def check_predicts(model: TrainedModel, trusted: Sequence[str] = ()) -> None:
+    """Refuse a model whose config landseg cannot predict with, before other work is done for it.
+
+    Args:
+        model: what is to predict.
+        trusted: modules besides OpenMMLab's that may be imported for the types they register.
+
+    Raises:
+        ContractError: the config is not the text of one.
+        ConfigError: the model names types that are not allowed, or the test pipeline has steps that landseg lacks.
+    """
+    from landseg.models.configs import parse_config
+    from landseg.models.foreign import reduce_for_prediction
+    from landseg.models.preprocessing import tile_scales
+
+    config = parse_config(model.config, f"config of {model.uri}")
+    reduce_for_prediction(config, trusted)
+    tile_scales(config, f"test_pipeline of {model.uri}")
 
 
 def _input_of_earlier(manifest: ModelManifest, uri: str, storage_uri: str) -> ModelInput:
@@ -126,7 +148,13 @@ def _checkpoint_palette(meta: dict[str, Any], num_classes: int) -> tuple[tuple[i
 
 def _checkpoint_classes(meta: dict[str, Any], ref: str) -> tuple[str, ...]:
     """The names of a checkpoint's classes, which go into datasets, reports and maps."""
-    names = tuple(str(name) for name in meta["CLASSES"][: MAX_CLASSES + 1])
+    listed = meta["CLASSES"][: MAX_CLASSES + 1]
+    for name in listed:
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            found = name.kind if isinstance(name, Skipped) else type(name).__name__
+            problem = f"expected the names of classes as texts, found a {found}"
+            raise ContractError(f"meta.CLASSES of {ref}", problem, "give each class a name")
+    names = tuple(map(str, listed))
     try:
         ClassSchema(classes=names, palette=((0, 0, 0),) * len(names), bands=(1,))
     except ValidationError as err:

@@ -11,7 +11,7 @@ from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ConfigError
-from landseg.contracts.labels import LabelsManifest
+from landseg.contracts.labels import LabelsManifest, parse_summary
 from landseg.contracts.parameters import add_parameter, check_values
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.maps.archives import Archives
@@ -33,6 +33,7 @@ from landseg.stages.shared.options import (
     check_writable,
     local_folder,
     parse_share,
+    writing,
 )
 from landseg.stages.shared.results import tell, write_maps
 from landseg.stages.shared.settled_average import open_models, settle
@@ -79,7 +80,8 @@ def run(args: argparse.Namespace) -> None:
         write_outputs(context, labels)
         if args.png_dir is not None:
             joint = {"mosaic": args.mosaic, "polygons": args.polygons}
-            write_maps(labels, dataset, args.png_dir, context.scratch, **joint)
+            with writing("--png-dir", args.png_dir):
+                write_maps(labels, dataset, args.png_dir, context.scratch, **joint)
         tell(labels, args.png_dir, args.output_dir)
         print(labels.uri)
 
@@ -196,7 +198,7 @@ def write_outputs(context: StageContext, labels: storage.Loaded[LabelsManifest])
         storage.get_bytes(storage.join(folder, blob.path), sha256=blob.sha256)
         for blob in (manifest.report, manifest.summary)
     )
-    summary = json.loads(text)
+    summary = parse_summary(text, storage.join(folder, manifest.summary.path))
     columns = {**summary["models"], "ensemble": summary["ensemble"]}
     metrics = {f"{name}.{key}": scores[key] for name, scores in columns.items() for key in METRICS if key in scores}
     scored = summary["scored_split"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import tempfile
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from landseg.cli.progress import Steps
 from landseg.contracts.errors import ConfigError, ContractError, DataError
 from landseg.contracts.executor import Outputs
 from landseg.contracts.names import check_run_id
-from landseg.contracts.parameters import add_parameter
+from landseg.contracts.parameters import add_parameter, parameters
 from landseg.contracts.probabilities import VIEWS
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
@@ -26,11 +26,11 @@ from landseg.dataset.staging.result import Options
 from landseg.ensemble.maps.files import remove_maps
 from landseg.ensemble.maps.together import check_together
 from landseg.models.model_input import fit_input
-from landseg.models.trained_model import TrainedModel, open_model
+from landseg.models.trained_model import TrainedModel, check_predicts, open_model
 from landseg.raw.layout.inputs import SPLIT, list_inputs, open_inputs
 from landseg.raw.processes import num_cpus
 from landseg.stages import average_probs, export_probs, stage_data
-from landseg.stages.shared.context import OUTPUT_FILES, StageContext, scratch_folder
+from landseg.stages.shared.context import OUTPUT_FILES, StageContext, stage_scratch
 from landseg.stages.shared.images_to_predict import dataset_config, with_scale
 from landseg.stages.shared.options import (
     add_joint_maps_arguments,
@@ -39,6 +39,7 @@ from landseg.stages.shared.options import (
     check_writable,
     local_folder,
     storage_root,
+    writing,
 )
 from landseg.stages.shared.results import tell, write_maps
 from landseg.stages.shared.settled_average import parse_weights
@@ -134,9 +135,8 @@ def _run(args: argparse.Namespace) -> None:
     remove_maps(args.output_dir)
     written = Outputs(directory=args.output_dir)
     written.clear(OUTPUT_FILES["average-probs"])
-    with tempfile.TemporaryDirectory(prefix="landseg-", dir=scratch_folder(args.scratch)) as folder:
-        scratch = Path(folder)
-        models = _open_models(args.model, scratch, storage_uri)
+    with stage_scratch(args.scratch) as scratch:
+        models = _open_models(args.model, args.trust_modules, scratch, storage_uri)
         config = dataset_config(args, models)
         source = open_inputs(args.inputs, args.labels, scratch)
         raw = with_scale(list_inputs(source, config, bool(args.labels)), models)
@@ -170,7 +170,8 @@ def _run(args: argparse.Namespace) -> None:
             assert labels is not None, "there is one share"
             average_probs.write_outputs(averaging, labels)
             joint = {"mosaic": args.mosaic, "polygons": args.polygons}
-            write_maps(labels, dataset, args.output_dir, scratch, flat=True, **joint)
+            with writing("--output-dir", args.output_dir):
+                write_maps(labels, dataset, args.output_dir, scratch, flat=True, **joint)
             written.close()
             steps.next()
     tell(labels, args.output_dir, args.output_dir)
@@ -180,8 +181,9 @@ def _run(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     check_run_id("--run-id", args.run_id)
     batch_size(args.batch_size)
-    if args.weights == "auto":
-        raise ConfigError("--weights", "expected equal or numbers, found auto", "average-probs fits weights to val")
+    if args.weights == "auto" or not re.fullmatch(parameters()["weights"].pattern, args.weights):
+        problem = f"expected equal, or numbers of at least 0 and not all 0, one per model, found {args.weights!r}"
+        raise ConfigError("--weights", problem, "average-probs fits weights to val" if args.weights == "auto" else "")
     if args.tile_px is not None and not 32 <= args.tile_px <= 8192:
         raise ConfigError("--tile-px", f"expected 32 to 8192, found {args.tile_px}")
     average_probs.check_arguments(_arguments(args))
@@ -202,13 +204,14 @@ def _arguments(args: argparse.Namespace, **more: Any) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), **fixed, **more})
 
 
-def _open_models(refs: Sequence[str], scratch: Path, storage_uri: str) -> list[TrainedModel]:
+def _open_models(refs: Sequence[str], trusted: Sequence[str], scratch: Path, storage_uri: str) -> list[TrainedModel]:
     models = []
     for number, ref in enumerate(refs):
         folder = scratch / f"model-{number}"
         folder.mkdir()
         models.append(open_model(ref, folder, storage_uri))
         (folder / "model.pth").unlink(missing_ok=True)
+        check_predicts(models[-1], trusted)
     first = models[0]
     by_checkpoint: dict[str, TrainedModel] = {}
     for model in models:

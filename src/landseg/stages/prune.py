@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import re
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from landseg import storage
 from landseg.cli.console import paint
 from landseg.contracts.dataset import DatasetManifest
-from landseg.contracts.errors import ConfigError, ObjectNotFoundError
+from landseg.contracts.errors import ConfigError, ObjectNotFoundError, printable
 from landseg.contracts.names import DATASET_ID, check_run_id
 from landseg.dataset.places import datasets_folder, shards_folder
 from landseg.stages.shared.context import IDENTITY
@@ -80,7 +81,7 @@ class Plan:
 
 def run(args: argparse.Namespace) -> None:
     """List what is old, and with `--delete` remove it."""
-    if args.older_than < 0:
+    if not 0 <= args.older_than < math.inf:
         raise ConfigError("--older-than", f"expected at least 0 days, found {args.older_than}")
     for run_id in args.run_id:
         check_run_id("--run-id", run_id)
@@ -244,7 +245,7 @@ def _text(plan: Plan, deleted: bool, uploads: int) -> str:
     lines = [f"run {name}" for name in plan.runs]
     lines += [f"dataset {name}: no run that stays was made of it" for name in plan.datasets]
     lines += [f"kept {uri}: another run is made of it" for uri in plan.kept]
-    lines += [f"left {uri}: no stage wrote it" for uri in plan.left]
+    lines += [printable(f"left {uri}: no stage wrote it") for uri in plan.left]
     amount = f"{plan.num_objects:,} objects, {plan.size_bytes / 1e9:.2f} GB"
     if deleted:
         lines.append(f"{paint('removed', 'green', sys.stdout)} {amount}, {uploads} abandoned uploads")

@@ -12,9 +12,9 @@ from typing import Any
 
 from landseg import storage
 from landseg.contracts.dataset import DatasetManifest
-from landseg.contracts.documents import Document, parse_json
-from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
-from landseg.contracts.labels import LabelsManifest
+from landseg.contracts.documents import Document
+from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError, printable
+from landseg.contracts.labels import LabelsManifest, parse_summary
 from landseg.contracts.model import ModelManifest
 from landseg.contracts.names import check_run_id
 from landseg.contracts.probabilities import ProbsManifest
@@ -143,7 +143,7 @@ def _facts(document: Document, folder: str) -> tuple[str, dict[str, Any]]:
         return document.spec.dataset_id, {"tta": document.spec.tta, "dtype": document.spec.dtype, **tiles}
     assert isinstance(document, LabelsManifest)
     where = storage.join(folder, document.summary.path)
-    summary = parse_json(storage.get_bytes(where, sha256=document.summary.sha256), where)
+    summary = parse_summary(storage.get_bytes(where, sha256=document.summary.sha256), where)
     weights = {member.model: member.weight for member in document.members}
     return document.dataset_id, {"weights": weights, "summary": summary}
 
@@ -178,7 +178,7 @@ def _text(storage_uri: str, run_id: str, states: list[StageState]) -> str:
     if scored:
         report = storage.join(scored[-1].uri, "report.html")
         lines += [*_scores(scored[-1].facts["summary"]), "", f"report: {report}"]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))  # documents are untrusted: no text of theirs may begin a line
 
 
 def _differing(state: StageState, states: list[StageState]) -> list[str]:

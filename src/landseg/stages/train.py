@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from landseg import storage
 from landseg.contracts.dataset import Split
-from landseg.contracts.errors import ConfigError, masked, without_signatures
+from landseg.contracts.errors import ConfigError, ContractError, masked, without_signatures
 from landseg.contracts.model import ModelManifest
 from landseg.contracts.names import check_model_name
 from landseg.contracts.parameters import add_parameter, check_values, of_verb, split_list
@@ -122,6 +122,8 @@ def run(args: argparse.Namespace) -> None:
         dataset.check_room()
         job, identity, source = _plan(args, context, dataset, processes, on_gpu)
         model = finished(ModelManifest, job.folder, RESULT)
+        if model is not None and not _is_whole(storage.join(job.folder, RESULT)):
+            model = None
         if model is None:
             # Of sample numbers, and dropped: what could not be published is found before the first batch.
             _report(args, dataset, *sample_documents(job, dataset, identity))
@@ -299,6 +301,19 @@ def _splits(text: str, dataset: StagedDataset) -> tuple[Split, ...]:
     return tuple(cast(Split, name) for name in names)
 
 
+def _is_whole(result: str) -> bool:
+    """Whether training's result can be read; if it is damaged, it is removed, and training makes it again."""
+    from landseg.training.model_publishing import read_result
+
+    try:
+        read_result(result)
+    except ContractError as err:
+        _log.warning("%s; it is removed and made again", err)
+        storage.delete(result)
+        return False
+    return True
+
+
 def _write_outputs(
     context: StageContext, args: argparse.Namespace, dataset: StagedDataset, model: storage.Loaded[ModelManifest]
 ) -> None:
@@ -309,7 +324,9 @@ def _write_outputs(
     context.publish("model", model, facts)
     context.outputs.metadata("metrics", dict(document.metrics))
     context.outputs.write("metrics", json.dumps(document.metrics, indent=1), ".json")
-    result = json.loads(storage.get_bytes(storage.join(storage.parent(model.uri), RESULT)))
+    from landseg.training.model_publishing import read_result
+
+    result = read_result(storage.join(storage.parent(model.uri), RESULT))
     context.outputs.write("report", _report(args, dataset, document, result), ".html")
 
 

@@ -15,7 +15,7 @@ import mmcv
 
 from landseg import storage
 from landseg.contracts.errors import ConfigError, masked
-from landseg.contracts.model import CHECKPOINT_SUFFIXES, ModelManifest
+from landseg.contracts.model import ModelManifest, is_checkpoint
 from landseg.models.configs import parse_config
 
 _FLAG = "--resume-from"
@@ -63,7 +63,7 @@ class Earlier:
             ContractError: it is not a model's.
             ConfigError: it is of a release that did not record how long it trained, or is a file of weights.
         """
-        if ref.endswith(CHECKPOINT_SUFFIXES):
+        if is_checkpoint(ref):
             raise ConfigError(
                 _FLAG,
                 f"expected the manifest of a model that landseg trained, or a reference to it, found {ref}, which has "

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from landseg import storage
 from landseg.contracts.documents import Blob, parse_json, validate
@@ -69,6 +70,39 @@ def sample_documents(
         line = " ".join(str(err).split())[:200]
         raise ConfigError("the model's manifest", f"cannot be written after this training: {line}") from err
     return document, result
+
+
+class _Evaluation(BaseModel):
+    iteration: int
+    epoch: int
+    scores: dict[str, float]
+
+
+class _Result(BaseModel):
+    """What the report rests on; there is more."""
+
+    curve: dict[str, list[float | None]]
+    evaluations: list[_Evaluation]
+    images_per_s: float
+    num_parameters: int
+    peak_memory_bytes: int | None
+    environment: dict[str, str]
+
+
+def read_result(uri: str) -> dict[str, Any]:
+    """What a training left next to its manifest, as the report shows it.
+
+    Args:
+        uri: of the result.
+
+    Raises:
+        ObjectNotFoundError: there is none.
+        ContractError: it is damaged.
+    """
+    data = storage.get_bytes(uri)
+    validate(_Result, data, uri)
+    found: dict[str, Any] = json.loads(data)  # a curve may hold infinity, which parse_json refuses
+    return found
 
 
 def _document(

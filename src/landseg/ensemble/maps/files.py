@@ -104,7 +104,8 @@ def remove_maps(folder: Path) -> None:
         raise ContractError(listed, "expected a list of paths, found something else", "remove it, and the old maps")
     for path in paths:
         inner = PurePosixPath(str(path))
-        if inner.suffix not in {".png", ".tif", ".xml", ".vrt", ".gpkg"} or inner.is_absolute() or ".." in inner.parts:
+        is_inside = (folder / inner).parent.resolve().is_relative_to(folder.resolve())  # no link leads elsewhere
+        if inner.suffix not in {".png", ".tif", ".xml", ".vrt", ".gpkg"} or ".." in inner.parts or not is_inside:
             raise ContractError(listed, f"expected paths of maps, found {path!r}", "remove it, and the old maps")
         (folder / inner).unlink(missing_ok=True)
     listed.unlink()

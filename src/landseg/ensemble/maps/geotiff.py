@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from landseg import __version__
 from landseg.contracts.dataset import ClassSchema
+from landseg.contracts.errors import StorageError
 from landseg.contracts.tile import GeoKeys, Location
 from landseg.raw.georeference.crs import quiet_gdal
 from landseg.raw.georeference.tags import geo_tags
@@ -115,6 +116,9 @@ def write_map(
         style: what the values mean.
         geo: where the map lies, if that is known.
         crs: the manifest's `crs`.
+
+    Raises:
+        StorageError: GDAL cannot write the file.
     """
     if max(shape) <= BLOCK_PX:
         tifffile.imwrite(path, np.concatenate(list(rows)), rowsperstrip=shape[0], **_options(style, geo, crs))
@@ -152,8 +156,37 @@ def _optimise(source: str, target: str, style: MapStyle) -> None:
 
     options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": str(BLOCK_PX), "NUM_THREADS": "1", "BIGTIFF": "IF_SAFER"}
     options["OVERVIEW_RESAMPLING"] = "MODE" if style.names else "AVERAGE"
-    with Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
-        copy(source, target, driver="COG", **options)
+    try:
+        with Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
+            copy(source, target, driver="COG", **options)
+            _check_copy(source, target)
+    except Exception as err:  # of GDAL's own kinds
+        raise StorageError(target, f"the map cannot be written: {err}", "is the disk full?") from err
+
+
+def _check_copy(source: str, target: str) -> None:
+    """Read back what was copied: where a disk is full, GDAL may go on without a word, and leave a part of the file.
+
+    Raises:
+        ValueError: the values are not the source's.
+        Exception: of GDAL's own kinds, where they or those of an overview cannot be read.
+    """
+    import rasterio
+
+    with rasterio.open(source) as plain, rasterio.open(target) as copied:
+        for window in _bands(plain.shape):
+            if not np.array_equal(plain.read(1, window=window), copied.read(1, window=window)):
+                raise ValueError("what was written is not what is read")
+        num_overviews = len(copied.overviews(1))
+    for level in range(num_overviews):
+        with rasterio.open(target, overview_level=level) as overview:
+            for window in _bands(overview.shape):
+                overview.read(1, window=window)
+
+
+def _bands(shape: tuple[int, int]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Windows of all columns, a block high."""
+    return (((top, min(top + BLOCK_PX, shape[0])), (0, shape[1])) for top in range(0, shape[0], BLOCK_PX))
 
 
 def _write_tiled(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landseg.contracts.errors import StorageError
 from landseg.ensemble.maps.geotiff import MapStyle
 from landseg.raw.georeference.crs import quiet_gdal
 
@@ -41,6 +42,9 @@ def write_polygons(folder: Path, paths: Sequence[str], style: MapStyle) -> int:
 
     Returns:
         How many maps are left out, because they have no transform.
+
+    Raises:
+        StorageError: GDAL cannot write the file.
     """
     import rasterio
 
@@ -95,16 +99,20 @@ def _append(target: Path, shapes: Sequence[bytes], fields: dict[str, NDArray[Any
 
     import pyogrio
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="'crs' was not provided")
-        pyogrio.raw.write(
-            target,
-            np.array(shapes, object),
-            list(fields.values()),
-            list(fields),
-            layer=LAYER,
-            driver="GPKG",
-            geometry_type="Polygon",
-            crs=crs,
-            append=target.exists(),
-        )
+    errors = pyogrio.errors
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="'crs' was not provided")
+            pyogrio.raw.write(
+                target,
+                np.array(shapes, object),
+                list(fields.values()),
+                list(fields),
+                layer=LAYER,
+                driver="GPKG",
+                geometry_type="Polygon",
+                crs=crs,
+                append=target.exists(),
+            )
+    except (errors.DataSourceError, errors.DataLayerError, errors.FeatureError) as err:
+        raise StorageError(target, f"cannot be written: {err}", "is the disk full?") from err

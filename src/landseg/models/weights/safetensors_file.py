@@ -14,7 +14,9 @@ from typing import IO, Any
 
 import torch
 
+from landseg.contracts.documents import short_repr
 from landseg.contracts.errors import ContractError
+from landseg.models.weights.pickle_values import RefusedFileError
 
 MAX_HEADER_BYTES = 8 << 20
 """A tensor takes about a hundred bytes of it."""
@@ -31,6 +33,7 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _METADATA = "__metadata__"
+_DAMAGED = "a file that is damaged or breaks off"
 
 
 def is_safetensors(path: Path) -> bool:
@@ -59,10 +62,11 @@ def read_safetensors(path: Path, name: object = None) -> dict[str, torch.Tensor]
         with path.open("rb") as file:
             return _read(file, os.fstat(file.fileno()).st_size)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, OSError) as err:
+        is_odd = isinstance(err, RefusedFileError)
         raise ContractError(
             path if name is None else name,
-            "expected weights as safetensors writes them, found a file that is damaged or breaks off",
-            "fetch it again",
+            f"expected weights as safetensors writes them, found {err if is_odd else _DAMAGED}",
+            "convert it to float32" if is_odd else "fetch it again",
         ) from err
 
 
@@ -88,9 +92,13 @@ def _read(file: IO[bytes], size: int) -> dict[str, torch.Tensor]:
 
 def _place(entry: Any) -> tuple[torch.dtype, tuple[int, ...], int, int]:
     """A tensor's type, its shape, and where its bytes begin and end."""
+    if entry["dtype"] not in _DTYPES:
+        raise RefusedFileError(f"a tensor of the type {short_repr(entry['dtype'])}")
     dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
     if len(shape) > 64 or any(type(number) is not int or not 0 <= number < 1 << 40 for number in (*shape, begin, end)):
         raise ValueError("expected whole numbers")
+    if math.prod(max(number, 1) for number in shape) >= 1 << 40:  # a side of 0 would hide how long the others are
+        raise ValueError("the shape is larger than any tensor's")
     if end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError("the shape and the number of bytes do not match")
     return dtype, shape, begin, end

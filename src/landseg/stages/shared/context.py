@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from landseg import __version__, storage
+from landseg.cli.scratch import remove_abandoned, scratch_folder
 from landseg.contracts.documents import Document, digest
 from landseg.contracts.errors import ConfigError, ContractError, DamagedObjectError, ObjectNotFoundError, masked
 from landseg.contracts.executor import ExecutorInput, Outputs, artifact_path
@@ -188,6 +189,8 @@ def finished(kind: type[D], folder: str, *others: str) -> storage.Loaded[D] | No
         found = storage.read_document(kind, storage.join(folder, "manifest.json"))
     except ObjectNotFoundError:
         return None
+    except ContractError as err:
+        raise ContractError(err.where, err.problem, err.hint or "remove it, and run the stage again") from err
     sizes = storage.sizes_below(folder)
     whole = True
     try:
@@ -216,12 +219,23 @@ def finished(kind: type[D], folder: str, *others: str) -> storage.Loaded[D] | No
     return found
 
 
-def scratch_folder(given: Path | None) -> Path:
-    """Where temporary files go: `--scratch`, else `TMPDIR`, else where the system has them.
+@contextlib.contextmanager
+def stage_scratch(given: Path | None) -> Iterator[Path]:
+    """A new folder for temporary files, in `--scratch`, else `TMPDIR`, else where the system has them.
+
+    What stages that were killed left there is removed.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the place cannot be written.
     """
+    parent = _scratch_place(given)
+    for left in remove_abandoned(parent):
+        _log.info("removed %s, which a stage that was killed had left", left)
+    with scratch_folder(parent) as scratch:
+        yield scratch
+
+
+def _scratch_place(given: Path | None) -> Path:
     if given is not None:
         check_writable("--scratch", given)
         return given
@@ -248,11 +262,10 @@ def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext
     for folder in outputs.folders:
         check_writable("--output-dir" if args.executor_input is None else "--executor-input", folder)
     outputs.clear(OUTPUT_FILES.get(stage, ()))
-    folder = scratch_folder(args.scratch)
-    is_new = not storage.is_s3(storage_uri) and not Path(storage_uri).exists()
-    storage.clean_abandoned_daily(storage_uri)  # left by stages that were killed a day ago or earlier
-    with tempfile.TemporaryDirectory(prefix="landseg-", dir=folder) as scratch:
-        yield StageContext(stage, storage_uri, run_id or "", outputs, inputs, Path(scratch))
+    with stage_scratch(args.scratch) as scratch:
+        is_new = not storage.is_s3(storage_uri) and not Path(storage_uri).exists()
+        storage.clean_abandoned_daily(storage_uri)  # left by stages that were killed a day ago or earlier
+        yield StageContext(stage, storage_uri, run_id or "", outputs, inputs, scratch)
         outputs.close()
     if is_new:
         storage.clean_abandoned_daily(storage_uri)  # which notes the day: the same stage again is to write nothing

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,6 +54,20 @@ def check_writable(flag: str, folder: Path, hint: str = "") -> None:
     except OSError as err:
         reason = (err.strerror or str(err)).lower()
         raise ConfigError(flag, f"expected a folder that can be written, found {folder}: {reason}", hint) from err
+
+
+@contextlib.contextmanager
+def writing(flag: str, folder: Path) -> Iterator[None]:
+    """Say which folder it is, and what gave it, where files cannot be written to it.
+
+    Raises:
+        ConfigError: a file cannot be written: the disk is full, mostly.
+    """
+    try:
+        yield
+    except OSError as err:
+        reason = (err.strerror or str(err)).lower()
+        raise ConfigError(flag, f"{err.filename or folder} cannot be written: {reason}") from err
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True) -> None:

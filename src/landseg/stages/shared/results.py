@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from landseg import storage
 from landseg.cli.console import is_quiet
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ContractError
-from landseg.contracts.labels import LabelsManifest, SceneMap
+from landseg.contracts.labels import LabelsManifest, SceneMap, parse_summary
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.maps.files import extract_maps, list_maps
 from landseg.ensemble.maps.geotiff import MapStyle, encode_names, label_style
@@ -143,7 +142,8 @@ def tell(labels: storage.Loaded[LabelsManifest], maps: Path | None, outputs: Pat
     if is_quiet():
         return
     folder, document = storage.parent(labels.uri), labels.document
-    summary = json.loads(storage.get_bytes(storage.join(folder, document.summary.path)))
+    where = storage.join(folder, document.summary.path)
+    summary = parse_summary(storage.get_bytes(where, sha256=document.summary.sha256), where)
     for line in score_lines(summary):
         print(line)
     archives = [archive.path for split in document.splits for archive in document.archives(split)]
