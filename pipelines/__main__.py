@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import subprocess
@@ -27,13 +28,31 @@ def main() -> int:
     args = _parser().parse_args()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return int(args.function(args))
+        status = int(args.function(args))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # nobody reads on, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as err:
+        if err.errno not in _REFUSED:
+            raise
+        where = f"{err.filename}: " if err.filename else ""
+        print(f"python -m pipelines {args.command}: error: {where}{(err.strerror or '').lower()}", file=sys.stderr)
+        return 2
     except UserError as err:
         print(f"python -m pipelines {args.command}: error: {' '.join(str(err).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as err:
         print("terminated" if isinstance(err, _Terminated) else "interrupted", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(err, _Terminated) else signal.SIGINT)
+
+
+_REFUSED = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.EIO),
+}
+"""What a file system answers when the machine, or the path that was given, is at fault."""
 
 
 class _Terminated(KeyboardInterrupt):

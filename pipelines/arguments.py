@@ -59,7 +59,11 @@ def parse_parameters(package: Path, given: list[str]) -> dict[str, Any]:
             raise UserError(f"--param {name}: {package.stem} has no such parameter, {hint}")
         if _USER_INFO.search(text):  # not repeated here; a run's parameters are stored and shown by KFP
             raise UserError(f"--param {name}: found a name and password in an address; they belong in the secret")
+        if name in values:
+            raise UserError(f"--param {name}: expected it once, found it twice")
         values[name] = _value(name, text, declared[name]["parameterType"])
+        if not declared[name].get("isOptional") and not text.strip(" ,"):
+            raise UserError(f"--param {name}: expected a value, found none ({_by_own_name()[name].help})")
         _check(name, values[name])
     for name, value in values.items():
         _check_others(name, value, declared, values)
@@ -110,12 +114,24 @@ def _check_others(name: str, value: Any, declared: dict[str, Any], values: dict[
         found = values.get(other, declared[other].get("defaultValue"))
         if found not in allowed:
             raise UserError(f"--param {name}={value}: expected {other}={' or '.join(allowed)} with it, found {found}")
+    _check_training(name, value, values)
+    if name == "weights" and value == "auto":
+        splits = values.get("splits", declared.get("splits", {}).get("defaultValue", "val"))
+        if "val" not in [item.strip() for item in splits.split(",")]:
+            raise UserError(f"--param weights=auto: expected val among the splits, found splits={splits}")
     if name == "weights" and re.match(r"[ .0-9]", value):
         listed = next((key for key in ("probs_uris", "model_uris") if key in declared), "")
         uris = values.get(listed, declared[listed].get("defaultValue", "")) if listed else ""
         expected = uris.count(",") + 1 if listed else len(MODELS)
         if (found := value.count(",") + 1) != expected:
             raise UserError(f"--param weights: expected {expected} numbers, one per model, found {found}")
+
+
+def _check_training(name: str, value: Any, values: dict[str, Any]) -> None:
+    """Refuse what train would: a training that goes on has weights of its own."""
+    start = f"{name.removesuffix('resume_from')}pretrained"
+    if name.endswith("resume_from") and value and values.get(start):
+        raise UserError(f"--param {name}: expected no {start} with it, found {values[start]!r}")
 
 
 def _by_own_name() -> dict[str, Parameter]:

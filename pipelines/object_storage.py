@@ -25,6 +25,11 @@ def s3_client() -> Any:
         UserError: a variable of the environment says what no client can be set up with.
     """
     settings = tomllib.loads(_SETTINGS.read_text(encoding="utf-8"))
+    for name in settings["unbroken"]["variables"]:
+        if not re.fullmatch(
+            settings["unbroken"]["pattern"], os.environ.get(name, "")
+        ):  # not repeated: it may be a secret
+            raise UserError(f"{name}: expected a value without spaces and line breaks, found one with them")
     defaults = settings["defaults"]
     given = {
         key: next(filter(None, map(os.environ.get, names)), defaults.get(key))

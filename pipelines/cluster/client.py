@@ -57,7 +57,15 @@ def normalise(endpoint: str) -> str:
     if not endpoint:
         raise UserError("no endpoint: give --endpoint or set KF_PIPELINES_ENDPOINT")
     endpoint = endpoint if "://" in endpoint else f"https://{endpoint}"
-    parts = urlsplit(endpoint)
+    try:
+        parts = urlsplit(endpoint)
+        is_address = bool(parts.hostname) and (parts.port or 1) > 0 and not re.search(r"\s", endpoint)
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise UserError(
+            "--endpoint: expected an address such as https://kubeflow.example.com/pipeline, found another text"
+        )
     if "@" in parts.netloc or parts.query or parts.fragment:
         # Not repeated here; as the endpoint it would stand in every line, and in links.
         raise UserError(
@@ -72,9 +80,9 @@ def normalise(endpoint: str) -> str:
 def credentials(endpoint: str) -> dict[str, Any]:
     """The arguments of `kfp.Client` that authenticate, from the environment."""
     env = os.environ
-    if token := env.get("KFP_TOKEN"):
+    if token := _for_header("KFP_TOKEN"):
         return {"existing_token": token}
-    if cookies := env.get("KFP_COOKIES"):
+    if cookies := _for_header("KFP_COOKIES"):
         return {"cookies": cookies}
     if env.get("KFP_USERNAME") and env.get("KFP_PASSWORD"):
         with _network_errors(endpoint):
@@ -82,6 +90,20 @@ def credentials(endpoint: str) -> dict[str, Any]:
     if Path(env.get("KF_PIPELINES_SA_TOKEN_PATH", _POD_TOKEN)).exists():
         return {"credentials": ServiceAccountTokenVolumeCredentials()}
     return {}
+
+
+def _for_header(name: str) -> str:
+    """A variable's value without what is around it, such as the line break that ends a file.
+
+    Raises:
+        UserError: no header can hold it. It is not repeated: it is a secret.
+    """
+    value = os.environ.get(name, "").strip()
+    if value and not (value.isascii() and value.isprintable()):
+        raise UserError(
+            f"{name}: expected printable ASCII characters, found others: a line break, or quotes of an editor"
+        )
+    return value
 
 
 def check_server(endpoint: str, login: dict[str, Any]) -> Server:
@@ -213,7 +235,7 @@ def _network_errors(endpoint: str) -> Iterator[None]:
             raise _untrusted(endpoint, err.reason) from err
         if isinstance(err.reason, urllib3.exceptions.ProxyError):
             raise _proxy_fails(endpoint, err.reason) from err
-        raise UserError(f"{endpoint} is out of reach ({err.reason}): is the port-forward running?") from err
+        raise UserError(f"{endpoint} is out of reach ({_first_line(err)}): is the port-forward running?") from err
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as err:
         raise UserError(f"{endpoint} is out of reach ({_first_line(err)}): is the port-forward running?") from err
 
@@ -229,12 +251,22 @@ def _untrusted(endpoint: str, err: Exception) -> UserError:
 
 
 def _proxy_fails(endpoint: str, err: Exception) -> UserError:
-    reason = re.sub(r"://[^/\s@]*@", "://***@", _first_line(err))
-    return UserError(f"{endpoint} is out of reach through the proxy: check HTTPS_PROXY, or set NO_PROXY ({reason})")
+    return UserError(
+        f"{endpoint} is out of reach through the proxy: check HTTPS_PROXY, or set NO_PROXY ({_first_line(err)})"
+    )
 
 
 def _first_line(err: Exception) -> str:
-    return (str(err).splitlines() or [type(err).__name__])[0][:200]
+    """The operating system's own words where there are any, else the first line; without passwords in addresses."""
+    cause: Any = err
+    for _ in range(10):  # errors wrap each other in several ways
+        if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, ssl.SSLError):
+            return cause.strerror.lower()
+        inner = [getattr(cause, "reason", None), *cause.args, cause.__cause__, cause.__context__]
+        cause = next((one for one in inner if isinstance(one, BaseException)), None)
+        if cause is None:
+            break
+    return re.sub(r"://\S*@", "://***@", (str(err).splitlines() or [type(err).__name__])[0])[:200]
 
 
 def _message(body: str) -> str:

@@ -35,6 +35,16 @@ def test_values_take_the_types_the_pipeline_declares() -> None:
         (["sorce=x"], "no such parameter, did you mean source"),
         (["xyz=x"], "no such parameter, expected one of average_workers, "),
         (["source"], "--param source: expected NAME=VALUE"),
+        (["source= "], "--param source: expected a value, found none (the raw dataset: "),
+        (["epochs=1", "epochs=2"], "--param epochs: expected it once, found it twice"),
+        (["swin_config="], "--param swin_config: expected a config's name, path or address, found ''"),
+        (
+            ["swin_resume_from=s3://b/m.json", "swin_pretrained=none"],
+            "--param swin_resume_from: expected no swin_pretrained with it, found 'none'",
+        ),
+        (["weights=auto", "splits=test"], "--param weights=auto: expected val among the splits, found splits=test"),
+        (["weights=0e5,0"], "--param weights: expected equal, auto, or numbers of at least 0 and not all 0"),
+        (["weights=1e400,1"], "--param weights: expected equal, auto, or numbers of at least 0 and not all 0"),
         (["epochs=many"], "--param epochs: expected a whole number, found 'many'"),
         (["epochs=1.5"], "expected a whole number"),
         (["epochs=true"], "expected a whole number"),
@@ -83,6 +93,20 @@ def test_values_take_the_types_the_pipeline_declares() -> None:
 def test_wrong_parameters(given: list[str], said: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_parameters(PACKAGE, given)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("model_uris= ,", "--param model_uris: expected a value, found none"),
+        ("weights=auto", "--param weights=auto: expected val among the splits, found splits=test"),
+    ],
+)
+def test_wrong_parameters_of_a_prediction(given: str, said: str) -> None:
+    others = [pair for pair in (*NEEDED, "model_uris=s3://b/m.json") if not given.startswith(pair.partition("=")[0])]
+    with pytest.raises(UserError) as caught:
+        parse_parameters(package("predict"), [*others, given])
     assert said in str(caught.value)
 
 

@@ -13,6 +13,8 @@ from s3_endpoint import S3
 
 from landseg import storage
 from landseg.contracts.errors import StorageError
+from pipelines.errors import UserError
+from pipelines.object_storage import s3_client
 
 
 def operations(uri: str, tmp_path: Path) -> list[Callable[[], object]]:
@@ -42,6 +44,26 @@ def test_wrong_credentials(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             operation()
         assert "wrong-and-secret" not in str(caught.value)
         assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"])
+def test_a_secret_with_a_line_break(s3: S3, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As `echo` makes it; no header can hold it, and waiting for another network does not help."""
+    monkeypatch.setenv(name, "wrong-and-secret\n")
+    for ask in (lambda: storage.stat(f"{s3.uri}/x"), s3_client):
+        with pytest.raises((StorageError, UserError), match=f"{name}: expected a value without spaces") as caught:
+            ask()
+        assert "wrong-and-secret" not in str(caught.value)
+
+
+def test_a_token_file_that_is_not_there(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/landseg")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    with pytest.raises(StorageError, match=r"token cannot be read: no such file .*check AWS_WEB_IDENTITY_TOKEN_FILE"):
+        storage.stat(f"{s3.uri}/x")
 
 
 def test_no_credentials(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ _ENVIRONMENT = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_PROFILE",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "AWS_CA_BUNDLE",
@@ -109,6 +111,11 @@ def _new_client() -> Any:
     from botocore.config import Config
 
     settings = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+    for name in settings["unbroken"]["variables"]:
+        if not re.fullmatch(
+            settings["unbroken"]["pattern"], os.environ.get(name, "")
+        ):  # not repeated: it may be a secret
+            raise ValueError(f"{name}: expected a value without spaces and line breaks, found one with them")
     defaults = settings["defaults"]
     given = {
         key: next(filter(None, map(os.environ.get, names)), defaults.get(key))

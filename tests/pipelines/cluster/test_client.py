@@ -27,6 +27,38 @@ def test_an_endpoint_with_a_secret_is_refused_and_not_repeated(endpoint: str) ->
     assert "EPSECRET" not in str(caught.value)
 
 
+@pytest.mark.parametrize("endpoint", ["http://[bad", "http://host:99999", "http://host:a", "two words", "http:///x"])
+def test_what_is_no_address_is_no_endpoint(endpoint: str) -> None:
+    with pytest.raises(UserError, match="--endpoint: expected an address such as https://"):
+        normalise(endpoint)
+
+
+@pytest.mark.parametrize("name", ["KFP_TOKEN", "KFP_COOKIES"])
+def test_secrets_that_no_header_can_hold_are_not_repeated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in [one for one in os.environ if one.startswith("KFP_")]:
+        monkeypatch.delenv(other)
+    with KfpServer() as server:
+        monkeypatch.setenv(name, "a=EPSECRET\r\n")  # as a file ends
+        assert client.check_server(server.endpoint, client.credentials(server.endpoint)).version == "2.17.1"
+        for text in ("a=EP\nSECRET", "a=\u201cEPSECRET\u201d"):
+            monkeypatch.setenv(name, text)
+            with pytest.raises(UserError, match=f"{name}: expected printable ASCII characters") as caught:
+                client.credentials(server.endpoint)
+            assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["http://user:EPSECRET@127.0.0.1:9", "http://user:EP/SECRET@127.0.0.1:9"])
+def test_what_is_out_of_reach_is_said_in_the_systems_words(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match=r"127.0.0.1:9 is out of reach \(connection refused\): is the port-forward"):
+        client.check_server("http://127.0.0.1:9", {})
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(UserError, match="is out of reach") as caught:
+        client.check_server("https://kfp.example.org", {})
+    assert "SECRET" not in str(caught.value)
+
+
 def test_an_endpoint_gets_a_scheme() -> None:
     assert normalise(" kfp.example.org/pipeline/ ") == "https://kfp.example.org/pipeline"
     assert normalise("http://localhost:8080") == "http://localhost:8080"

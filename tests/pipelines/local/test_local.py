@@ -227,7 +227,8 @@ local.run(Path(package), {"text": "x"}, Path(root), launcher=lambda image, comma
 """
 
 
-def test_an_interrupted_run_stops_its_step(bench: Bench) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_stops_its_step(number: signal.Signals, bench: Bench) -> None:
     bench.script.write_text("import time\nprint('the step has started', flush=True)\ntime.sleep(600)\n")
     arguments = [str(bench.package), str(bench.folder / "kfp"), str(bench.script)]
     process = subprocess.Popen(
@@ -240,7 +241,7 @@ def test_an_interrupted_run_stops_its_step(bench: Bench) -> None:
         assert line, "the runner ended before the step was started and waited for"
         expected.discard(line)
     children = descendants(process.pid)
-    os.kill(process.pid, signal.SIGINT)  # to the runner alone, as `kill` does
+    os.kill(process.pid, number)  # to the runner alone, as `kill` does
     process.wait(timeout=120)
     deadline = time.monotonic() + 60
     while any(Path(f"/proc/{child}").exists() for child in children):
@@ -257,6 +258,25 @@ def test_wrong_parameters_are_one_line_and_status_2() -> None:
     assert done.returncode == 2
     assert done.stderr.endswith("train-and-ensemble has no such parameter, did you mean source?\n")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["run", "train-and-ensemble"], ["demo"]])
+def test_a_root_that_is_no_folder_is_one_line_and_status_2(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    given = [f"--param={name}={tmp_path / name}" for name in ("source", "storage_uri", "run_id")]
+    given[2:] = ["--param=run_id=r"]
+    done = pipelines_command(*command, f"--root={tmp_path / 'file'}", *(given if command[0] == "run" else []))
+    assert done.returncode == 2
+    assert done.stderr == f"python -m pipelines {command[0]}: error: {tmp_path / 'file'}: file exists\n"
+
+
+def test_output_that_nobody_reads_on_is_no_error(tmp_path: Path) -> None:
+    compile_to = [sys.executable, "-u", "-m", "pipelines", "compile", "--output-dir", str(tmp_path)]
+    process = subprocess.Popen(compile_to, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate()
+    assert (process.returncode, said) == (0, b"")
 
 
 def test_a_user_error_inside_a_step_is_its_own_line_and_status_2(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ _CREDENTIAL_ERRORS = (
     boto_errors.CredentialRetrievalError,
 )
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # answers that are cut off are handled here
+_TOKEN_FILE = "AWS_WEB_IDENTITY_TOKEN_FILE"
 _CREDENTIALS_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
@@ -78,6 +79,11 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
             raise _untrusted(uri, address, err) from err
         except _TRANSPORT_ERRORS as err:
             raise TransientError(_out_of_reach(uri, address, err)) from err
+        except OSError as err:
+            if not err.filename or err.filename != os.environ.get(_TOKEN_FILE):
+                raise  # of a file that is sent or received
+            problem = f"{err.filename} cannot be read: {(err.strerror or '').lower()}"
+            raise StorageError(uri, f"no credentials for object storage: {problem}", f"check {_TOKEN_FILE}") from err
         except KeyError as err:
             raise TransientError(StorageError(uri, f"object storage left {err} out of its answer")) from err
         except boto_errors.BotoCoreError as err:
