@@ -96,7 +96,10 @@ def test_artifact_paths(uri: str, path: str) -> None:
     assert artifact_path({"uri": uri, "customPath": "/elsewhere"}) == Path("/elsewhere")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', '{"outputs": 3}', "[" * 100_000])
+CLIMBING = '{"outputs": {"artifacts": {"a": {"artifacts": [{"uri": "s3://bucket/../../etc/passwd"}]}}}}'
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', '{"outputs": 3}', "[" * 100_000, CLIMBING])
 def test_what_is_no_executor_input_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="executor input"):
         ExecutorInput.parse(text)

@@ -296,6 +296,43 @@ def test_a_model_that_would_be_applied_wrongly_is_refused_before_anything_is_sta
     assert not (place.root / "refused" / ".landseg" / "datasets").exists()
 
 
+def test_files_of_others_are_not_written_over(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Labels are called as their images are, and so are maps."""
+    drawn = place.root / "drawn" / "tile 0.png"
+    write_label(drawn, random_label(0, 40))
+    before = drawn.read_bytes()
+    assert place.predict(place.images / "tile 0.tif", out="drawn", models=1) == 2
+    assert f"{drawn}: expected nothing where a map goes, found a file of others" in capsys.readouterr().err
+    assert drawn.read_bytes() == before
+    drawn.unlink()
+    for _ in range(2):  # its own maps it does write over
+        assert place.predict(place.images / "tile 0.tif", out="drawn", models=1) == 0
+    assert json.loads((place.root / "drawn" / "maps.json").read_text()) == ["tile 0.png"]
+
+
+def test_what_has_no_end_is_not_read(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(1 << 40)
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(1 << 40)
+    for arguments, message in (
+        (["--dataset-yaml", tmp_path / "pipe"], "--dataset-yaml: expected a regular file"),
+        (["--dataset-yaml", "/dev/zero"], "--dataset-yaml: expected a regular file"),
+        (["--dataset-yaml", tmp_path / "large.yaml"], "expected at most 1 MiB of YAML"),
+        (["--model", tmp_path / "pipe"], "pipe: expected a regular file, found something else"),
+        (["--model", tmp_path / "large.json"], "large.json: expected at most 67108864 bytes, found 1099511627776"),
+    ):
+        assert place.predict(place.images, *arguments, out="endless", models=1) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_storage_among_the_images_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert place.predict(place.images, "--storage-uri", place.images / "store") == 2
+    assert "--storage-uri: expected a place outside of the images, found" in capsys.readouterr().err
+    assert not (place.images / "store").exists()
+
+
 def test_models_of_other_classes_are_refused(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_raw(tmp_path / "raw", train=1, val=0, test=0, classes=list(reversed(CLASSES)))
     place.stage(tmp_path / "raw")

@@ -168,6 +168,8 @@ def _artifacts(value: Any) -> list[dict[str, Any]]:
     for artifact in artifacts:
         if not all(isinstance(artifact.get(key, ""), str) for key in ("name", "uri", "customPath")):
             raise TypeError("an artifact's name, uri and customPath are strings")
+        if any(".." in str(artifact.get(key, "")).split("/") for key in ("uri", "customPath")):
+            raise TypeError("an artifact's path does not climb")
         if not isinstance(artifact.get("metadata", {}), dict):
             raise TypeError("an artifact's metadata is an object")
     return artifacts

@@ -23,7 +23,7 @@ from landseg.contracts.probabilities import VIEWS
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
 from landseg.dataset.staging.result import Options
-from landseg.ensemble.maps.files import remove_maps
+from landseg.ensemble.maps.files import check_unclaimed, remove_maps
 from landseg.ensemble.maps.together import check_together
 from landseg.models.model_input import fit_input
 from landseg.models.trained_model import TrainedModel, check_predicts, open_model
@@ -41,7 +41,7 @@ from landseg.stages.shared.options import (
     storage_root,
     writing,
 )
-from landseg.stages.shared.results import tell, write_maps
+from landseg.stages.shared.results import flat_maps, tell, write_maps
 from landseg.stages.shared.settled_average import parse_weights
 
 HELP = "label images with trained models: one command, from files to maps"
@@ -157,6 +157,7 @@ def _run(args: argparse.Namespace) -> None:
             for model in models:  # all of them before the first predicts for hours
                 fit_input(model, dataset.manifest)
             check_together(dataset, [SPLIT], mosaic=args.mosaic, polygons=args.polygons)
+            check_unclaimed(args.output_dir, flat_maps(dataset.index(SPLIT)))
             probs = []
             for model, name in zip(models, _names(models), strict=True):
                 given = _arguments(args, name=name)
@@ -195,6 +196,10 @@ def _check(args: argparse.Namespace) -> None:
     for uri in args.inputs:
         if not storage.is_s3(uri) and output.is_relative_to(Path(uri).resolve()):
             raise ConfigError("--output-dir", f"expected a folder outside of the images, found {output} in {uri}")
+        if args.storage_uri and not storage.is_s3(uri) and not storage.is_s3(args.storage_uri):
+            root = Path(args.storage_uri).resolve()
+            if root.is_relative_to(Path(uri).resolve()):
+                raise ConfigError("--storage-uri", f"expected a place outside of the images, found {root} in {uri}")
 
 
 def _arguments(args: argparse.Namespace, **more: Any) -> argparse.Namespace:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from landseg import storage
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import DatasetManifest
-from landseg.contracts.documents import Document, parse_json
+from landseg.contracts.documents import MAX_DOCUMENT_BYTES, Document, parse_json
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.contracts.labels import LabelsManifest
 from landseg.contracts.model import CheckpointInfo, ModelManifest
@@ -184,7 +184,7 @@ def _lies_elsewhere(manifest: storage.Loaded[Document], dataset: str) -> bool:
 
 def read_manifest(ref: str) -> storage.Loaded[Document]:
     """Read a manifest of any kind, by URI, by path, or through a reference file."""
-    data = storage.get_bytes(ref)
+    data = storage.get_bytes(ref, most=MAX_DOCUMENT_BYTES)
     document = parse_json(data, ref)
     kind = document.get("kind") if isinstance(document, dict) else None
     if kind == Reference.model_fields["kind"].default:

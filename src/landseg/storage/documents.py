@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from landseg.contracts.documents import Blob, BlobList, Document, blobs, parse_json, sha256_hex
+from landseg.contracts.documents import (
+    MAX_DOCUMENT_BYTES,
+    Blob,
+    BlobList,
+    Document,
+    blobs,
+    parse_json,
+    sha256_hex,
+)
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError
 from landseg.contracts.references import Reference
 from landseg.storage.folders import sizes_below, stat
@@ -36,12 +44,12 @@ def read_document(kind: type[D], ref: str) -> Loaded[D]:
         ContractError: another kind of document, or an unknown version.
         StorageError: it cannot be read, or is not the one that the reference points to.
     """
-    data = get_bytes(ref)
+    data = get_bytes(ref, most=MAX_DOCUMENT_BYTES)
     obj = parse_json(data, ref)
     if isinstance(obj, dict) and obj.get("kind") == Reference.model_fields["kind"].default:
         reference = Reference.parse(data, ref)
         try:
-            data = get_bytes(reference.uri, sha256=reference.sha256)
+            data = get_bytes(reference.uri, sha256=reference.sha256, most=MAX_DOCUMENT_BYTES)
         except ObjectNotFoundError as err:
             problem = (
                 "expected the manifest that a reference points to, found nothing: it was removed, perhaps by prune"

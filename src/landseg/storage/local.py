@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import shutil
+import stat as stat_module
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from landseg.contracts.errors import ObjectNotFoundError, StorageError
-from landseg.storage.object_info import ObjectInfo
+from landseg.storage.object_info import ObjectInfo, check_size
 
 CLEANED = ".landseg-cleaned"
 """The file whose time says when what killed writers left in a folder was last looked for."""
@@ -88,25 +90,38 @@ def _claim(partial: Path, path: Path) -> bool:
     return True
 
 
-def get_bytes(uri: str, byte_range: tuple[int, int] | None, *, confirm: bool) -> tuple[bytes, bool]:
+def get_bytes(
+    uri: str, byte_range: tuple[int, int] | None, *, confirm: bool, most: int | None = None
+) -> tuple[bytes, bool]:
     """Read a file or (offset, length) of it; the file system vouches for the bytes."""
-    with errors(uri), Path(uri).open("rb") as reader:
+    with errors(uri), _open(uri) as reader:
         if byte_range is None:
+            check_size(uri, os.fstat(reader.fileno()).st_size, most)
             return reader.read(), confirm
         reader.seek(byte_range[0])
         return reader.read(byte_range[1]), confirm
 
 
+def _open(uri: str) -> io.BufferedReader:
+    """Open a regular file: a pipe would be waited for, and a device has no end."""
+    reader = open(uri, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat_module.S_ISREG(os.fstat(reader.fileno()).st_mode):
+        reader.close()
+        raise StorageError(uri, "expected a regular file, found something else")
+    return reader
+
+
 def get_file(uri: str, target: Path, *, confirm: bool) -> bool:
     """Copy a file out; the file system vouches for the bytes."""
     with errors(uri):
+        _open(uri).close()
         shutil.copyfile(uri, target)
     return confirm
 
 
 def checksum(uri: str) -> tuple[int, str]:
     """Size and SHA-256 of a file, read in blocks."""
-    with errors(uri), Path(uri).open("rb") as reader:
+    with errors(uri), _open(uri) as reader:
         sha256 = hashlib.file_digest(reader, "sha256").hexdigest()
         return reader.tell(), sha256
 

@@ -17,14 +17,23 @@ T = TypeVar("T")
 _FETCHES = 10
 
 
-def get_bytes(uri: str, *, byte_range: tuple[int, int] | None = None, sha256: str | None = None) -> bytes:
+def get_bytes(
+    uri: str, *, byte_range: tuple[int, int] | None = None, sha256: str | None = None, most: int | None = None
+) -> bytes:
     """Read an object, or `byte_range` = (offset, length) of it, and check it.
 
     Where no checksum is known, the object's ETag must agree; where that says nothing (a range, an encrypted object),
     the bytes are read until two reads agree.
 
+    Args:
+        uri: the object.
+        byte_range: what to read of it.
+        sha256: its checksum, where that is known.
+        most: bytes of a whole object; a larger one is not read.
+
     Raises:
         ObjectNotFoundError: there is none.
+        ContractError: it is larger than it may be.
         DamagedObjectError: the bytes are not those that were written, or end before the range does.
         StorageError: out of reach or refused.
     """
@@ -33,7 +42,7 @@ def get_bytes(uri: str, *, byte_range: tuple[int, int] | None = None, sha256: st
         return b""
 
     def fetch() -> tuple[bytes, bool, str]:
-        data, confirmed = store.get_bytes(uri, byte_range, confirm=sha256 is None)
+        data, confirmed = store.get_bytes(uri, byte_range, confirm=sha256 is None, most=most)
         if byte_range is not None and len(data) != byte_range[1]:
             raise DamagedObjectError(
                 uri, f"expected {byte_range[1]} bytes at offset {byte_range[0]}, found {len(data)}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.documents import parse_json
-from landseg.contracts.errors import ContractError
+from landseg.contracts.errors import ConfigError, ContractError
 from landseg.ensemble.averaging import Labels
 from landseg.probabilities.codec import Probs
 
@@ -88,6 +88,24 @@ def write_tar(path: Path, members: Iterable[bytes]) -> None:
 def list_maps(folder: Path, paths: Iterable[str]) -> None:
     """Note which maps a folder is about to hold, so that :func:`remove_maps` knows them from files of others."""
     (folder / LISTED).write_text(json.dumps(sorted(paths), indent=0))
+
+
+def check_unclaimed(folder: Path, paths: Iterable[str]) -> None:
+    """Refuse to write maps over files of others: the labels that somebody drew are called as their images, too.
+
+    Args:
+        folder: where the maps go.
+        paths: of the maps in it.
+
+    Raises:
+        ConfigError: there is a file that :func:`list_maps` has not listed.
+    """
+    there = [path for path in paths if (folder / path).exists()]
+    listed = folder / LISTED
+    known = parse_json(listed.read_bytes(), listed) if there and listed.is_file() else []
+    if others := sorted(set(there).difference(map(str, known if isinstance(known, list) else ()))):
+        problem = f"expected nothing where a map goes, found a file of others, one of {len(set(there))}"
+        raise ConfigError(folder / others[0], problem, "give another folder, or move it")
 
 
 def remove_maps(folder: Path) -> None:

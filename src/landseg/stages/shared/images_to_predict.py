@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from landseg.contracts.errors import ConfigError, ContractError
-from landseg.contracts.yaml_documents import parse_yaml
+from landseg.contracts.yaml_documents import MAX_YAML_BYTES, parse_yaml
 from landseg.models.model_input import common_nodata, same_values
 from landseg.models.trained_model import TrainedModel
 from landseg.raw.config.dataset_yaml import DatasetConfig, parse_config
@@ -76,10 +76,14 @@ def with_scale(raw: RawDataset, models: Sequence[TrainedModel]) -> RawDataset:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for
+        raise ConfigError("--dataset-yaml", f"expected a regular file, found {path}, which is none")
     try:
-        found = parse_yaml(path.read_bytes(), path)
+        with path.open("rb") as reader:
+            data = reader.read(MAX_YAML_BYTES + 1)
     except OSError as err:
         raise ConfigError("--dataset-yaml", f"{path} cannot be read: {(err.strerror or str(err)).lower()}") from err
+    found = parse_yaml(data, path)
     if not isinstance(found, dict):
         raise ContractError(path, f"expected a mapping, found {type(found).__name__}")
     return found

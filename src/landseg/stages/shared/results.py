@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from landseg.cli.console import is_quiet
 from landseg.contracts.dataset import Split
 from landseg.contracts.errors import ContractError
 from landseg.contracts.labels import LabelsManifest, SceneMap, parse_summary
+from landseg.contracts.tile import Tile
 from landseg.dataset.reader import StagedDataset
-from landseg.ensemble.maps.files import extract_maps, list_maps
+from landseg.ensemble.maps.files import check_unclaimed, extract_maps, list_maps
 from landseg.ensemble.maps.geotiff import MapStyle, encode_names, label_style
 from landseg.ensemble.maps.mosaic import MOSAIC_FILES, write_mosaic
 from landseg.ensemble.maps.polygons import POLYGONS, write_polygons
@@ -52,6 +53,10 @@ def write_maps(
 
     Returns:
         The paths in the folder.
+
+    Raises:
+        ConfigError: the folder holds another file where a map goes.
+        StorageError: a map cannot be written.
     """
     folder, document = storage.parent(labels.uri), labels.document
     archives = {"" if flat else str(split): (split, document.archives(split)) for split in document.splits}
@@ -74,7 +79,9 @@ def write_maps(
     for layer, others in document.scene_layers.items():
         scenes |= _scene_maps(others, f"{layer}/" if flat else f"{{}}-scenes-{layer}/")
     paths = [*wanted, *scenes]
-    list_maps(directory, [*paths, *sidecars, *(MOSAIC_FILES if mosaic else ()), *([POLYGONS] if polygons else [])])
+    every = [*paths, *sidecars, *(MOSAIC_FILES if mosaic else ()), *([POLYGONS] if polygons else [])]
+    check_unclaimed(directory, every)
+    list_maps(directory, every)
     for name, (_, parts) in archives.items():
         left = set(names[name])
         for archive in parts:
@@ -93,6 +100,11 @@ def write_maps(
         (directory / name).write_bytes(encode_names(style))
     _put_together(directory, label_maps, style, mosaic=mosaic, polygons=polygons)
     return paths
+
+
+def flat_maps(tiles: Iterable[Tile]) -> Iterator[str]:
+    """Where the label maps of some tiles go in a flat folder; the scene's as often as it has tiles."""
+    return (f"{tile.scene.id}.tif" if tile.scene else map_name(tile) for tile in tiles)
 
 
 def _put_together(directory: Path, label_maps: Sequence[str], style: MapStyle, *, mosaic: bool, polygons: bool) -> None:

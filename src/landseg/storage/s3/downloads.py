@@ -10,6 +10,7 @@ from typing import Any
 
 from landseg.contracts.errors import StorageError
 from landseg.storage.connection import UPLOAD_THREADS
+from landseg.storage.object_info import check_size
 from landseg.storage.parallel import parallel
 from landseg.storage.retry import TransientError
 from landseg.storage.s3.requests import PART_BYTES, code, object_of, request
@@ -17,7 +18,9 @@ from landseg.storage.s3.requests import PART_BYTES, code, object_of, request
 _USUAL_PARTS_MIB = (5, 8, 10, 15, 16, 20, 32, 50, 64, 100, 128, 256, 512)
 
 
-def get_bytes(uri: str, byte_range: tuple[int, int] | None, *, confirm: bool) -> tuple[bytes, bool]:
+def get_bytes(
+    uri: str, byte_range: tuple[int, int] | None, *, confirm: bool, most: int | None = None
+) -> tuple[bytes, bool]:
     """Read an object or (offset, length) of it.
 
     Returns:
@@ -30,6 +33,8 @@ def get_bytes(uri: str, byte_range: tuple[int, int] | None, *, confirm: bool) ->
 
     def read(client: Any) -> tuple[bytes, bool]:
         answer = client.get_object(**where)
+        if byte_range is None:
+            check_size(uri, answer["ContentLength"], most)
         data: bytes = answer["Body"].read()
         if not confirm or byte_range is not None:
             return data, False
