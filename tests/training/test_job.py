@@ -13,6 +13,7 @@ from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError
 from landseg.models.build import fit_config
 from landseg.models.configs import BUNDLED, STRAY, load_config
+from landseg.training.input.mixing import training_steps
 from landseg.training.job import Length, checkpoints_to_keep, set_parameters, tiles_per_batch
 from landseg.training.settings.checked import check_settings
 from landseg.training.settings.class_weights import set_class_weights
@@ -206,3 +207,9 @@ def test_median_frequency_weights_count_only_tiles_in_which_a_class_occurs() -> 
     assert water / field == pytest.approx((250 / 290) / (30 / 90), rel=1e-4)
     assert absent == 1
     assert (250 * field + 10 * road + 30 * water) / 290 == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("pipeline", [5, [5], [{"a": 1}], {"type": "Resize"}, [{"type": 5}]])
+def test_a_pipeline_is_a_list_of_steps(pipeline: Any) -> None:
+    with pytest.raises(ConfigError, match="train_pipeline: expected a list of dictionaries with a `type`, found"):
+        training_steps(mmcv.Config({"data": {"train": {"pipeline": pipeline}}}), ())

@@ -254,6 +254,8 @@ def test_more_than_three_bands(tmp_path: Path) -> None:
         (["--seed", str(10**20)], f"--seed: expected at most {2**63 - 1}, found {10**20}"),
         (["--lr", "nan"], "--lr: expected a finite number, found nan"),
         (["--cfg-options", "lr_config.power=x"], "hook PolyLrUpdaterHook: failed in"),
+        (["--cfg-options", "model.backbone.init_cfg=5"], "init_cfg: mmseg cannot initialise the model: TypeError"),
+        (["--cfg-options", "model.backbone.init_cfg=[5]"], "init_cfg: mmseg cannot initialise the model: Asserti"),
     ],
 )
 def test_refusals_are_one_line(

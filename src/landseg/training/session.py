@@ -23,6 +23,7 @@ from landseg.dataset.reader import Access, StagedDataset
 from landseg.models import precision
 from landseg.models.build import build_model
 from landseg.models.configs import import_modules, parse_config
+from landseg.models.failures import first_line
 from landseg.models.model_input import input_of
 from landseg.models.weights.pretrained_loading import load_pretrained
 from landseg.prediction.predictor import Predictor
@@ -150,8 +151,12 @@ def _initialised_model(config: mmcv.Config, dataset: StagedDataset, job: Trainin
     cudnn_benchmark = bool(config.get("cudnn_benchmark", False))
     seed_everything(job.seed, job.deterministic, cudnn_benchmark)
     model = build_model(config, dataset.manifest.class_schema).to(team.device)
-    with _quiet():
-        model.init_weights()  # type: ignore[operator]
+    try:
+        with _quiet():
+            model.init_weights()  # type: ignore[operator]
+    except Exception as err:  # of initialisers of many kinds, which a config gives any arguments
+        problem = f"mmseg cannot initialise the model: {type(err).__name__}: {first_line(err)}"
+        raise ConfigError("init_cfg", problem, "leave init_cfg out of the model's parts, or correct it") from err
     if job.deterministic and team.device.type == "cuda":
         make_repeatable(model)
     if job.pretrained is not None and team.leads:  # the other processes take the leader's weights

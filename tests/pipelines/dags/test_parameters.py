@@ -130,8 +130,9 @@ VALUES = {
     "train_splits": ["train", "train,val", "train,train", "", "all"],
     "weights": [
         *("", "equal", "auto", "0.3,0.7", "1,2", ".5, 1e-3", "0,1"),
-        *("0,0", "0.3:0.7", "a,b", "-1,2", "nan,1", "inf,1", "0.3,", "Equal"),
+        *("0,0", "0.3:0.7", "a,b", "-1,2", "nan,1", "inf,1", "0.3,", "Equal", "0e5,0", "1e400,1", "1e-400,0"),
     ],
+    "config": ["swin", "a folder/config.py", "", " "],
     "layers": ["", "entropy", "entropy,disagreement", "entropy,entropy", "entrop"],
     "worker": ["1/1", "2/10", "", "1", "1/1/1", "a/b"],
     "workers": ["1", "64", "0", "-1", "65"],
@@ -204,7 +205,7 @@ def test_choices_that_need_another() -> None:
         (["views=each"], ["views=each", "tta=none"], "export-probs"),
         (["temperature=auto", "weights=auto"], ["temperature=auto"], "average-probs"),
     ):
-        assert not submit_refuses("predict", *good)
+        assert not submit_refuses("predict", "splits=val", *good)
         assert not stage_refuses(verb, *(f"--{one}" for one in good))
         assert "with it, found" in submit_refuses("predict", *bad)
         assert "with it, found" in stage_refuses(verb, *(f"--{one}" for one in bad))

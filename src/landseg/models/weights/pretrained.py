@@ -124,7 +124,8 @@ def _strip(node: Any) -> None:
         if isinstance(init, dict) and init.get("type") == "Pretrained":
             node["init_cfg"] = None
         elif isinstance(init, list | tuple):
-            node["init_cfg"] = [item for item in init if item.get("type") != "Pretrained"] or None
+            kept = [item for item in init if not (isinstance(item, dict) and item.get("type") == "Pretrained")]
+            node["init_cfg"] = kept or None
         for value in node.values():
             _strip(value)
 

@@ -81,7 +81,7 @@ def training_steps(config: mmcv.Config, default: Sequence[Mapping[str, Any]]) ->
         default: the steps of a config that has none of its own.
 
     Raises:
-        ConfigError: data.train is no dataset, or tiles are mixed twice.
+        ConfigError: data.train is no dataset, its pipeline no list of steps, or tiles are mixed twice.
     """
     *wrappers, own = train_datasets(config)
     mixing = [dataset for dataset in (*wrappers, own) if dataset.get("type") == MIXED]
@@ -90,12 +90,25 @@ def training_steps(config: mmcv.Config, default: Sequence[Mapping[str, Any]]) ->
             "data.train", f"expected one {MIXED}, found another inside it", "put the steps of both into one"
         )
     if not mixing or mixing[0] is own:
-        return list(own.get("pipeline") or config.get("train_pipeline") or default), []
+        return _steps(own.get("pipeline") or config.get("train_pipeline") or default), []
     (mixed,) = mixing
     skipped = mixed.get("skip_type_keys") or []
-    return list(own.get("pipeline") or []), [
-        step for step in mixed.get("pipeline") or [] if step.get("type") not in skipped
+    return _steps(own.get("pipeline") or []), [
+        step for step in _steps(mixed.get("pipeline") or []) if step["type"] not in skipped
     ]
+
+
+def _steps(pipeline: Any) -> list[Any]:
+    """A pipeline's steps.
+
+    Raises:
+        ConfigError: it is no list of steps.
+    """
+    is_list = isinstance(pipeline, list | tuple)
+    if not is_list or not all(isinstance(step, Mapping) and isinstance(step.get("type"), str) for step in pipeline):
+        found = str(pipeline)[:80]
+        raise ConfigError("train_pipeline", f"expected a list of dictionaries with a `type`, found {found!r}")
+    return list(pipeline)
 
 
 def train_datasets(config: mmcv.Config) -> Iterator[Mapping[str, Any]]:
