@@ -1,6 +1,9 @@
 """The shares of an export: what plan-export hands out is what export-probs takes."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import manifest_examples
 import pytest
@@ -52,7 +55,10 @@ def test_kfp_gets_a_list(staged, tmp_path):
     assert json.loads((tmp_path / "output.json").read_text()) == {"parameterValues": values}
 
 
-def test_every_worker_of_every_model(staged, tmp_path, capsys):
+def test_every_worker_of_every_model(staged, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("b/a.pth", "m.pth"):
+        storage.put_bytes(path, b"of a kind that export-probs looks at")
     exports = tmp_path / "exports"
     outputs = {"parameters": {"exports": {"outputFile": str(exports)}}}
     flags = ["--workers=2", "--models=b/a.pth, m.pth", "--executor-input", json.dumps({"outputs": outputs})]
@@ -88,7 +94,10 @@ def test_more_workers_than_fit_into_an_argument_are_refused(staged, tmp_path, ca
     assert "--models: expected at most 150, found 200" in capsys.readouterr().err
 
 
-def test_a_long_root_leaves_room_for_fewer_workers(staged, tmp_path, capsys):
+def test_a_long_root_leaves_room_for_fewer_workers(staged, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(20):
+        storage.put_bytes(f"m{number}.pth", b"of a kind that export-probs looks at")
     root = tmp_path / "r" / ("x" * 200) / ("x" * 200) / ("x" * 200) / ("x" * 200) / ("x" * 200) / ("x" * 200)
     models = ",".join(f"m{number}.pth" for number in range(20))
     flags = ["--dataset", staged, "--storage-uri", str(root), f"--models={models}"]
@@ -124,3 +133,40 @@ def test_a_share_of_more_hours_than_a_step_has_is_warned_of(monkeypatch, staged,
 def test_wrong_flags_are_one_line(staged, tmp_path, capsys, flags, said):
     assert main(["plan-export", "--dataset", staged, "--storage-uri", str(tmp_path), *flags]) == 2
     assert said in capsys.readouterr().err
+
+
+CHECKPOINT = """
+import sys, torch
+config = "model = dict(type='EncoderDecoder', backbone=dict(type='SwinTransformer', depths=(2, 2)))\\n"
+torch.save({"meta": {"config": config, "CLASSES": ("a", "b")}, "state_dict": {"a": torch.zeros(3)}}, sys.argv[1])
+torch.save({"meta": {"config": config.replace("Swin", "Mix"), "CLASSES": ()}, "state_dict": {}}, sys.argv[2])
+"""
+WITHOUT_TORCH = """
+import sys
+sys.modules.update(torch=None, mmcv=None)
+from landseg.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_checkpoints_of_one_name_are_refused_before_they_are_exported(staged, s3, tmp_path):
+    """In an image that has neither torch nor mmcv."""
+    paths = [tmp_path / name for name in ("one.pth", "other.pth", "third.PTH")]
+    subprocess.run([sys.executable, "-c", CHECKPOINT, paths[0], paths[1]], check=True)
+    shutil.copy(paths[0], paths[2])
+    for path in paths:
+        storage.put_file(f"{s3.uri}/{path.name}", path)
+
+    def plan(*models):
+        flags = [f"--dataset={staged}", f"--storage-uri={s3.uri}", f"--models={','.join(map(str, models))}"]
+        command = [sys.executable, "-c", WITHOUT_TORCH, "plan-export", *flags]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    for root in (tmp_path, s3.uri):
+        first, other, twin = (f"{root}/{path.name}" for path in paths)
+        refused = plan(first, other, twin)
+        assert refused.returncode == 2
+        assert f"found {first} and {twin}, both named swin" in refused.stderr
+    assert plan(first, other).returncode == 0
+    absent = plan(f"{s3.uri}/absent.pth")
+    assert (absent.returncode, "absent.pth: no such checkpoint" in absent.stderr) == (2, True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from landseg.contracts.documents import Byte, describe, validate
 from landseg.contracts.errors import ContractError, LandsegError
 from landseg.contracts.model import ModelInput, ModelManifest, is_checkpoint
 from landseg.dataset.places import manifest_uri
+from landseg.models.checkpoint_names import backbone_name
 from landseg.models.weights.pickle_values import Skipped
 
 INPUT = "landseg_input"
@@ -191,16 +191,10 @@ def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
     config = parse_config(text, ref)
     mean, std = find_normalize(config, ref)
     sha256 = storage.file_sha256(path)
-    # A checkpoint's file name gives the epoch, not the model; the backbone does: swin, resnest, resnetv1c.
     backbone = config.model.get("backbone")
-    name = (
-        str(backbone.get("type", "model") if isinstance(backbone, dict) else "model")
-        .lower()
-        .removesuffix("transformer")
-    )
     return TrainedModel(
         uri=ref,
-        name=re.sub(r"[^a-z0-9]+", "-", name)[:63].strip("-") or "model",
+        name=backbone_name(backbone.get("type", "model") if isinstance(backbone, dict) else "model"),
         sha256=sha256,
         checkpoint_uri=ref,
         checkpoint_sha256=sha256,

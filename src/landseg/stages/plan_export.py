@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from landseg import storage
 from landseg.contracts.errors import ConfigError
-from landseg.contracts.model import CHECKPOINT_SUFFIXES, ModelManifest
+from landseg.contracts.model import ModelManifest, is_checkpoint
 from landseg.contracts.parameters import add_parameter, check_values
 from landseg.dataset.reader import StagedDataset
+from landseg.models.checkpoint_names import checkpoint_name
 from landseg.probabilities.layout import ShardPlan, plan_splits
 from landseg.stages.shared.context import stage_context
 from landseg.stages.shared.options import (
@@ -66,8 +67,8 @@ def run(args: argparse.Namespace) -> None:
         models = [model.strip() for model in args.models.split(",") if model.strip()]
         if twice := next((model for model in models if models.count(model) > 1), ""):
             raise ConfigError("--models", f"expected each model once, found {twice} twice")
-        _check_names(models)
         _check_artifacts(max(1, len(models)), num_shares, context.storage_uri)
+        _check_names(models)
         _note_hours(shards, num_shares)
         exports = [{"model_uri": model, "worker": share} for model in models for share in shares]
         check_handed_on(exports, num_shares)
@@ -103,15 +104,12 @@ def _note_hours(shards: Sequence[ShardPlan], num_shares: int) -> None:
 
 
 def _check_names(models: Sequence[str]) -> None:
-    """Refuse two models of one name, which could not be averaged, before any of them is exported.
-
-    The names of checkpoints are not known here: they are in their configs.
-    """
+    """Refuse two models of one name, which could not be averaged, before any of them is exported."""
     by_name: dict[str, str] = {}
     for model in models:
-        if model.endswith(CHECKPOINT_SUFFIXES):
+        name = checkpoint_name(model) if is_checkpoint(model) else _name(model)
+        if name is None:
             continue
-        name = storage.read_document(ModelManifest, model).document.name
         if name in by_name:
             raise ConfigError(
                 "--models",
@@ -119,3 +117,7 @@ def _check_names(models: Sequence[str]) -> None:
                 "predict with one of them, or with landseg predict, which numbers them",
             )
         by_name[name] = model
+
+
+def _name(model: str) -> str:
+    return storage.read_document(ModelManifest, model).document.name

@@ -21,13 +21,11 @@ import torch
 
 from landseg.contracts.documents import short_repr
 from landseg.contracts.errors import ContractError
+from landseg.models.weights.archive import MAX_PICKLE_BYTES, START, open_archive
 from landseg.models.weights.pickle_values import RefusedFileError, Skipped, StorageRef, TensorRef
 from landseg.models.weights.torch_pickle import read_pickle
 
 MAX_FILE_BYTES = 16 << 30
-MAX_PICKLE_BYTES = 32 << 20
-MAX_DIRECTORY_BYTES = 16 << 20
-"""Of an archive's list of members; a member takes about a hundred bytes there."""
 _BLOCK = 1 << 24
 MAX_DEPTH = 32
 """Of containers in containers."""
@@ -131,35 +129,19 @@ class TorchFile:
     def _open(self) -> Any:
         head = self._file.read(64)
         self._file.seek(0)
-        if head.startswith(b"PK\3\4"):
+        if head.startswith(START):
             return self._open_archive()
         if found := next((found for pattern, found in _OTHERS.items() if re.match(pattern, head, re.DOTALL)), ""):
             raise RefusedFileError(found)
         return self._open_legacy()
 
     def _open_archive(self) -> Any:
-        if _directory_bytes(self._file, self._size) > MAX_DIRECTORY_BYTES:
-            raise RefusedFileError("an archive of too many files")
-        self._archive = archive = zipfile.ZipFile(self._file)
-        members = archive.infolist()
-        names = {member.filename for member in members}
-        if any(name.endswith("/constants.pkl") for name in names):
-            raise RefusedFileError("a TorchScript archive: save the weights with torch.save(model.state_dict(), ...)")
-        if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
-            raise RefusedFileError("a compressed archive, and torch compresses nothing")
-        if sum(member.file_size for member in members) > self._size:
-            raise RefusedFileError("an archive whose parts are larger than the whole")
-        found = next((name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")), None)
-        if found is None:
-            raise RefusedFileError("a zip archive without a pickle of torch's")
-        folder = found.removesuffix("data.pkl")
+        self._archive, self._folder = archive, folder = open_archive(self._file, self._size)
         order = f"{folder}byteorder"
+        names = archive.namelist()
         if order in names and archive.getinfo(order).file_size < 16 and archive.read(order).strip() != b"little":
             raise RefusedFileError("tensors of another byte order")
-        if archive.getinfo(found).file_size > MAX_PICKLE_BYTES:
-            raise RefusedFileError(f"a pickle of more than {MAX_PICKLE_BYTES >> 20} MiB")
-        self._folder = folder
-        return read_pickle(io.BytesIO(archive.read(found)))
+        return read_pickle(io.BytesIO(archive.read(f"{folder}data.pkl")))
 
     def _open_legacy(self) -> Any:
         """The format before zip archives: five pickles, then each storage as its size and its bytes."""
@@ -259,22 +241,6 @@ def _storages(content: Any) -> dict[str, StorageRef]:
             seen.add(id(node))
             waiting.extend(node.values() if isinstance(node, dict) else node)
     return found
-
-
-def _directory_bytes(file: IO[bytes], size: int) -> int:
-    """The size of an archive's list of members, as its end states it."""
-    length = min(size, (1 << 16) + 22 + 76)
-    file.seek(size - length)
-    tail = file.read(length)
-    file.seek(0)
-    end, end64 = tail.rfind(b"PK\5\6"), tail.rfind(b"PK\6\6")
-    if end < 0:
-        raise RefusedFileError("it breaks off")
-    listed = int.from_bytes(tail[end + 12 : end + 16], "little")
-    return max(
-        listed if listed != 0xFFFFFFFF else 0,
-        int.from_bytes(tail[end64 + 40 : end64 + 48], "little") if end64 >= 0 else 0,
-    )
 
 
 def kind_of(value: Any) -> str:
