@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from pipelines import naming
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def main() -> int:
     args = _parser().parse_args()
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        naming.check(args)
         status = int(args.function(args))
         sys.stdout.flush()
         return status
