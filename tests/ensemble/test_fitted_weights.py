@@ -228,7 +228,7 @@ def test_models_that_are_sure_and_right_keep_their_temperature(staged, tmp_path)
     assert fit_weights(members, dataset, tmp_path, temperature=True, num_threads=1).temperatures == (1.0,)
 
 
-def model_trained_on(folder, dataset, name, splits):
+def model_trained_on(folder, dataset, name, splits, parameters=None):
     """The manifest of a model that was trained on some splits, and what an export of it records."""
     schema = dataset.schema
     manifest = ModelManifest(
@@ -239,7 +239,7 @@ def model_trained_on(folder, dataset, name, splits):
         mean=(0.0,) * len(schema.bands),
         std=(1.0,) * len(schema.bands),
         metrics={},
-        parameters={"train_splits": list(splits)},
+        parameters=parameters or {"train_splits": list(splits)},
         versions={},
         dataset_id=dataset.manifest.dataset_id,
         dataset_sha256=dataset.sha256,
@@ -324,3 +324,12 @@ def test_there_must_be_labels_to_fit_to(staged, tmp_path, capsys):
     ref = export(tmp_path / "p", dataset, "good", splits=("test",), probs=probs)
     assert average(staged, [ref], tmp_path, "--weights", "auto") == 2
     assert "labelled val split" in capsys.readouterr().err
+
+
+def test_manifests_of_models_say_anything_in_their_parameters(staged, tmp_path):
+    dataset = open_dataset(staged, tmp_path)
+    odd = {"train_splits": 5, "device": "gpu", "processes": "two", "precision": ["fp16"]}
+    sha256 = model_trained_on(tmp_path / "odd", dataset, "good", (), odd)
+    ref = export(tmp_path / "odd", dataset, "good", splits=("val",), probs=probs, model_sha256=sha256)
+    assert average(staged, [ref], tmp_path) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["splits"]["val"]["trained_on_it"] == []

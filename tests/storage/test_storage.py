@@ -239,6 +239,10 @@ def test_documents(root: str, tmp_path: Path) -> None:
     pointer.write_bytes(Reference(uri=uri, sha256="1" * 64, manifest_kind=inner.kind).to_bytes())
     with pytest.raises(DamagedObjectError, match=r"manifest\.json: expected bytes with sha256 1111"):
         storage.read_document(Reference, str(pointer))
+    storage.put_bytes(uri, pointer.read_bytes().replace(uri.encode(), b"/etc/hostname"))
+    if uri.startswith("s3://"):  # whoever writes there does not say which files of this machine are read
+        with pytest.raises(ContractError, match=r"expected a reference to s3://bucket/key.* found one to a path"):
+            storage.read_document(Reference, uri)
     storage.put_bytes(uri, b"<html>")
     with pytest.raises(ContractError, match="expected JSON"):
         storage.read_document(Reference, uri)

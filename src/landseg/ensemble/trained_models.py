@@ -29,5 +29,11 @@ def seen_by(members: Sequence[Member], dataset_id: str, split: Split) -> tuple[s
     return tuple(
         name
         for name, model in models.items()
-        if model and model.dataset_id == dataset_id and split in model.parameters.get("train_splits", ())
+        if model and model.dataset_id == dataset_id and split in _train_splits(model)
     )
+
+
+def _train_splits(model: ModelManifest) -> Sequence[object]:
+    """What a manifest says of them; its parameters have no contract."""
+    found = model.parameters.get("train_splits")
+    return found if isinstance(found, list | tuple) else ()

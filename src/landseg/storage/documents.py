@@ -20,7 +20,7 @@ from landseg.contracts.references import Reference
 from landseg.storage.folders import sizes_below, stat
 from landseg.storage.parallel import parallel
 from landseg.storage.reading import get_bytes
-from landseg.storage.uris import join, parent
+from landseg.storage.uris import is_s3, join, parent
 from landseg.storage.writing import create, put_bytes
 
 D = TypeVar("D", bound=Document)
@@ -41,13 +41,17 @@ def read_document(kind: type[D], ref: str) -> Loaded[D]:
     """Read a manifest by its URI, by local path, or through the reference file that KFP carries.
 
     Raises:
-        ContractError: another kind of document, or an unknown version.
+        ContractError: another kind of document, or an unknown version; or a reference in object storage that names a
+            path of whichever machine reads it.
         StorageError: it cannot be read, or is not the one that the reference points to.
     """
     data = get_bytes(ref, most=MAX_DOCUMENT_BYTES)
     obj = parse_json(data, ref)
     if isinstance(obj, dict) and obj.get("kind") == Reference.model_fields["kind"].default:
         reference = Reference.parse(data, ref)
+        if is_s3(ref) and not is_s3(reference.uri):
+            problem = "expected a reference to s3://bucket/key, as it lies in object storage, found one to a path"
+            raise ContractError(ref, problem, "give the manifest itself")
         try:
             data = get_bytes(reference.uri, sha256=reference.sha256, most=MAX_DOCUMENT_BYTES)
         except ObjectNotFoundError as err:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from landseg import storage
 from landseg.contracts.documents import Model
@@ -62,13 +64,20 @@ def _count(ensemble: Ensemble, seconds: float) -> list[StageCost]:
     for member in ensemble.members:
         folder = storage.parent(member.reader.uri)
         if model := model_of(member):
-            num_gpus = model.parameters.get("processes", 0) if model.parameters.get("device") == "gpu" else 0
-            cost = Cost(seconds=model.seconds, num_gpus=num_gpus)
+            cost = Cost(seconds=model.seconds, num_gpus=_num_gpus(model.parameters))
             found.append(_stage(f"train-{member.name}", [cost], model.checkpoint.size_bytes))
         size = member.reader.manifest.size_bytes()
         exports.append(_stage(f"export-probs-{member.name}", _recorded(folder), size))
     earlier = _recorded(ensemble.folder)
     return [*found, *exports, _stage("average-probs", [*earlier, Cost(seconds=seconds, num_gpus=0)], None)]
+
+
+def _num_gpus(parameters: Mapping[str, Any]) -> int:
+    """How many GPUs a model was trained on, by its manifest, which may come from elsewhere and say anything."""
+    processes = parameters.get("processes")
+    if type(processes) is not int or processes < 0 or parameters.get("device") != "gpu":
+        return 0
+    return processes
 
 
 def _stage(name: str, attempts: list[Cost], size_bytes: int | None) -> StageCost:
