@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +33,7 @@ from followed_advice import (
     zipped_with,
 )
 from gdal_files import UTM, write_gdal
+from rasterio.warp import transform_geom
 from raw_tiles import write_image
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -56,6 +60,17 @@ def written_by_pyogrio(root: Path, name: str, crs: str | None, **options) -> Non
     pyogrio.raw.write(
         root / name, geometry, columns, fields=["kind"], geometry_type=meta["geometry_type"], crs=crs, **options
     )
+
+
+def kml(root: Path) -> None:
+    polygons(root)
+    degrees = transform_geom("EPSG:32633", "EPSG:4326", {"type": "Polygon", "coordinates": [SQUARE]})
+    points = " ".join(f"{x},{y},0" for x, y in degrees["coordinates"][0])
+    ring = f"<LinearRing><coordinates>{points}</coordinates></LinearRing>"
+    shape = f"<Polygon><outerBoundaryIs>{ring}</outerBoundaryIs></Polygon>"
+    mark = f"<Document><Placemark><name>field</name>{shape}</Placemark></Document>"
+    (root / "all.kml").write_text(f'<kml xmlns="http://www.opengis.net/kml/2.2">{mark}</kml>')
+    add_lines(root, "labels: all.kml")
 
 
 def a_shapefile(root: Path) -> None:
@@ -162,6 +177,15 @@ CASES = {
         lambda r, _: (
             (r / "all.gpkg").rename(r / "all.geojson"),
             add_lines(r, "labels: {file: all.geojson, class_field: kind}"),
+        ),
+        label=DRAWN,
+    ),
+    "polygons as KML": Case(
+        kml,
+        r"write them as one, and name it in dataset.yaml: (python -c \".*?\")",
+        lambda r, match: (
+            subprocess.run([sys.executable, *shlex.split(match[1])[1:]], cwd=r, check=True),
+            add_lines(r, "labels: {file: all.gpkg, class_field: Name}"),
         ),
         label=DRAWN,
     ),

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import shlex
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-from followed_advice import IMAGE, IMAGES, LABEL, LABELS, Case, add_lines, check, other_label, png
-from gdal_files import write_gdal
+from followed_advice import IMAGE, IMAGES, LABEL, LABELS, Case, add_lines, base, check, other_label, png
+from gdal_files import UTM, read_gdal, stored, write_gdal
 from raw_tiles import write_config, write_image, write_label
+
+from landseg.raw.tiff.checks import cutting_command
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -137,3 +142,54 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_a_line_says_to_do_leads_to_the_right_tile(name, tmp_path, stage):
     check(CASES[name], tmp_path / "raw", stage)
+
+
+@pytest.mark.parametrize("which", ["image", "label", "both", "label of a scene"])
+def test_files_that_are_too_large_are_cut_with_the_command_of_the_line(which, tmp_path, stage):
+    """A hole at the end makes a file as large as any, and changes nothing of what it holds."""
+    root = tmp_path / "raw"
+    base(root)
+    large = [path for path, word in ((IMAGE, "image"), (LABEL, "label")) if word in which or which == "both"]
+    if which == "label of a scene":  # one that asks for more than its image's size, by its header
+        write_label(root / LABEL, LABELS)
+        data = bytearray((root / LABEL).read_bytes())
+        data[16:24] = struct.pack(">II", 1 << 16, 1 << 16)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+        (root / LABEL).write_bytes(data)
+    else:
+        for path in large:
+            os.truncate(root / path, (2 << 30) + 1)
+    run = stage(root)
+    assert run.status == 2
+    match = re.search(r"cut it, its label or image alike, and move both out: (python -c \".*?\")", run.error)
+    assert match, run.error
+    if which == "label of a scene":
+        write_label(root / LABEL, LABELS)
+    for path in (root / IMAGE, root / LABEL):
+        alike = re.sub(r"\.(tif|png)'", f"{path.suffix}'", match[1])
+        subprocess.run([sys.executable, *shlex.split(alike)[1:]], cwd=path.parent, check=True)
+        path.unlink()
+    run = stage(root)
+    assert run.status == 0, run.err
+    (tile,) = run.dataset().tiles("train")
+    assert tile.id == "a_0_0"
+    np.testing.assert_array_equal(stored(run.dataset(), tile), IMAGES)
+    np.testing.assert_array_equal(run.dataset().read_label("train", tile), LABELS)
+
+
+def test_the_command_that_cuts_leaves_nothing_out(tmp_path):
+    write_gdal(tmp_path / "a.tif", np.arange(9 * 7, dtype=np.uint16).reshape(9, 7, 1), crs="EPSG:32633", transform=UTM)
+    words = shlex.split(cutting_command("here/a.tif").replace("n=4096", "n=4"))
+    subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, check=True)
+    whole = np.zeros((9, 7), np.uint16)
+    for path in tmp_path.glob("a_*_*.tif"):
+        row, column = map(int, path.stem.split("_")[1:])
+        with rasterio.open(path) as part:
+            whole[row : row + part.height, column : column + part.width] = part.read(1)
+            assert part.transform == UTM @ rasterio.Affine.translation(column, row)
+    np.testing.assert_array_equal(whole, np.arange(9 * 7).reshape(9, 7))
+    write_label(tmp_path / "a.png", whole.astype(np.uint8))
+    words = shlex.split(cutting_command("here/a.png").replace("n=4096", "n=4"))
+    subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, check=True)
+    assert not list(tmp_path.glob("*.aux.xml")), "what lies nowhere is given no place"
+    np.testing.assert_array_equal(read_gdal(tmp_path / "a_4_4.png")[:, :, 0], whole[4:8, 4:])

@@ -399,10 +399,14 @@ def test_descriptions_in_other_places(tmp_path, stage):
 
 
 def test_the_folder_of_labels_that_is_proposed_is_that_of_all_splits():
-    paths = " ".join(f"{split}/images/images/a.png {split}/Semantic_masks/images/a.png" for split in ("train", "val"))
+    paths = " ".join(f"{split}/images/images/a.png {split}/Semantic/images/a.png" for split in ("train", "val"))
     errors, _ = found(paths, {}, {"image_folder": "images/images"})
-    assert ["write label_folder: Semantic_masks/images in dataset.yaml, or add" in error for error in errors] == [
-        True
-    ] * 2
+    assert ["write label_folder: Semantic/images in dataset.yaml, or add" in error for error in errors] == [True] * 2
     errors, tiles = found(paths, {}, {"image_folder": "images/images"} | written(errors[0]))
     assert (errors, tiles) == ([], ["train/a", "val/a"])
+
+
+def test_images_below_a_folder_of_masks_are_labels():
+    """`Semantic_masks/images` of iSAID."""
+    paths = " ".join(f"{split}/images/a.png {split}/Semantic_masks/images/a.png" for split in ("train", "val"))
+    assert found(paths, {}, {}) == ([], ["train/a", "val/a"])

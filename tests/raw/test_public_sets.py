@@ -315,3 +315,29 @@ def test_spacenet(tmp_path, stage):
     first, second = followed.labels("train").values()
     np.testing.assert_array_equal(first, expected)
     assert not second.any()
+
+
+def test_isaid(tmp_path, stage):
+    """Folders of masks, in each of which the files lie in one called images."""
+    root, ids = tmp_path / "isaid", {}
+    colours = {"#000000": "background", "#00003f": "ship", "#007fff": "plane"}
+    for split, name in (("train", "P0000"), ("train", "P0001"), ("train", "P0002"), ("val", "P0003")):
+        ids[name] = codes_of(int(name[1:]), range(3))
+        pairs = (("Semantic_masks", "color"), ("Instance_masks", "id"))
+        for folder, kind in pairs:
+            mask = np.array([list(bytes.fromhex(colour[1:])) for colour in colours], np.uint8)[ids[name]]
+            path = root / split / folder / "images" / f"{name}_instance_{kind}_RGB.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask if kind == "color" else mask + 1).save(path)
+        (root / split / "images").mkdir(exist_ok=True)
+        Image.fromarray(values(int(name[1:]), 255).transpose(1, 2, 0)).save(root / split / f"images/{name}.png")
+    write_config(root, classes=list(colours.values()))
+    line = stage(root).error
+    assert "with the labels of train, found train/Instance_masks/images and train/Semantic_masks/images" in line
+    assert "write label_folder: Instance_masks/images in dataset.yaml" in line
+    write_config(root, classes=list(colours.values()), label_colours=colours, label_folder="Semantic_masks/images")
+    followed = Followed(stage(root))
+    assert followed.run.status == 0, followed.run.err
+    for split in ("train", "val"):
+        for name, label in followed.labels(split).items():
+            np.testing.assert_array_equal(label, ids[name])

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from landseg.contracts.documents import Model, RelativePath
 
-_VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
+VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 _OF_POLYGONS = ("class_field", "class_name", "layer", "values", "outside")
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -58,7 +58,7 @@ class LabelSource(Model):
         of_polygons = {name: getattr(self, name) for name in _OF_POLYGONS}
         given = [name for name, value in of_polygons.items() if value is not None]
         if given and not self.is_vector:
-            raise ValueError(f"{given[0]} is for a file of polygons ({', '.join(_VECTOR_SUFFIXES)})")
+            raise ValueError(f"{given[0]} is for a file of polygons ({', '.join(VECTOR_SUFFIXES)})")
         if self.class_name is not None and self.class_field is not None:
             raise ValueError(
                 "class_name is the class of all polygons, and class_field tells it of each: write one of them"
@@ -72,7 +72,7 @@ class LabelSource(Model):
     @property
     def is_vector(self) -> bool:
         """Whether the file holds polygons."""
-        return self.file is not None and self.file.lower().endswith(_VECTOR_SUFFIXES)
+        return self.file is not None and self.file.lower().endswith(VECTOR_SUFFIXES)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from landseg import storage
 from landseg.contracts.documents import digest
 from landseg.contracts.errors import DataError
+from landseg.contracts.label_source import VECTOR_SUFFIXES
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.georeference.crs import keys_of
 from landseg.raw.georeference.sidecars import MAX_SIDECAR_BYTES
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 _PLAIN_DRIVERS = ("GTiff", "PNG", "HFA", "AAIGrid")
 _DRIVERS = (*_PLAIN_DRIVERS, "VRT")
 _VRT_NAME = "labels.vrt"
+_OTHER_VECTORS = (".kml", ".gml", ".gdb", ".tab", ".mif", ".dxf", ".gpx", ".sqlite")
+"""Of polygons that GDAL reads, and landseg does not: their readers follow what a file refers to."""
 _SIDECARS = (".dbf", ".shx", ".prj", ".cpg")
 
 
@@ -130,6 +133,12 @@ def open_shared_labels(
     path = config.labels.file
     files = _matching(source, path)
     where = source.where(path)
+    if path.lower().endswith(_OTHER_VECTORS):
+        name = posixpath.basename(path)
+        write = f"write('{name.rpartition('.')[0]}.gpkg',g,f,m['fields'],crs=m['crs'],geometry_type=m['geometry_type'])"
+        command = f"python -c \"from pyogrio.raw import read, write; m,_,g,f=read('{name}',force_2d=True); {write}\""
+        problem = f"expected polygons as {', '.join(VECTOR_SUFFIXES)}, found {posixpath.splitext(path)[1]}"
+        raise DataError(where, problem, f"write them as one, and name it in dataset.yaml: {command}")
     if not files:
         raise DataError(
             where,

@@ -21,6 +21,7 @@ from landseg.raw.layout.suffixes import LOSSY_SUFFIXES, MASK_SUFFIX, SUFFIXES, s
 from landseg.raw.layout.tile_names import stem_of
 from landseg.raw.sources.source import Source
 from landseg.raw.sources.source_file import SourceFile, paths_of
+from landseg.raw.tiff.checks import cutting_command
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 
 _SHOWN = 3
@@ -253,7 +254,9 @@ def file_problem(file: SourceFile, tile_id: str, other: SourceFile | None) -> tu
         problem = f"expected a file name of at most {MAX_TILE_ID_BYTES} bytes without its extension, found {size}"
         return problem, "rename it"
     if file.size_bytes > MAX_FILE_BYTES:
-        return f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB", "cut it"
+        problem = f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB"
+        action = f"cut it, its label or image alike, and move both out: {cutting_command(printable(file.path))}"
+        return problem, action
     return None
 
 

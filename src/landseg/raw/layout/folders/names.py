@@ -128,6 +128,12 @@ def mentions_labels(name: str) -> bool:
     return not {"label", "labels", "mask", "masks", "groundtruth"}.isdisjoint(words(name))
 
 
+def is_of_labels(name: str) -> bool:
+    """Whether a folder is one of labels by its last word: `Semantic_masks` is, `gts_for_participants` need not be."""
+    telling = [word for word in words(name) if word not in _FILLERS and not word.isdigit()]
+    return bool(telling) and _PLAIN.get(telling[-1]) == "labels"
+
+
 def plainest(sayings: list[Said]) -> tuple[set[str], Clarity | None]:
     """What the plainest of several readings say: one thing, or several that contradict each other."""
     if not sayings:

@@ -19,7 +19,7 @@ from landseg.raw.config.files import LIST_SUFFIXES, FileFields
 from landseg.raw.layout.folders.band_folders import join_band_folders
 from landseg.raw.layout.folders.declared import Declared
 from landseg.raw.layout.folders.layout import Folder, Layout, template_of
-from landseg.raw.layout.folders.names import ROLES, Clarity, mentions_labels, plainest, read_folder_name
+from landseg.raw.layout.folders.names import ROLES, Clarity, is_of_labels, mentions_labels, plainest, read_folder_name
 from landseg.raw.layout.folders.placing import place
 from landseg.raw.layout.folders.roles_by_file import roles_by_affixes, roles_by_infix, roles_by_name, roles_by_suffix
 from landseg.raw.layout.folders.strays import no_dataset
@@ -97,6 +97,8 @@ def _read(path: str, files: Sequence[SourceFile], declared: Declared) -> Folder:
         if any(said.clarity == split_clarity for said in reading.splits)
         or any(said.clarity == role_clarity for said in reading.roles)
     }
+    if roles == {"images"} and (around := {index for index, name in enumerate(names[:-1]) if is_of_labels(name)}):
+        roles, telling = {"labels"}, telling | around  # `Semantic_masks/images` of iSAID
     role, split = declared.role_of(names), declared.split_of(names)
     is_left_out = not role.said and bool(roles) and roles <= declared.roles
     roles = set(role.said) or roles - declared.roles
