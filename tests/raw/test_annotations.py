@@ -283,3 +283,22 @@ def test_annotations_that_are_not_read_are_called_what_they_are(suffix, whose, t
     (root / f"train/labels/a{suffix}").write_text("0 0.1 0.1 0.9 0.1 0.5 0.9")
     said = f"export annotations such as train/labels/a{suffix}, if these are {whose}, as COCO, which is read"
     assert said in stage(root).error
+
+
+def test_the_map_of_names_that_is_proposed_has_those_that_are_known(tmp_path, stage):
+    root = images(tmp_path / "raw", "train/images/a.tif", file="train/labels/*.json")
+    labelme(root / "train/labels/a.json", "a.tif", {"field": POLYGONS["field"], "Water": POLYGONS["water"]})
+    match = re.search(r"write (labels: \{.*\}), with a class or ignore in place of each NAME", stage(root).error)
+    document = yaml.safe_load((root / "dataset.yaml").read_text())
+    (root / "dataset.yaml").write_text(yaml.safe_dump(document | yaml.safe_load(match[1].replace("NAME", "water"))))
+    np.testing.assert_array_equal(staged(stage(root))["a"], drawn())
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [("", "an empty file"), ("version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer")]
+)
+def test_annotations_that_were_not_downloaded_are_called_that(content, found, tmp_path, stage):
+    root = images(tmp_path / "raw", "train/images/a.tif", "train/images/b.tif", file="train/labels/*.json")
+    labelme(root / "train/labels/a.json", "a.tif")
+    (root / "train/labels/b.json").write_text(content)
+    assert f"train/labels/b.json: expected annotations of LabelMe or COCO, found {found}" in stage(root).error

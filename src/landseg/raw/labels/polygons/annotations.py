@@ -16,6 +16,7 @@ from typing import Any
 
 from landseg.contracts.errors import DataError
 from landseg.raw.labels.polygons.files import listed, shortened
+from landseg.raw.sources.file_start import wrong_content
 
 _MAX_BYTES = 1 << 30
 _HEAD_BYTES = 1 << 16
@@ -81,8 +82,11 @@ def read_annotations(file: Path, path: str, where: str) -> Iterator[Annotated]:
     Raises:
         DataError: neither LabelMe nor COCO, or it holds something other than polygons.
     """
+    data = file.read_bytes()
+    if error := wrong_content(data, where, "annotations of LabelMe or COCO"):
+        raise error
     try:
-        document = json.loads(file.read_bytes())
+        document = json.loads(data)
         if isinstance(document, dict) and isinstance(document.get("shapes"), list):
             yield _labelme(document, path, where)
         elif isinstance(document, dict) and all(
