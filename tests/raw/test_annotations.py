@@ -216,6 +216,28 @@ def test_what_is_not_drawn_is_said_in_one_line(name, tmp_path, stage):
     assert expected in run.error
 
 
+def test_what_a_map_of_unknown_names_leaves_out_means_itself(tmp_path, stage):
+    root = images(tmp_path / "raw", "train/images/a.tif", file="train/labels/*.json")
+    tree = [[16, 1], [22, 1], [22, 5], [16, 5]]
+    labelme(root / "train/labels/a.json", "a.tif", {**POLYGONS, "tree": tree, "pond": tree})
+    advice = re.search(r"write (labels: \{.*\}), with a class or ignore", stage(root).error)[1]
+    document = yaml.safe_load((root / "dataset.yaml").read_text()) | yaml.safe_load(advice)
+    document["labels"]["values"] = {"tree": "ignore", "pond": "water"}
+    (root / "dataset.yaml").write_text(yaml.safe_dump(document))
+    label = drawn()
+    label[1:5, 16:22] = 2
+    np.testing.assert_array_equal(staged(stage(root))["a"], label)
+
+
+def test_the_line_about_missing_labels_proposes_a_pattern_for_all_splits(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root, classes=CLASSES)
+    for split in ("train", "val"):
+        write_image(root / split / "images/a.tif", random_image(1, SIZE))
+        labelme(root / split / "images/a.json", "a.tif")
+    assert stage(root).error.count('write labels: {file: "*/images/*.json"') == 2
+
+
 def test_boxes_alone_are_no_labels(tmp_path, stage):
     root = images(tmp_path / "raw", "train/images/a.tif", file="a.json")
     coco(root / "a.json", ["a.tif"], [("field", []), ("water", [[2, 2, 6, 2, 6, 6]])])

@@ -96,7 +96,10 @@ def rewritten(data: bytes, path: str, paths: dict[str, str], where: object) -> b
     """The XML of a virtual image, with other paths in place of those in the source."""
     root = _parsed(data, where)
     for element in _file_names(root):
-        element.text = paths[_resolved(element, path, where)]
+        name = _resolved(element, path, where)
+        if name not in paths:
+            raise DataError(where, f"refers to {name}, which was not read with it", _HINT)
+        element.text = paths[name]
         element.attrib.clear()
         element.set("relativeToVRT", "0")
     return ET.tostring(root)

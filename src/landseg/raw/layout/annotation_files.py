@@ -34,7 +34,9 @@ def annotations_advice(layout: Layout, images: Iterable[SourceFile]) -> str:
         return ""
     stems = {stem_of(file.path) for file in images}
     of_images = [path for path in layout.annotations if stem_of(path) in stems]
-    found = patterns_of(of_images, (_JSON,)) or patterns_of(layout.annotations, (_JSON,))
+    found = patterns_of(of_images, (_JSON,))
+    if len(whole := patterns_of(layout.annotations, (_JSON,))) == 1 or not found:
+        found = whole  # what is written once holds for all splits
     if found:
         said = "class or ignore of what no polygon holds in place of NAME"
         what = f"labels: {{file: {_quoted(found[0])}, outside: NAME}} in dataset.yaml"

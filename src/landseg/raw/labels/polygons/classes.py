@@ -57,15 +57,18 @@ def staged_values(
 
 
 def class_of(value: Any, source: LabelSource, rule: LabelRule) -> int | None:
-    """What a field's value is staged as; None for one that means nothing."""
+    """What a field's value is staged as; None for one that means nothing.
+
+    The name of a class means that class, unless `values` says otherwise. Numbers mean what `values` says where there is
+    such a map, else what they mean in rasters.
+    """
     text = _text(value)
-    staged = rule.staged_classes
-    if source.values is not None:
-        names = dict(source.values)
-        return staged[None if names[text] == IGNORE else names[text]] if text in names else None
-    if text in staged or text == IGNORE:
-        return staged[None if text == IGNORE else text]
-    return rule.staged_value(int(text)) if _WHOLE_NUMBER.fullmatch(text) else None
+    name = dict(source.values or ()).get(text, text)
+    if name in rule.staged_classes or name == IGNORE:
+        return rule.staged_classes[None if name == IGNORE else name]
+    if source.values is None and _WHOLE_NUMBER.fullmatch(text):
+        return rule.staged_value(int(text))
+    return None
 
 
 def _name(text: str, rule: LabelRule) -> str:
