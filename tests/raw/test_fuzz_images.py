@@ -13,6 +13,7 @@ from landseg.raw.config.dataset_yaml import parse_config
 from landseg.raw.expected import Expected
 from landseg.raw.images.transcoding import decode_image_files
 from landseg.raw.images.values import Kind
+from landseg.raw.images.vrt import referenced_files
 from landseg.raw.sources.files import ImageFiles
 
 
@@ -25,7 +26,13 @@ def test_damaged_images(rounds, tmp_path, capfd):
     for name, options in FORMATS.items():
         write_gdal(tmp_path / name, random_image(1) // 2, **options)
         seeds[name] = (tmp_path / name).read_bytes()
-    referenced = {"bands/0.tif": seeds["a.tif"]}
+    path, referenced = "train/images/a.vrt", {"bands/0.tif": seeds["a.tif"]}
+
+    def read(name: str) -> bytes:
+        if name not in referenced:
+            raise DataError("here", f"refers to {name}, which is not in the dataset")
+        return referenced[name]
+
     seeds["v.vrt"] = vrt(["../../bands/0.tif"] * 3).encode()
     chance = random.Random(1)
     for name, whole in seeds.items():
@@ -36,8 +43,9 @@ def test_damaged_images(rounds, tmp_path, capfd):
                 data[chance.randrange(min(len(data), chance.choice([40, 400, len(data)])))] = chance.randrange(256)
             if chance.random() < 0.3:
                 del data[chance.randrange(len(data)) :]
-            files = ImageFiles(bytes(data), path="train/images/a.vrt", referenced=referenced if "vrt" in name else {})
             try:
+                found = referenced_files(bytes(data), path, "here", read) if "vrt" in name else {}
+                files = ImageFiles(bytes(data), path=path, referenced=found)
                 decode_image_files(files, "here", expected, max_px=4096)
             except DataError as err:
                 assert "\n" not in str(err)
