@@ -98,7 +98,7 @@ def _check_room(step: str, limits: Limits, least_bytes: int, what: str) -> None:
         fitting = math.ceil(_INDEX_ROOM * least_bytes / 2**30)
         raise UserError(
             f"step {step}: expected a scratch volume of {least_bytes} bytes at least, for {what}; "
-            f'found {limits.scratch_bytes}: SET="{step}.scratch={fitting}Gi"'
+            f'found {limits.scratch_bytes}: submit with SET="{step}.scratch={fitting}Gi"'
         )
 
 

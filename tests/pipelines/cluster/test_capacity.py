@@ -72,7 +72,7 @@ def test_a_source_is_refused_where_no_manifest_or_volume_can_hold_it() -> None:
         capacity.check_listing(TEXT, Listing("d", 40 * 10**12), 100)
     small = resized("train-and-ensemble", "stage-data.scratch=100Mi")
     assert capacity.check_listing(small, Listing("d", 10**8), 1) == ""
-    with pytest.raises(UserError, match=r'found 104857600: SET="stage-data.scratch=1Gi"'):
+    with pytest.raises(UserError, match=r'found 104857600: submit with SET="stage-data.scratch=1Gi"'):
         capacity.check_listing(small, Listing("d", 2 * 10**8), 1)
 
 
