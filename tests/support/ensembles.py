@@ -32,7 +32,7 @@ def published_objects(folder):
     found = {}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
-        if not path.is_file() or "costs" in path.parts or path.suffix == ".partial":
+        if not path.is_file() or {"costs", "costs.json"} & {*path.parts} or path.suffix == ".partial":
             continue
         data = path.read_bytes()
         if path.name == "report.html":
