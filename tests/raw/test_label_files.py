@@ -124,6 +124,13 @@ def test_colours(alpha, dtype):
         np.testing.assert_array_equal(label.values, np.array([0xFF0010, 0x010203])[VALUES])
 
 
+def test_black_and_opaque_is_a_colour():
+    black = np.zeros((7, 9, 4), np.uint8)
+    black[..., 3] = 255
+    label = read_label(tiff(black, photometric="rgb", extrasamples=["unassalpha"]), "x")
+    assert (label.kind, label.no_data, label.values.any()) == ("colours", None, False)
+
+
 def test_other_formats_and_compressions_without_losses():
     indexed = Image.fromarray(VALUES, "P")
     indexed.putpalette([9, 9, 9, 200, 0, 0])

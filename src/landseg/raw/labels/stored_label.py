@@ -96,6 +96,8 @@ def _is_one_hot(values: NDArray[Any]) -> bool:
     if values.shape[2] in (2, 3) and np.asarray(values.max(initial=0)) != 1:
         return False
     is_set = values != 0
+    if np.count_nonzero(is_set.any(axis=(0, 1))) < 2:  # black, and opaque
+        return False
     return bool((is_set.sum(axis=2, dtype=np.uint16) == 1).all()) and len(np.unique(values[is_set])) == 1
 
 
