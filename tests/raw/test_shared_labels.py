@@ -336,3 +336,19 @@ def test_polygons_that_lie_on_no_image(outside, tmp_path, stage):
     run = stage(root)
     assert run.status == 2
     assert "expected polygons that lie on images, found none of those of all.geojson on any" in run.error
+
+
+def test_the_map_of_values_that_is_proposed_keeps_numbers_that_are_known(tmp_path, stage):
+    root = dataset(tmp_path / "raw", [(0, 0)], labels={"file": "all.geojson", "class_field": "kind"})
+    features = []
+    for kind, left, right in ((1, 0, 10), (70, 10, 20)):
+        corners = [at(0, 0) @ corner for corner in ((left, 0), (right, 0), (right, SIZE), (left, SIZE), (left, 0))]
+        shape = {"type": "Polygon", "coordinates": [corners]}
+        features.append({"type": "Feature", "properties": {"kind": kind}, "geometry": shape})
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    (root / "all.geojson").write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+    match = re.search(r"write labels: (\{.*\}), with a class or ignore in place of each NAME", stage(root).error)
+    configure(root, labels=yaml.safe_load(match[1].replace("NAME", "water")))
+    (label,) = staged(stage(root))
+    np.testing.assert_array_equal(label[:, :20], np.repeat([1, 2], 10)[None].repeat(SIZE, axis=0))
+    assert (label[:, 20:] == 255).all()

@@ -42,9 +42,9 @@ def staged_values(
     meanings = {text: class_of(text, source, rule) for text in set(column)}
     unknown = Counter(text for text in column if meanings[text] is None)
     if unknown:
-        # Once `values` is written, it alone says what values mean.
-        said = {text: _name(text, rule) for text in sorted(meanings) if meanings[text] is not None}
-        known = dict(source.values or ()) or {text: name for text, name in said.items() if len(text) <= MAX_SHOWN_CHARS}
+        # Beside `values`, names of classes mean themselves, and numbers nothing.
+        numbers = [text for text in sorted(meanings) if meanings[text] is not None and _WHOLE_NUMBER.fullmatch(text)]
+        known = dict(source.values or {text: rule.class_of(int(text)) or IGNORE for text in numbers})
         found = ", ".join(
             f"{shortened(text) or 'no value'} ({number} polygons)" for text, number in unknown.most_common(MAX_SHOWN)
         )
@@ -69,11 +69,6 @@ def class_of(value: Any, source: LabelSource, rule: LabelRule) -> int | None:
     if source.values is None and _WHOLE_NUMBER.fullmatch(text):
         return rule.staged_value(int(text))
     return None
-
-
-def _name(text: str, rule: LabelRule) -> str:
-    """The class that a value means by itself."""
-    return text if text in rule.staged_classes else (text != IGNORE and rule.class_of(int(text))) or IGNORE
 
 
 def staged_outside(source: LabelSource, rule: LabelRule) -> int:
