@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
+from mmseg.datasets.pipelines import LoadImageFromFile
 from random_models import write_model
 from raw_tiles import CLASSES, write_config, write_image, write_raw
 
@@ -81,6 +84,25 @@ def test_bands_by_name_or_number(
             fit_input(model, staged)
     else:
         assert fit_input(model, staged).bands == expected
+
+
+def read_by_mmseg(path: Path, **options: Any) -> np.ndarray:
+    """An image of four bands as mmsegmentation's loader gives it to a model."""
+    load = LoadImageFromFile(**options)
+    return load({"img_prefix": None, "img_info": {"filename": str(path)}})["img"]
+
+
+@pytest.mark.parametrize("options", [{"color_type": "unchanged"}, {"imdecode_backend": "tifffile"}])
+def test_four_bands_in_the_order_in_which_mmsegs_loader_gives_them(options: dict[str, str], tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 4), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extrasamples=["unspecified"])
+    seen = read_by_mmseg(tmp_path / "a.tif", **{"color_type": "unchanged"} | options)
+    load = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    config = f"model = dict(type='EncoderDecoder')\ntest_pipeline = [dict(type='LoadImageFromFile', {load})]\n"
+    model = replace(trained(None, 4), config=config)
+    bands = fit_input(model, manifest((1, 2, 3, 4), 4)).bands
+    np.testing.assert_array_equal(image[..., np.array(bands) - 1], seen)
+    assert fit_input(model, manifest((3, 2, 1, 4), 4)).bands == (3, 2, 1, 4)
 
 
 SIXTEEN_BITS = ModelInput(bands=RGB, num_file_bands=3, dtype="uint16", scale=scale(79, 3922, method="percentile"))

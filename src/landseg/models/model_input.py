@@ -111,6 +111,8 @@ def _bands(model: TrainedModel, manifest: DatasetManifest) -> tuple[int, ...]:
                 f"the model takes {wanted} bands, the dataset gives {_listed(schema.bands)} of {manifest.num_bands}",
                 f"list those in its order in dataset.yaml, e.g. bands: [{_listed(numbers)}], and stage again",
             )
+        if schema.bands == (1, 2, 3, 4) and manifest.num_bands == 4 and _loads_blue_first(model):
+            return 3, 2, 1, 4  # bands in another order are what the user took for the model's
         return schema.bands
     if manifest.band_names:
         labels = known.band_names or tuple(map(str, known.bands))
@@ -141,6 +143,13 @@ def _bands(model: TrainedModel, manifest: DatasetManifest) -> tuple[int, ...]:
         f"files with {manifest.num_bands}",
         action if len(names) == manifest.num_bands else "predict images that have all of them",
     )
+
+
+def _loads_blue_first(model: TrainedModel) -> bool:
+    from landseg.models.configs import parse_config
+    from landseg.models.preprocessing import loads_blue_first
+
+    return loads_blue_first(parse_config(model.config, f"config of {model.uri}"))
 
 
 def _by_name(wanted: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:

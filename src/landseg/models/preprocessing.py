@@ -261,6 +261,14 @@ def steps_load_floats(steps: Sequence[Mapping[str, Any]]) -> bool:
     return any(step["type"] == "LoadImageFromFile" and bool(step.get("to_float32")) for step in steps)
 
 
+def loads_blue_first(config: mmcv.Config) -> bool:
+    """Whether a config's test pipeline reads images of four bands as cv2 does: the third band of the file first."""
+    loading = [step for step in steps_of_test_pipeline(config) if step["type"] == "LoadImageFromFile"]
+    return any(
+        step.get("color_type") == "unchanged" and step.get("imdecode_backend", "cv2") == "cv2" for step in loading
+    )
+
+
 def _test_pipeline(config: mmcv.Config) -> list[Any]:
     test = (config.get("data") or {}).get("test") or {}
     return list(test.get("pipeline") or config.get("test_pipeline") or [])
