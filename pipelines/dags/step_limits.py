@@ -10,6 +10,8 @@ SCRATCH_VARIABLE = "LANDSEG_SCRATCH_BYTES"
 """The size of a step's own scratch volume: from inside, an emptyDir looks as large as the node's disk."""
 LIMITS_VARIABLE = "LANDSEG_STEP_LIMITS"
 """`STEP.scratch_bytes=N STEP.timeout_s=N …`, of every step: without braces, which KFP and Argo would look into."""
+LIMITS = (SCRATCH_VARIABLE, LIMITS_VARIABLE)
+"""What holds for pods alone."""
 _PLANNING = ("stage-data", "train", "plan-export", "plan-average")
 """The steps that find out how much work there is."""
 

@@ -41,6 +41,7 @@ from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 from kfp.local.status import Status
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from pipelines.dags.step_limits import LIMITS
 from pipelines.object_storage import s3_client
 
 Launcher = Callable[[str, list[str]], list[str]]
@@ -149,7 +150,7 @@ class _Session:
 
             def __init__(self, image: str, full_command: list[str], **kwargs: Any) -> None:
                 self.image, self.full_command = image, full_command
-                self.env_vars = kwargs.get("env_vars") or {}
+                self.env_vars = _without_limits(kwargs.get("env_vars"))
 
             def run(self) -> Status:
                 session.execute(self.image, self.full_command, self.env_vars)
@@ -159,6 +160,7 @@ class _Session:
             """Steps run this code whatever the image's tag is, so the code is part of the key."""
 
             def compute_key(self, *args: Any, **kwargs: Any) -> str:
+                kwargs["env_vars"] = _without_limits(kwargs.get("env_vars"))
                 key = super().compute_key(*args, **kwargs)
                 return hashlib.sha256(f"{key} {session.code}".encode()).hexdigest()
 
@@ -205,6 +207,11 @@ class _Session:
             raise
         if status != 0:
             raise StageFailedError(self.executing, status)
+
+
+def _without_limits(env: dict[str, str] | None) -> dict[str, str]:
+    """A step's environment without what its pod and those of other steps may use: this machine is none of them."""
+    return {name: value for name, value in (env or {}).items() if name not in LIMITS}
 
 
 def _end_with(parent: int) -> None:

@@ -91,7 +91,7 @@ CHANGES: list[tuple[str, str, set[str]]] = [
 ]
 
 
-PREDICT = {"model_uris": "a,b"}
+PREDICT = {"model_uris": "a,b", "splits": "val,test"}
 WORDS = {  # of the table in the documentation
     frozenset(ALL): "every step",
     frozenset(WITH_RUN): "trainings, exports, the average",
@@ -162,8 +162,8 @@ def test_predict_reruns_what_depends_on_a_model(bench: Bench) -> None:
     steps = {"plan-export", "export-probs"} | AVERAGE  # the tiles are staged already
     assert bench.rerun(package("predict"), **PREDICT) == steps
     assert bench.rerun(package("predict"), **PREDICT) == set()
-    assert bench.rerun(package("predict"), model_uris="a,b,c,d,e,f") == steps
-    assert bench.rerun(package("predict"), model_uris="a,b", export_workers="2") == steps
+    assert bench.rerun(package("predict"), **PREDICT | {"model_uris": "a,b,c,d,e,f"}) == steps
+    assert bench.rerun(package("predict"), **PREDICT, export_workers="2") == steps
 
 
 @pytest.mark.parametrize("name", ["train-and-ensemble", "predict"])

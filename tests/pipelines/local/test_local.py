@@ -20,6 +20,7 @@ from kfp.local.orchestrator import dag_orchestrator, enhanced_dag_orchestrator, 
 from benchmarks.processes import descendants
 from components.images import ROOT
 from pipelines import __main__ as command_line
+from pipelines.dags.step_limits import LIMITS
 from pipelines.local import containers
 from pipelines.local import runner as local
 
@@ -121,6 +122,33 @@ def test_a_pipeline_of_one_step_runs_like_any_other(bench: Bench) -> None:
     compiler.Compiler().compile(single, str(bench.package))
     assert [(run.name, run.cached) for run in bench.run("x")] == [("alone", False)]
     assert [(run.name, run.cached) for run in bench.run("x")] == [("alone", True)]
+
+
+PRINT_LIMITS = """
+import os, sys
+with open(sys.argv[1], "a") as file:
+    for name in ("LANDSEG_SCRATCH_BYTES", "LANDSEG_STEP_LIMITS", "OTHER"):
+        file.write(f"{os.environ.get(name)} ")
+"""
+
+
+def test_what_pods_may_use_holds_for_no_step_here(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    @dsl.pipeline(name="single")
+    def limited(text: str):
+        task = produce(text=text)
+        for name in LIMITS:
+            task.set_env_variable(name, "5")
+        task.set_env_variable("OTHER", "kept")
+
+    monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "7")  # the user's own
+    bench.script.write_text(PRINT_LIMITS + STAND_IN)
+    compiler.Compiler().compile(limited, str(bench.package))
+    assert [run.cached for run in bench.run("x")] == [False]
+    assert bench.executed() == ["7 None kept x"]
+    text = bench.package.read_text()
+    bench.package.write_text(text.replace("value: '5'", "value: '6'"))
+    assert bench.package.read_text() != text
+    assert [run.cached for run in bench.run("x")] == [True]
 
 
 @pytest.mark.parametrize("status", [1, 2])
