@@ -30,7 +30,7 @@ from landseg.dataset.staging.workspace import Workspace
 from landseg.raw.layout.listing import RawDataset
 from landseg.raw.sources.source import FolderSource
 from landseg.raw.sources.source_file import SourceFile, sorted_files
-from landseg.stages.stage_data import _return_large_blocks
+from landseg.stages.shared.heap import return_large_blocks
 
 folder, num_tiles = Path(sys.argv[1]), int(sys.argv[2])
 
@@ -55,7 +55,7 @@ class Listed(FolderSource):
         return sorted_files(file for some in ([config], files) for file in some)
 
 
-_return_large_blocks()  # as stage-data does
+return_large_blocks()  # as stage-data does
 before = peak()
 raw = RawDataset.open(Listed(str(folder)))
 tiles = raw.pairing.tiles["val"]

@@ -68,18 +68,28 @@ def affordable_threads(members: Sequence[Member], wanted: int) -> int:
 
     Their tiles are to fit into 768 MiB; the shards that they fetch from object storage, into the scratch folder.
     """
+    readers = [member.reader for member in members if storage.is_s3(member.reader.uri)]
+    largest = members[0].reader.manifest.largest_px()
+    shard_bytes = sum(most_shard_bytes(reader.spec, largest) for reader in readers)
+    if shard_bytes:
+        wanted = min(wanted, int(_ROOM_SHARE * storage.scratch_room(readers[0].scratch)) // shard_bytes)
+    return max(1, min(wanted, _MEMORY_BYTES // _tile_bytes(members)))
+
+
+def affordable_tiles_ahead(members: Sequence[Member], wanted: int) -> int:
+    """How many tiles may be read ahead beside a row of tiles across a scene: at most `wanted`, in 384 MiB."""
+    return max(1, min(wanted, _MEMORY_BYTES // 2 // _tile_bytes(members)))
+
+
+def _tile_bytes(members: Sequence[Member]) -> int:
+    """What averaging one of the largest tiles takes."""
     manifest = members[0].reader.manifest
     largest = manifest.largest_px()
     # Each model's tile, its views where they are kept, and two temporary arrays, all counted as float32.
     planes = sum(1 + len(member.reader.spec.views) for member in members) + 2
     # For every ensemble that is scored, each pixel's largest sum and its class.
     scored = 5 * len(subsets(len(members)))
-    tile_bytes = (4 * len(manifest.spec.classes) * planes + scored) * largest
-    readers = [member.reader for member in members if storage.is_s3(member.reader.uri)]
-    shard_bytes = sum(most_shard_bytes(reader.spec, largest) for reader in readers)
-    if shard_bytes:
-        wanted = min(wanted, int(_ROOM_SHARE * storage.scratch_room(readers[0].scratch)) // shard_bytes)
-    return max(1, min(wanted, _MEMORY_BYTES // tile_bytes))
+    return (4 * len(manifest.spec.classes) * planes + scored) * largest
 
 
 def room_needed(members: Sequence[Member], dataset: StagedDataset) -> storage.RoomNeeded:

@@ -27,6 +27,7 @@ from landseg.report.ensemble.rendering import render
 from landseg.scoring.scores import METRICS
 from landseg.stages.shared import costs
 from landseg.stages.shared.context import StageContext, finished, stage_context
+from landseg.stages.shared.heap import return_freed_memory
 from landseg.stages.shared.options import (
     add_common_arguments,
     add_joint_maps_arguments,
@@ -133,6 +134,7 @@ def average(
     try:
         parts, shards = ensemble.parts(), ensemble.share(share - 1, num_shares)
         _average(ensemble, shards, parts, num_threads)
+        return_freed_memory()
         scenes.write(scenes.share(share - 1, num_shares), parts, num_threads)
         del parts  # of many tiles each listing takes room
         parts = ensemble.parts()
@@ -148,6 +150,8 @@ def average(
         _log.info("%s of other shares have yet to be averaged", left)
         costs.record(folder, context.seconds)
         return None
+
+    return_freed_memory()
 
     def report(outcome: Outcome) -> str:
         return render(ensemble_report(outcome, context.run_id, context.seconds, num_threads))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import logging
 import time
 from dataclasses import replace
@@ -29,6 +27,7 @@ from landseg.report.data_facts import as_json, data_report, gigabytes
 from landseg.stages.shared import costs
 from landseg.stages.shared.code import rooms_digest
 from landseg.stages.shared.context import StageContext, record_arguments, stage_context
+from landseg.stages.shared.heap import return_large_blocks
 from landseg.stages.shared.options import add_common_arguments, parse_share
 from landseg.stages.shared.step_limits import check_step_room
 
@@ -40,7 +39,6 @@ _SMALLEST_SHARD = 10_000
 _LISTED = 1000
 _ROOMS = ("dataset", "raw")
 """The folders whose code decides what a range of tiles becomes: records that other code wrote are not used."""
-_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +109,7 @@ def stage(
     Raises:
         DataError: files are wrong; which, is printed and in the report.
     """
-    _return_large_blocks()
+    return_large_blocks()  # worker processes: holes in their heaps would add up
     start = time.monotonic()
     options = replace(options, code=rooms_digest(_ROOMS))
     result = stage_dataset(raw, Workspace(context.storage_uri, context.scratch), options)
@@ -130,12 +128,6 @@ def stage(
         costs.record(folder, context.seconds)
     record_arguments(folder, asked)
     return report, result
-
-
-def _return_large_blocks() -> None:
-    """Let glibc return large blocks from its processes to the system: holes in its heap would add up."""
-    with contextlib.suppress(AttributeError, OSError):  # another libc
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _keep_refused(context: StageContext, name: str, page: bytes, checks: bytes) -> None:

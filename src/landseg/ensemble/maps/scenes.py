@@ -20,6 +20,7 @@ from landseg.ensemble.averaging import Labels
 from landseg.ensemble.maps.geotiff import BLOCK_PX, MapStyle, encode_names, write_map
 from landseg.ensemble.maps.stitched_scene import SceneResult, Stitching, ahead
 from landseg.ensemble.maps.stitching import Scene, scenes_of
+from landseg.ensemble.members import affordable_tiles_ahead
 from landseg.ensemble.shard_averaging import Ensemble
 from landseg.storage.records import finished_record, read_record, write_record
 
@@ -93,14 +94,15 @@ class Scenes:
         Args:
             places: the scenes.
             parts: see :meth:`Ensemble.parts`.
-            num_threads: threads that read tiles ahead.
+            num_threads: threads that read tiles ahead, at most.
         """
         if not places:
             return
-        with Progress("stitching", len(places), "scenes") as progress, ThreadPoolExecutor(num_threads, "tiles") as pool:
+        num_ahead = affordable_tiles_ahead(self._ensemble.members, num_threads)
+        with Progress("stitching", len(places), "scenes") as progress, ThreadPoolExecutor(num_ahead, "tiles") as pool:
             for place in places:
                 if not self.is_finished(place, parts):
-                    _write(self._ensemble, place[0], self._scene(place), pool, num_threads)
+                    _write(self._ensemble, place[0], self._scene(place), pool, num_ahead)
                 progress.advance()
 
     def _scene(self, place: ScenePlace) -> Scene:
@@ -138,10 +140,10 @@ class Scenes:
         return {split: tuple(results) for split, results in by_split.items()}
 
 
-def _write(ensemble: Ensemble, split: Split, scene: Scene, pool: ThreadPoolExecutor, num_threads: int) -> None:
+def _write(ensemble: Ensemble, split: Split, scene: Scene, pool: ThreadPoolExecutor, num_ahead: int) -> None:
     maps = ensemble.tile_maps
     spools = {layer: ensemble.scratch / f"scene-{layer}.raw" for layer in ensemble.layers}
-    stitching = Stitching(ensemble, split, scene, spools, ahead(pool, num_threads))
+    stitching = Stitching(ensemble, split, scene, spools, ahead(pool, num_ahead))
     try:
         style = maps.label_style(scene.id)
         labels = _put(ensemble, f"scenes/{split}", scene, stitching, style)
