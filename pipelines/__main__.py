@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from pipelines import naming
 from pipelines.errors import UserError
+from pipelines.options import parser
 
 if TYPE_CHECKING:
     from pipelines.source import Listing
@@ -26,7 +26,7 @@ def main() -> int:
     Returns:
         The exit status: 0 done, 2 user error, 1 a bug or a failed run, 130 interrupted, 143 terminated.
     """
-    args = _parser().parse_args()
+    args = parser(_COMMANDS, __doc__ or "").parse_args()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         naming.check(args)
@@ -63,91 +63,6 @@ class _Terminated(KeyboardInterrupt):
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    images = argparse.ArgumentParser(add_help=False)
-    images.add_argument("--registry", default="", metavar="HOST/PATH", help="where the cluster pulls the images from")
-    images.add_argument("--tag", default="", help="tag of the images (default: the version of landseg)")
-    images.add_argument("--queue", default="", metavar="NAME", help="Kueue LocalQueue for the steps with GPUs")
-    images.add_argument("--sizes", default="", metavar="FILE", help="what steps request: a TOML file, or an overlay")
-    images.add_argument(
-        "--set", action="append", default=[], metavar="STEP.NAME=VALUE", help="one of the sizes: train.memory=48Gi"
-    )
-
-    parameters = argparse.ArgumentParser(add_help=False)
-    parameters.add_argument(
-        "--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the pipeline; repeatable"
-    )
-
-    here = argparse.ArgumentParser(add_help=False)
-    here.add_argument(
-        "--root", type=Path, metavar="DIR", help="KFP's artifacts (default: build/runs, build/demo, build/demo-docker)"
-    )
-    here.add_argument("--docker", action="store_true", help="run each step in its image, not as a process")
-
-    cluster = argparse.ArgumentParser(add_help=False)
-    cluster.add_argument(
-        "--endpoint", default=os.environ.get("KF_PIPELINES_ENDPOINT", ""), metavar="URL", help="of KFP"
-    )
-    cluster.add_argument("--namespace", default="", help="yours in a multi-user Kubeflow, else where KFP runs")
-    cluster.add_argument(
-        "--service-account", default="", metavar="NAME", help="for the pods (default: landseg, where it is there)"
-    )
-    cluster.add_argument("--wait", action="store_true", help="follow the run to its end, then print the scores")
-    cluster.add_argument("--timeout", type=float, default=4 * 24 * 3600.0, metavar="S", help="how long --wait waits")
-
-    run = argparse.ArgumentParser(add_help=False)
-    run.add_argument("--storage-uri", required=True, metavar="URI", help="root in object storage")
-
-    def add(name: str, function: object, help_text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=help_text, parents=parents, allow_abbrev=False)
-        command.set_defaults(function=function)
-        return command
-
-    command = add("compile", _compile, "compile components and pipelines to YAML", images)
-    command.add_argument("--output-dir", type=Path, metavar="DIR", help="write the pipelines here, not where committed")
-    command.add_argument("--check", action="store_true", help="write nothing; fail if a committed file is stale")
-
-    command = add("run", _run, "run a pipeline on this machine", parameters, here)
-    command.add_argument("pipeline", help="train-and-ensemble, predict, a step, or the path of a compiled pipeline")
-    command.add_argument("--no-cache", action="store_true", help="run every step, ignoring earlier results")
-
-    command = add("demo", _demo, "run the whole pipeline on sample data", here)
-    command.add_argument("--fresh", action="store_true", help="delete what earlier demos left and start over")
-
-    command = add("submit", _submit, "submit a pipeline to a cluster", run, parameters, images, cluster)
-    command.add_argument("pipeline", nargs="?", default="train-and-ensemble", help="default: %(default)s")
-    command.add_argument("--source", required=True, metavar="URI", help="raw tiles, as the pods see them")
-    command.add_argument("--run-id", default=time.strftime("%Y%m%d-%H%M%S"), metavar="ID", help="default: the time")
-    command.add_argument("--no-cache", action="store_true", help="run every step, ignoring earlier results")
-
-    command = add("rerun", _rerun, "run one step of an earlier run again", run, parameters, images, cluster, here)
-    command.add_argument("step", help="stage-data, train-<model>, export-probs-<model> or average-probs")
-    command.add_argument("--run-id", required=True, metavar="ID", help="the earlier run")
-
-    command = add("deploy", _deploy, "prepare a namespace of a cluster, with kubectl")
-    command.add_argument("overlay", help="a folder of manifests/overlays")
-    command.add_argument("--namespace", default="", help="where KFP starts pods (default: kubeflow)")
-    command.add_argument("--network-policy", default="", metavar="none", help="none: leave the network policies out")
-    command.add_argument(
-        "--pull-secret", default="", metavar="NAME", help="of the registry, for storage and the account"
-    )
-    command.add_argument(
-        "--gpu-resource", default="", metavar="NAME", help="what quota and queue count (default: nvidia.com/gpu)"
-    )
-    command.add_argument(
-        "--force", action="store_true", help="take over what somebody else has set in landseg's objects"
-    )
-    command.add_argument("--dry-run", action="store_true", help="print what would be applied")
-
-    command = add("status", _status, "show a run's progress, from object storage, and what its pods wait for", run)
-    command.add_argument("--run-id", required=True, metavar="ID", help="the run")
-    command.add_argument("--namespace", default="", help="where KFP starts pods (default: kubeflow)")
-    return parser
 
 
 def _compile(args: argparse.Namespace) -> int:
@@ -194,11 +109,12 @@ def _run(args: argparse.Namespace) -> int:
 def _run_here(args: argparse.Namespace, path: Path, arguments: dict[str, object], *, use_cache: bool) -> int:
     from pipelines.local import containers, ending
     from pipelines.local import runner as local
+    from pipelines.local.processes import host_command
 
     places = [str(arguments[name]) for name in ("source", "storage_uri") if name in arguments]
     root = args.root or Path("build/runs")
     folders = [root.resolve(), *(Path(place).resolve() for place in places if "://" not in place)]
-    launcher = containers.container_command(folders) if args.docker else local.host_command
+    launcher = containers.container_command(folders) if args.docker else host_command
     code = containers.code_in_images(path) if args.docker else ""
     try:
         runs = local.run(path, arguments, root, launcher=launcher, code=code, use_cache=use_cache)
@@ -283,7 +199,7 @@ def without_cache(package: str) -> str:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from pipelines.local.runner import host_command
+    from pipelines.local.processes import host_command
 
     command = ["landseg", "status", "--storage-uri", args.storage_uri, "--run-id", args.run_id]
     status = subprocess.run(host_command("", command)).returncode
@@ -306,6 +222,17 @@ def _tell_waiting(args: argparse.Namespace) -> None:
         return
     if lines:
         print("\n" + "\n".join(lines))
+
+
+_COMMANDS = {
+    "compile": _compile,
+    "run": _run,
+    "demo": _demo,
+    "submit": _submit,
+    "rerun": _rerun,
+    "deploy": _deploy,
+    "status": _status,
+}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.models import MODELS
 from pipelines.errors import UserError
-from pipelines.local.runner import host_command
+from pipelines.local.processes import host_command
 
 STEPS = (
     "stage-data",

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from pipelines.errors import UserError
-from pipelines.local.runner import Launcher
+from pipelines.local.processes import Launcher
 
 
 def container_command(folders: list[Path], network: str = "host") -> Launcher:

@@ -19,6 +19,7 @@ from pipelines.errors import UserError
 from pipelines.local import containers
 from pipelines.local import runner as local
 from pipelines.local.embedded_s3 import EmbeddedS3
+from pipelines.local.processes import host_command
 
 BUCKET = "landseg"
 
@@ -46,12 +47,12 @@ def _run(root: Path, *, docker: bool) -> int:
     start = time.monotonic()
     pipeline = package("train-and-ensemble")
     code = containers.code_in_images(pipeline) if docker else ""
-    sample = local.host_command("", ["landseg", "make-sample-data", str(root / "data")])
+    sample = host_command("", ["landseg", "make-sample-data", str(root / "data")])
     if status := subprocess.run(sample, stdout=sys.stderr).returncode:
         return status
     with EmbeddedS3(root / "s3", buckets=[BUCKET]) as storage:
         os.environ.update(storage.env)
-        launcher = containers.container_command([root]) if docker else local.host_command
+        launcher = containers.container_command([root]) if docker else host_command
         try:
             runs = local.run(pipeline, _parameters(root), root / "kfp", launcher=launcher, code=code)
         except local.StageFailedError as err:

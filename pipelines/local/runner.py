@@ -13,18 +13,12 @@ reports a failure with its own traceback. Four of its attributes are therefore r
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import hashlib
 import importlib.util
 import io
 import logging
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import sysconfig
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -42,12 +36,8 @@ from kfp.local.status import Status
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.dags.step_limits import LIMITS
+from pipelines.local.processes import Launcher, host_command, run_process
 from pipelines.object_storage import s3_client
-
-Launcher = Callable[[str, list[str]], list[str]]
-"""Turns (image, command of the component) into the command to run on this machine."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 class StageFailedError(Exception):
@@ -78,15 +68,6 @@ class TaskRun:
     seconds: float
     cached: bool
     outputs: dict[str, Any] = field(default_factory=dict)
-
-
-def host_command(image: str, command: list[str]) -> list[str]:
-    """Run the component's own command as a process of this machine, with the landseg of this environment."""
-    beside_python = Path(sysconfig.get_path("scripts")) / command[0]
-    found = str(beside_python) if beside_python.exists() else shutil.which(command[0])
-    if found is None:
-        raise RuntimeError(f"{command[0]!r} is not installed in this environment (image {image})")
-    return [found, *command[1:]]
 
 
 def run(
@@ -192,19 +173,7 @@ class _Session:
         """Run one step's command; its lines go to this process's stderr as they come."""
         self.executed = True
         self.say(f"{self.executing}: {' '.join(command[:2])}")
-        process = subprocess.Popen(
-            self.launcher(image, command),
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=sys.__stderr__,
-            preexec_fn=functools.partial(_end_with, os.getpid()),
-        )
-        try:
-            status = process.wait()
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+        status = run_process(self.launcher(image, command), env)
         if status != 0:
             raise StageFailedError(self.executing, status)
 
@@ -212,14 +181,6 @@ class _Session:
 def _without_limits(env: dict[str, str] | None) -> dict[str, str]:
     """A step's environment without what its pod and those of other steps may use: this machine is none of them."""
     return {name: value for name, value in (env or {}).items() if name not in LIMITS}
-
-
-def _end_with(parent: int) -> None:
-    """In a step's process, before its program begins: end as on SIGTERM once the runner is gone, even by SIGKILL."""
-    with contextlib.suppress(OSError, AttributeError):  # Linux alone knows it
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _SerialExecutor(enhanced_dag_orchestrator.ParallelExecutor):  # type: ignore[misc]

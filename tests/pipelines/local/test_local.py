@@ -335,7 +335,7 @@ def test_sigterm_ends_a_command_as_an_interrupt_does(
 
     parser = argparse.ArgumentParser()
     parser.set_defaults(function=work, command="run")
-    monkeypatch.setattr(command_line, "_parser", lambda: parser)
+    monkeypatch.setattr(command_line, "parser", lambda *_: parser)
     monkeypatch.setattr(sys, "argv", ["pipelines"])
     before = signal.getsignal(signal.SIGTERM)
     try:
