@@ -42,9 +42,20 @@ def command(folder: str, *move_out: str) -> Callable[[Path, re.Match[str]], None
     return follow
 
 
-def write_msk(path: Path, has_data: np.ndarray) -> None:
+def write_msk(path: Path) -> None:
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
-        file.write_mask(has_data)
+        file.write_mask(np.where(LACKS, 0, 255).astype(np.uint8))
+
+
+def mask_beside(path: str) -> Case:
+    """An image or label whose mask is another file, joined with it: what it leaves out is ignored."""
+    folder, _, name = path.rpartition("/")
+    return Case(
+        lambda r: write_msk(r / path),
+        r"write one that has both, and move these out: (python -c \".*?\")",
+        command(folder, name, f"{name}.msk"),
+        label=np.where(LACKS, 255, LABELS),
+    )
 
 
 def exchanged(root: Path) -> None:
@@ -118,23 +129,13 @@ CASES = {
         r"write (label_values: \{.*?\})",
         lambda r, match: add_lines(r, match[1]),
     ),
-    "an image whose mask is another file": Case(
-        lambda r: write_msk(r / IMAGE, np.where(LACKS, 0, 255).astype(np.uint8)),
-        r"write one that has both, and move these out: (python -c \".*?\")",
-        command("train/images", "a.tif", "a.tif.msk"),
-        label=np.where(LACKS, 255, LABELS),
-    ),
+    "an image whose mask is another file": mask_beside(IMAGE),
     "an image whose mask is another file and says nothing": Case(
-        lambda r: write_msk(r / IMAGE, np.where(LACKS, 0, 255).astype(np.uint8)),
+        lambda r: write_msk(r / IMAGE),
         r"or write (nodata: none) in dataset.yaml",
         lambda r, match: add_lines(r, match[1]),
     ),
-    "a label whose mask is another file": Case(
-        lambda r: write_msk(r / LABEL, np.where(LACKS, 0, 255).astype(np.uint8)),
-        r"write one that has both, and move these out: (python -c \".*?\")",
-        command("train/labels", "a.png", "a.png.msk"),
-        label=np.where(LACKS, 255, LABELS),
-    ),
+    "a label whose mask is another file": mask_beside(LABEL),
     "a label that is packed by itself": Case(packed_label, r"unpack (train/labels/a\.png\.gz) where it is", unpack),
 }
 
