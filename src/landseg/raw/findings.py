@@ -10,7 +10,7 @@ from typing import Literal
 
 from landseg.contracts.errors import DataError
 from landseg.raw.labels.rule import UnknownLabels
-from landseg.raw.labels.unknown_values import UnknownLabelsError
+from landseg.raw.labels.unknown.errors import UnknownLabelsError
 
 _SHOWN = 5
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")

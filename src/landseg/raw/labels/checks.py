@@ -18,7 +18,7 @@ from landseg.raw.labels.files import place_of_label, read_label
 from landseg.raw.labels.grid import label_on_grid
 from landseg.raw.labels.headed import with_its_header
 from landseg.raw.labels.rule import StagedLabel
-from landseg.raw.labels.unknown_values import unknown_labels_error
+from landseg.raw.labels.unknown.errors import unknown_labels_error
 from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.files import LabelFiles
 from landseg.raw.sources.source import Source

@@ -9,7 +9,8 @@ from landseg.contracts.errors import DataError
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.labels.mapping import IGNORE
 from landseg.raw.labels.rule import UsedColours
-from landseg.raw.labels.unknown_values import NAME, NAME_MEANS, colour_map_place, colour_meanings, flow_map, hex_colour
+from landseg.raw.labels.unknown.colours import colour_map_place, colour_meanings, hex_colour
+from landseg.raw.labels.unknown.proposals import NAME, NAME_MEANS, flow_map
 
 
 class LabelPalettes:

@@ -15,7 +15,8 @@ from landseg.raw.labels.mapping import IGNORE
 from landseg.raw.labels.nodata import label_nodata_warnings
 from landseg.raw.labels.palettes import LabelPalettes
 from landseg.raw.labels.rule import LabelRule
-from landseg.raw.labels.unknown_values import dataset_label_errors, flow_map, mask_map
+from landseg.raw.labels.unknown.errors import dataset_label_errors
+from landseg.raw.labels.unknown.proposals import flow_map, mask_map
 from landseg.raw.sources.source import Source
 
 

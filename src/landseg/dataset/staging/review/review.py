@@ -22,7 +22,7 @@ from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.compact_list import text_list
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
-from landseg.raw.labels.unknown_values import flow_map, mask_map
+from landseg.raw.labels.unknown.proposals import flow_map, mask_map
 
 _EXAMPLES = 3
 _SAMPLES = 4

@@ -15,7 +15,7 @@ from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.labels.mapping import IGNORE
 from landseg.raw.labels.polygons.files import MAX_SHOWN, MAX_SHOWN_CHARS, shortened
 from landseg.raw.labels.rule import LabelRule
-from landseg.raw.labels.unknown_values import NAME, NAME_MEANS, flow_map
+from landseg.raw.labels.unknown.proposals import NAME, NAME_MEANS, flow_map
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 

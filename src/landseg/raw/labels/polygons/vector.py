@@ -23,7 +23,7 @@ from landseg.raw.georeference.tags import Georeference
 from landseg.raw.labels.polygons.classes import class_of, staged_outside, staged_values
 from landseg.raw.labels.polygons.files import MAX_SHOWN_CHARS, listed, read_file, rings_of
 from landseg.raw.labels.rule import LabelRule, StagedLabel
-from landseg.raw.labels.unknown_values import NAME, NAME_MEANS, flow_map
+from landseg.raw.labels.unknown.proposals import NAME, NAME_MEANS, flow_map
 
 
 @dataclass(frozen=True)
