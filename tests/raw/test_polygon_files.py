@@ -19,7 +19,8 @@ from landseg.contracts.label_source import LabelSource
 from landseg.raw.config.dataset_yaml import parse_config
 from landseg.raw.labels.polygons.files import read_file
 from landseg.raw.labels.polygons.vector import read_polygons
-from landseg.raw.labels.shared import belonging_files, open_shared_labels
+from landseg.raw.labels.shared import open_shared_labels
+from landseg.raw.labels.shared_files import belonging_files
 from landseg.raw.sources.archives import open_source
 
 SQUARE = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}

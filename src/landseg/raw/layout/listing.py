@@ -10,7 +10,7 @@ from landseg.contracts.errors import DataError, printable
 from landseg.contracts.yaml_documents import MAX_YAML_BYTES
 from landseg.raw.config.dataset_yaml import FILE_NAME, DatasetConfig, parse_config
 from landseg.raw.findings import Finding
-from landseg.raw.labels.shared import belonging_files
+from landseg.raw.labels.shared_files import belonging_files
 from landseg.raw.layout.folders.names import Clarity, read_folder_name
 from landseg.raw.layout.folders.strays import counted
 from landseg.raw.layout.pairing import Pairing, pair
