@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg.contracts.errors import DataError
-from landseg.raw.config.dataset_yaml import MAX_BANDS
+from landseg.raw.config.fields import MAX_BANDS
 from landseg.raw.georeference.crs import control_points_of, keys_of, rpc_of
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.images.formats import check_self_contained, check_single, check_whole

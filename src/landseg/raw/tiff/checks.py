@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tifffile
 
 from landseg.contracts.errors import DataError
-from landseg.raw.config.dataset_yaml import MAX_BANDS
+from landseg.raw.config.fields import MAX_BANDS
 
 MAX_DECODED_BYTES = 1 << 29
 """The largest tile, decoded: 8192 x 8192 px with 4 bands of uint16."""

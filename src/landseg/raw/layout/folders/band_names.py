@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from landseg.contracts.errors import printable
-from landseg.raw.config.dataset_yaml import MAX_BANDS
+from landseg.raw.config.fields import MAX_BANDS
 from landseg.raw.layout.folders.names import SPLIT_WORDS, words
 from landseg.raw.layout.folders.roles_by_file import role_of_part
 from landseg.raw.layout.suffixes import IMAGE_SUFFIXES, split_suffix
