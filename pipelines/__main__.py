@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pipelines import naming
+from pipelines import naming, output
 from pipelines.errors import UserError
 from pipelines.options import parser
 
@@ -30,12 +29,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         naming.check(args)
-        status = int(args.function(args))
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # nobody reads on, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        with output.lasting():
+            return int(args.function(args))
     except OSError as err:
         if err.errno not in _REFUSED:
             raise

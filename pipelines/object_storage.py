@@ -26,9 +26,8 @@ def s3_client() -> Any:
     """
     settings = tomllib.loads(_SETTINGS.read_text(encoding="utf-8"))
     for name in settings["unbroken"]["variables"]:
-        if not re.fullmatch(
-            settings["unbroken"]["pattern"], os.environ.get(name, "")
-        ):  # not repeated: it may be a secret
+        if not re.fullmatch(settings["unbroken"]["pattern"], os.environ.get(name, "")):
+            # Not repeated: it may be a secret.
             raise UserError(f"{name}: expected a value without spaces and line breaks, found one with them")
     defaults = settings["defaults"]
     given = {

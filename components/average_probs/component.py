@@ -1,4 +1,4 @@
-"""average-probs: the ensemble of the models, each of up to five with an input of its own, or any number in one list."""
+"""average-probs: the ensemble of up to five models with an input each, or of any number given as one list."""
 
 from kfp import dsl
 

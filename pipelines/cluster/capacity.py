@@ -73,16 +73,13 @@ def check_dataset(package: str, dataset_uri: str) -> str:
     Raises:
         UserError: a volume is too small.
     """
-    if not dataset_uri.startswith("s3://") or "AWS_ACCESS_KEY_ID" not in os.environ:
-        return ""
-    bucket, _, key = dataset_uri.removeprefix("s3://").partition("/")
+    answer, note = _asked("get_object", dataset_uri)
+    if answer is None:
+        return note
     try:
-        body = s3_client().get_object(Bucket=bucket, Key=key)["Body"].read(_MANIFEST_BYTES + 1)
-        splits = json.loads(body)["splits"].values()
+        splits = json.loads(answer["Body"].read(_MANIFEST_BYTES + 1))["splits"].values()
         rows = sum(split["index"]["size_bytes"] for split in splits)
         shards = [shard["size_bytes"] for split in splits for shard in split["shards"]]
-    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as err:
-        return f"the size of {dataset_uri} not checked, it is out of reach from here: {err}"
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""  # a reference, or what the stage will refuse
     for step, limits in limits_of(package).items():
@@ -104,18 +101,12 @@ def _check_room(step: str, limits: Limits, least_bytes: int, what: str) -> None:
 
 def check_archive(package: str, source: str) -> str:
     """Return a note where stage-data has no room to fetch an archive in object storage whole."""
-    if (
-        not source.startswith("s3://")
-        or not source.lower().endswith((".zip", ".tar"))
-        or "AWS_ACCESS_KEY_ID" not in os.environ
-    ):
+    if not source.lower().endswith((".zip", ".tar")):
         return ""
-    bucket, _, key = source.removeprefix("s3://").partition("/")
-    try:
-        size = s3_client().head_object(Bucket=bucket, Key=key)["ContentLength"]
-    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as err:
-        return f"the size of {source} not checked, it is out of reach from here: {err}"
-    limits = limits_of(package).get("stage-data")
+    answer, note = _asked("head_object", source)
+    if answer is None:
+        return note
+    limits, size = limits_of(package).get("stage-data"), answer["ContentLength"]
     if limits is not None and size > _ROOM_SHARE * limits.scratch_bytes:
         fitting = math.ceil(size / _ROOM_SHARE / 2**30)
         return (
@@ -123,6 +114,17 @@ def check_archive(package: str, source: str) -> str:
             f'scratch: stage-data reads it by range, twice; SET="stage-data.scratch={fitting}Gi" fetches it once'
         )
     return ""
+
+
+def _asked(operation: str, uri: str) -> tuple[dict[str, Any] | None, str]:
+    """What object storage answers about an object; else None, and a note unless nobody here can ask."""
+    if not uri.startswith("s3://") or "AWS_ACCESS_KEY_ID" not in os.environ:
+        return None, ""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    try:
+        return getattr(s3_client(), operation)(Bucket=bucket, Key=key), ""
+    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as err:
+        return None, f"the size of {uri} not checked, it cannot be read from here: {err}"
 
 
 def check_export_workers(parameters: Mapping[str, Any]) -> None:

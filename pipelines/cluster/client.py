@@ -59,12 +59,13 @@ def normalise(endpoint: str) -> str:
     endpoint = endpoint if "://" in endpoint else f"https://{endpoint}"
     try:
         parts = urlsplit(endpoint)
-        is_address = bool(parts.hostname) and (parts.port or 1) > 0 and not re.search(r"\s", endpoint)
+        _ = parts.port  # which says now whether it is one
+        is_address = bool(parts.hostname) and not re.search(r"\s", endpoint)
     except ValueError:
         is_address = False
     if not is_address:
         raise UserError(
-            "--endpoint: expected an address such as https://kubeflow.example.com/pipeline, found another text"
+            "--endpoint: expected an address such as https://kubeflow.example.com/pipeline, found something else"
         )
     if "@" in parts.netloc or parts.query or parts.fragment:
         # Not repeated here; as the endpoint it would stand in every line, and in links.
@@ -235,9 +236,9 @@ def _network_errors(endpoint: str) -> Iterator[None]:
             raise _untrusted(endpoint, err.reason) from err
         if isinstance(err.reason, urllib3.exceptions.ProxyError):
             raise _proxy_fails(endpoint, err.reason) from err
-        raise UserError(f"{endpoint} is out of reach ({_first_line(err)}): is the port-forward running?") from err
+        raise UserError(f"{endpoint} is out of reach ({_reason(err)}): is the port-forward running?") from err
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as err:
-        raise UserError(f"{endpoint} is out of reach ({_first_line(err)}): is the port-forward running?") from err
+        raise UserError(f"{endpoint} is out of reach ({_reason(err)}): is the port-forward running?") from err
 
 
 def _untrusted(endpoint: str, err: Exception) -> UserError:
@@ -246,17 +247,17 @@ def _untrusted(endpoint: str, err: Exception) -> UserError:
     )
     return UserError(
         f"{endpoint}: its certificate is not trusted with {given}: set KFP_CA_CERT to the file of the certificate "
-        f"authority that signed it ({_first_line(err)})"
+        f"authority that signed it ({_reason(err)})"
     )
 
 
 def _proxy_fails(endpoint: str, err: Exception) -> UserError:
     return UserError(
-        f"{endpoint} is out of reach through the proxy: check HTTPS_PROXY, or set NO_PROXY ({_first_line(err)})"
+        f"{endpoint} is out of reach through the proxy: check HTTPS_PROXY, or set NO_PROXY ({_reason(err)})"
     )
 
 
-def _first_line(err: Exception) -> str:
+def _reason(err: Exception) -> str:
     """The operating system's own words where there are any, else the first line; without passwords in addresses."""
     cause: Any = err
     for _ in range(10):  # errors wrap each other in several ways

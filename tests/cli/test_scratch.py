@@ -19,7 +19,6 @@ from landseg.cli.scratch import remove_abandoned, scratch_folder
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from typing import Any
 from landseg.cli.scratch import scratch_folder
 with scratch_folder(Path(sys.argv[1])) as folder:
     (folder / "some").mkdir()

@@ -300,7 +300,7 @@ def views(*steps: dict[str, Any]) -> dict[str, Any]:
             "only MultiScaleFlipAug after LoadImageFromFile, found CLAHE",
         ),
         ([LOAD, {"type": "RGB2Gray"}, NORMALIZE], r"expected only .*, found RGB2Gray \(train without it\)"),
-        ([{"type": "LoadFiveBands"}, views(RESIZE, NORMALIZE)], "found LoadFiveBands, which landseg has not"),
+        ([{"type": "LoadFiveBands"}, views(RESIZE, NORMALIZE)], "found LoadFiveBands, which landseg does not have"),
         (
             [LOAD, NORMALIZE, views(RESIZE, NORMALIZE)],
             "only MultiScaleFlipAug after LoadImageFromFile, found Normalize",
@@ -308,11 +308,11 @@ def views(*steps: dict[str, Any]) -> dict[str, Any]:
         ([LOAD, views(RESIZE, NORMALIZE), views(NORMALIZE)], "found MultiScaleFlipAug"),
         ([LOAD, views(RESIZE, NORMALIZE, NORMALIZE)], "expected Normalize once, found it 2 times"),
         ([LOAD, views(RESIZE, RESIZE, NORMALIZE)], "expected Resize once"),
-        ([LOAD, views(NORMALIZE, RESIZE)], "expected Resize before Normalize, found it behind"),
+        ([LOAD, views(NORMALIZE, RESIZE)], "expected Resize before Normalize, found it after"),
         ([LOAD, views(RESIZE, PAD, {"type": "ResizeToMultiple"}, NORMALIZE)], "expected ResizeToMultiple before Pad"),
         (
             [LOAD, {**RESIZE, "img_scale": (64, 64)}, NORMALIZE],
-            "found Resize .steps that resize belong into MultiScale",
+            "found Resize .steps that resize belong in MultiScale",
         ),
     ],
 )

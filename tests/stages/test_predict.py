@@ -302,7 +302,10 @@ def test_files_of_others_are_not_written_over(place: Place, capsys: pytest.Captu
     write_label(drawn, random_label(0, 40))
     before = drawn.read_bytes()
     assert place.predict(place.images / "tile 0.tif", out="drawn", models=1) == 2
-    assert f"{drawn}: expected nothing where a map goes, found a file of others" in capsys.readouterr().err
+    assert (
+        f"{drawn}: expected nothing where a map goes, found a file that landseg did not write"
+        in capsys.readouterr().err
+    )
     assert drawn.read_bytes() == before
     drawn.unlink()
     for _ in range(2):  # its own maps it does write over

@@ -228,9 +228,13 @@ def _known_steps(pipeline: Sequence[Any], where: str) -> tuple[Any, dict[str, An
     views = next((step for step in pipeline if step["type"] == _VIEWS), None)
     outside = [step for step in pipeline if step is not views and step["type"] not in _LOADING]
     if outside and str(outside[0]["type"]).startswith("Load"):
-        problem = f"expected tiles to be read by LoadImageFromFile, found {outside[0]['type']}, which landseg has not"
-        hint = "where that changes no values, write LoadImageFromFile in its place into the config (a checkpoint's "
-        raise ConfigError(where, problem, f"{hint}is meta.config)")
+        found_one = f"found {outside[0]['type']}, which landseg does not have"
+        raise ConfigError(
+            where,
+            f"expected tiles to be read by LoadImageFromFile, {found_one}",
+            "where that changes no values, write LoadImageFromFile in its place into the config (a checkpoint's is "
+            "meta.config)",
+        )
     if views is not None and outside:
         problem = f"expected only {_VIEWS} after LoadImageFromFile, found {outside[0]['type']}"
         raise ConfigError(where, problem, "landseg has no such step: predict with mmsegmentation, or train without it")
@@ -239,7 +243,7 @@ def _known_steps(pipeline: Sequence[Any], where: str) -> tuple[Any, dict[str, An
     kinds = [step["type"] for step in steps]
     for kind in kinds:
         if kind not in known:
-            hint = f"steps that resize belong into {_VIEWS}" if kind in _SIZING else "train without it"
+            hint = f"steps that resize belong in {_VIEWS}" if kind in _SIZING else "train without it"
             raise ConfigError(where, f"expected only {', '.join(sorted(known))}, found {kind}", hint)
         if kinds.count(kind) > 1 and kind not in _PACKING:
             raise ConfigError(where, f"expected {kind} once, found it {kinds.count(kind)} times")
@@ -247,7 +251,7 @@ def _known_steps(pipeline: Sequence[Any], where: str) -> tuple[Any, dict[str, An
     changed = [kind for kind in kinds if kind in ("Normalize", "Pad")]
     for kind in _SIZING:
         if kind in found and changed and kinds.index(kind) > kinds.index(changed[0]):
-            raise ConfigError(where, f"expected {kind} before {changed[0]}, found it behind")
+            raise ConfigError(where, f"expected {kind} before {changed[0]}, found it after")
     return views, found
 
 

@@ -16,7 +16,7 @@ from landseg.models.channels_last import lay_out_channels_last
 from landseg.models.configs import parse_config
 from landseg.models.late_fusion import fuse_late
 from landseg.models.precision import TORCH_DTYPES
-from landseg.models.trained_model import TrainedModel, check_predicts
+from landseg.models.trained_model import TrainedModel
 from landseg.prediction.device import default_device
 from landseg.prediction.predictor import Predictor
 from landseg.raw.processes import num_cpus
@@ -41,7 +41,6 @@ def load_predictor(
         precision: fp32, bf16 or fp16.
         trusted: modules besides OpenMMLab's that may be imported for the types they register.
     """
-    check_predicts(trained, trusted)
     config = parse_config(trained.config, f"config of {trained.uri}")
     model = load_model(config, schema, checkpoint, trusted, name=trained.checkpoint_uri)
     return final_predictor(model, config, trained.mean, trained.std, tta=tta, precision=precision)

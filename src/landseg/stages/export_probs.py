@@ -15,7 +15,7 @@ from landseg.contracts.parameters import add_parameter, check_values
 from landseg.contracts.probabilities import VIEWS, ProbsManifest, ProbsSpec
 from landseg.dataset.reader import StagedDataset
 from landseg.models.model_input import fit_input
-from landseg.models.trained_model import TrainedModel, open_model
+from landseg.models.trained_model import TrainedModel, check_predicts, open_model
 from landseg.probabilities.codec import default_dtype
 from landseg.probabilities.writer import ProbsWriter
 from landseg.raw.processes import num_cpus
@@ -199,6 +199,7 @@ def _export(
     from landseg.prediction.export import export
     from landseg.prediction.loading import load_predictor
 
+    check_predicts(model, args.trust_modules)
     checkpoint = context.scratch / "model.pth"
     storage.get_file(model.checkpoint_uri, checkpoint, sha256=model.checkpoint_sha256)
     spec = writer.spec

@@ -187,6 +187,8 @@ def _is_whole(result: str) -> bool:
 def _write_outputs(
     context: StageContext, args: argparse.Namespace, dataset: StagedDataset, model: storage.Loaded[ModelManifest]
 ) -> None:
+    from landseg.training.model_publishing import read_result
+
     document = model.document
     facts: dict[str, Any] = {"name": document.name, "seconds": round(document.seconds, 1)}
     if "mIoU" in document.metrics:
@@ -194,8 +196,6 @@ def _write_outputs(
     context.publish("model", model, facts)
     context.outputs.metadata("metrics", dict(document.metrics))
     context.outputs.write("metrics", json.dumps(document.metrics, indent=1), ".json")
-    from landseg.training.model_publishing import read_result
-
     result = read_result(storage.join(storage.parent(model.uri), RESULT))
     context.outputs.write("report", _report(args, dataset, document, result), ".html")
 

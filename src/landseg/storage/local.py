@@ -8,7 +8,6 @@ import io
 import os
 import re
 import shutil
-import stat as stat_module
 import time
 import uuid
 from collections.abc import Iterator
@@ -105,7 +104,7 @@ def get_bytes(
 def _open(uri: str) -> io.BufferedReader:
     """Open a regular file: a pipe would be waited for, and a device has no end."""
     reader = open(uri, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))  # noqa: SIM115
-    if not stat_module.S_ISREG(os.fstat(reader.fileno()).st_mode):
+    if not S_ISREG(os.fstat(reader.fileno()).st_mode):
         reader.close()
         raise StorageError(uri, "expected a regular file, found something else")
     return reader

@@ -153,8 +153,8 @@ class TrainingLog:
         if self._timeout_s is None or passed_s < _PACE_S:
             return
         left_s = (self._max_iters - iteration) * self._batch_size / self.images_per_s
-        whole_h = (passed_s + left_s) / 3600
-        if 3600 * whole_h > self._timeout_s:
+        whole_s = passed_s + left_s
+        if whole_s > self._timeout_s:
             _log.warning(
                 "at %.1f images/s the training takes %.1f h more: the pipeline ends the step after %.3g h, and a retry "
                 'continues from the last checkpoint; expected more GPUs, fewer epochs or SET="train.timeout=%dh"',
@@ -162,10 +162,10 @@ class TrainingLog:
                     self.images_per_s,
                     left_s / 3600,
                     self._timeout_s / 3600,
-                    math.ceil(1.1 * (passed_s + left_s) / 3600),
+                    math.ceil(1.1 * whole_s / 3600),
                 ),
             )
-        self._timeout_s = None  # said once
+        self._timeout_s = None  # looked at once
 
     def step(self, skipped: bool) -> None:
         """Count a step of the optimizer, or one that was skipped."""

@@ -62,8 +62,8 @@ def test_they_are_told_of_other_sizes() -> None:
 
 
 def test_numbers_are_those_of_the_stages() -> None:
-    told = capacity._MANIFEST_BYTES, capacity._SHARD_ENTRY_BYTES, capacity._SHARD_BYTES
-    assert told == (MAX_DOCUMENT_BYTES, SHARD_ENTRY_BYTES, DEFAULT_SHARD_BYTES)
+    assumed = capacity._MANIFEST_BYTES, capacity._SHARD_ENTRY_BYTES, capacity._SHARD_BYTES
+    assert assumed == (MAX_DOCUMENT_BYTES, SHARD_ENTRY_BYTES, DEFAULT_SHARD_BYTES)
 
 
 def test_a_source_is_refused_where_no_manifest_or_volume_can_hold_it() -> None:
@@ -103,7 +103,7 @@ def test_volumes_hold_what_steps_keep_of_a_dataset(s3: Any) -> None:
         capacity.check_dataset(resized("export-probs", "export-probs.scratch=1Gi"), uri)
     assert capacity.check_dataset(resized("train-swin", "train.scratch=2Gi"), uri) == ""
     assert capacity.check_dataset(refused, "") == ""
-    assert "not checked, it is out of reach from here" in capacity.check_dataset(refused, f"{s3.uri}/none.json")
+    assert "not checked, it cannot be read from here" in capacity.check_dataset(refused, f"{s3.uri}/none.json")
     boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/reference.json", Body=b'{"uri": "s3://b/m.json"}')
     assert capacity.check_dataset(refused, f"{s3.uri}/reference.json") == ""
 

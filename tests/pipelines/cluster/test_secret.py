@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
+from http_server import Quiet, serving
 
 from pipelines.cluster import preflight
 from pipelines.cluster.client import Server
@@ -25,11 +24,8 @@ class Cluster:
         self.paths: list[str] = []
         cluster = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *args: object) -> None:
-                pass
-
-            def do_GET(self) -> None:
+        class Handler(Quiet):
+            def do_GET(self) -> None:  # noqa: N802  (http.server's name)
                 cluster.paths.append(self.path)
                 secret = {"kind": "Secret", "apiVersion": "v1", "data": dict.fromkeys(cluster.keys, "eA==")}
                 body = json.dumps(secret).encode()
@@ -39,8 +35,7 @@ class Cluster:
                 self.end_headers()
                 self.wfile.write(body)
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.handler = Handler
 
 
 def use_kubeconfig(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
@@ -51,17 +46,16 @@ def use_kubeconfig(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     running = Cluster()
-    config = {
-        "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{running.http.server_address[1]}"}}],
-        "users": [{"name": "u", "user": {}}],
-    }
-    (tmp_path / "config").write_text(yaml.safe_dump(config))
-    use_kubeconfig(monkeypatch, tmp_path / "config")
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
+    with serving(running.handler) as address:
+        config = {
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": address}}],
+            "users": [{"name": "u", "user": {}}],
+        }
+        (tmp_path / "config").write_text(yaml.safe_dump(config))
+        use_kubeconfig(monkeypatch, tmp_path / "config")
+        yield running
 
 
 def test_a_complete_secret(cluster: Cluster) -> None:

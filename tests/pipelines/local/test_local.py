@@ -20,6 +20,7 @@ from kfp.local.orchestrator import dag_orchestrator, enhanced_dag_orchestrator, 
 from benchmarks.processes import descendants
 from components.images import ROOT
 from pipelines import __main__ as command_line
+from pipelines.dags.packages import names
 from pipelines.dags.step_limits import LIMITS
 from pipelines.local import containers
 from pipelines.local import runner as local
@@ -291,20 +292,33 @@ def test_wrong_parameters_are_one_line_and_status_2() -> None:
 @pytest.mark.parametrize("command", [["run", "train-and-ensemble"], ["demo"]])
 def test_a_root_that_is_no_folder_is_one_line_and_status_2(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    given = [f"--param={name}={tmp_path / name}" for name in ("source", "storage_uri", "run_id")]
-    given[2:] = ["--param=run_id=r"]
+    given = [f"--param=source={tmp_path}", f"--param=storage_uri={tmp_path}", "--param=run_id=r"]
     done = pipelines_command(*command, f"--root={tmp_path / 'file'}", *(given if command[0] == "run" else []))
     assert done.returncode == 2
     assert done.stderr == f"python -m pipelines {command[0]}: error: {tmp_path / 'file'}: file exists\n"
 
 
-def test_output_that_nobody_reads_on_is_no_error(tmp_path: Path) -> None:
-    compile_to = [sys.executable, "-u", "-m", "pipelines", "compile", "--output-dir", str(tmp_path)]
+@pytest.mark.parametrize("buffering", ["-u", "-B"])
+def test_output_that_nobody_reads_on_changes_nothing(buffering: str, tmp_path: Path) -> None:
+    compile_to = [sys.executable, buffering, "-m", "pipelines", "compile", "--output-dir", str(tmp_path)]
     process = subprocess.Popen(compile_to, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.close()
     _, said = process.communicate()
     assert (process.returncode, said) == (0, b"")
+    assert {path.stem for path in tmp_path.iterdir()} == set(names())
+
+
+def test_a_failure_whose_output_nobody_reads_is_one() -> None:
+    program = (
+        "import sys; from pipelines import __main__ as m\n"
+        "m._COMMANDS['demo'] = lambda args: print('a line') or 1\n"
+        "sys.argv = ['pipelines', 'demo']; sys.exit(m.main())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait() == 1
 
 
 def test_a_user_error_inside_a_step_is_its_own_line_and_status_2(tmp_path: Path) -> None:

@@ -98,13 +98,10 @@ def check_unclaimed(folder: Path, paths: Iterable[str]) -> None:
         paths: of the maps in it.
 
     Raises:
-        ConfigError: there is a file that :func:`list_maps` has not listed.
+        ConfigError: there is a file where a map goes; those of an earlier averaging are to be removed before.
     """
-    there = [path for path in paths if (folder / path).exists()]
-    listed = folder / LISTED
-    known = parse_json(listed.read_bytes(), listed) if there and listed.is_file() else []
-    if others := sorted(set(there).difference(map(str, known if isinstance(known, list) else ()))):
-        problem = f"expected nothing where a map goes, found a file of others, one of {len(set(there))}"
+    if others := sorted(path for path in set(paths) if (folder / path).exists()):
+        problem = f"expected nothing where a map goes, found a file that landseg did not write, one of {len(others)}"
         raise ConfigError(folder / others[0], problem, "give another folder, or move it")
 
 

@@ -174,17 +174,17 @@ def _check_copy(source: str, target: str) -> None:
     import rasterio
 
     with rasterio.open(source) as plain, rasterio.open(target) as copied:
-        for window in _bands(plain.shape):
+        for window in _strips(plain.shape):
             if not np.array_equal(plain.read(1, window=window), copied.read(1, window=window)):
                 raise ValueError("what was written is not what is read")
         num_overviews = len(copied.overviews(1))
     for level in range(num_overviews):
         with rasterio.open(target, overview_level=level) as overview:
-            for window in _bands(overview.shape):
+            for window in _strips(overview.shape):
                 overview.read(1, window=window)
 
 
-def _bands(shape: tuple[int, int]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+def _strips(shape: tuple[int, int]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Windows of all columns, a block high."""
     return (((top, min(top + BLOCK_PX, shape[0])), (0, shape[1])) for top in range(0, shape[0], BLOCK_PX))
 
