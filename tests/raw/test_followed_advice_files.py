@@ -16,6 +16,7 @@ import pytest
 import rasterio
 import yaml
 from followed_advice import (
+    COMMAND,
     IMAGE,
     IMAGES,
     LABEL,
@@ -182,7 +183,7 @@ CASES = {
     ),
     "polygons as KML": Case(
         kml,
-        r"write them as one, and name it in dataset.yaml: (python -c \".*?\")",
+        r"write them as one, and name it in dataset.yaml: " + COMMAND,
         lambda r, match: (
             subprocess.run([sys.executable, *shlex.split(match[1])[1:]], cwd=r, check=True),
             add_lines(r, "labels: {file: all.gpkg, class_field: Name}"),

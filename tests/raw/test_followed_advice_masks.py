@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from followed_advice import IMAGE, IMAGES, LABEL, LABELS, Case, add_lines, base, check, other_label, png
+from followed_advice import COMMAND, IMAGE, IMAGES, LABEL, LABELS, Case, add_lines, base, check, other_label, png
 from gdal_files import UTM, read_gdal, stored, write_gdal
 from raw_tiles import write_config, write_image, write_label
 
@@ -52,7 +52,7 @@ def mask_beside(path: str) -> Case:
     folder, _, name = path.rpartition("/")
     return Case(
         lambda r: write_msk(r / path),
-        r"write one that has both, and move these out: (python -c \".*?\")",
+        r"write one that has both, and move these out: " + COMMAND,
         command(folder, name, f"{name}.msk"),
         label=np.where(LACKS, 255, LABELS),
     )
@@ -87,30 +87,30 @@ def unpack(root: Path, match: re.Match[str]) -> None:
 CASES = {
     "a label of half the size": Case(
         lambda r: write_label(r / LABEL, np.ascontiguousarray(LABELS[::2, ::2])),
-        r"if it covers the same ground, give it the image's size: (python -c \".*?\")",
+        r"if it covers the same ground, give it the image's size: " + COMMAND,
         command("train/labels"),
         label=LABELS[::2, ::2].repeat(2, axis=0).repeat(2, axis=1),
     ),
     "a label of twice the size": Case(
         lambda r: write_label(r / LABEL, LABELS.repeat(2, axis=0).repeat(2, axis=1)),
-        r"if it covers the same ground, give it the image's size: (python -c \".*?\")",
+        r"if it covers the same ground, give it the image's size: " + COMMAND,
         command("train/labels"),
     ),
     "rows and columns exchanged": Case(
         exchanged,
-        r"saved with rows and columns exchanged, exchange them: (python -c \".*?\")",
+        r"saved with rows and columns exchanged, exchange them: " + COMMAND,
         command("train/labels"),
         image=IMAGES[:, :16],
         label=LABELS[:, :16],
     ),
     "a band for each class": Case(
         lambda r: other_label(r, "a.tif", lambda p: write_gdal(p, ONE_HOT)),
-        r"write the numbers of the bands, from 0, and move this one out: (python -c \".*?\")",
+        r"write the numbers of the bands, from 0, and move this one out: " + COMMAND,
         command("train/labels", "a.tif"),
     ),
     "four bands for four classes, which are no colours": Case(
         lambda r: other_label(r, "a.tif", lambda p: write_gdal(p, ONE_HOT[..., :4], photometric="RGB", alpha="YES")),
-        r"write the numbers of the bands, from 0, and move this one out: (python -c \".*?\")",
+        r"write the numbers of the bands, from 0, and move this one out: " + COMMAND,
         command("train/labels", "a.tif"),
     ),
     "class values divided by 255": Case(
@@ -162,13 +162,13 @@ def test_files_that_are_too_large_are_cut_with_the_command_of_the_line(which, tm
             os.truncate(root / path, (2 << 30) + 1)
     run = stage(root)
     assert run.status == 2
-    match = re.search(r"cut it, its label or image alike, and move both out: (python -c \".*?\")", run.error)
+    match = re.search(r"cut it, its label or image alike, and move both out: " + COMMAND, run.error)
     assert match, run.error
     if which == "label of a scene":
         write_label(root / LABEL, LABELS)
     for path in (root / IMAGE, root / LABEL):
-        alike = re.sub(r"\.(tif|png)'", f"{path.suffix}'", match[1])
-        subprocess.run([sys.executable, *shlex.split(alike)[1:]], cwd=path.parent, check=True)
+        *words, _ = shlex.split(match[1])
+        subprocess.run([sys.executable, *words[1:], path.name], cwd=path.parent, check=True)
         path.unlink()
     run = stage(root)
     assert run.status == 0, run.err
@@ -180,7 +180,7 @@ def test_files_that_are_too_large_are_cut_with_the_command_of_the_line(which, tm
 
 def test_the_command_that_cuts_leaves_nothing_out(tmp_path):
     write_gdal(tmp_path / "a.tif", np.arange(9 * 7, dtype=np.uint16).reshape(9, 7, 1), crs="EPSG:32633", transform=UTM)
-    words = shlex.split(cutting_command("here/a.tif").replace("n=4096", "n=4"))
+    words = shlex.split(cutting_command("here/a.tif").replace("n = 4096", "n = 4"))
     subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, check=True)
     whole = np.zeros((9, 7), np.uint16)
     for path in tmp_path.glob("a_*_*.tif"):
@@ -190,7 +190,7 @@ def test_the_command_that_cuts_leaves_nothing_out(tmp_path):
             assert part.transform == UTM @ rasterio.Affine.translation(column, row)
     np.testing.assert_array_equal(whole, np.arange(9 * 7).reshape(9, 7))
     write_label(tmp_path / "a.png", whole.astype(np.uint8))
-    words = shlex.split(cutting_command("here/a.png").replace("n=4096", "n=4"))
+    words = shlex.split(cutting_command("here/a.png").replace("n = 4096", "n = 4"))
     subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, check=True)
     assert not list(tmp_path.glob("*.aux.xml")), "what lies nowhere is given no place"
     np.testing.assert_array_equal(read_gdal(tmp_path / "a_4_4.png")[:, :, 0], whole[4:8, 4:])

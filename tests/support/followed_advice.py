@@ -21,6 +21,8 @@ from raw_tiles import random_image, random_label, write_config, write_image, wri
 from staging_cli import Staging
 
 IMAGE, LABEL = "train/images/a.tif", "train/labels/a.png"
+COMMAND = r"(python -c '[^']*'(?: (?:'[^']*'|\"'\"|[\w@%+=:./-])+)*)"
+"""What error lines say to run, with the names of files as a shell reads them."""
 PLACED = {"crs": "EPSG:32633", "transform": UTM}
 IMAGES, LABELS = random_image(1), random_label(1)
 

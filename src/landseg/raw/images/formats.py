@@ -11,6 +11,7 @@ import mmap
 import re
 
 from landseg.contracts.errors import DataError
+from landseg.raw.commands import python_command, quoted
 
 _DRIVERS = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -79,7 +80,8 @@ def check_self_contained(data: bytes | memoryview | mmap.mmap, driver: str, wher
     if driver == "HFA" and _EXTERNAL.search(data):
         name = str(where).rpartition("/")[2]
         problem = "expected an Erdas file with its pixels, found one whose pixels are in another file (.ige)"
-        hint = f"write one that has all: rio convert -f GTiff {name} {name.rpartition('.')[0]}.tif, and move both out"
+        command = f"rio convert -f GTiff {quoted(name, name.rpartition('.')[0] + '.tif')}"
+        hint = f"write one that has all: {command}, and move both out"
         raise DataError(where, problem, hint)
 
 
@@ -137,7 +139,7 @@ def check_single(driver: str, num_bands: int, where: object) -> None:
     """
     if driver == "GIF" and num_bands > 1:
         name = str(where).rpartition("/")[2]
-        call = f"Image.open('{name}').save('{name.rpartition('.')[0]}.png')"
+        code = "import sys; from PIL import Image; Image.open(sys.argv[1]).save(sys.argv[2])"
+        command = python_command(code, name, f"{name.rpartition('.')[0]}.png")
         problem = f"expected one image, found an animation of {num_bands} frames"
-        hint = f'write the first one, and move it out: python -c "from PIL import Image; {call}"'
-        raise DataError(where, problem, hint)
+        raise DataError(where, problem, f"write the first one, and move it out: {command}")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from landseg.contracts.errors import DataError, without_traceback
+from landseg.raw.commands import python_command
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.expected import Expected
 from landseg.raw.georeference.alignment import alignment_error
@@ -105,18 +106,19 @@ def _label_errors(
 def _size_advice(label: tuple[int, int], image: tuple[int, int], where: str) -> str:
     """How to bring a label without a georeference onto its image's pixels."""
     name = PurePosixPath(where).name
-    save = f".save('{name}')"
     if label == image[::-1]:
-        turn = f"Image.open('{name}').transpose(Image.Transpose.TRANSPOSE)"
-        return f"if it was saved with rows and columns exchanged, exchange them: {_by_pillow(turn + save)}"
+        command = _by_pillow("transpose(Image.Transpose.TRANSPOSE)", name)
+        return f"if it was saved with rows and columns exchanged, exchange them: {command}"
     if any(_is_multiple(one, other) for one, other in ((label, image), (image, label))):
-        resized = f"Image.open('{name}').resize(({image[1]}, {image[0]}), Image.Resampling.NEAREST)"
-        return f"if it covers the same ground, give it the image's size: {_by_pillow(resized + save)}"
+        command = _by_pillow(f"resize(({image[1]}, {image[0]}), Image.Resampling.NEAREST)", name)
+        return f"if it covers the same ground, give it the image's size: {command}"
     return "cut both to the same ground, and to the same size"
 
 
-def _by_pillow(call: str) -> str:
-    return f'python -c "from PIL import Image; {call}"'
+def _by_pillow(call: str, name: str) -> str:
+    """What writes what a method of Pillow's images returns in the place of a file."""
+    code = f"import sys; from PIL import Image; Image.open(sys.argv[1]).{call}.save(sys.argv[1])"
+    return python_command(code, name)
 
 
 def _is_multiple(large: tuple[int, int], small: tuple[int, int]) -> bool:

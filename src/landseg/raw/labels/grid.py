@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg.contracts.errors import DataError
+from landseg.raw.commands import quoted
 from landseg.raw.georeference.alignment import (
     TOLERANCE_PX,
     corner_offsets_px,
@@ -63,7 +64,8 @@ def on_grid(
         which = "the image" if image.transform is None else name
         problem = f"expected a georeference by which to find the image in {name}, found none in {which}"
         file = str(where).rpartition("/")[2] if image.transform is None else name
-        advice = f"give it one: rio edit-info --crs EPSG:CODE --transform '[A, B, C, D, E, F]' {file}, or a world file"
+        command = f"rio edit-info --crs EPSG:CODE --transform '[A, B, C, D, E, F]' {quoted(file)}"
+        advice = f"give it one: {command}, or a world file"
         raise DataError(where, problem, advice)
     offsets = corner_offsets_px(label, image, image_size)
     shift = None if offsets is None else np.rint(offsets[0])

@@ -17,6 +17,7 @@ from landseg import storage
 from landseg.contracts.documents import digest
 from landseg.contracts.errors import DataError
 from landseg.contracts.label_source import VECTOR_SUFFIXES
+from landseg.raw.commands import python_command
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.georeference.crs import keys_of
 from landseg.raw.georeference.tags import Georeference
@@ -140,8 +141,9 @@ def _check_vector_format(path: str, where: str) -> None:
     if not path.lower().endswith(_OTHER_VECTORS):
         return
     name = posixpath.basename(path)
-    write = f"write('{name.rpartition('.')[0]}.gpkg',g,f,m['fields'],crs=m['crs'],geometry_type=m['geometry_type'])"
-    command = f"python -c \"from pyogrio.raw import read, write; m,_,g,f=read('{name}',force_2d=True); {write}\""
+    write = 'write(sys.argv[2], g, f, m["fields"], crs=m["crs"], geometry_type=m["geometry_type"])'
+    code = f"import sys; from pyogrio.raw import read, write; m, _, g, f = read(sys.argv[1], force_2d=True); {write}"
+    command = python_command(code, name, f"{name.rpartition('.')[0]}.gpkg")
     problem = f"expected polygons as {', '.join(VECTOR_SUFFIXES)}, found {posixpath.splitext(path)[1]}"
     raise DataError(where, problem, f"write them as one, and name it in dataset.yaml: {command}")
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg.contracts.errors import DataError
+from landseg.raw.commands import python_command
 
 _ROUNDING = 1e-3
 _SHOWN = 8
@@ -103,8 +104,9 @@ def _is_one_hot(values: NDArray[Any]) -> bool:
 
 def _one_hot(bands: int, where: object) -> DataError:
     name = str(where).rpartition("/")[2]
-    call = f"Image.fromarray(rasterio.open('{name}').read().argmax(0).astype('uint8'))"
-    command = f"python -c \"import rasterio; from PIL import Image; {call}.save('{name.rpartition('.')[0]}.png')\""
+    call = 'Image.fromarray(rasterio.open(sys.argv[1]).read().argmax(0).astype("uint8")).save(sys.argv[2])'
+    code = f"import rasterio, sys; from PIL import Image; {call}"
+    command = python_command(code, name, f"{name.rpartition('.')[0]}.png")
     problem = f"expected one class value per pixel, found {bands} bands of which one is set in each pixel (one-hot)"
     return DataError(where, problem, f"write the numbers of the bands, from 0, and move this one out: {command}")
 

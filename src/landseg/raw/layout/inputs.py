@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from landseg import storage
-from landseg.contracts.errors import DataError, printable
+from landseg.contracts.errors import DataError
 from landseg.contracts.names import MAX_TILE_ID_BYTES
 from landseg.raw.compact_list import in_order
 from landseg.raw.config.dataset_yaml import FILE_NAME, DatasetConfig
@@ -18,13 +18,12 @@ from landseg.raw.findings import Finding
 from landseg.raw.georeference.sidecars import sidecar_names
 from landseg.raw.layout.listing import RawDataset
 from landseg.raw.layout.pairing import Pairing
+from landseg.raw.layout.pairing_problems import too_large
 from landseg.raw.layout.source_tiles import SourceTile, tile_list
 from landseg.raw.layout.suffixes import IMAGE_SUFFIXES, LABEL_SUFFIXES, headerless, split_suffix
 from landseg.raw.sources.archives import open_source
 from landseg.raw.sources.source import FolderSource, PrefixSource, Source, fingerprint_of, version_of
 from landseg.raw.sources.source_file import SourceFile, file_list, visible
-from landseg.raw.tiff.checks import cutting_command
-from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 
 SPLIT: Final = "test"
 _LABELS = "labels"
@@ -240,8 +239,4 @@ def _problem(source: Inputs, file: SourceFile, tile_id: str, other: SourceFile |
         return "the file name holds characters that are not allowed", "rename it"
     if (size := len(tile_id.encode(errors="surrogateescape"))) > MAX_TILE_ID_BYTES:
         return f"expected a name of at most {MAX_TILE_ID_BYTES} bytes, found {size}", "rename it"
-    if file.size_bytes > MAX_FILE_BYTES:
-        problem = f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB"
-        action = f"cut it, its label or image alike, and move both out: {cutting_command(printable(file.path))}"
-        return problem, action
-    return None
+    return too_large(file)

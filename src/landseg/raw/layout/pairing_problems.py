@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from landseg.contracts.errors import DataError, printable
 from landseg.contracts.names import MAX_TILE_ID_BYTES, odd_characters
+from landseg.raw.commands import cutting_command, python_command, quoted
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.layout.annotation_files import annotations_advice, patterns_of
@@ -21,7 +22,6 @@ from landseg.raw.layout.suffixes import LOSSY_SUFFIXES, MASK_SUFFIX, SUFFIXES, s
 from landseg.raw.layout.tile_names import stem_of
 from landseg.raw.sources.source import Source
 from landseg.raw.sources.source_file import SourceFile, paths_of
-from landseg.raw.tiff.checks import cutting_command
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 
 _SHOWN = 3
@@ -48,7 +48,7 @@ _BY_GDAL = (
 """Suffixes of files that GDAL reads whole, where they are not read here."""
 _VARIABLES = (".nc", ".nc4")
 _ARRAYS = (".h5", ".hdf5", ".hdf", ".he5")
-_WRITE_ARRAY = "planarconfig='contig', photometric='minisblack'"
+_WRITE_ARRAY = 'planarconfig="contig", photometric="minisblack"'
 
 
 def first_names(names: Sequence[str]) -> str:
@@ -67,25 +67,25 @@ def unsuitable(where: str, role: str, files: Sequence[SourceFile]) -> DataError:
 def _conversion(file: SourceFile) -> str:
     """How to turn a file into a TIFF, with what is installed with landseg."""
     stem, suffix = split_suffix(printable(file.path))
-    path = stem + suffix
+    path, tif = stem + suffix, f"{stem}.tif"
     if suffix in _BY_GDAL:
-        return f"convert them to TIFF: rio convert -f GTiff {path} {stem}.tif"
+        return f"convert them to TIFF: rio convert -f GTiff {quoted(path, tif)}"
     if suffix in _VARIABLES:
         return (
-            f"convert them to TIFF: rio info --subdatasets {path} lists the images in one (none: it is one), "
-            f"rio stack --driver GTiff NAME NAME {stem}.tif writes those of these names as its bands"
+            f"convert them to TIFF: rio info --subdatasets {quoted(path)} lists the images in one (none: it is one), "
+            f"rio stack --driver GTiff NAME NAME {quoted(tif)} writes those of these names as its bands"
         )
     if suffix in _ARRAYS:
-        bands = "numpy.concatenate([rasterio.open(name).read() for name in sys.argv[1:]]).transpose(1, 2, 0)"
-        call = f"tifffile.imwrite('{stem}.tif', {bands}, {_WRITE_ARRAY})"
+        bands = "numpy.concatenate([rasterio.open(name).read() for name in sys.argv[2:]]).transpose(1, 2, 0)"
+        code = f"import sys, numpy, rasterio, tifffile; tifffile.imwrite(sys.argv[1], {bands}, {_WRITE_ARRAY})"
         return (
-            f"convert them to TIFF: rio info --subdatasets {path} lists the arrays in one, "
-            f'python -c "import sys, numpy, rasterio, tifffile; {call}" NAME NAME writes those as bands; '
+            f"convert them to TIFF: rio info --subdatasets {quoted(path)} lists the arrays in one, "
+            f"{python_command(code, tif)} NAME NAME writes those as bands; "
             "without .transpose(1, 2, 0) where the bands are an array's last dimension"
         )
     if suffix == ".npy":
-        call = f"tifffile.imwrite('{stem}.tif', numpy.load('{path}'), {_WRITE_ARRAY})"
-        return f'convert arrays of (height, width, bands) to TIFF: python -c "import numpy, tifffile; {call}"'
+        code = f"import sys, numpy, tifffile; tifffile.imwrite(sys.argv[2], numpy.load(sys.argv[1]), {_WRITE_ARRAY})"
+        return f"convert arrays of (height, width, bands) to TIFF: {python_command(code, path, tif)}"
     return "convert them to TIFF"
 
 
@@ -253,11 +253,15 @@ def file_problem(file: SourceFile, tile_id: str, other: SourceFile | None) -> tu
     if (size := len(tile_id.encode())) > MAX_TILE_ID_BYTES:
         problem = f"expected a file name of at most {MAX_TILE_ID_BYTES} bytes without its extension, found {size}"
         return problem, "rename it"
-    if file.size_bytes > MAX_FILE_BYTES:
-        problem = f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB"
-        action = f"cut it, its label or image alike, and move both out: {cutting_command(printable(file.path))}"
-        return problem, action
-    return None
+    return too_large(file)
+
+
+def too_large(file: SourceFile) -> tuple[str, str] | None:
+    """What is wrong with a file that is larger than any that is read, and what to do."""
+    if file.size_bytes <= MAX_FILE_BYTES:
+        return None
+    problem = f"expected a file of at most {MAX_FILE_BYTES >> 20} MiB, found {file.size_bytes >> 20} MiB"
+    return problem, f"cut it, its label or image alike, and move both out: {cutting_command(printable(file.path))}"
 
 
 def mask_files(
@@ -271,8 +275,8 @@ def mask_files(
                 continue
             name = printable(file.path.rpartition("/")[2])
             stem, suffix = split_suffix(name)
-            call = f"rasterio.shutil.copy('{name}', '{stem}{'.tiff' if suffix == '.tif' else '.tif'}', driver='GTiff')"
-            command = f'python -c "import rasterio.shutil; {call}"'
+            code = 'import rasterio.shutil, sys; rasterio.shutil.copy(*sys.argv[1:], driver="GTiff")'
+            command = python_command(code, name, f"{stem}{'.tiff' if suffix == '.tif' else '.tif'}")
             problem = f"expected its mask inside of the file, found it in another, {name}{MASK_SUFFIX}"
             action = f"write one that has both, and move these out: {command}"
             if file is tile.image:

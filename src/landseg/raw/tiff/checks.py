@@ -13,12 +13,12 @@ from typing import NamedTuple
 import tifffile
 
 from landseg.contracts.errors import DataError
+from landseg.raw.commands import cutting_command, quoted
 from landseg.raw.config.fields import MAX_BANDS
 
 MAX_DECODED_BYTES = 1 << 29
 """The largest tile, decoded: 8192 x 8192 px with 4 bands of uint16."""
 JPEG, PLANAR_SEPARATE = 7, 2
-_CUT_PX = 4096
 
 _NODATA_TAG = 42113
 _MAX_PAGES = 64
@@ -102,7 +102,8 @@ def too_many_bands(num_bands: int, where: object) -> DataError:
     """The error of an image with more bands than a dataset may have."""
     name = str(where).rpartition("/")[2]
     bands = '"(asarray (read 1 3) (read 1 2) (read 1 1))"'
-    choice = f"rio calc --driver GTiff {bands} {name} {name.rpartition('.')[0]}_bands.tif for bands 3, 2 and 1"
+    files = quoted(name, f"{name.rpartition('.')[0]}_bands.tif")
+    choice = f"rio calc --driver GTiff {bands} {files} for bands 3, 2 and 1"
     action = f"write those that a model is to see into another file, and move this one out: {choice}"
     return DataError(where, f"expected 1 to {MAX_BANDS} bands, found {num_bands}", action)
 
@@ -174,20 +175,6 @@ def check_size(num_bytes: int, where: object, limit: int) -> None:
             f"expected at most {limit >> 20} MiB decoded, the header asks for {num_bytes >> 20} MiB",
             f"cut it, its label or image alike, and move both out: {cutting_command(where)}",
         )
-
-
-def cutting_command(where: object) -> str:
-    """What cuts an image or a label into files of `_CUT_PX`, called after it and the first row and column of each."""
-    name = str(where).rpartition("/")[2]
-    stem, _, suffix = name.rpartition(".")
-    sizes = "'width':(w:=Window(x,y,min(n,f.width-x),min(n,f.height-y))).width,'height':w.height"
-    place = "None if f.transform.is_identity else f.window_transform(w)"
-    profile = f"**{{**f.profile,{sizes},'transform':{place}}}"
-    opened = f"(o:=rasterio.open(f'{stem}_{{y}}_{{x}}.{suffix}','w',{profile}))"
-    write = f"{opened}.write(f.read(window=w)) or o.close()"
-    loops = "for y in range(0,f.height,n) for x in range(0,f.width,n)"
-    start = f"import rasterio; from rasterio.windows import Window; f=rasterio.open('{name}'); n={_CUT_PX}"
-    return f'python -c "{start}; [{write} {loops}]"'
 
 
 def segments(page: tifffile.TiffPage, where: object) -> tuple[int, int, int]:
