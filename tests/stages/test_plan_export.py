@@ -117,9 +117,10 @@ def test_a_share_of_more_hours_than_a_step_has_is_warned_of(monkeypatch, staged,
     monkeypatch.setenv(VARIABLE, f"export-probs.scratch_bytes=1000 export-probs.timeout_s={17 * 3600}")
     assert main(flags) == 0
     assert "GPU hours" not in capsys.readouterr().err
-    monkeypatch.setenv(VARIABLE, "export-probs.timeout_s=12h")
-    assert main(flags) == 2
-    assert f"{VARIABLE}: expected STEP.scratch_bytes=N" in capsys.readouterr().err
+    for wrong in ("12h", "0"):
+        monkeypatch.setenv(VARIABLE, f"export-probs.timeout_s={wrong}")
+        assert main(flags) == 2
+        assert f"{VARIABLE}: expected STEP.scratch_bytes=N" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from landseg import storage
 from landseg.contracts.errors import ConfigError
 
 VARIABLE = "LANDSEG_STEP_LIMITS"
-_LIMIT = re.compile(r"([a-z-]+\.(?:scratch_bytes|timeout_s))=([0-9]+)")
+_LIMIT = re.compile(r"([a-z-]+\.(?:scratch_bytes|timeout_s))=([1-9][0-9]*)")
 
 
 def limit(step: str, name: str) -> int | None:
