@@ -137,6 +137,36 @@ def test_coco_with_a_file_for_each_split(tmp_path, stage):
     np.testing.assert_array_equal(staged(run, "val")["a"], np.array([0, 2, 1])[drawn()])
 
 
+@pytest.mark.parametrize("place", ["first", "last", "in an object"])
+def test_coco_with_a_type(place, tmp_path, stage):
+    """As COCO of 2014 and labelme2coco write it, and as attributes of objects."""
+    root = images(tmp_path / "raw", "train/images/a.tif", file="a.json")
+    coco(root / "a.json", ["a.tif"])
+    document = json.loads((root / "a.json").read_text())
+    if place == "in an object":
+        document["annotations"][0]["attributes"] = {"type": "Polygon"}
+    else:
+        document = {"type": "instances"} | document if place == "first" else document | {"type": "instances"}
+    (root / "a.json").write_text(json.dumps(document))
+    np.testing.assert_array_equal(staged(stage(root))["a"], drawn())
+
+
+def test_annotations_that_break_off_are_called_damaged_annotations(tmp_path, stage):
+    root = images(tmp_path / "raw", "train/images/a.tif", file="a.json")
+    coco(root / "a.json", ["a.tif"])
+    (root / "a.json").write_bytes((root / "a.json").read_bytes()[:-20])
+    assert "a.json: expected annotations of LabelMe or COCO, found damaged ones" in stage(root).error
+
+
+def test_annotations_whose_kind_shows_late(tmp_path, stage):
+    """An image inside the file, before what is drawn on it."""
+    root = images(tmp_path / "raw", "train/images/a.tif", file="train/labels/a.json")
+    labelme(root / "train/labels/a.json", "a.tif")
+    document = {"imageData": "A" * 100_000} | json.loads((root / "train/labels/a.json").read_text())
+    (root / "train/labels/a.json").write_text(json.dumps(document))
+    np.testing.assert_array_equal(staged(stage(root))["a"], drawn())
+
+
 @pytest.mark.parametrize("form", ["list", "text"])
 def test_run_lengths_of_crowds(form, tmp_path, stage):
     root = images(tmp_path / "raw", "train/images/a.tif", file="a.json")

@@ -162,3 +162,15 @@ def test_a_pattern_takes_the_files_of_all_folders_that_it_fits(tmp_path):
     )
     source = open_source(str(tmp_path), tmp_path)
     assert belonging_files(source, config) == {"train/geojson/a.geojson", "val/geojson/b.geojson"}
+
+
+def test_geojson_of_other_shapes_is_no_annotation(tmp_path: Path) -> None:
+    raw, scratch = tmp_path / "raw", tmp_path / "scratch"
+    raw.mkdir()
+    scratch.mkdir()
+    config = parse_config(
+        b"version: 1\nname: x\nclasses: [a, b]\nlabels: {file: a.json, class_name: b}\n", "dataset.yaml"
+    )
+    (raw / "a.json").write_text(json.dumps({"type": "Point", "coordinates": [0, 0]}))
+    with pytest.raises(DataError, match="expected polygons, found points"):
+        open_shared_labels(open_source(str(raw), scratch), config, {}, scratch)

@@ -22,14 +22,21 @@ _MAX_BYTES = 1 << 30
 _HEAD_BYTES = 1 << 16
 _MOST_PX = 1e7
 """No image is as large."""
-_IS_GEOJSON = re.compile(rb'"type"\s*:\s*"(Feature|FeatureCollection|GeometryCollection|(Multi)?Polygon)"')
+_GEOJSON_TYPES = (
+    *("FeatureCollection", "Feature", "GeometryCollection"),
+    *("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"),
+)
+_COCO = ("images", "annotations")
+_TELLING = re.compile(
+    rf'"type"\s*:\s*"(?P<geojson>{"|".join(_GEOJSON_TYPES)})"|"(?:shapes|{"|".join(_COCO)})"\s*:\s*\['.encode()
+)
+"""What comes first in a file tells what it is: names and types deeper inside are the user's."""
 _OTHERS = {
     "_via_img_metadata": "VGG Image Annotator's: export them as COCO",
     "regions": "VGG Image Annotator's: export them as COCO",
     "features": "xView2's: landseg reads its targets, which are images",
 }
 """Keys of other programs' files, and what to do about them."""
-_COCO = ("images", "annotations")
 _AGAIN = "copy or export the file again"
 Shape = tuple[str, list[list[float]] | dict[str, Any]]
 """The name of a class; and polygons, each as x, y, x, y, ...; or a run-length encoding."""
@@ -62,13 +69,15 @@ def is_annotations(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")) or _IS_GEOJSON.search(head):
+    if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         return False
-    try:
+    if telling := _TELLING.search(head):
+        return telling["geojson"] is None
+    try:  # the whole, which is then parsed again to be read: few files come to this
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return False
-    return not isinstance(document, dict) or "type" not in document
+    return not (isinstance(document, dict) and document.get("type") in _GEOJSON_TYPES)
 
 
 def read_annotations(file: Path, path: str, where: str) -> Iterator[Annotated]:
@@ -89,9 +98,7 @@ def read_annotations(file: Path, path: str, where: str) -> Iterator[Annotated]:
         document = json.loads(data)
         if isinstance(document, dict) and isinstance(document.get("shapes"), list):
             yield _labelme(document, path, where)
-        elif isinstance(document, dict) and all(
-            isinstance(document.get(key), list) for key in ("images", "annotations")
-        ):
+        elif isinstance(document, dict) and all(isinstance(document.get(key), list) for key in _COCO):
             yield from _coco(document, path, where)
         else:
             raise _unknown(document, where)
