@@ -164,6 +164,16 @@ def test_a_pattern_takes_the_files_of_all_folders_that_it_fits(tmp_path):
     assert belonging_files(source, config) == {"train/geojson/a.geojson", "val/geojson/b.geojson"}
 
 
+def test_the_field_that_is_proposed_may_hold_numbers_with_a_fraction(tmp_path: Path) -> None:
+    config = parse_config(b"version: 1\nname: x\nclasses: [a, b]\nlabels: {file: a.geojson}\n", "dataset.yaml")
+    assert config.labels is not None
+    kinds: list[dict[str, object]] = [{"owner": "me", "code": 0.0}, {"owner": "you", "code": 1.0}]
+    features = [{"type": "Feature", "properties": kind, "geometry": SQUARE} for kind in kinds]
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    with pytest.raises(DataError, match=r"if code tells them, write labels: \{file: a.geojson, class_field: code\}"):
+        read_polygons([(tmp_path / "a.geojson", "a.geojson")], config.labels, config, tmp_path)
+
+
 def test_geojson_of_other_shapes_is_no_annotation(tmp_path: Path) -> None:
     raw, scratch = tmp_path / "raw", tmp_path / "scratch"
     raw.mkdir()

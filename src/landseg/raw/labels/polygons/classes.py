@@ -38,7 +38,7 @@ def staged_values(
     rule = LabelRule(config)
     if source.class_name is not None:
         return [rule.staged_classes[None if source.class_name == IGNORE else source.class_name] for _ in values]
-    column = [_text(value) for value in values]
+    column = [text_of(value) for value in values]
     meanings = {text: class_of(text, source, rule) for text in set(column)}
     unknown = Counter(text for text in column if meanings[text] is None)
     if unknown:
@@ -56,13 +56,22 @@ def staged_values(
     return [value for text in column if (value := meanings[text]) is not None]
 
 
+def text_of(value: Any) -> str:
+    """A field's value as text; whole numbers without a fraction, "" for none."""
+    if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
+        return ""
+    if isinstance(value, float | np.floating) and np.isfinite(value) and value == int(value):
+        value = int(value)
+    return str(value).strip()
+
+
 def class_of(value: Any, source: LabelSource, rule: LabelRule) -> int | None:
     """What a field's value is staged as; None for one that means nothing.
 
     The name of a class means that class, unless `values` says otherwise. Numbers mean what `values` says where there is
     such a map, else what they mean in rasters.
     """
-    text = _text(value)
+    text = text_of(value)
     name = dict(source.values or ()).get(text, text)
     if name in rule.staged_classes or name == IGNORE:
         return rule.staged_classes[None if name == IGNORE else name]
@@ -74,12 +83,3 @@ def class_of(value: Any, source: LabelSource, rule: LabelRule) -> int | None:
 def staged_outside(source: LabelSource, rule: LabelRule) -> int:
     """What pixels in no polygon are staged as."""
     return rule.staged_classes[None if source.outside in (None, IGNORE) else source.outside]
-
-
-def _text(value: Any) -> str:
-    """A field's value as text; whole numbers without a fraction, "" for none."""
-    if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
-        return ""
-    if isinstance(value, float | np.floating) and np.isfinite(value) and value == int(value):
-        value = int(value)
-    return str(value).strip()

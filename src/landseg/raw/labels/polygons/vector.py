@@ -20,7 +20,7 @@ from landseg.contracts.label_source import LabelSource
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.georeference.crs import crs_of, quiet_gdal
 from landseg.raw.georeference.tags import Georeference
-from landseg.raw.labels.polygons.classes import class_of, staged_outside, staged_values
+from landseg.raw.labels.polygons.classes import class_of, staged_outside, staged_values, text_of
 from landseg.raw.labels.polygons.files import MAX_SHOWN_CHARS, listed, read_file, rings_of
 from landseg.raw.labels.rule import LabelRule, StagedLabel
 from landseg.raw.labels.unknown.proposals import NAME, NAME_MEANS, flow_map
@@ -154,7 +154,7 @@ def _values(
     if field not in content:
         rule = LabelRule(config)
         named = {
-            name: sum(class_of(value, source, rule) is not None for value in set(map(str, column)))
+            name: sum(class_of(value, source, rule) is not None for value in set(map(text_of, column)))
             for name, column in content.items()
             if len(name) <= MAX_SHOWN_CHARS
         }
