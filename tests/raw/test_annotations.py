@@ -305,6 +305,37 @@ def test_annotations_that_could_be_of_several_images(tmp_path, stage):
     assert list(staged(stage(root))) == ["x__a", "y__a"]
 
 
+@pytest.mark.parametrize("name", ["a.tif", "images/a.tif"])
+@pytest.mark.parametrize("folder", ["train/images", "train/annotations", "annotations"])
+def test_a_file_of_annotations_in_each_folder(folder, name, tmp_path, stage):
+    """What the line about annotations that could be of several images says to do."""
+    root = images(tmp_path / "raw", "train/images/x/a.tif", "train/images/y/a.tif", file=f"{folder}/*/all.json")
+    coco(root / folder / "x/all.json", [name])
+    assert "or a file of annotations in each folder" in stage(root).error
+    coco(root / folder / "y/all.json", [name], [])
+    found = staged(stage(root))
+    np.testing.assert_array_equal(found["x__a"], drawn())
+    assert not found["y__a"].any()
+
+
+def test_a_file_of_annotations_in_each_folder_above_those_of_splits(tmp_path, stage):
+    root = images(tmp_path / "raw", "x/train/images/a.tif", "y/train/images/a.tif", file="*/all.json")
+    coco(root / "x/all.json", ["a.tif"])
+    coco(root / "y/all.json", ["a.tif"], [])
+    first, second = staged(stage(root)).values()
+    np.testing.assert_array_equal(first, drawn())
+    assert not second.any()
+
+
+def test_annotations_of_several_folders_for_the_image_of_another(tmp_path, stage):
+    names = [f"train/images/{area}/a.tif" for area in "xyz"]
+    root = images(tmp_path / "raw", *names, file="train/images/*/all.json")
+    for area in "xy":
+        coco(root / f"train/images/{area}/all.json", ["a.tif"])
+    said = "expected annotations of train/images/z/a.tif in one place, found 2 in train/images/x/all.json and train"
+    assert said in stage(root).error
+
+
 @pytest.mark.parametrize(
     ("make", "file"),
     [

@@ -145,9 +145,8 @@ def _assigned(
     used: Counter[int] = Counter()
     for tile in images:
         path = tile.image.path
-        candidates = [entry for entry in by_stem.get(_stem(path), ()) if _said_split(entry) in ("", tile.split)]
-        if len(candidates) > 1:
-            candidates = [entry for entry in candidates if _is_beside(entry, path)] or candidates
+        of_split = [entry for entry in by_stem.get(_stem(path), ()) if _said_split(entry) in ("", tile.split)]
+        candidates = _nearest(of_split, path)
         used.update(map(id, candidates))
         if not tile.shares_label:  # of test, which has no labels
             continue
@@ -206,11 +205,30 @@ def _said_split(entry: Annotated) -> str:
     return splits.pop() if len(splits) == 1 else ""
 
 
-def _is_beside(entry: Annotated, image: str) -> bool:
-    """Whether folders around annotations are those around an image, but for those that tell roles."""
-    said = entry.path if entry.is_alone else entry.name.replace("\\", "/")
-    own, other = (
-        [name for name in posixpath.dirname(path).split("/") if name and not read_folder_name(name).roles]
-        for path in (said, image)
-    )
-    return own == other or (not entry.is_alone and other[-len(own) :] == own)
+def _nearest(candidates: list[Annotated], image: str) -> list[Annotated]:
+    """Those of several whose folders are most plainly those of an image; all of them where no folders tell."""
+    around = _folders(image)
+    num_common = [_num_common(entry, around) for entry in candidates]
+    most = max(num_common, default=0)
+    return [entry for entry, number in zip(candidates, num_common, strict=True) if number == most]
+
+
+def _num_common(entry: Annotated, around: list[str]) -> int:
+    """How many of the folders around an image tell that annotations are of it; -1 where others are told.
+
+    The file of one image is in the same folders, and in COCO the image's name may end in the last ones. Where that has
+    no folder, that of the file tells: `A/annotations.json` is about `A/train/1.png` and `train/A/1.png`.
+    """
+    in_name, in_path = _folders(entry.name.replace("\\", "/")), _folders(entry.path)
+    if in_path == around and (entry.is_alone or not in_name):
+        return len(around)
+    if entry.is_alone:
+        return -1
+    if in_name:
+        return len(around) if around[-len(in_name) :] == in_name else -1
+    return len(in_path) if in_path and in_path in (around[: len(in_path)], around[-len(in_path) :]) else -1
+
+
+def _folders(path: str) -> list[str]:
+    """The folders around a file, but for those that tell roles."""
+    return [name for name in posixpath.dirname(path).split("/") if name and not read_folder_name(name).roles]
