@@ -49,9 +49,9 @@ def _paint(shapes: Iterable[Painted], size: tuple[int, int], transform: Affine) 
         if not is_rle:
             rasterize(list(group), out=out, transform=transform)
             continue
+        columns = out.T.copy().ravel()  # runs go down the columns
         for rle, value in group:
-            columns = out.T.copy().ravel()  # runs go down the columns
             for start, end in runs_of(rle):
                 columns[start:end] = value
-            out = np.ascontiguousarray(columns.reshape(size[::-1]).T)
+        out = np.ascontiguousarray(columns.reshape(size[::-1]).T)
     return out
