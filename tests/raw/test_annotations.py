@@ -336,6 +336,14 @@ def test_annotations_of_several_folders_for_the_image_of_another(tmp_path, stage
     assert said in stage(root).error
 
 
+def test_annotations_in_shares_of_the_image(tmp_path, stage):
+    root = images(tmp_path / "raw", "train/images/a.tif", file="train/labels/a.json")
+    labelme(root / "train/labels/a.json", "a.tif", {"field": [[0.1, 0.1], [0.4, 0.1], [0.4, 0.4]]})
+    run = stage(root)
+    assert "expected polygons that lie on images, found none of those of train/labels/a.json on any" in run.error
+    assert "; of annotations, pixels and not shares of the image" in run.error
+
+
 @pytest.mark.parametrize(
     ("make", "file"),
     [

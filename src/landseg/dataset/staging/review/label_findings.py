@@ -107,7 +107,10 @@ class LabelFindings:
         found = {value for sums in statistics.values() for value in sums.label_counts}
         if config.labels is not None and config.labels.is_vector and found == {staged[outside]}:
             problem = f"expected polygons that lie on images, found none of those of {shared} on any"
-            action = "compare their CRS with the images', and whether longitude comes before latitude"
+            action = (
+                "compare their coordinates with the images': their CRS, and longitude before latitude; of annotations, "
+                "pixels and not shares of the image"
+            )
             yield DataError(self._source.uri, problem, action)
         elif (train := statistics.get("train")) and set(train.label_counts) == {staged[None]}:
             problem = "expected labels of train to hold classes, found all of their pixels ignored"
