@@ -361,6 +361,7 @@ def test_the_line_about_missing_labels_proposes_annotations(make, file, tmp_path
     match = re.search(r"write (labels: \{.*?\}) in dataset.yaml", run.error)
     with (root / "dataset.yaml").open("a") as config:
         config.write(match[1].replace("NAME", "background") + "\n")
+    assert "in dataset.yaml, with, in place of NAME, the class of pixels in no polygon, or ignore, if" in run.error
     assert file in match[1]
     np.testing.assert_array_equal(staged(stage(root))["a"], drawn())
 

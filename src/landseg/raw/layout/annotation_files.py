@@ -38,9 +38,9 @@ def annotations_advice(layout: Layout, images: Iterable[SourceFile]) -> str:
     if len(whole := patterns_of(layout.annotations, (_JSON,))) == 1 or not found:
         found = whole  # what is written once holds for all splits
     if found:
-        said = "class or ignore of what no polygon holds in place of NAME"
+        said = "in place of NAME, the class of pixels in no polygon, or ignore"
         what = f"labels: {{file: {_quoted(found[0])}, outside: NAME}} in dataset.yaml"
-        return f"write {what}, with the {said}, if these are annotations of LabelMe or COCO"
+        return f"write {what}, with, {said}, if these are annotations of LabelMe or COCO"
     texts = [file.path for file in layout.lists if file.path.lower().endswith(_TEXT) and stem_of(file.path) in stems]
     others = texts or [path for path in of_images if path.lower().endswith(_XML)]
     if not others:
