@@ -174,11 +174,15 @@ def test_run_lengths_of_crowds(form, tmp_path, stage):
     crowd[:3] = False
     counts = runs(crowd)
     rle = {"size": [SIZE, SIZE], "counts": counts if form == "list" else packed(counts)}
-    square = [[2, 2, 6, 2, 6, 6, 2, 6]]
-    coco(root / "a.json", ["a.tif"], [("field", square), ("water", rle), ("field", [[8, 8, 12, 8, 12, 12, 8, 12]])])
+    moved = np.roll(crowd, 5, axis=0)
+    over = {"size": [SIZE, SIZE], "counts": runs(moved)}
+    squares = [[[2, 2, 6, 2, 6, 6, 2, 6]], [[8, 8, 12, 8, 12, 12, 8, 12]]]
+    shapes = [("field", squares[0]), ("water", rle), ("field", over), ("field", squares[1])]
+    coco(root / "a.json", ["a.tif"], shapes)
     label = np.zeros((SIZE, SIZE), np.uint8)
     label[2:6, 2:6] = 1
     label[crowd] = 2
+    label[moved] = 1
     label[8:12, 8:12] = 1
     np.testing.assert_array_equal(staged(stage(root))["a"], label)
 
