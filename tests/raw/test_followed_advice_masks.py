@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from followed_advice import COMMAND, IMAGE, IMAGES, LABEL, LABELS, Case, add_lines, base, check, other_label, png
 from gdal_files import UTM, read_gdal, stored, write_gdal
 from raw_tiles import write_config, write_image, write_label
@@ -56,6 +57,14 @@ def mask_beside(path: str) -> Case:
         command(folder, name, f"{name}.msk"),
         label=np.where(LACKS, 255, LABELS),
     )
+
+
+def masked_band(root: Path) -> None:
+    (root / IMAGE).unlink()
+    for band in range(IMAGES.shape[2]):
+        write_gdal(root / f"train/images/a_{band}.tif", IMAGES[..., band : band + 1])
+    write_msk(root / "train/images/a_0.tif")
+    add_lines(root, yaml.safe_dump({"bands": [f"{{id}}_{band}.tif" for band in range(IMAGES.shape[2])]}))
 
 
 def exchanged(root: Path) -> None:
@@ -136,6 +145,15 @@ CASES = {
         lambda r, match: add_lines(r, match[1]),
     ),
     "a label whose mask is another file": mask_beside(LABEL),
+    "a band whose mask is another file": Case(
+        masked_band,
+        r"write one that has both, move these out, and call it as the first: " + COMMAND,
+        lambda r, match: (
+            command("train/images", "a_0.tif", "a_0.tif.msk")(r, match),
+            (r / "train/images/a_0.tiff").rename(r / "train/images/a_0.tif"),
+        ),
+        label=np.where(LACKS, 255, LABELS),
+    ),
     "a label that is packed by itself": Case(packed_label, r"unpack (train/labels/a\.png\.gz) where it is", unpack),
 }
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 import rasterio
 import rasterio.warp
 import yaml
+from followed_advice import COMMAND
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from raw_tiles import random_image, write_config
@@ -352,3 +356,22 @@ def test_the_map_of_values_that_is_proposed_keeps_numbers_that_are_known(tmp_pat
     (label,) = staged(stage(root))
     np.testing.assert_array_equal(label[:, :20], np.repeat([1, 2], 10)[None].repeat(SIZE, axis=0))
     assert (label[:, 20:] == 255).all()
+
+
+def test_a_mask_in_another_file_is_one_error_however_many_images_there_are(tmp_path, stage):
+    root = dataset(tmp_path / "raw", [(0, 0), (0, 32), (32, 0)], labels="all.tif")
+    write(root / "all.tif", WHOLE, at(0, 0))
+    has_label = np.ones(WHOLE.shape, bool)
+    has_label[:40, :20] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(root / "all.tif", "r+") as file:
+        file.write_mask(has_label)
+    run = stage(root)
+    assert run.err.count("expected its mask inside of the file") == 1
+    match = re.search(r"write one that has both, and name it in dataset.yaml: " + COMMAND, run.error)
+    assert match, run.error
+    subprocess.run([sys.executable, *shlex.split(match[1])[1:]], cwd=root, check=True)
+    write_config(root, labels="all.tiff")
+    labels = staged(stage(root))
+    expected = np.where(has_label, WHOLE, 255)
+    for label, (row, column) in zip(labels, [(0, 0), (0, 32), (32, 0)], strict=True):
+        np.testing.assert_array_equal(label, expected[row : row + SIZE, column : column + SIZE])

@@ -200,6 +200,20 @@ def test_the_models_nodata_is_applied(place: Place, tmp_path: Path) -> None:
     assert (np.asarray(Image.open(tmp_path / "maps/a.png")) < 255).all()
 
 
+@pytest.mark.parametrize("uri", ["", "a.tif"])
+def test_a_mask_in_another_file_is_refused(
+    uri: str, place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    write_image(images / "a.tif", random_image(3, 40))
+    (images / "a.tif.msk").write_bytes((images / "a.tif").read_bytes())
+    assert place.predict(images / uri, out="masked", models=1) == 2
+    error = capsys.readouterr().err
+    assert "a.tif: expected its mask inside of the file, found it in another, a.tif.msk" in error
+    assert "nodata: none in dataset.yaml" in error
+    assert "dataset.yaml is the file given by --dataset-yaml" in error
+
+
 def test_floats_need_no_scale_but_the_models(place: Place, tmp_path: Path) -> None:
     images = ModelInput(
         bands=(1, 2, 3),

@@ -18,9 +18,9 @@ from landseg.raw.findings import Finding
 from landseg.raw.georeference.sidecars import sidecar_names
 from landseg.raw.layout.listing import RawDataset
 from landseg.raw.layout.pairing import Pairing
-from landseg.raw.layout.pairing_problems import too_large
+from landseg.raw.layout.pairing_problems import mask_files, too_large
 from landseg.raw.layout.source_tiles import SourceTile, tile_list
-from landseg.raw.layout.suffixes import IMAGE_SUFFIXES, LABEL_SUFFIXES, headerless, split_suffix
+from landseg.raw.layout.suffixes import IMAGE_SUFFIXES, LABEL_SUFFIXES, MASK_SUFFIX, headerless, split_suffix
 from landseg.raw.sources.archives import open_source
 from landseg.raw.sources.source import FolderSource, PrefixSource, Source, fingerprint_of, version_of
 from landseg.raw.sources.source_file import SourceFile, file_list, visible
@@ -31,13 +31,13 @@ _LABELS = "labels"
 
 @dataclass(frozen=True)
 class _OneFile(FolderSource):
-    """A single file of a folder, with the files that say where it lies."""
+    """A single file of a folder, with the files that belong to it."""
 
     name: str
 
     def files(self) -> Sequence[SourceFile]:
         """See :meth:`Source.files`."""
-        paths = [Path(self.uri) / name for name in (self.name, *sidecar_names(self.name))]
+        paths = [Path(self.uri) / name for name in _with_neighbours(self.name)]
         return [SourceFile(path.name, path.stat().st_size) for path in paths if path == paths[0] or path.is_file()]
 
     def read(self, file: SourceFile) -> bytes:
@@ -53,13 +53,13 @@ class _OneFile(FolderSource):
 
 @dataclass(frozen=True)
 class _OneObject(PrefixSource):
-    """A single object below a prefix, with those that say where it lies."""
+    """A single object below a prefix, with those that belong to it."""
 
     name: str
 
     def files(self) -> Sequence[SourceFile]:
         """See :meth:`Source.files`."""
-        found = {name: storage.stat(self.where(name)) for name in (self.name, *sidecar_names(self.name))}
+        found = {name: storage.stat(self.where(name)) for name in _with_neighbours(self.name)}
         if found[self.name] is None:
             raise DataError(self.where(self.name), "no such object")
         return [
@@ -168,7 +168,13 @@ def list_inputs(source: Inputs, config: DatasetConfig, has_labels: bool) -> RawD
     tiles = _pair(source, images, labels, has_labels, pairing.findings)
     pairing.tiles[SPLIT] = in_order(tiles, lambda tile: tile.id, tile_list)
     pairing.add_sidecars(files)
+    pairing.findings += mask_files(source, pairing.tiles, files, config)
     return RawDataset(source, fingerprint_of(listed), config, FILE_NAME, pairing)
+
+
+def _with_neighbours(name: str) -> list[str]:
+    """A file, and what those may be called that say where it lies, how it is read and what it leaves out."""
+    return [name, *sidecar_names(name), name + MASK_SUFFIX]
 
 
 def _open(uri: str, scratch: Path) -> Source:

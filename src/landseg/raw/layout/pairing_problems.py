@@ -21,7 +21,7 @@ from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.layout.suffixes import LOSSY_SUFFIXES, MASK_SUFFIX, SUFFIXES, split_suffix
 from landseg.raw.layout.tile_names import stem_of
 from landseg.raw.sources.source import Source
-from landseg.raw.sources.source_file import SourceFile, paths_of
+from landseg.raw.sources.source_file import SourceFile, parts_of, paths_of
 from landseg.raw.tiff.decoding import MAX_FILE_BYTES
 
 _SHOWN = 3
@@ -267,18 +267,32 @@ def too_large(file: SourceFile) -> tuple[str, str] | None:
 def mask_files(
     source: Source, tiles: Mapping[str, Sequence[SourceTile]], files: Sequence[SourceFile], config: DatasetConfig
 ) -> Iterator[Finding]:
-    """Errors of images and labels with a mask in a file of its own, as GDAL writes them: what it leaves out counts."""
+    """Errors of images and labels with a mask in a file of its own, as GDAL writes them: what it leaves out counts.
+
+    An image in files of bands may have one for each; labels that all images share have one error, not one per tile.
+    """
     masks = {path.lower().removesuffix(MASK_SUFFIX) for path in paths_of(files) if path.lower().endswith(MASK_SUFFIX)}
+    shared: set[str] = set()
     for tile in itertools.chain.from_iterable(tiles.values()) if masks else ():
-        for file in (tile.image, tile.label):
-            if file is None or file.path.lower() not in masks or (file is tile.image and config.nodata == "none"):
+        images = () if config.nodata == "none" else parts_of(tile.image)
+        labels = () if tile.label is None else (tile.label,)
+        for file in (*images, *labels):
+            if file.path.lower() not in masks or file.path in shared:
                 continue
+            if is_shared := tile.shares_label and file in labels:
+                shared.add(file.path)
             name = printable(file.path.rpartition("/")[2])
             stem, suffix = split_suffix(name)
             code = 'import rasterio.shutil, sys; rasterio.shutil.copy(*sys.argv[1:], driver="GTiff")'
             command = python_command(code, name, f"{stem}{'.tiff' if suffix == '.tif' else '.tif'}")
             problem = f"expected its mask inside of the file, found it in another, {name}{MASK_SUFFIX}"
-            action = f"write one that has both, and move these out: {command}"
-            if file is tile.image:
+            if is_shared:
+                action = f"write one that has both, and name it in dataset.yaml: {command}"
+            elif file in (tile.image, *labels):
+                action = f"write one that has both, and move these out: {command}"
+            else:  # a band is known by its name
+                action = f"write one that has both, move these out, and call it as the first: {command}"
+            if file not in labels:
                 action += "; or write nodata: none in dataset.yaml, if all pixels are values"
-            yield Finding.of(DataError(source.where(printable(file.path)), problem, action), tile.split, tile.id)
+            of_tile = ("", "") if is_shared else (tile.split, tile.id)
+            yield Finding.of(DataError(source.where(printable(file.path)), problem, action), *of_tile)

@@ -46,6 +46,11 @@ class HeadedFile(SourceFile):
     header: SourceFile = SourceFile("", 0)
 
 
+def parts_of(file: SourceFile) -> tuple[SourceFile, ...]:
+    """The files that hold the pixels of a tile's file: those of its bands, or itself."""
+    return file.bands if isinstance(file, BandFiles) else (file,)
+
+
 def files_of(file: SourceFile) -> tuple[SourceFile, ...]:
     """All the files that a file of a tile consists of."""
     if isinstance(file, BandFiles):
