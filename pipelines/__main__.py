@@ -25,7 +25,7 @@ def main() -> int:
     Returns:
         The exit status: 0 done, 2 user error, 1 a bug or a failed run, 130 interrupted, 143 terminated.
     """
-    args = parser(_COMMANDS, __doc__ or "").parse_args()
+    args = parser(COMMANDS, __doc__ or "").parse_args()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         naming.check(args)
@@ -219,7 +219,7 @@ def _tell_waiting(args: argparse.Namespace) -> None:
         print("\n" + "\n".join(lines))
 
 
-_COMMANDS = {
+COMMANDS = {
     "compile": _compile,
     "run": _run,
     "demo": _demo,
@@ -228,6 +228,7 @@ _COMMANDS = {
     "deploy": _deploy,
     "status": _status,
 }
+"""What runs each command."""
 
 
 if __name__ == "__main__":

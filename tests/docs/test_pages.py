@@ -13,7 +13,8 @@ import pytest
 from pages import ROOT, Block, anchors, blocks, links, pages, prose
 
 from landseg.cli import main as cli
-from pipelines.__main__ import _parser
+from pipelines import __main__ as pipelines_cli
+from pipelines.options import parser
 
 REMARKS = ("", "cluster", "docker", "slow", "ci", "apply")
 BLOCKS = [block for page in pages() for block in blocks(page)]
@@ -42,7 +43,7 @@ def test_commands_are_understood(block: Block) -> None:
                 if program == "landseg" and arguments[0] in cli.VERBS:
                     cli.stage_parser(arguments[0]).parse_args(_before_redirection(arguments[1:]))
                 elif [program, *arguments[:2]] == ["python", "-m", "pipelines"]:
-                    _parser().parse_args(_before_redirection(arguments[2:]))
+                    parser(pipelines_cli.COMMANDS, "").parse_args(_before_redirection(arguments[2:]))
             except SystemExit as end:
                 if end.code:
                     pytest.fail(f"{' '.join(command)}: {said.getvalue()}")
