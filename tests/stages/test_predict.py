@@ -18,6 +18,7 @@ from PIL import Image
 from random_models import write_model
 from raw_tiles import CLASSES, random_image, random_label, write_config, write_image, write_label, write_raw
 from s3_endpoint import S3
+from staging_cli import read_paths
 
 from landseg import storage
 from landseg.cli.main import main
@@ -111,6 +112,14 @@ def test_a_rerun_finds_everything(place: Place, capsys: pytest.CaptureFixture[st
     told = capsys.readouterr().out
     assert f"maps: {place.root / 'maps'}" in told
     assert f"report: {place.root / 'maps/report.html'}" in told
+
+
+def test_files_that_have_not_changed_are_not_read_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [place.images / "tile 0.tif", place.images / "sub/scene.tif"]
+    assert place.predict(*files, out="single", models=1) == 0
+    read = read_paths(monkeypatch)
+    assert place.predict(*files, out="single", models=1) == 0
+    assert read == []
 
 
 def test_what_a_killed_prediction_left_is_used(place: Place, tmp_path: Path) -> None:

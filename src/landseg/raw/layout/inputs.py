@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,7 +23,7 @@ from landseg.raw.layout.pairing_problems import mask_files, too_large
 from landseg.raw.layout.source_tiles import SourceTile, tile_list
 from landseg.raw.layout.suffixes import IMAGE_SUFFIXES, LABEL_SUFFIXES, MASK_SUFFIX, headerless, split_suffix
 from landseg.raw.sources.archives import open_source
-from landseg.raw.sources.source import FolderSource, PrefixSource, Source, fingerprint_of, version_of
+from landseg.raw.sources.source import FolderSource, PrefixSource, Source, fingerprint_of, stamp_of, version_of
 from landseg.raw.sources.source_file import SourceFile, file_list, visible
 
 SPLIT: Final = "test"
@@ -37,8 +38,11 @@ class _OneFile(FolderSource):
 
     def files(self) -> Sequence[SourceFile]:
         """See :meth:`Source.files`."""
-        paths = [Path(self.uri) / name for name in _with_neighbours(self.name)]
-        return [SourceFile(path.name, path.stat().st_size) for path in paths if path == paths[0] or path.is_file()]
+        paths, now_ns = [Path(self.uri) / name for name in _with_neighbours(self.name)], time.time_ns()
+        found = [(path.name, path.stat()) for path in paths if path == paths[0] or path.is_file()]
+        return [
+            SourceFile(name, status.st_size, version=version_of(stamp_of(status, now_ns))) for name, status in found
+        ]
 
     def read(self, file: SourceFile) -> bytes:
         """See :meth:`Source.read`. A link is followed: whoever gives its path means what it leads to."""
