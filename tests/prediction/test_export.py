@@ -148,6 +148,22 @@ def test_a_rerun_does_no_work_and_writes_its_reference(place: Place, tmp_path: P
     assert (tmp_path / "probs.json").read_bytes() == (place.store / "out" / "probs.json").read_bytes()
 
 
+def test_one_that_goes_on_with_no_earlier_export_says_so(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    exports = place.store / "runs" / "others" / "export-probs" / "swin"
+    assert main(place.arguments("others")) == 0
+    assert "already" not in capsys.readouterr().err
+    (first,) = exports.iterdir()
+    first.rename(exports / ("0" * 12))  # where other code would have worked
+    assert main(place.arguments("others", "--worker", "1/3")) == 0
+    said = capsys.readouterr().err
+    assert f"the run has an export of swin already ({exports / ('0' * 12)}, finished), which is not resumed" in said
+    assert "resumed: another version of landseg's code. To go on with it" in said
+    assert main(place.arguments("others", "--worker", "2/3")) == 0
+    assert "already" not in capsys.readouterr().err
+    assert main(place.arguments("others", "--dtype", "uint8")) == 0
+    assert "unfinished), which is not resumed: dtype companded there, uint8 here. To" in capsys.readouterr().err
+
+
 def test_unfinished_shards_alone_are_written_again(place: Place) -> None:
     assert main(place.arguments("half")) == 0
     folder = next((place.store / "runs" / "half" / "export-probs" / "swin").iterdir())

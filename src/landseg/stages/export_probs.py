@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from landseg import storage
@@ -13,6 +15,7 @@ from landseg.contracts.errors import ConfigError, ContractError
 from landseg.contracts.names import check_model_name
 from landseg.contracts.parameters import add_parameter, check_values
 from landseg.contracts.probabilities import VIEWS, ProbsManifest, ProbsSpec
+from landseg.contracts.references import ARGUMENTS
 from landseg.dataset.reader import StagedDataset
 from landseg.models.model_input import fit_input
 from landseg.models.trained_model import TrainedModel, check_predicts, open_model
@@ -30,10 +33,13 @@ from landseg.stages.shared.options import (
     parse_share,
     split_tiles,
 )
+from landseg.stages.shared.siblings import report_others
 
 HELP = "predict the tiles of a staged dataset; store their probabilities"
 EXAMPLE = """landseg export-probs --dataset out/dataset.json --model out/model.json \\
       --storage-uri s3://bucket/landseg --run-id first"""
+
+_OTHER_MEANT = "To go on with it, give its parameters, and use the landseg that began it"
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +138,9 @@ def export_model(
     if probs is None:
         asked = {"splits": ",".join(tiles), "tta": spec.tta, "views": args.views, "dtype": spec.dtype}
         asked |= {"export_precision": args.precision, "batch_size": args.batch_size}
+        if storage.stat(storage.join(folder, ARGUMENTS)) is None:
+            is_meant = functools.partial(_has_same_inputs, spec)
+            report_others(f"an export of {spec.model}", folder, identity, _OTHER_MEANT, is_meant)
         record_arguments(folder, {"dataset_uri": dataset.uri, "model_uri": model.uri, **asked})
         try:
             _export(args, context, model, dataset, writer, share, num_shares)
@@ -172,6 +181,12 @@ def _other_input(dataset: StagedDataset) -> dict[str, Any]:
 
 def _values(scale: Scale | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     return None if scale is None else (scale.low, scale.high)
+
+
+def _has_same_inputs(spec: ProbsSpec, other: Mapping[str, Any]) -> bool:
+    """Whether an export of another identity is of the same model and dataset."""
+    own, theirs = spec.model_dump(mode="json"), other.get("spec")
+    return isinstance(theirs, dict) and all(own[key] == theirs.get(key) for key in ("model_sha256", "dataset_sha256"))
 
 
 def _listed(bands: tuple[int, ...]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from landseg import storage
@@ -38,6 +38,10 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
     Configs are compared line by line. The code is mentioned only where nothing else differs.
     """
+    return _differing(one, other) or [_OTHER_CODE]
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     found = []
     for key in dict.fromkeys([*one, *other]):
         here, there = one.get(key), other.get(key)
@@ -45,26 +49,35 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
             continue
         if key == "config" and isinstance(here, str) and isinstance(there, str):
             found += _config_lines(here, there)
+        elif isinstance(here, Mapping) and isinstance(there, Mapping):
+            found += _differing(here, there)
         else:
             found.append(f"{key} {_shown(there)} there, {_shown(here)} here")
-    return found or [_OTHER_CODE]
+    return found
 
 
-def report_others(what: str, folder: str, identity: Mapping[str, Any], advice: str) -> None:
+def report_others(
+    what: str,
+    folder: str,
+    identity: Mapping[str, Any],
+    advice: str,
+    is_meant: Callable[[Mapping[str, Any]], bool] = lambda other: True,
+) -> None:
     """Log a warning for the newest other result of the same name, with what it differs in.
 
-    Called when work begins in a folder: those who change a parameter and expect a training to resume learn at once that
-    it starts anew.
+    Called when work begins in a folder: those who change a parameter, or take another landseg, and expect it to resume
+    learn at once that it starts anew.
 
     Args:
         what: the result, for the message, e.g. "a training of swin".
         folder: the stage's folder, `…/<name>/<identity>`.
         identity: what decides the result in it.
         advice: what to do if another result was meant.
+        is_meant: whether the result of another identity may be meant at all.
     """
     parent = storage.parent(folder)
     newest: dict[str, float] = {}
-    for info in storage.list_objects(parent):
+    for info in storage.each_object(parent):
         name = info.uri.removeprefix(parent).strip("/").partition("/")[0]
         newest[name] = max(info.modified_s, newest.get(name, 0.0))
     newest.pop(folder.rpartition("/")[2], None)
@@ -72,7 +85,7 @@ def report_others(what: str, folder: str, identity: Mapping[str, Any], advice: s
         return
     where = storage.join(parent, max(newest, key=lambda name: newest[name]))
     other = identity_of(where)
-    if not other:
+    if not other or not is_meant(other):
         return
     finished = storage.stat(storage.join(where, "manifest.json")) is not None
     mine = json.loads(json.dumps(masked(dict(identity))))  # as it is recorded
