@@ -83,6 +83,21 @@ def test_export_needs_a_shard_and_staging_again_only_its_rows(s3: S3, tmp_path, 
     assert main(stage) == 0
 
 
+def test_a_cache_larger_than_the_volume_is_refused(s3: S3, tmp_path, capsys, monkeypatch):
+    raw, out = write_raw(tmp_path / "raw", train=20, val=4, test=2), tmp_path / "out"
+    assert main(["stage-data", "--source", str(raw), "--storage-uri", s3.uri, "--output-dir", str(out)]) == 0
+    dataset = open_dataset(str(out / "dataset.json"), tmp_path)
+    size = sum(shard.size_bytes for info in dataset.manifest.splits.values() for shard in info.shards)
+    indexes = dataset.room_needed("few").least_bytes
+    given_room(monkeypatch, indexes + size - 1)
+    export = ["export-probs", "--dataset", str(out / "dataset.json"), "--model", "m.pth", "--run-id", "r"]
+    said = refusal(capsys, *export, "--storage-uri", s3.uri, "--cache-bytes", str(10**15))
+    assert f"--cache-bytes: expected at most {size - 1}, the room that --scratch has, found 1000000000000000" in said
+    given_room(monkeypatch, indexes + size)
+    dataset.cache_bytes = 10**15  # as good as the size of the shards
+    dataset.check_room()
+
+
 def told(monkeypatch: pytest.MonkeyPatch, **rooms: int) -> None:
     """Sizes of later steps' volumes, by their names with _ for -."""
     limits = (f"{step.replace('_', '-')}.scratch_bytes={size}" for step, size in rooms.items())

@@ -92,10 +92,16 @@ class StagedDataset:
         """Refuse a volume of :attr:`cache` that cannot hold what reading the dataset takes, before any of it is read.
 
         Raises:
-            ConfigError: it has less room.
+            ConfigError: it has less room, also than the shards of :attr:`cache_bytes` would take.
         """
-        if self.is_cached:
-            storage.check_room(self.cache, self.room_needed(self.access))
+        if not self.is_cached:
+            return
+        storage.check_room(self.cache, self.room_needed(self.access))
+        room = storage.scratch_room(self.cache) - self.room_needed("few").least_bytes
+        if self.cache_bytes is not None and self.held_bytes > room:
+            raise ConfigError(
+                "--cache-bytes", f"expected at most {room}, the room that --scratch has, found {self.cache_bytes}"
+            )
 
     def room_needed(self, access: Access) -> storage.RoomNeeded:
         """What reading the dataset from object storage keeps on local disk at least, by which tiles are asked for."""
