@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,6 +231,80 @@ def test_only_what_has_changed_is_read_again(raw, stage, monkeypatch):
     read.clear()
     stage(raw, *SMALL)
     assert len(read) == 206
+
+
+SCENES = {"max_px": 64, "tile_px": 48, "overlap_px": 8}
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Six scenes of 2 x 3 tiles, and six tiles."""
+    raw = write_raw(tmp_path / "scenes", train=6, val=0, test=0, scenes=SCENES)
+    for number in range(6):
+        write_scene(raw, number, number)
+    return settle(raw)
+
+
+def write_scene(raw: Path, number: int, seed: int) -> None:
+    write_image(raw / f"train/images/s{number}.tif", random_image(seed, 120)[:80])
+    write_label(raw / f"train/labels/s{number}.png", random_label(seed, 120)[:80])
+
+
+def test_only_scenes_that_have_changed_are_cut_again(scenes, stage, checked, monkeypatch):
+    stage(scenes, *SMALL)
+    write_scene(scenes, 2, 77)
+    settle(scenes)
+    read = read_paths(monkeypatch)
+    checked.clear()
+    changed = stage(scenes, *SMALL)
+    assert (read, checked) == (["train/images/s2.tif"], ["train/s2"])
+    fresh = stage(scenes, *SMALL, store=stage.store.parent / "fresh")
+    assert changed.loaded.document.dataset_id == fresh.loaded.document.dataset_id
+    assert rows(changed) == rows(fresh)
+    write_scene(scenes, 4, 78)
+    settle(scenes)
+    checked.clear()
+    stage(scenes, *SMALL)
+    assert checked == ["train/s4"]
+
+
+def rows(run):
+    """The rows of the tiles but for where they lie, and the bytes that lie there."""
+    found = run.dataset()
+    return [
+        (
+            tile.model_dump(exclude={"shard", "image", "label"}),
+            found.read_image("train", tile).tobytes(),
+            found.read_label("train", tile).tobytes(),
+        )
+        for tile in found.tiles("train")
+    ]
+
+
+@pytest.mark.parametrize("rule", [{"tile_px": 40}, {"overlap_px": 16}, {"max_px": 200}])
+def test_other_rules_cut_all_scenes_again(scenes, stage, checked, rule):
+    stage(scenes, *SMALL)
+    write_config(scenes, scenes=SCENES | rule)
+    settle(scenes)
+    checked.clear()
+    changed = stage(scenes, *SMALL)
+    assert [name for name in checked if "/s" in name] == [f"train/s{number}" for number in range(6)]
+    fresh = stage(scenes, *SMALL, store=stage.store.parent / "fresh")
+    assert changed.loaded.document.dataset_id == fresh.loaded.document.dataset_id
+    assert rows(changed) == rows(fresh)
+
+
+def test_a_scene_of_which_shards_are_packed_anew_is_cut_as_a_whole(scenes, stage, checked):
+    stage(scenes, "--shard-bytes", "20000")
+    for number in (0, 1, 4):
+        (scenes / f"train/images/s{number}.tif").unlink()
+        (scenes / f"train/labels/s{number}.png").unlink()
+    settle(scenes)
+    checked.clear()
+    changed = stage(scenes, "--shard-bytes", "20000")
+    assert changed.loaded.document.splits["train"].num_tiles == 3 * 6 + 6
+    fresh = stage(scenes, "--shard-bytes", "20000", store=stage.store.parent / "fresh")
+    assert rows(changed) == rows(fresh)
 
 
 def tile_row(run, name):

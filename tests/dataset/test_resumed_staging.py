@@ -129,3 +129,15 @@ def test_percentiles_are_those_of_all_tiles(tmp_path, stage):
     run = stage(raw, *OPTIONS)
     assert run.loaded.document.class_schema.scale.method == "percentile"
     assert tree(stage.store) == reference(stage, raw, tmp_path)[1]
+
+
+def test_records_stay_until_the_dataset_is_the_last_one_of_its_name(raw, stage, checked):
+    list_of_files = stage.store / "datasets/by-name/random.files.jsonl"
+    list_of_files.mkdir(parents=True)  # where a file cannot be written
+    assert stage(raw, *OPTIONS).status != 0
+    assert list(stage.store.glob("datasets/*/manifest.json"))
+    list_of_files.rmdir()
+    checked.clear()
+    assert stage(raw, *OPTIONS).status == 0
+    assert checked == []
+    assert records(stage) == []

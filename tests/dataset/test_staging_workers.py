@@ -19,8 +19,11 @@ from landseg import storage
 from landseg.dataset.staging import identifying
 from landseg.dataset.staging.checksums import SplitChecksums
 from landseg.dataset.staging.identifying import Identifying
+from landseg.dataset.staging.ranges import ranges
+from landseg.dataset.staging.ranges.range_results import RangeRecords
 from landseg.raw.layout.listing import RawDataset
 from landseg.raw.sources.source import FolderSource
+from landseg.stages.shared.step_limits import VARIABLE
 
 OPTIONS = ("--shard-bytes", "20000")
 WORKERS = 4
@@ -61,6 +64,44 @@ def test_every_worker_finds_what_is_published(raw, stage, checked):
     assert checked == []
 
 
+def test_a_worker_finds_what_another_published_while_it_joined(raw, stage, checked, monkeypatch):
+    for number in (1, 2, 3):
+        stage(raw, *OPTIONS, *share(number))
+    look, looks, others = RangeRecords.look, [0], []
+
+    def looked(records: RangeRecords) -> None:
+        look(records)
+        looks[0] += 1
+        if looks[0] == 2:  # worker 4 has seen that all is recorded, and reads the records next
+            others.append(stage(raw, *OPTIONS, *share(3)))
+
+    monkeypatch.setattr(RangeRecords, "look", looked)
+    last = stage(raw, *OPTIONS, *share(4))
+    (other,) = others
+    assert last.loaded.sha256 == other.loaded.sha256
+    assert last.checks["splits"] == other.checks["splits"]
+    assert last.checks["warnings"] == other.checks["warnings"]
+    assert not list((stage.store / "datasets/shards").glob("*.json"))
+    list_of_files = (stage.store / "datasets/by-name/random.files.jsonl").read_text()
+    assert len(list_of_files.splitlines()) == 50
+
+
+def test_who_joins_checks_bad_tiles_again_not_their_ranges(tmp_path, stage, checked):
+    raw = write_raw(tmp_path / "raw", train=40, val=6, test=0)
+    bad = [raw / f"train/images/t{number:04}.tif" for number in (1, 20, 38)]
+    for path in bad:
+        path.write_bytes(b"no image".ljust(path.stat().st_size))
+    settle(raw)
+    skip = ("--on-bad-tile", "skip")
+    expected = stage_alone(stage, raw, tmp_path, *skip)
+    for number in (1, 2, 3, 4):
+        stage(raw, *OPTIONS, *skip, *share(number), "--join", "later")
+    checked.clear()
+    assert stage(raw, *OPTIONS, *skip).status == 0
+    assert checked == ["train/t0001", "train/t0020", "train/t0038"]
+    assert tree(stage.store) == expected
+
+
 def test_percentiles_crs_and_findings_are_joined(stage, tmp_path):
     raw = write_raw(tmp_path / "raw", train=0, val=0, test=0)
     for split, count in (("train", 12), ("val", 6)):
@@ -92,6 +133,20 @@ def _geotags(epsg: int) -> list[tuple]:
         (34736, 12, len(UTM.doubles), UTM.doubles, True),
         (34737, 2, len(UTM.ascii) + 1, UTM.ascii, True),
     ]
+
+
+def test_a_share_of_more_hours_than_a_step_has_is_warned_of(raw, stage, monkeypatch):
+    monkeypatch.setattr(ranges, "_STAGED_BYTES_PER_S", 1)
+    size = sum(path.stat().st_size for path in raw.rglob("*") if path.suffix in (".tif", ".png"))
+    monkeypatch.setenv(VARIABLE, f"stage-data.timeout_s={size // 3}")
+    said = stage(raw, *OPTIONS, *share(1)).err  # a quarter
+    assert "the pipeline ends" not in said
+    said = stage(raw, *OPTIONS).err  # all but that
+    assert (
+        f"h: the pipeline ends the step after {size / 3 / 3600:.3g} h, and a retry goes on from the last shard" in said
+    )
+    assert 'expected stage_workers=3 at least, or SET="stage-data.timeout=' in said
+    assert "the pipeline ends" not in stage(raw, *OPTIONS).err
 
 
 def test_too_many_bad_tiles_in_all_shares_together(tmp_path, stage):

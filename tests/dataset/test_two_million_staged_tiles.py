@@ -27,6 +27,7 @@ from landseg.dataset.staging.previous import Previous
 from landseg.dataset.staging.publishing import SplitIndex
 from landseg.dataset.staging.review.review import Review
 from landseg.dataset.staging.workspace import Workspace
+from landseg.raw.config.rules import SceneRule
 from landseg.raw.layout.listing import RawDataset
 from landseg.raw.sources.source import FolderSource
 from landseg.raw.sources.source_file import SourceFile, sorted_files
@@ -73,7 +74,7 @@ checksums = SplitChecksums(tiles, folder)
 changed = set(range(0, num_tiles, 100))
 for number, tile in enumerate(tiles):
     checksums.put(tile.id, ("1" * 64 if number in changed else image(number), "0" * 64))
-kept = previous.kept("val", checksums, 1, Workspace(str(folder), folder), adopted_px=512)
+kept = previous.kept("val", checksums, 1, Workspace(str(folder), folder), adopted=SceneRule())
 review = Review()
 with SplitIndex(folder / "new.jsonl", labelled=True) as new:
     for tile in kept.adopted():

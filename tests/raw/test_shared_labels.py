@@ -18,6 +18,7 @@ from followed_advice import COMMAND
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from raw_tiles import random_image, write_config
+from staging_cli import read_paths, settle, tree
 
 from landseg import storage
 
@@ -94,6 +95,42 @@ def test_one_raster_is_cut_to_each_image(codes, tmp_path, stage):
     again = stage(raw)
     assert again.loaded.document.dataset_id != run.loaded.document.dataset_id
     np.testing.assert_array_equal(staged(again)[0] == 0, WHOLE[::-1][:SIZE, :SIZE] == 0)
+
+
+def test_images_that_have_not_changed_are_not_read_again(tmp_path, stage, monkeypatch):
+    raw = dataset(tmp_path / "raw", [(0, 0), (17, 40), (60, 80)], labels="map.tif")
+    write(raw / "map.tif", WHOLE, at(0, 0))
+    stage(settle(raw))
+    write(raw / "train/images/t1.tif", np.moveaxis(random_image(9, SIZE), 2, 0), at(17, 40))
+    read = read_paths(monkeypatch)
+    changed = stage(settle(raw))
+    assert read == ["train/images/t1.tif"]
+    fresh = stage(raw, store=tmp_path / "fresh")
+    assert changed.loaded.document.dataset_id == fresh.loaded.document.dataset_id
+    write(raw / "map.tif", WHOLE[::-1], at(0, 0))
+    changed = stage(settle(raw))
+    fresh = stage(raw, store=tmp_path / "other")
+    assert changed.loaded.document.dataset_id == fresh.loaded.document.dataset_id
+
+
+def test_several_workers_share_the_images(tmp_path, stage):
+    raw = dataset(tmp_path / "raw", [(10 * number, 12 * number) for number in range(6)], labels="map.tif")
+    write(raw / "map.tif", WHOLE, at(0, 0))
+    settle(raw)
+    shards = ("--shard-bytes", "10000")
+    assert stage(raw, *shards, store=tmp_path / "alone").status == 0
+    for number in range(6, 9):  # the first dataset; then, what has changed
+        runs = [stage(raw, *shards, "--worker", f"{share}/2") for share in (1, 2)]
+        assert [run.status for run in runs] == [0, 0]
+        assert runs[0].out == ""
+        assert tree(stage.store) == tree(tmp_path / "alone")
+        places = [(10 * number, 12 * number) for number in range(6)]
+        for index, place in enumerate(places):
+            write(raw / f"train/images/t{index}.tif", np.moveaxis(random_image(number, SIZE), 2, 0), at(*place))
+        if number == 7:
+            write(raw / "map.tif", WHOLE[::-1], at(0, 0))
+        settle(raw)
+        assert stage(raw, *shards, store=tmp_path / "alone").status == 0
 
 
 def test_a_virtual_raster_of_several_files(tmp_path, stage):

@@ -62,7 +62,8 @@ class CheckedTile:
     A scene has neither: it is cut first. `valid` is the mask of the pixels that have data, None where all have.
     `num_no_value_px` counts label pixels that are transparent or not a number, `num_near_px` those of colours near to
     listed ones, `num_overlap_px` those in polygons of several classes; `used_colours` are those of the label's palette;
-    `label_nodata` is the nodata value that the label declares; `remarks` are about the image.
+    `label_nodata` is the nodata value that the label declares; `remarks` are about the image. `scene_files` are, of a
+    scene that is cut, the SHA-256 of its image and its label.
     """
 
     tile: SourceTile
@@ -78,6 +79,7 @@ class CheckedTile:
     used_colours: UsedColours = ()
     label_nodata: float | None = None
     remarks: tuple[Remark, ...] = ()
+    scene_files: tuple[str, str | None] | None = None
 
 
 @dataclass(frozen=True)

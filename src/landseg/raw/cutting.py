@@ -60,6 +60,7 @@ class _Scene:
     label_nodata: float | None
     sentinels: tuple[tuple[int, int], ...]
     remarks: tuple[Remark, ...]
+    files: tuple[str, str | None]
 
 
 def cut_scene(
@@ -82,6 +83,7 @@ def cut_scene(
             used_colours=outcome.used_colours,
             label_nodata=outcome.label_nodata,
             remarks=outcome.remarks,
+            scene_files=outcome.files,
         )
         yield Checked([about], None, extremes)
         rule = expected.config.scenes
@@ -119,6 +121,8 @@ def _decode_scene(
         np.save(label, staged.values.astype(np.uint8, copy=False))
     if errors or decoded is None:
         return CheckedTile(tile, errors=tuple(errors)), None
+    shared = expected.shared_labels if tile.shares_label else None
+    label_sha256 = shared.sha256 if shared else None if label_files is None else label_files.sha256
     scene = _Scene(
         tile,
         decoded.values.shape[0],
@@ -137,6 +141,7 @@ def _decode_scene(
         staged.nodata if staged else None,
         decoded.sentinels,
         decoded.remarks + (staged.remarks if staged else ()),
+        (files.sha256, label_sha256),
     )
     return scene, decoded.extremes
 

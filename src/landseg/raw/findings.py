@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -106,10 +106,15 @@ class Findings:
 
     def would_be_fatal(self, findings: Iterable[Finding]) -> bool:
         """Whether the dataset must not be published, with these findings added."""
-        if self.are_fatal:
-            return True
         bad = _bad_tiles(findings)
-        return any(not tile_id for _, tile_id in bad) or len(self._bad_tiles | bad) > max(0, self._max_bad)
+        return any(not tile_id for _, tile_id in bad) or self.are_too_many(bad)
+
+    def are_too_many(self, bad_tiles: Set[tuple[str, str]]) -> bool:
+        """Whether the dataset must not be published, with these tiles, by split and id, among the bad ones."""
+        most = max(0, self._max_bad)
+        if self.are_fatal or len(self._bad_tiles) + len(bad_tiles) <= most:  # asked of each bad tile: not to join sets
+            return self.are_fatal
+        return len(self._bad_tiles | bad_tiles) > most
 
     @property
     def unknown_labels(self) -> list[tuple[UnknownLabels, str]]:

@@ -29,7 +29,7 @@ from landseg.stages.shared.code import rooms_digest
 from landseg.stages.shared.context import StageContext, record_arguments, stage_context
 from landseg.stages.shared.heap import return_large_blocks
 from landseg.stages.shared.options import add_common_arguments, parse_share
-from landseg.stages.shared.step_limits import check_step_room
+from landseg.stages.shared.step_limits import check_step_room, limit
 
 HELP = "check raw tiles and pack them into indexed shards in object storage"
 EXAMPLE = "landseg stage-data --source tiles --storage-uri s3://bucket/landseg --output-dir out"
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
         share=share,
         num_shares=num_shares,
         joins=args.join == "last",
+        timeout_s=limit("stage-data", "timeout_s"),
     )
     with stage_context("stage-data", args) as context:
         raw = RawDataset.open(open_source(args.source, context.scratch))

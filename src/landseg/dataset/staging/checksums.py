@@ -14,7 +14,7 @@ Checksums = tuple[str, str | None]
 """SHA-256 of the files of a tile's image and label. "" for a tile that cannot be read, None for one without label."""
 
 _ROW_BYTES = 65
-_HAS_IMAGE, _HAS_LABEL, _CANNOT_BE_READ = 1, 2, 4
+_HAS_IMAGE, _HAS_LABEL, _CANNOT_BE_READ, _AS_LISTED = 1, 2, 4, 8
 
 
 class SplitChecksums(Mapping[str, Checksums]):
@@ -33,10 +33,11 @@ class SplitChecksums(Mapping[str, Checksums]):
         self._file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 (lives as long as this object)
         self._file.truncate(_ROW_BYTES * len(tiles))
 
-    def put(self, tile_id: str, checksums: Checksums) -> None:
-        """Note the checksums of one of the tiles, once."""
+    def put(self, tile_id: str, checksums: Checksums, *, is_as_listed: bool = False) -> None:
+        """Note the checksums of one of the tiles, once; and whether its files are those that were staged before."""
         image, label = checksums
         flags = (_HAS_IMAGE if image else _CANNOT_BE_READ) | (_HAS_LABEL if label else 0)
+        flags |= _AS_LISTED if is_as_listed else 0
         row = bytes([flags]) + bytes.fromhex(image).ljust(32) + bytes.fromhex(label or "").ljust(32)
         position = self._position(tile_id)
         assert position is not None, "only of the source's tiles"
@@ -44,11 +45,15 @@ class SplitChecksums(Mapping[str, Checksums]):
         self._num_known += 1
 
     def __getitem__(self, tile_id: str) -> Checksums:
-        position = self._position(tile_id)
-        row = None if position is None else os.pread(self._file.fileno(), _ROW_BYTES, _ROW_BYTES * position)
+        row = self._row(tile_id)
         if not row or not row[0]:
             raise KeyError(tile_id)
         return _checksums(row)
+
+    def is_as_listed(self, tile_id: str) -> bool:
+        """Whether a tile is known to have the very files that it was staged from before."""
+        row = self._row(tile_id)
+        return bool(row and row[0] & _AS_LISTED)
 
     def __len__(self) -> int:
         return self._num_known
@@ -62,6 +67,10 @@ class SplitChecksums(Mapping[str, Checksums]):
             row = os.pread(self._file.fileno(), _ROW_BYTES, _ROW_BYTES * position)
             if row[0]:
                 yield tile.id, _checksums(row)
+
+    def _row(self, tile_id: str) -> bytes | None:
+        position = self._position(tile_id)
+        return None if position is None else os.pread(self._file.fileno(), _ROW_BYTES, _ROW_BYTES * position)
 
     def _position(self, tile_id: str) -> int | None:
         """Where a tile is."""

@@ -120,7 +120,8 @@ class Identifying:
 
     def _record(self, tiles: Iterable[SourceTile]) -> str | None:
         """Where the checksums of tiles are recorded; None where their files' versions are not known."""
-        key = hashlib.sha256(json.dumps([_FORMAT, self._source.uri]).encode())
+        shared = self._shared_labels and self._shared_labels.sha256
+        key = hashlib.sha256(json.dumps([_FORMAT, self._source.uri, shared]).encode())
         for tile in tiles:
             if not (known := versions(tile)):
                 return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,8 +17,11 @@ from landseg.dataset.index import TileIndex
 from landseg.dataset.places import datasets_folder, manifest_uri, shards_folder
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.scaling import needs_histogram
-from landseg.dataset.staging.checksums import Checksums
+from landseg.dataset.staging.checksums import SplitChecksums
+from landseg.dataset.staging.kept_scenes import KeptScenes
+from landseg.dataset.staging.kept_split import KeptSplit, source_checksums
 from landseg.dataset.staging.workspace import Workspace
+from landseg.raw.config.rules import SceneRule
 from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
 from landseg.raw.images.values import Kind
@@ -45,71 +48,6 @@ class Latest(Document):
     files: Sha256 | None = None
 
 
-class KeptSplit:
-    """What a split takes over. The rows of its tiles stay on local disk: one byte of memory for each.
-
-    Args:
-        shards: whole shards.
-        index: the rows of the earlier dataset; None where nothing is taken over.
-        positions: of the earlier dataset's shards among those taken over.
-        adopted: for each row, whether its tile goes into the new index unchecked.
-        move: gives a row the numbers that its shard and its coordinate reference system have in the new dataset.
-
-    Attributes:
-        shards: whole shards.
-    """
-
-    def __init__(
-        self,
-        shards: Sequence[Shard] = (),
-        index: TileIndex | None = None,
-        positions: Mapping[int, int] | None = None,
-        adopted: bytearray | None = None,
-        move: Callable[[Tile, int], Tile] | None = None,
-    ) -> None:
-        self.shards = shards
-        self._index, self._positions, self._move = index, positions or {}, move
-        self._adopted = adopted if adopted and any(adopted) else bytearray()
-
-    def get(self, tile_id: str) -> Tile | None:
-        """The row of a tile in these shards, as it is in the new dataset."""
-        if self._index is None or (position := self._index.position(tile_id)) is None:
-            return None
-        if self._index.table.shard(position) not in self._positions:
-            return None
-        return self._moved(self._index.row(position))
-
-    def find(self, tile_id: str, checksums: Checksums, valid_sha256: str | None) -> Tile | None:
-        """The row of a tile that was staged with these bytes of image and label, and of the mask of its data."""
-        tile = self.get(tile_id)
-        if tile is None or (tile.image_sha256, tile.label_sha256) != checksums:
-            return None
-        return tile if (tile.validity and tile.validity.sha256) == valid_sha256 else None
-
-    def find_source(self, tile_id: str, checksums: Checksums) -> Tile | None:
-        """The row of a tile that was staged from files with these bytes."""
-        tile = self.get(tile_id)
-        return tile if tile is not None and source_checksums(tile) == checksums else None
-
-    def is_adopted(self, tile_id: str) -> bool:
-        """Whether a tile goes into the new index unchecked."""
-        if self._index is None or not self._adopted:
-            return False
-        position = self._index.position(tile_id)
-        return position is not None and bool(self._adopted[position])
-
-    def adopted(self) -> Iterator[Tile]:
-        """The rows of the tiles that go into the new index unchecked, in order."""
-        if self._index is not None and self._adopted:
-            for tile, is_adopted in zip(self._index, self._adopted, strict=True):
-                if is_adopted:
-                    yield self._moved(tile)
-
-    def _moved(self, tile: Tile) -> Tile:
-        assert self._move is not None, "there is an earlier dataset"
-        return self._move(tile, self._positions[tile.shard])
-
-
 @dataclass
 class Previous:
     """A published dataset whose shards are all in storage, with the rows of its tiles on local disk.
@@ -134,31 +72,33 @@ class Previous:
     def kept(
         self,
         split: str,
-        wanted: Mapping[str, Checksums],
+        wanted: SplitChecksums,
         shard_bytes: int,
         workspace: Workspace,
         *,
         same_rules: bool = True,
-        adopted_px: int = 0,
+        adopted: SceneRule | None = None,
     ) -> KeptSplit:
         """The shards of a split to reuse.
 
         Args:
             split: the split.
             wanted: checksums of image and label of the source's files, by stem. Tiles cut from a scene count as wanted
-                while the scene is there: what they hold is known only after cutting.
+                while the scene is there: unless its files are unchanged, what they hold is known only after cutting.
             shard_bytes: target size of shards.
             workspace: takes the coordinate reference systems of the kept tiles.
             same_rules: whether files that are not stored as they are would be stored as they were; otherwise such tiles
                 are not wanted.
-            adopted_px: tiles with unchanged files whose sides are at most this long go into the new index unchecked.
+            adopted: what is a scene, and how it is cut: tiles with unchanged files, and those of unchanged scenes that
+                would be cut alike, go into the new index unchecked; None: none do.
         """
         if split not in self.tiles:
             return KeptSplit()
         info = {str(name): value for name, value in self.manifest.splits.items()}[split]
         live = [0] * len(info.shards)
         whole = [0] * len(info.shards)
-        adopted = bytearray(len(self.tiles[split]))
+        is_adopted = bytearray(len(self.tiles[split]))
+        scenes = KeptScenes(adopted, wanted.is_as_listed) if adopted else None
         systems: dict[int, dict[int, int]] = {}  # by shard: where each coordinate reference system occurs first
         for number, tile in enumerate(self.tiles[split]):
             size = sum(length for _, length in tile.members)
@@ -166,7 +106,10 @@ class Previous:
             if tile.location is not None and tile.location.crs is not None:
                 systems.setdefault(tile.shard, {}).setdefault(tile.location.crs, number)
             is_unchanged = wanted.get(tile.id) == source_checksums(tile)
-            adopted[number] = is_unchanged and max(tile.height, tile.width) <= adopted_px
+            if scenes and tile.scene:
+                is_adopted[number] = scenes.add(tile, number)
+            elif adopted:
+                is_adopted[number] = is_unchanged and max(tile.height, tile.width) <= adopted.max_px
             as_it_is = tile.source_image_sha256 is None and tile.source_label_sha256 is None and tile.validity is None
             if not as_it_is and not same_rules:
                 continue
@@ -180,13 +123,16 @@ class Previous:
         first = ((number, crs) for index in keep for crs, number in systems.get(index, {}).items())
         for _, crs in sorted(first):
             workspace.crs_index(self.manifest.crs[crs])
-        for number in range(len(adopted)):
-            adopted[number] &= self.tiles[split].table.shard(number) in position
+        for number in range(len(is_adopted)):
+            is_adopted[number] &= self.tiles[split].table.shard(number) in position
+        whole_scenes = scenes.settle(is_adopted) if scenes else frozenset[str]()
 
         def move(tile: Tile, shard: int) -> Tile:
             return tile.moved(shard, lambda crs: workspace.crs_index(self.manifest.crs[crs]))
 
-        return KeptSplit([info.shards[index] for index in keep], self.tiles[split], position, adopted, move)
+        return KeptSplit(
+            [info.shards[index] for index in keep], self.tiles[split], position, is_adopted, move, whole_scenes
+        )
 
     def _has_transcoded_labels(self) -> bool:
         return any(tile.source_label_sha256 for tiles in self.tiles.values() for tile in tiles)
@@ -223,11 +169,6 @@ def _rules(schema: ClassSchema) -> tuple[object, ...]:
     return *labels, schema.bands, schema.scale
 
 
-def source_checksums(tile: Tile) -> Checksums:
-    """Checksums of the files that a tile's image and label were staged from."""
-    return tile.source_image_sha256 or tile.image_sha256, tile.source_label_sha256 or tile.label_sha256
-
-
 def _latest_uri(storage_uri: str, name: str) -> str:
     return storage.join(datasets_folder(storage_uri), "by-name", f"{name}.json")
 
@@ -240,6 +181,19 @@ def load_previous(workspace: Workspace, name: str) -> tuple[Previous | None, lis
         return None, []
     except ContractError as err:
         return None, [Finding.note(f"the dataset staged before cannot be reused: {err}")]
+    return _load(workspace, latest)
+
+
+def load_staged_from(workspace: Workspace, name: str, source: str) -> Previous | None:
+    """The last dataset of this name, if it is complete and was staged from a source of this fingerprint."""
+    try:
+        latest = storage.read_document(Latest, _latest_uri(workspace.storage_uri, name)).document
+    except (ObjectNotFoundError, ContractError):
+        return None
+    return _load(workspace, latest)[0] if latest.source == source else None
+
+
+def _load(workspace: Workspace, latest: Latest) -> tuple[Previous | None, list[Finding]]:
     previous, notes = load_whole(workspace, latest.dataset_id)
     return previous and replace(previous, source=latest.source, files=latest.files), notes
 

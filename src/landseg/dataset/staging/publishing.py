@@ -52,6 +52,7 @@ class SplitIndex:
         statistics: over its tiles.
         num_tiles: rows so far.
         has_others: whether a tile is stored otherwise than as its files are, or has pixels without data.
+        scenes: checksums of the files of scenes that were cut, by id.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class SplitIndex:
     statistics: SplitStatistics = field(default_factory=SplitStatistics)
     num_tiles: int = 0
     has_others: bool = False
+    scenes: dict[str, Checksums] = field(default_factory=dict)
     _last_id: str = ""
     _is_sorted: bool = True
     _file: BinaryIO | None = None
@@ -117,6 +119,10 @@ class SplitIndex:
                 if "scene" in row and "validity" in row:  # which the bytes of a cut image do not tell
                     image = sha256_hex(f"{image} {row['validity']['sha256']}".encode())
                 yield row["id"], (image, row.get("source_label_sha256", row["label_sha256"]))
+
+    def files(self) -> Iterable[tuple[str, Checksums]]:
+        """Id and checksums of each tile's or scene's files in the source, in order, among those of tiles of scenes."""
+        return heapq.merge(self.contents(), sorted(self.scenes.items()))
 
 
 def _in_order(path: Path) -> Iterator[tuple[str, bytes]]:

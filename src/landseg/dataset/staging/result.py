@@ -30,6 +30,7 @@ class Options:
         code: a digest of the code that stages: what other code has recorded is not used.
         share, num_shares: which share of the ranges to stage, counted from 1.
         joins: whether a worker that then finds all ranges recorded joins them and publishes.
+        timeout_s: after which the pipeline ends the step; None where none runs it.
     """
 
     shard_bytes: int
@@ -41,6 +42,7 @@ class Options:
     share: int = 1
     num_shares: int = 1
     joins: bool = True
+    timeout_s: int | None = None
 
 
 @dataclass

@@ -28,6 +28,7 @@ def read_known(
     sha256: Sha256,
     tiles: Mapping[str, Sequence[SourceTile]],
     found: Mapping[str, SplitChecksums],
+    shared_label: Sha256 | None,
     scratch: Path,
 ) -> None:
     """Find the checksums of tiles whose files have not changed since the list was written.
@@ -37,6 +38,7 @@ def read_known(
         sha256: its checksum; another list, or none, tells nothing.
         tiles: the source's tiles, by split, sorted by id.
         found: takes the checksums, by split.
+        shared_label: checksum of the labels of all images, where they are one file.
         scratch: local folder.
     """
     path = scratch / "files.jsonl"
@@ -52,7 +54,8 @@ def read_known(
                 while row is not None and (row[0], row[1]) < (split, tile.id):
                     row = next(rows, None)
                 if row is not None and row[:3] == [split, tile.id, versions(tile)]:
-                    found[split].put(tile.id, (row[3], row[4]))
+                    label = shared_label if tile.shares_label else row[4]
+                    found[split].put(tile.id, (row[3], label), is_as_listed=label == row[4])
     path.unlink()
 
 
@@ -101,11 +104,12 @@ def _joined(
 def versions(tile: SourceTile) -> list[str]:
     """What tells the versions of a tile's files apart; empty where that is not known of all of them.
 
-    A virtual image consists of files that only it refers to, so nothing is known of it without reading it.
+    A virtual image consists of files that only it refers to, so nothing is known of it without reading it. The labels
+    of all images are read by each staging, and their checksum is known.
     """
     if tile.image.path.lower().endswith(".vrt"):
         return []
-    own = (tile.image, tile.label) if tile.label else (tile.image,)
+    own = (tile.image, tile.label) if tile.label and not tile.shares_label else (tile.image,)
     files = (*itertools.chain.from_iterable(map(files_of, own)), *tile.sidecars, *tile.label_sidecars)
     found = [f"{_FORMAT} {file.path} {file.size_bytes} {file.version:x}" for file in files]
     return found if all(file.version for file in files) else []

@@ -19,7 +19,14 @@ from landseg.dataset.scaling import clipped, config_errors, resolve_scale
 from landseg.dataset.staging.checksums import Checksums, SplitChecksums
 from landseg.dataset.staging.identifying import Identifying
 from landseg.dataset.staging.measuring import measure_scale
-from landseg.dataset.staging.previous import Previous, files_uri, load_previous, load_whole, record_latest
+from landseg.dataset.staging.previous import (
+    Previous,
+    files_uri,
+    load_previous,
+    load_staged_from,
+    load_whole,
+    record_latest,
+)
 from landseg.dataset.staging.publishing import SplitIndex, dataset_id, publish, source_key
 from landseg.dataset.staging.ranges.ranges import Ranges
 from landseg.dataset.staging.result import Options, StagingResult
@@ -76,6 +83,7 @@ class _Staging:
             self.findings.add(config_errors(self.config, self.kind, self.config_where))
         self.files: str | None = None
         self.identifying: Identifying | None = None
+        self.ranges: Ranges | None = None
         self.indexes: dict[str, SplitIndex] = {}
 
     @property
@@ -100,18 +108,23 @@ class _Staging:
                 with ProcessPool(min(self._affordable_processes(), num_jobs)) as processes:
                     if self._knows_how_to_store(processes):
                         self._stage(processes, previous, checksums)
-            self._list_files(checksums)
+            if self.files is None:
+                self._list_files(checksums)
         if self.result.loaded is not None:
             record_latest(self.workspace.storage_uri, self.result.loaded.document, self.source_key, self.files)
+            # Not before: of a staging that is killed between the two, only they tell what has been done.
             if self.identifying is not None:
                 self.identifying.forget()
+            if self.ranges is not None:
+                self.ranges.forget()
 
     def _identify(self, previous: Previous) -> dict[str, SplitChecksums]:
         """The checksums of all files; only those are read that have changed since they were read last."""
         found = {split: SplitChecksums(tiles, self.workspace.scratch) for split, tiles in self.tiles.items()}
-        if previous.files is not None and self.shared_labels is None:  # a file of all labels changes every tile
+        if previous.files is not None:
             where = files_uri(self.workspace.storage_uri, self.config.name)
-            read_known(where, previous.files, self.tiles, found, self.workspace.scratch)
+            shared = self.shared_labels.sha256 if self.shared_labels else None
+            read_known(where, previous.files, self.tiles, found, shared, self.workspace.scratch)
         uri, options = self.workspace.storage_uri, self.options
         self.identifying = Identifying(self.source, self.tiles, found, uri, self.shared_labels)
         self.identifying.run(options.share, options.num_shares, options.num_processes)
@@ -119,14 +132,14 @@ class _Staging:
 
     def _list_files(self, checksums: Mapping[str, SplitChecksums]) -> None:
         """Note the checksums of the source's files, for the next staging."""
-        if self.result.loaded is None or self.shared_labels is not None:
+        if self.result.loaded is None:
             return
         where = files_uri(self.workspace.storage_uri, self.config.name)
         found: dict[str, Iterable[tuple[str, Checksums]]] = {
             split: of_split.in_order() for split, of_split in checksums.items()
         }
         if not checksums:
-            found = {split: index.contents() for split, index in self.indexes.items()}
+            found = {split: index.files() for split, index in self.indexes.items()}
         self.files = write_list(where, self.tiles, found, self.workspace.scratch)
 
     def _knows_how_to_store(self, processes: ProcessPool) -> bool:
@@ -164,6 +177,13 @@ class _Staging:
         identity = dataset_id(self.config, contents)
         return previous if previous.manifest.dataset_id == identity else load_whole(self.workspace, identity)[0]
 
+    def _published_by_another(self, previous: Previous | None) -> Previous | None:
+        """The dataset that another worker has published since this one began, and then removed what it joined."""
+        if not self.options.joins or self.source_key is None:
+            return None
+        found = load_staged_from(self.workspace, self.config.name, self.source_key)
+        return found if found and not (previous and previous.loaded.uri == found.loaded.uri) else None
+
     def _adopt(self, dataset: Previous) -> None:
         """Take what the report needs from the index."""
         self.result.loaded = dataset.loaded
@@ -180,17 +200,24 @@ class _Staging:
         """Check and pack this share's ranges, then publish unless others are missing or an error forbids it."""
         needed = staging_room(self.tiles, self.options, is_new=previous is None)
         storage.check_room(self.workspace.scratch, needed)
+        before = self.findings.copy()
         ranges = Ranges(
             self.source, self.expected, self.workspace, self.options, self.result, self.tiles, previous, checksums
         )
         joined = ranges.stage(processes)
+        if self.result.unjoined and (published := self._published_by_another(previous)):
+            self.result.begin(before, published.manifest.crs)
+            self.result.unjoined = ""
+            self._adopt(published)
+            self.files, self.ranges = published.files, ranges
+            return
         if joined is None or self.kind is None:
             return
         self.indexes = joined.indexes
         for index in self.indexes.values():
             index.sort()
         self._publish(self.kind, joined.labels)
-        ranges.forget()
+        self.ranges = ranges
 
     def _publish(self, kind: Kind, labels: LabelFindings) -> None:
         splits = self.indexes

@@ -8,7 +8,7 @@ from typing import Self
 
 from landseg.contracts.errors import DataError
 from landseg.contracts.tile import Tile
-from landseg.dataset.staging.previous import KeptSplit
+from landseg.dataset.staging.kept_split import KeptSplit
 from landseg.dataset.staging.publishing import SplitIndex
 from landseg.dataset.staging.ranges.range_results import RangeResult, from_text
 from landseg.dataset.staging.result import StagingResult
@@ -74,6 +74,7 @@ class Joined:
         for row in found.rows:
             self._add_row(split, row if is_as_it_is else _moved(row, num_kept, moved_by, positions))
         index.shards += found.shards
+        index.scenes |= found.scenes
         self._result.findings.add(found.findings)
         self.labels.add_facts(found.labels)
 

@@ -18,7 +18,7 @@ from landseg.contracts.documents import MAX_DOCUMENT_BYTES, digest
 from landseg.contracts.errors import ConfigError
 from landseg.dataset.shards import Boundaries
 from landseg.dataset.staging.checksums import Checksums
-from landseg.dataset.staging.previous import KeptSplit
+from landseg.dataset.staging.kept_split import KeptSplit
 from landseg.dataset.staging.source_files import versions
 from landseg.raw.checks import check_tiles
 from landseg.raw.expected import Expected

@@ -18,6 +18,7 @@ from landseg.contracts.dataset import Shard
 from landseg.contracts.documents import Model
 from landseg.contracts.tile import GeoKeys, Tile
 from landseg.dataset.places import shards_folder
+from landseg.dataset.staging.checksums import Checksums
 from landseg.dataset.staging.ranges.range_plan import TileRange
 from landseg.dataset.staging.review.label_findings import LabelFacts
 from landseg.raw.findings import Finding
@@ -33,6 +34,7 @@ class RangeResult(Model):
         shards: the shards that hold them.
         crs: the coordinate reference systems that the rows refer to by position.
         rows: the rows of the good ones. Shards are counted after those that the split keeps from an earlier dataset.
+        scenes: checksums of the files of scenes that were cut, by id.
         findings: what there is to say about single tiles.
         labels: what their labels show only together with others.
         histogram, extremes: see :class:`landseg.dataset.statistics.SplitStatistics`; arrays as text (:func:`to_text`).
@@ -41,6 +43,7 @@ class RangeResult(Model):
     shards: tuple[Shard, ...]
     crs: tuple[GeoKeys, ...]
     rows: tuple[Tile, ...]
+    scenes: dict[str, Checksums]
     findings: tuple[Finding, ...]
     labels: LabelFacts
     histogram: str | None

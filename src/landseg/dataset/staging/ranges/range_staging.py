@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from operator import itemgetter
 from typing import Self
@@ -12,8 +12,9 @@ from landseg.cli.progress import Progress
 from landseg.contracts.documents import sha256_hex
 from landseg.contracts.tile import Tile
 from landseg.dataset.staging.checking import checked_tiles
+from landseg.dataset.staging.checksums import Checksums
+from landseg.dataset.staging.kept_split import KeptSplit
 from landseg.dataset.staging.packing import Packer, Place, ShardUploads, tile_row
-from landseg.dataset.staging.previous import KeptSplit
 from landseg.dataset.staging.ranges.range_plan import TileRange
 from landseg.dataset.staging.ranges.range_results import RangeResult, to_text
 from landseg.dataset.staging.review.label_findings import LabelFindings
@@ -65,8 +66,8 @@ class RangeStager:
         kept: what each split takes over from an earlier dataset.
         uploads: takes the finished shards.
         shard_bytes: target size of a shard.
-        are_fatal: whether these further findings keep the dataset from being published: then nothing is packed any
-            more, but tiles are checked and counted to the end.
+        are_too_many: whether these further bad tiles, by split and id, keep the dataset from being published: then
+            nothing is packed any more, but tiles are checked and counted to the end.
     """
 
     def __init__(
@@ -77,10 +78,10 @@ class RangeStager:
         kept: Mapping[str, KeptSplit],
         uploads: ShardUploads,
         shard_bytes: int,
-        are_fatal: Callable[[Sequence[Finding]], bool],
+        are_too_many: Callable[[Set[tuple[str, str]]], bool],
     ) -> None:
         self._source, self._expected, self._workspace = source, expected, workspace
-        self._kept, self._uploads, self._shard_bytes, self._are_fatal = kept, uploads, shard_bytes, are_fatal
+        self._kept, self._uploads, self._shard_bytes, self._are_too_many = kept, uploads, shard_bytes, are_too_many
 
     def stage(
         self, ranges: Sequence[TileRange], processes: ProcessPool, progress: SplitProgress
@@ -103,6 +104,18 @@ class RangeStager:
         for number, of_range in itertools.groupby(found, key=itemgetter(0)):
             yield self._stage(ranges[number], (checked for _, checked in of_range))
 
+    def has_same_errors(self, one: TileRange, recorded: RangeResult, processes: ProcessPool) -> bool:
+        """Whether the bad tiles of a recorded range, checked again, are as bad as before."""
+        errors = _errors(recorded.findings)
+        ids = {finding.tile_id for finding in errors}
+        bad = [tile for tile in one.tiles if tile.id in ids]
+        if len(bad) < len(ids):  # some were cut from a scene
+            return False
+        scratch = self._workspace.scratch
+        found = checked_tiles(self._source, self._expected, [bad], processes, scratch, lambda number, count: None)
+        outcomes = (outcome for _, checked in found for outcome in checked.tiles)
+        return _errors(about for outcome in outcomes for about in self._about(one.split, outcome)) == errors
+
     def _stage(self, one: TileRange, found: Iterator[Checked]) -> RangeResult:
         kept = self._kept[one.split]
         workspace = Workspace(self._workspace.storage_uri, self._workspace.scratch)
@@ -110,15 +123,21 @@ class RangeStager:
         labels = LabelFindings(self._source, self._expected.config)
         findings: list[Finding] = []
         rows: list[Tile] = []
-        is_fatal = self._are_fatal([])
+        scenes: dict[str, Checksums] = {}
+        bad: set[tuple[str, str]] = set()
+        is_fatal = self._are_too_many(bad)
         name = f"{one.split}-{one.number}"
         with Packer(name, len(kept.shards), self._uploads, workspace, self._shard_bytes) as packer:
             for checked in found:
                 values.add_values(checked)
                 for outcome in checked.tiles:
                     labels.add(outcome)
+                    if outcome.scene_files is not None:
+                        scenes[outcome.tile.id] = outcome.scene_files
                     findings += self._about(one.split, outcome)
-                    is_fatal = is_fatal or (bool(outcome.errors) and self._are_fatal(findings))
+                    if outcome.errors:
+                        bad.add((one.split, outcome.tile.id))
+                        is_fatal = is_fatal or self._are_too_many(bad)
                     if outcome.facts is not None:
                         rows.append(self._row(outcome, kept, packer, workspace, is_fatal))
             if not is_fatal:
@@ -127,6 +146,7 @@ class RangeStager:
             shards=tuple(packer.shards),
             crs=tuple(workspace.crs),
             rows=tuple(rows),
+            scenes=scenes,
             findings=tuple(findings),
             labels=labels.facts(),
             histogram=to_text(values.histogram),
@@ -151,3 +171,7 @@ class RangeStager:
         if before is not None:
             return tile_row(outcome, facts, Place(before.shard, before.image, before.label, before.validity), workspace)
         return packer.add(outcome, facts)
+
+
+def _errors(findings: Iterable[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.severity == "error"]

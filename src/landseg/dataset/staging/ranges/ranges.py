@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 
 from landseg.contracts.errors import DataError
-from landseg.dataset.staging.checksums import Checksums
+from landseg.dataset.staging.checksums import SplitChecksums
+from landseg.dataset.staging.kept_split import KeptSplit
 from landseg.dataset.staging.packing import ShardUploads
-from landseg.dataset.staging.previous import KeptSplit, Previous
+from landseg.dataset.staging.previous import Previous
 from landseg.dataset.staging.ranges.joining import Joined
 from landseg.dataset.staging.ranges.range_plan import TileRange, plan_ranges, share_of
 from landseg.dataset.staging.ranges.range_results import RangeRecords
@@ -20,6 +23,11 @@ from landseg.raw.expected import Expected
 from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.processes import ProcessPool
 from landseg.raw.sources.source import Source
+
+_STAGED_BYTES_PER_S = 139_000_000
+"""By one pod, from object storage to object storage (docs/scale.md)."""
+
+_log = logging.getLogger(__name__)
 
 
 class Ranges:
@@ -45,7 +53,7 @@ class Ranges:
         result: StagingResult,
         tiles: Mapping[str, Sequence[SourceTile]],
         previous: Previous | None,
-        checksums: Mapping[str, Mapping[str, Checksums]],
+        checksums: Mapping[str, SplitChecksums],
     ) -> None:
         self._source, self._expected, self._workspace, self._options = source, expected, workspace, options
         self._result, self._tiles = result, tiles
@@ -109,23 +117,36 @@ class Ranges:
         records, findings = self._records, self._result.findings
         records.look()
         left = [one for one in ranges if not records.has(one)]
+        self._warn_if_too_long(sum(one.size_bytes for one in left))
         totals = {}
         for split in self._tiles:
             total, todo = (sum(len(one.tiles) for one in some if one.split == split) for some in (ranges, left))
             totals[split] = total, total - todo
         work = self._source, self._expected, self._workspace, self._kept, uploads, self._options.shard_bytes
-        stager = RangeStager(*work, findings.would_be_fatal)
+        stager = RangeStager(*work, findings.are_too_many)
         recorded = records.read_all(one for one in ranges if records.has(one))
         with SplitProgress(totals) as progress:
             staged = stager.stage(left, processes, progress)
             for one in ranges:
                 result = next(recorded) if records.has(one) else None
-                # What was wrong may not lie in the files: such ranges are checked again.
-                if result is None or result.has_errors:
+                # What was wrong may not lie in the files.
+                if result is None or (result.has_errors and not stager.has_same_errors(one, result, processes)):
                     result = next(stager.stage([one], processes, progress) if records.has(one) else staged)
                     if one.key is not None and not findings.would_be_fatal(result.findings):
                         uploads.add_record(records.uri(one.key), result)
                 joined.add(one.split, result)
+
+    def _warn_if_too_long(self, left_bytes: int) -> None:
+        """Say so where the pipeline is likely to end the step before this share is staged."""
+        limit_s, seconds = self._options.timeout_s, left_bytes / _STAGED_BYTES_PER_S
+        if limit_s is None or seconds <= limit_s:
+            return
+        _log.warning(
+            "to stage %.3g TB takes about %.3g h: the pipeline ends the step after %.3g h, and a retry goes on from "
+            'the last shard; expected stage_workers=%d at least, or SET="stage-data.timeout=%dh"',
+            *(left_bytes / 1e12, seconds / 3600, limit_s / 3600),
+            *(math.ceil(seconds * self._options.num_shares / limit_s), math.ceil(1.1 * seconds / 3600)),
+        )
 
     def _join(self) -> Joined | None:
         """All ranges, from their records."""
@@ -140,25 +161,23 @@ class Ranges:
                     joined.add(one.split, result)
             if missing:
                 self._result.unjoined = (
-                    f"{missing} of {len(self._all)} ranges of tiles have yet to be staged by other workers"
+                    f"{missing} of {len(self._all)} ranges of tiles have yet to be staged by other workers, "
+                    "with the same options and the same landseg"
                 )
                 return None
             joined.finish()
         return None if self._result.findings.are_fatal else joined
 
-    def _keep(
-        self, previous: Previous | None, checksums: Mapping[str, Mapping[str, Checksums]]
-    ) -> dict[str, KeptSplit]:
+    def _keep(self, previous: Previous | None, checksums: Mapping[str, SplitChecksums]) -> dict[str, KeptSplit]:
         """What each split takes over of the earlier dataset: shards and, where they need no second look, tiles."""
         if previous is None:
             return {split: KeptSplit() for split in self._tiles}
         expected = self._expected
         same_rules = expected.kind is None or previous.has_rules_of(expected)
-        # Tiles above the limit would be cut today.
-        adopted_px = expected.config.scenes.max_px if previous.passed_same_checks(expected) else 0
+        adopted = expected.config.scenes if previous.passed_same_checks(expected) else None
         rest = self._options.shard_bytes, self._workspace
         return {
-            split: previous.kept(split, checksums.get(split, {}), *rest, same_rules=same_rules, adopted_px=adopted_px)
+            split: previous.kept(split, checksums[split], *rest, same_rules=same_rules, adopted=adopted)
             for split in self._tiles
         }
 
