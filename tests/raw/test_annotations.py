@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import yaml
 from rasterio.features import rasterize
 from raw_tiles import random_image, write_config, write_image
+
+from landseg import storage
 
 SIZE = 24
 POLYGONS = {
@@ -149,6 +152,26 @@ def test_coco_with_a_type(place, tmp_path, stage):
         document = {"type": "instances"} | document if place == "first" else document | {"type": "instances"}
     (root / "a.json").write_text(json.dumps(document))
     np.testing.assert_array_equal(staged(stage(root))["a"], drawn())
+
+
+def test_files_far_away_are_fetched_several_at_once(tmp_path, stage, s3, monkeypatch):
+    fetch, both = storage.get_file, threading.Barrier(2)
+
+    def fetch_together(uri: str, target: Path, **options) -> None:
+        both.wait(30)
+        fetch(uri, target, **options)
+
+    root = images(tmp_path / "raw", "train/images/a.tif", "train/images/b.tif", file="*/labels/*.json")
+    for name in "ab":
+        labelme(root / f"train/labels/{name}.json", f"{name}.tif")
+    for path in root.rglob("*.*"):
+        storage.put_file(f"{s3.uri}/raw/{path.relative_to(root)}", path)
+    expected = stage(root).dataset()
+    monkeypatch.setattr(storage, "get_file", fetch_together)
+    run = stage(f"{s3.uri}/raw")
+    monkeypatch.undo()
+    assert run.status == 0, run.err
+    assert run.loaded.document.dataset_id == expected.manifest.dataset_id
 
 
 def test_annotations_that_break_off_are_called_damaged_annotations(tmp_path, stage):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import shlex
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from followed_advice import COMMAND
+from followed_advice import COMMAND, shell
 from gdal_files import UTM, read_gdal, stored, write_gdal, write_tile
 from PIL import Image
 from rasterio.rio.main import main_group
 from rasterio.shutil import copy
-from raw_tiles import random_image, random_label, write_config, write_label
+from raw_tiles import CLASSES, random_image, random_label, write_config, write_label
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -152,20 +154,73 @@ def follow(command: str, folder: Path, monkeypatch) -> str:
     return ""
 
 
-def test_an_animation_is_written_as_the_line_says(tmp_path, stage, monkeypatch):
-    root = tmp_path / "raw"
-    write_config(root)
-    path = write_tile(root, "a.gif", random_image(1, bands=1), driver="GIF")
+PALETTE = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+
+
+def several(path: Path) -> None:
+    """Two images, one after the other, in one file."""
     frames = [Image.fromarray(random_label(seed), "P") for seed in (1, 2)]
     for frame in frames:
-        frame.putpalette([1, 2, 3, 4, 5, 6, 7, 8, 9])
-    frames[0].save(path, save_all=True, append_images=frames[1:])
+        frame.putpalette(PALETTE.ravel().tolist())
+    if path.suffix == ".webp":
+        frames = [frame.convert("RGB") for frame in frames]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"lossless": True} if path.suffix == ".webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+
+
+@pytest.mark.parametrize("role", ["images", "labels"])
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif", ".tiff"])
+def test_of_several_images_in_a_file_the_first_is_written_as_the_line_says(role, suffix, tmp_path, stage):
+    root = tmp_path / "raw"
+    colours = {f"{r},{g},{b}": name for (r, g, b), name in zip(PALETTE.tolist(), CLASSES, strict=True)}
+    write_config(root, **({"label_colours": colours} if (role, suffix) == ("labels", ".webp") else {}))
+    write_tile(root, "a.tif", random_image(1))
+    (old,) = (root / "train" / role).iterdir()
+    old.unlink()
+    path = old.with_suffix(suffix)
+    several(path)
     error = stage(root).error
-    assert "expected one image, found an animation of 2 frames" in error
-    follow(re.search(COMMAND, error)[0], path.parent, monkeypatch)
+    found = " in the TIFF, found 2" if suffix.startswith(".tif") else ", found an animation of 2 frames"
+    assert f"{role}/a{suffix}: expected one image{found}" in error
+    shell(re.search(rf"move this one out: {COMMAND}", error)[1], path.parent)
     path.unlink()
+    run = stage(root)
+    ((tile, values),) = tiles_of(run).values()
+    if role == "labels":
+        np.testing.assert_array_equal(run.dataset().read_label("train", tile), random_label(1))
+    else:
+        np.testing.assert_array_equal(values, PALETTE[random_label(1)])
+
+
+def test_a_file_of_all_labels_or_of_a_band_holds_one_image_too(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root, labels="all.tif")
+    write_gdal(root / "train/images/a.tif", random_image(1), **PLACED)
+    several(root / "all.tif")
+    assert "all.tif: expected one image in the TIFF, found 2" in stage(root).error
+    root = tmp_path / "bands"
+    write_config(root, bands=["{id}_1.tif", "{id}_2.tif"])
+    write_tile(root, "a_1.tif", random_image(1, bands=1))
+    several(root / "train/images/a_2.tif")
+    (root / "train/labels/a_1.png").rename(root / "train/labels/a.png")
+    assert "expected one image in the TIFF, found 2" in stage(root).error
+
+
+def test_an_animation_of_one_frame_is_an_image(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root)
+    path = write_tile(root, "a.png", random_image(1), driver="PNG")
+    data = path.read_bytes()
+    frame = struct.pack(">IIIIIHHBB", 0, 24, 24, 0, 0, 1, 1, 0, 0)
+    chunks = [(b"acTL", struct.pack(">II", 1, 0)), (b"fcTL", frame)]
+    added = [
+        len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+        for kind, content in chunks
+    ]
+    path.write_bytes(data[:33] + b"".join(added) + data[33:])
     ((_, values),) = tiles_of(stage(root)).values()
-    np.testing.assert_array_equal(values, np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]])[random_label(1)])
+    np.testing.assert_array_equal(values, random_image(1))
 
 
 @pytest.mark.parametrize(

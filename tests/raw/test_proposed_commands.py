@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
-from followed_advice import COMMAND, IMAGE, IMAGES, LABEL, LABELS, add_lines, base
+from followed_advice import COMMAND, IMAGE, IMAGES, LABEL, LABELS, add_lines, base, shell
 from gdal_files import read_gdal, write_gdal
 from PIL import Image
 from rasterio.control import GroundControlPoint
@@ -23,7 +21,7 @@ from raw_tiles import write_label
 
 from landseg.contracts.errors import DataError
 from landseg.raw.commands import cutting_command
-from landseg.raw.images.formats import check_self_contained
+from landseg.raw.images.formats import check_one_image
 from landseg.raw.tiff.checks import too_many_bands
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -33,8 +31,7 @@ ONE_HOT = np.eye(5, dtype=np.uint8)[LABELS]
 
 
 def in_a_shell(command: str, folder: Path) -> None:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    subprocess.run(["sh", "-c", command], cwd=folder, check=True, env=os.environ | {"PATH": path})
+    shell(command, folder)
     assert not list(folder.rglob("PWNED*"))
 
 
@@ -112,7 +109,7 @@ def test_names_in_commands_of_rio_are_no_code(tmp_path):
     write_gdal(tmp_path / f"{STEM}.img", IMAGES, driver="HFA")
     (tmp_path / f"{STEM}.tif").unlink()
     with pytest.raises(DataError) as error:
-        check_self_contained(b"ExternalRasterDMS\0", "HFA", f"here/{STEM}.img")
+        check_one_image(b"ExternalRasterDMS\0", "HFA", f"here/{STEM}.img")
     convert = re.search(r"(rio convert .*), and move", error.value.hint)
     assert convert
     in_a_shell(convert[1], tmp_path)

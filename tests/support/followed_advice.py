@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -59,6 +62,12 @@ def rio(command: str, folder: Path) -> None:
     with contextlib.chdir(folder):
         result = CliRunner().invoke(main_group, words[1:], catch_exceptions=False)
     assert result.exit_code == 0, result.output
+
+
+def shell(command: str, folder: Path) -> None:
+    """Run a command of a line in a folder, as a user who pastes it."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(["sh", "-c", command], cwd=folder, check=True, env=os.environ | {"PATH": path})
 
 
 def add_lines(root: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from landseg.contracts.dataset import Scale
 from landseg.contracts.documents import digest
 from landseg.contracts.errors import DataError
 from landseg.raw.config.dataset_yaml import DatasetConfig
+from landseg.raw.images.band_tags import BandTags, check_order
 from landseg.raw.images.values import Conversion, Kind
 from landseg.raw.labels.rule import LabelRule
 from landseg.raw.labels.shared import SharedLabels
@@ -37,6 +38,14 @@ class Expected:
         """The selected bands, 1-based."""
         assert self.kind is not None, "bands are selected once the kind is known"
         return self.config.selected_bands(self.kind.num_bands, self.kind.alpha)
+
+    @functools.cached_property
+    def tags(self) -> BandTags:
+        """What most images say of their bands; where `dataset.yaml` names the same ones, in its order."""
+        assert self.kind is not None, "bands are called something once the kind is known"
+        found, names = self.kind.tags, self.config.band_names or ()
+        is_same = sorted(name.lower() for name in names) == sorted(name.lower() for name in found.names)
+        return found._replace(names=names) if names and is_same else found
 
     @functools.cached_property
     def label_rule(self) -> LabelRule:
@@ -75,6 +84,10 @@ class Expected:
 
 def check_kind(kind: Kind, where: object, expected: Expected) -> None:
     """Refuse an image that is not like most of them."""
-    if expected.kind is not None and not kind.is_like(expected.kind):
+    if expected.kind is None:
+        return
+    if not kind.is_like(expected.kind):
         problem = f"expected {expected.kind}, as in most images, found {kind}"
         raise DataError(where, problem, "convert it like them, or move it out")
+    if kind.tags.names:
+        check_order(kind.tags, expected.tags, expected.bands, where)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from landseg import storage
 from landseg.contracts.errors import DataError
 from landseg.raw.expected import Expected
+from landseg.raw.images.band_tags import BandTags
 from landseg.raw.images.decoded import widest
 from landseg.raw.images.transcoding import image_kind, measure_image
 from landseg.raw.images.values import Kind
@@ -58,10 +59,20 @@ def probe_kind(source: Source, splits: Sequence[Sequence[SourceTile]], samples: 
     found = dict(storage.parallel(lambda n: (n, _kind(source, chosen[n])), range(len(chosen)), workers=at_once))
     kinds = [kind for _, kind in sorted(found.items()) if kind]
     if kinds:
-        return max(kinds, key=kinds.count)
+        return _most_frequent(kinds)
     return next(
         (kind for kind in (_kind(source, tile) for tile in itertools.chain.from_iterable(splits)) if kind), None
     )
+
+
+def _most_frequent(kinds: Sequence[Kind]) -> Kind:
+    """What most images are, with what most of those that are like it say of their bands."""
+    plain = [kind._replace(tags=BandTags()) for kind in kinds]
+    found = max(plain, key=plain.count)
+    tags = [kind.tags for kind in kinds if kind.is_like(found)]
+    names, units = [one.names for one in tags if one.names], [one.units for one in tags if one.units]
+    most = BandTags(max(names, key=names.count, default=()), max(units, key=units.count, default=()))
+    return found._replace(tags=most)
 
 
 def _kind(source: Source, tile: SourceTile) -> Kind | None:

@@ -44,7 +44,7 @@ class DatasetConfig(DatasetFields):
 
     @property
     def says_what_is_ignored(self) -> bool:
-        """Whether 255, the default, is not ignored unasked."""
+        """Whether it says itself which label values are ignored; otherwise 255 is, by default."""
         return self.has_label_map or "ignore_index" in self.model_fields_set
 
     @property

@@ -7,11 +7,16 @@ file to any other driver (NITF's), are not.
 
 from __future__ import annotations
 
+import io
 import mmap
 import re
 
+from PIL import Image
+
 from landseg.contracts.errors import DataError
 from landseg.raw.commands import python_command, quoted
+from landseg.raw.sources.file_start import PNG_MAGIC
+from landseg.raw.tiff.decoding import opened_tiff
 
 _DRIVERS = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -71,18 +76,55 @@ def driver_with_header(data: bytes | memoryview, header: bytes) -> tuple[str | N
     return driver, b""
 
 
-def check_self_contained(data: bytes | memoryview | mmap.mmap, driver: str, where: object) -> None:
-    """Refuse a file whose pixels are in another one, which it names.
+def check_one_image(data: bytes | memoryview | mmap.mmap, driver: str, where: object) -> None:
+    """Refuse a file that is not one image: whose pixels are in another one, which it names, or that holds several.
+
+    Of several, decoders would give the first one, and say nothing.
 
     Raises:
-        DataError: they are.
+        DataError: it is not, or a TIFF is damaged.
     """
+    if driver == "GTiff":
+        with opened_tiff(data, where):  # looks at its pages
+            return
+    if (num_frames := _num_frames(data, driver)) > 1:
+        name = str(where).rpartition("/")[2]
+        stem, _, suffix = name.rpartition(".")
+        # Pillow gives animations an alpha channel in WebP, also where all is opaque.
+        frame = 'i.convert("RGB") if i.mode == "RGBA" and i.getextrema()[3][0] == 255 else i'
+        code = f"import sys; from PIL import Image; i = Image.open(sys.argv[1]); ({frame}).save(sys.argv[2])"
+        command = python_command(code, name, f"{stem}.{'tif' if suffix.lower() == 'png' else 'png'}")
+        problem = f"expected one image, found an animation of {num_frames} frames"
+        raise DataError(where, problem, f"write the first one, and move this one out: {command}")
     if driver == "HFA" and _EXTERNAL.search(data):
         name = str(where).rpartition("/")[2]
         problem = "expected an Erdas file with its pixels, found one whose pixels are in another file (.ige)"
         command = f"rio convert -f GTiff {quoted(name, name.rpartition('.')[0] + '.tif')}"
         hint = f"write one that has all: {command}, and move both out"
         raise DataError(where, problem, hint)
+
+
+def _num_frames(data: bytes | memoryview | mmap.mmap, driver: str) -> int:
+    """How many images follow each other in a file of a kind that may hold an animation; 1 of other files."""
+    if driver == "PNG":
+        is_animated = _has_animation_chunk(data)
+    else:
+        is_animated = driver == "GIF" or (driver == "WEBP" and bytes(data[12:16]) == b"VP8X" and bool(data[20] & 2))
+    if not is_animated:
+        return 1
+    try:
+        with Image.open(io.BytesIO(data), formats=("GIF", "PNG", "WEBP")) as image:
+            return int(getattr(image, "n_frames", 1))
+    except Exception:  # damaged: decoding says so
+        return 1
+
+
+def _has_animation_chunk(data: bytes | memoryview | mmap.mmap) -> bool:
+    """Whether a PNG is animated: then a chunk before its pixels says so."""
+    position = len(PNG_MAGIC)
+    while (kind := bytes(data[position + 4 : position + 8])) not in (b"", b"IDAT", b"acTL"):
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+    return kind == b"acTL"
 
 
 def check_whole(
@@ -124,22 +166,3 @@ def check_whole(
     if size_bytes < expected:
         problem = f"the file is truncated: expected {expected} bytes for {height}x{width} px, found {size_bytes}"
         raise DataError(where, problem, "copy or write the file again")
-
-
-def check_single(driver: str, num_bands: int, where: object) -> None:
-    """Refuse an animation, whose frames GDAL takes for bands.
-
-    Args:
-        driver: what reads it.
-        num_bands: its bands.
-        where: the file, for the error line.
-
-    Raises:
-        DataError: it is one.
-    """
-    if driver == "GIF" and num_bands > 1:
-        name = str(where).rpartition("/")[2]
-        code = "import sys; from PIL import Image; Image.open(sys.argv[1]).save(sys.argv[2])"
-        command = python_command(code, name, f"{name.rpartition('.')[0]}.png")
-        problem = f"expected one image, found an animation of {num_bands} frames"
-        raise DataError(where, problem, f"write the first one, and move it out: {command}")

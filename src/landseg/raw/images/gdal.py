@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landseg.contracts.errors import DataError
-from landseg.raw.images.formats import check_self_contained, driver_of
+from landseg.raw.images.formats import check_one_image, driver_of
 from landseg.raw.sources.file_start import read_start
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def opened_bytes(data: bytes, driver: str, where: object) -> Iterator[DatasetRea
     Raises:
         DataError: damaged.
     """
-    check_self_contained(data, driver, where)
+    check_one_image(data, driver, where)
     with (
         confined() as rasterio,
         damage_is_reported(where),
@@ -92,11 +92,11 @@ def opened_bytes(data: bytes, driver: str, where: object) -> Iterator[DatasetRea
 
 
 def check_file(path: Path, where: object) -> None:
-    """Refuse a local file whose pixels are in another one; see :func:`check_self_contained`."""
+    """Refuse a local file that is not one image; see :func:`check_one_image`."""
     with path.open("rb") as file:
         if driver := driver_of(file.read(4096)):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages:
-                check_self_contained(pages, driver, where)
+                check_one_image(pages, driver, where)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from landseg.contracts.errors import DataError
 from landseg.raw.config.fields import MAX_BANDS
 from landseg.raw.georeference.crs import control_points_of, keys_of, rpc_of
 from landseg.raw.georeference.tags import Georeference
-from landseg.raw.images.formats import check_self_contained, check_single, check_whole
+from landseg.raw.images.band_tags import BandTags, tags_of_datasets
+from landseg.raw.images.formats import check_one_image, check_whole
 from landseg.raw.images.gdal import check_file, confined, damage_is_reported
 from landseg.raw.tiff.checks import too_many_bands
 
@@ -38,6 +39,7 @@ class RasterInfo(NamedTuple):
         alpha: 1-based number of the band that is alpha by its tag; 0 without one.
         nodata: per band, the declared value of pixels without data; None where none is declared.
         block_bytes: what must be decoded at once, per band.
+        tags: what the file says of its bands.
     """
 
     height: int
@@ -47,6 +49,7 @@ class RasterInfo(NamedTuple):
     alpha: int
     nodata: tuple[float | None, ...]
     block_bytes: int = 0
+    tags: BandTags = BandTags()
 
 
 class Raster:
@@ -65,7 +68,7 @@ class Raster:
         self.info = _info(datasets, where)
         self.has_mask = any(has_own_mask(dataset) for dataset in datasets)
         if self._palette is not None:
-            self.info = self.info._replace(num_bands=3, dtype="uint8", nodata=(None,) * 3)
+            self.info = self.info._replace(num_bands=3, dtype="uint8", nodata=(None,) * 3, tags=BandTags())
             self.has_mask = self.has_mask or bool((self._palette[:, 3] == 0).any())
 
     @property
@@ -157,7 +160,6 @@ def opened_raster(
                 header = headers[number] if headers else b""
                 opened = stack.enter_context(_opened(stack, rasterio, data, driver, where, header))
                 datasets.append(opened)
-                check_single(driver, opened.count, where)
                 shape = (opened.height, opened.width, opened.count)
                 item_bytes = max((np.dtype(dtype).itemsize for dtype in opened.dtypes), default=0)
                 size = data.stat().st_size if isinstance(data, Path) else len(data)
@@ -177,7 +179,7 @@ def _opened(
     if isinstance(data, Path):
         check_file(data, where)
         return rasterio.open(data, driver=driver, sharing=False)
-    check_self_contained(data, driver, where)
+    check_one_image(data, driver, where)
     folder = uuid.uuid4().hex
     if header:
         stack.enter_context(rasterio.MemoryFile(header, dirname=folder, filename="0.hdr"))
@@ -220,6 +222,7 @@ def _info(datasets: Sequence[DatasetReader], where: object) -> RasterInfo:
         colours.index("alpha") + 1 if "alpha" in colours else 0,
         tuple(value for dataset in datasets for value in dataset.nodatavals),
         int(block) * np.dtype(dtypes[0]).itemsize,
+        tags_of_datasets(datasets),
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from landseg.raw.expected import Expected, check_kind
 from landseg.raw.georeference.tags import Georeference, read_georeference
+from landseg.raw.images.band_tags import BandTags, tags_of_page, tags_of_sidecars
 from landseg.raw.images.decoded import DecodedImage, Extremes
 from landseg.raw.images.pam import sidecar_nodata
 from landseg.raw.images.raster import Raster, opened_raster
@@ -43,7 +44,8 @@ class PlainTiff:
     def __init__(self, page: tifffile.TiffPage, info: ImageInfo, files: ImageFiles, where: object) -> None:
         self.page, self._files, self._where = page, files, where
         self.height, self.width = info.height, info.width
-        self.kind = Kind(info.num_bands, info.dtype, _alpha(page))
+        tags = _with_sidecar_tags(tags_of_page(page, info.num_bands), info.num_bands, files)
+        self.kind = Kind(info.num_bands, info.dtype, _alpha(page), tags)
 
     def decode(
         self, expected: Expected, limit: int, spool: Path | None = None, valid_spool: Path | None = None
@@ -89,7 +91,8 @@ class GdalImage:
         info = raster.info
         self._declared = info.nodata if raster.is_expanded else _with_sidecar_nodata(info.nodata, files)
         self.height, self.width = info.height, info.width
-        self.kind = Kind(info.num_bands, info.dtype, info.alpha)
+        tags = info.tags if raster.is_expanded else _with_sidecar_tags(info.tags, info.num_bands, files)
+        self.kind = Kind(info.num_bands, info.dtype, info.alpha, tags)
         self.is_expanded = raster.is_expanded
 
     def decode(
@@ -183,6 +186,11 @@ def _with_sidecar_nodata(own: Nodata, files: ImageFiles) -> Nodata:
     """The nodata value of each band: what an image's file declares, else what an .aux.xml next to it does."""
     beside = {} if files.bands else sidecar_nodata(files.sidecars)
     return tuple(beside.get(band) if value is None else value for band, value in enumerate(own, 1))
+
+
+def _with_sidecar_tags(own: BandTags, num_bands: int, files: ImageFiles) -> BandTags:
+    """What an image's file and an .aux.xml next to it say of its bands."""
+    return own if files.bands or not files.sidecars else own.joined(tags_of_sidecars(files.sidecars, num_bands))
 
 
 def _valid(values: NDArray[Any], bands: tuple[int, ...], nodata: Nodata, alpha: int) -> NDArray[np.bool_] | None:

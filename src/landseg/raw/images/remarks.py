@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
 
 import tifffile
 from PIL import Image
 
 from landseg.contracts.tile import MAX_CONTROL_POINTS
 from landseg.raw.georeference.tags import Georeference, count_control_points
+from landseg.raw.images.band_tags import BandTags, other_tags
 
 _ORIENTATION = 274
 _AS_STORED, _MOST = 1, 8
@@ -23,6 +24,7 @@ class Remark(NamedTuple):
     problem: str
     path: str = ""
     action: str = ""
+    severity: Literal["warning", "note"] = "note"
 
 
 PALETTE_EXPANDED = Remark("its values are indexes of a palette: the palette's red, green and blue take their place")
@@ -31,6 +33,13 @@ PALETTE_EXPANDED = Remark("its values are indexes of a palette: the palette's re
 def remarks_on_sidecars(problems: Iterable[tuple[str, str]]) -> tuple[Remark, ...]:
     """That files next to an image or its label, by path, have problems."""
     return tuple(Remark(f"{problem}; it is left out", path) for path, problem in problems)
+
+
+def about_bands(found: BandTags, expected: BandTags, bands: Sequence[int]) -> list[Remark]:
+    """That an image's selected bands, 1-based, are not those of most images, as the files say."""
+    if not (problem := other_tags(found, expected, bands)):
+        return []
+    return [Remark(problem, action="if the files are right, write it with the bands of the others", severity="warning")]
 
 
 def about_place(place: Georeference, page: tifffile.TiffPage | None) -> list[Remark]:

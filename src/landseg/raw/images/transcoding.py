@@ -21,7 +21,13 @@ from landseg.raw.images.decoded import DecodedImage, Extremes
 from landseg.raw.images.formats import READ, driver_with_header
 from landseg.raw.images.raster import opened_raster
 from landseg.raw.images.readers import GdalImage, PlainTiff
-from landseg.raw.images.remarks import PALETTE_EXPANDED, about_orientation, about_place, remarks_on_sidecars
+from landseg.raw.images.remarks import (
+    PALETTE_EXPANDED,
+    about_bands,
+    about_orientation,
+    about_place,
+    remarks_on_sidecars,
+)
 from landseg.raw.images.values import Kind
 from landseg.raw.images.vrt import opened_vrt
 from landseg.raw.sources.file_start import PNG_MAGIC, read_start
@@ -61,7 +67,7 @@ def decode_image_files(
     with _opened(files, where) as image:
         if max_px is not None and max(image.height, image.width) > max_px:
             return None
-        return _placed(image.decode(expected, MAX_DECODED_BYTES), files, image)
+        return _placed(image.decode(expected, MAX_DECODED_BYTES), files, image, expected)
 
 
 def spool_image(
@@ -73,16 +79,18 @@ def spool_image(
         DataError: as :func:`decode_image_files`, or decoded it would exceed `limit` bytes.
     """
     with _opened(files, where) as image:
-        return _placed(image.decode(expected, limit, spool, valid_spool), files, image)
+        return _placed(image.decode(expected, limit, spool, valid_spool), files, image, expected)
 
 
-def _placed(image: DecodedImage, files: ImageFiles, opened: PlainTiff | GdalImage) -> DecodedImage:
+def _placed(image: DecodedImage, files: ImageFiles, opened: PlainTiff | GdalImage, expected: Expected) -> DecodedImage:
     """The image with what its sidecars say about where it lies, and what there is to say of it."""
     page = opened.page
     own = Georeference(image.transform, image.crs, image.control_points, image.rpc)
     place, problems = with_sidecars(own, files.sidecars.items())
     remarks = [*remarks_on_sidecars(problems), *about_place(place, page), *about_orientation(files.data, page)]
     remarks += [PALETTE_EXPANDED] if opened.is_expanded else []
+    if expected.kind is not None and opened.kind.tags != expected.tags:
+        remarks += about_bands(opened.kind.tags, expected.tags, expected.bands)
     return image._replace(**place._asdict(), remarks=tuple(remarks))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg.contracts.dataset import Scale, SourceValues
+from landseg.raw.images.band_tags import BandTags
 
 _STORED = {"uint8": "uint8", "int8": "uint8", "uint16": "uint16", "int16": "uint16"}
 _LEVELS = 65535
@@ -21,11 +22,13 @@ class Kind(NamedTuple):
         num_bands: bands.
         dtype: NumPy's name of the files' values.
         alpha: 1-based number of the band that is alpha by its tag; 0 without one.
+        tags: what they say of their bands.
     """
 
     num_bands: int
     dtype: str
     alpha: int = 0
+    tags: BandTags = BandTags()
 
     def __str__(self) -> str:
         return f"{self.num_bands} band{'s' if self.num_bands > 1 else ''} of {self.dtype}"
@@ -36,7 +39,7 @@ class Kind(NamedTuple):
         return self.dtype not in _STORED
 
     def is_like(self, other: Kind) -> bool:
-        """Whether an image of the other kind fits in; whether a band is called alpha makes no difference."""
+        """Whether an image of the other kind fits in; what its bands are called makes no difference."""
         return (self.num_bands, self.dtype) == (other.num_bands, other.dtype)
 
 

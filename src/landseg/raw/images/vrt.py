@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from landseg.contracts.errors import DataError
 from landseg.raw.images import gdal
-from landseg.raw.images.formats import check_self_contained, driver_of
+from landseg.raw.images.formats import check_one_image, driver_of
 from landseg.raw.images.raster import Raster, opened_raster
 from landseg.raw.sources.files import ImageFiles
 
@@ -80,7 +80,7 @@ def opened_vrt(files: ImageFiles, where: object) -> Iterator[Raster]:
         driver = driver_of(data)
         if driver is None or (driver != "VRT" and _OTHER_DRIVERS.search(data[:65536])):
             raise DataError(where, f"refers to {name}, which is no image of a kind that is read", _HINT)
-        check_self_contained(data, driver, name)
+        check_one_image(data, driver, name)
     folder = uuid.uuid4().hex
     paths = {name: gdal.mounted_path(folder, number) for number, name in enumerate(files.referenced)}
     contents = [

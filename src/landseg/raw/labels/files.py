@@ -21,7 +21,7 @@ from PIL import Image
 from landseg.contracts.errors import DataError
 from landseg.raw.georeference.tags import Georeference
 from landseg.raw.images import gdal
-from landseg.raw.images.formats import check_single, check_whole, driver_of
+from landseg.raw.images.formats import check_one_image, check_whole, driver_of
 from landseg.raw.images.raster import has_own_mask, lossy_compression, opened_raster, palette_of
 from landseg.raw.images.remarks import orientation_of
 from landseg.raw.labels.stored_label import StoredLabel, joined_masks, packed_8_bit, stored_label, transparent_px
@@ -113,7 +113,6 @@ def _read_by_gdal(data: bytes, driver: str, found: str, where: object, limit: in
             kind = found if driver != "GTiff" else f"{found} compressed as {compression}"
             problem = f"expected a label with the values that were drawn, found {kind}, whose compression changes them"
             raise DataError(where, problem, LOSSLESS_HINT)
-        check_single(driver, dataset.count, where)
         dtype = np.dtype(dataset.dtypes[0])
         shape = (dataset.height, dataset.width, dataset.count)
         check_whole(data[:4096], len(data), driver, b"", shape, dtype.itemsize, where)
@@ -133,6 +132,7 @@ def _masked_px(dataset: DatasetReader) -> NDArray[np.bool_] | None:
 
 def _read_png(data: bytes, where: object, limit: int) -> StoredLabel:
     height, width, depth, colour = png_header(data, where)
+    check_one_image(data, "PNG", where)
     if colour == _PALETTE or (colour == _GREY and depth == 8):
         values = decode_label(data, where, limit=limit)
         palette = _png_palette(data) if colour == _PALETTE else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from landseg.raw.labels.shared_files import VRT_NAME, matching_files, raster_fil
 from landseg.raw.labels.stored_label import joined_masks, stored_label
 from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.source import Source
+from landseg.raw.sources.source_file import SourceFile
+from landseg.raw.tile_files import READS_AT_ONCE
 
 _PLAIN_DRIVERS = ("GTiff", "PNG", "HFA", "AAIGrid")
 _DRIVERS = (*_PLAIN_DRIVERS, "VRT")
@@ -121,7 +123,7 @@ def open_shared_labels(
     folder = scratch / "labels"
     folder.mkdir(exist_ok=True)
     if config.labels.is_vector:
-        parts = [vector_files(source, file, folder / f"labels-{number}") for number, file in enumerate(files)]
+        parts = _vector_files(source, files, folder)
         paths = [(part[0], source.where(file.path)) for part, file in zip(parts, files, strict=True)]
         local = list(itertools.chain.from_iterable(parts))
         if any(is_annotations(path) for path, _ in paths):
@@ -134,6 +136,18 @@ def open_shared_labels(
     for one in local:
         _check_raster(one, where)
     return SharedLabels(where, _digest(local), local[0], nearest=config.resamples_labels)
+
+
+def _vector_files(source: Source, files: Sequence[SourceFile], folder: Path) -> list[list[Path]]:
+    """The local files of each file of polygons, fetched several at once from far away: there may be thousands."""
+
+    def fetched(number: int) -> tuple[int, list[Path]]:
+        return number, vector_files(source, files[number], folder / f"labels-{number}")
+
+    if not source.is_remote:
+        return [fetched(number)[1] for number in range(len(files))]
+    found = dict(storage.parallel(fetched, range(len(files)), workers=READS_AT_ONCE))
+    return [found[number] for number in range(len(files))]
 
 
 def _check_vector_format(path: str, where: str) -> None:

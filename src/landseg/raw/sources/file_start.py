@@ -5,6 +5,7 @@ The bytes are not shown: a file that is no image may be anybody's.
 
 from __future__ import annotations
 
+import mmap
 from typing import NamedTuple
 
 from landseg.contracts.errors import DataError
@@ -49,7 +50,7 @@ class Start(NamedTuple):
     action: str
 
 
-def read_start(data: bytes | memoryview) -> Start:
+def read_start(data: bytes | memoryview | mmap.mmap) -> Start:
     """Look at the first bytes of a file."""
     start = bytes(data[:1024])
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()

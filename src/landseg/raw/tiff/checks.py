@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tifffile
 
 from landseg.contracts.errors import DataError
-from landseg.raw.commands import cutting_command, quoted
+from landseg.raw.commands import cutting_command, python_command, quoted
 from landseg.raw.config.fields import MAX_BANDS
 
 MAX_DECODED_BYTES = 1 << 29
@@ -59,16 +59,27 @@ def check_pages(tiff: tifffile.TiffFile, where: object) -> None:
     num_pages = len(tiff.pages)
     others = [tiff.pages[index] for index in range(1, min(num_pages, _MAX_PAGES))]
     if num_pages > _MAX_PAGES or any(not _is_reduced_or_mask(page) for page in others):
-        problem, hint = f"expected one image in the TIFF, found {num_pages}", "store one per file"
+        problem = f"expected one image in the TIFF, found {num_pages}"
+        hint = f"write the first one, and move this one out: {_command_for_first(where)}"
         height, width = tiff.pages.first.shape[:2]
         if all(page.shape == tiff.pages.first.shape for page in others):
             problem += f" of {height}x{width}"
             if num_pages <= MAX_BANDS and len(tiff.pages.first.shape) == 2:
-                hint = f"if they are bands, {_WRITE_ARRAY.format(planarconfig='separate')}, of shape (bands, H, W)"
+                bands = f"{_WRITE_ARRAY.format(planarconfig='separate')}, of shape (bands, H, W)"
+                hint = f"if they are bands, {bands}; otherwise {hint}"
             elif width <= MAX_BANDS:
                 problem += f", which look like the rows of an array of shape ({num_pages}, {height}, {width})"
                 hint = f"write its bands as one image: {_WRITE_ARRAY.format(planarconfig='contig')}"
         raise DataError(where, problem, hint)
+
+
+def _command_for_first(where: object) -> str:
+    name = str(where).rpartition("/")[2]
+    stem, _, suffix = name.rpartition(".")
+    target = f"{stem}.{'tif' if suffix.lower() == 'tiff' else 'tiff'}"
+    first = '"GTIFF_DIR:1:" + sys.argv[1]'  # rio convert would leave out palettes
+    code = f'import rasterio.shutil, sys; rasterio.shutil.copy({first}, sys.argv[2], driver="GTiff")'
+    return python_command(code, name, target)
 
 
 def _is_reduced_or_mask(page: object) -> bool:

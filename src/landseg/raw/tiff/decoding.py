@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import math
+import mmap
 import os
 import struct
 import warnings
@@ -49,7 +50,7 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LZW = 5
 
 
-def is_tiff(data: bytes | memoryview) -> bool:
+def is_tiff(data: bytes | memoryview | mmap.mmap) -> bool:
     """Whether the bytes begin as a TIFF or BigTIFF does."""
     return bytes(data[:4]) in TIFF_MAGIC
 
@@ -87,7 +88,7 @@ def decode_page(
 class _View(io.RawIOBase):
     """A file over bytes in place, such as those of a mapped shard; `io.BytesIO` would copy all of them."""
 
-    def __init__(self, data: bytes | memoryview) -> None:
+    def __init__(self, data: bytes | memoryview | mmap.mmap) -> None:
         self._data, self._position = memoryview(data), 0
 
     def readable(self) -> bool:
@@ -127,7 +128,7 @@ class _View(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def opened_tiff(data: bytes | memoryview, where: object) -> Iterator[tifffile.TiffPage]:
+def opened_tiff(data: bytes | memoryview | mmap.mmap, where: object) -> Iterator[tifffile.TiffPage]:
     """The page that holds the image.
 
     Raises:

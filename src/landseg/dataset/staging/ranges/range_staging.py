@@ -158,7 +158,7 @@ class RangeStager:
             yield Finding.of(error, split, outcome.tile.id)
         for remark in outcome.remarks:
             where = self._source.where(remark.path or outcome.tile.image.path)
-            yield Finding(where, remark.problem, remark.action, "note", split, outcome.tile.id)
+            yield Finding(where, remark.problem, remark.action, remark.severity, split, outcome.tile.id)
 
     def _row(self, outcome: CheckedTile, kept: KeptSplit, packer: Packer, workspace: Workspace, is_fatal: bool) -> Tile:
         """The row of a good tile, which lies in a shard that was kept or is packed now."""
