@@ -49,6 +49,15 @@ def test_no_checksums_that_older_endpoints_refuse(write: Callable[[], None], mon
     assert picky.written
 
 
+def test_files_are_sent_unannounced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"landseg")
+    with PickyS3(refuses_checksums=True) as picky:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", picky.endpoint)
+        storage.put_file("s3://bucket/a", tmp_path / "file")
+    assert [headers["content-length"] for headers in picky.written] == ["7"]
+    assert "expect" not in picky.written[0], "many endpoints never answer that, and each file would wait a second"
+
+
 @BOTH
 @pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
 def test_the_region_of_the_environment(

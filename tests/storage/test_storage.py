@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,19 @@ def test_a_large_file_goes_up_in_parts_and_comes_back(root: str, tmp_path: Path,
     storage.get_file(uri, tmp_path / "back", sha256=sha256)
     storage.check(uri, size_bytes=big.stat().st_size, sha256=sha256)
     assert storage.get_bytes(uri, byte_range=(BIG - 5, 8)) == big.read_bytes()[-8:]
+
+
+def test_a_file_that_goes_up_in_one_request_is_not_held_in_memory(root: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(1 << 20) * 30)
+    storage.try_writing(root)  # the client takes memory too
+    tracemalloc.start()
+    try:
+        storage.put_file(storage.join(root, "file"), source)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 << 20
 
 
 def test_ranges(root: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ _EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
 _NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
 
 
+_new_md5 = functools.partial(hashlib.md5, usedforsecurity=False)
+
+
 def _md5(data: bytes | bytearray) -> str:
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+    return base64.b64encode(_new_md5(data).digest()).decode()
 
 
 def put_bytes(uri: str, data: bytes) -> None:
@@ -56,10 +60,10 @@ def _put(uri: str, content: bytes | Path, **condition: str) -> None:
 
 
 def put_file(uri: str, source: Path, **condition: str) -> None:
-    """Write an object from a file, a large one in parallel parts."""
+    """Write an object from a file, which is sent as it is read; a large one in parallel parts."""
     size = source.stat().st_size
     if size <= 2 * PART_BYTES:
-        _put(uri, source.read_bytes(), **condition)
+        request(uri, lambda client: _send(client, source, **object_of(uri), **condition))
         return
     starts = 0
     while True:
@@ -72,6 +76,13 @@ def put_file(uri: str, source: Path, **condition: str) -> None:
             starts += 1
             if code(err) not in {"NoSuchUpload", "InvalidPart"} or starts == _UPLOAD_STARTS:
                 raise
+
+
+def _send(client: Any, source: Path, **arguments: str) -> None:
+    with source.open("rb") as body:
+        md5 = base64.b64encode(hashlib.file_digest(body, _new_md5).digest()).decode()
+        body.seek(0)
+        client.put_object(**arguments, Body=body, ContentMD5=md5)
 
 
 def _put_parts(uri: str, source: Path, size: int, condition: dict[str, str]) -> None:
