@@ -8,18 +8,26 @@ PYTHON ?=
 # Files in their order: xdist would keep those of few, long tests for last, and one process would end alone.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
+# Switches: FORCE=1. FORCE=0 and FORCE=no are off, as whoever writes them means.
+on = $(filter-out 0 no No NO false False FALSE off,$(1))
+
 # Object storage, the KFP endpoint and the namespace may come from the environment.
 STORAGE   ?=
 ENDPOINT  ?= $(KF_PIPELINES_ENDPOINT)
 NAMESPACE ?= kubeflow
 
-# What the user gives reaches the shell through the environment: there it is a value, in a recipe it would be code.
-export BASE_IMAGE BUILD_ARGS CUDA_ARCHS DEVICE DOCKER ENDPOINT FLAVOR GPU_RESOURCE MAX_JOBS NAMESPACE NETWORK_POLICY NO_CACHE \
-       OVERLAY PARAMS PIPELINE PIP_INDEX_URL PLATFORM PULL_SECRET QUEUE REGISTRY RUN SET SIZES SERVICE_ACCOUNT SOURCE STEP STORAGE TAG WAIT
+# What the user gives reaches the shell through the environment: there it is a value, in a recipe it would be code. It is taken
+# as it is written: make, too, would run a $(shell ...) in it, and lose what follows any other $.
+GIVEN := BASE_IMAGE BUILD_ARGS CUDA_ARCHS DEVICE DOCKER DRY_RUN ENDPOINT FLAVOR FORCE FRESH GPU_RESOURCE MAX_JOBS NAMESPACE \
+         NETWORK_POLICY NO_CACHE OVERLAY PARAMS PIPELINE PIP_INDEX_URL PLATFORM PULL_SECRET QUEUE REGISTRY RUN SET SIZES \
+         SERVICE_ACCOUNT SOURCE STEP STORAGE TAG WAIT
+$(foreach name,$(GIVEN) KF_PIPELINES_ENDPOINT,$(if $(filter command environment,$(origin $(name))),\
+  $(eval override $(name) := $$(value $(name)))))
+export $(GIVEN)
 SIZED   = set -f; for pair in $$SET; do set -- "$$@" --set "$$pair"; done; set -- "$$@" --sizes "$$SIZES"
 CLUSTER = $(SIZED); for param in $$PARAMS; do set -- "$$@" --param "$$param"; done; \
           set -- "$$@" --endpoint "$$ENDPOINT" --registry "$$REGISTRY" --tag "$$TAG" --queue "$$QUEUE" \
-            --service-account "$$SERVICE_ACCOUNT" $${WAIT:+--wait}; \
+            --service-account "$$SERVICE_ACCOUNT" $(if $(call on,$(WAIT)),--wait); \
           test "$$NAMESPACE" = kubeflow || set -- "$$@" --namespace "$$NAMESPACE"
 
 .DEFAULT_GOAL := help
@@ -48,7 +56,7 @@ $(STAMP): requirements/dev.txt requirements/build.txt pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## run the whole pipeline on sample data (FRESH=1 starts over)
-	@$(BIN)/python -m pipelines demo $(if $(FRESH),--fresh) $(if $(DOCKER),--docker)
+	@$(BIN)/python -m pipelines demo $(if $(call on,$(FRESH)),--fresh) $(if $(call on,$(DOCKER)),--docker)
 
 check-gpu: ## what only a GPU shows, in under six minutes (DEVICE=cpu rehearses it; where there is no .venv, with python3)
 	$(or $(PYTHON),$(wildcard $(BIN)/python),python3) -m benchmarks.gpu $${DEVICE:+--device "$$DEVICE"}
@@ -82,7 +90,7 @@ compile: $(STAMP) ## compile to the committed YAML, or for one cluster to build/
 	$(BIN)/python -m pipelines compile "$$@" $(if $(REGISTRY)$(TAG)$(QUEUE)$(SIZES)$(SET),--output-dir build/compiled)
 
 submit: $(STAMP) ## start a run on a cluster (ENDPOINT=… STORAGE=s3://… SOURCE=s3://… [PIPELINE=predict] [RUN=…] [PARAMS="a=1 b=2"] [SIZES=…] [SET="train.memory=48Gi"] [WAIT=1] [NO_CACHE=1])
-	@set -- $${PIPELINE:+"$$PIPELINE"} --storage-uri "$$STORAGE" --source "$$SOURCE" $(if $(RUN),--run-id "$$RUN") $${NO_CACHE:+--no-cache}; $(CLUSTER); \
+	@set -- $${PIPELINE:+"$$PIPELINE"} --storage-uri "$$STORAGE" --source "$$SOURCE" $(if $(RUN),--run-id "$$RUN") $(if $(call on,$(NO_CACHE)),--no-cache); $(CLUSTER); \
 	$(BIN)/python -m pipelines submit "$$@"
 
 rerun: $(STAMP) ## run one step of a run again (STEP=… RUN=… STORAGE=… [PARAMS=…] [ENDPOINT=…: else on this machine])
@@ -143,7 +151,7 @@ test-images: $(STAMP) ## build the images with FLAVOR=cpu and test them; does no
 
 deploy: $(STAMP) ## prepare a namespace of the cluster (OVERLAY=external-s3|in-cluster-storage|single-node|kueue|profile|profile-storage [NAMESPACE=…] [NETWORK_POLICY=none] [PULL_SECRET=…] [GPU_RESOURCE=amd.com/gpu] [DRY_RUN=1] [FORCE=1])
 	@$(BIN)/python -m pipelines deploy "$$OVERLAY" --namespace "$$NAMESPACE" \
-	  --network-policy "$$NETWORK_POLICY" --pull-secret "$$PULL_SECRET" --gpu-resource "$$GPU_RESOURCE" $(if $(DRY_RUN),--dry-run) $(if $(FORCE),--force)
+	  --network-policy "$$NETWORK_POLICY" --pull-secret "$$PULL_SECRET" --gpu-resource "$$GPU_RESOURCE" $(if $(call on,$(DRY_RUN)),--dry-run) $(if $(call on,$(FORCE)),--force)
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --build-constraints requirements/build.in --generate-hashes
 # GDAL reads what people bring; the images with torch only read what was staged.

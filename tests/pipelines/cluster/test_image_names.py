@@ -116,7 +116,7 @@ def test_another_engine_builds_and_pushes(docker_calls: Path) -> None:
     assert {call[0] for call in make(docker_calls, "push-images", DOCKER="podman", REGISTRY="r")} == {"push"}
 
 
-@pytest.mark.parametrize("value", ['x"; touch M; "', "x`touch M`", "$$(touch M)", "'; touch M; '"])
+@pytest.mark.parametrize("value", ['x"; touch M; "', "x`touch M`", "$(touch M)", "$(shell touch M)", "'; touch M; '"])
 def test_what_is_given_is_never_executed(value: str, docker_calls: Path) -> None:
     make(docker_calls, "build-images", REGISTRY=value, TAG=value, FLAVOR=value, BUILD_ARGS=value)
     make(docker_calls, "push-images", REGISTRY=value)
@@ -127,6 +127,26 @@ def test_what_is_given_is_never_executed(value: str, docker_calls: Path) -> None
         command = ["make", "--silent", "--old-file=.venv/.installed", target, "BIN=/nonexistent", *given]
         subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert not (ROOT / "M").exists()
+
+
+@pytest.mark.parametrize(("value", "is_on"), [("1", True), ("yes", True), ("0", False), ("no", False), ("", False)])
+def test_a_switch_that_says_no_is_off(value: str, is_on: bool) -> None:
+    for target, switch, option in (
+        ("deploy", "FORCE", "--force"),
+        ("deploy", "DRY_RUN", "--dry-run"),
+        ("demo", "FRESH", "--fresh"),
+        ("demo", "DOCKER", "--docker"),
+        ("submit", "WAIT", "--wait"),
+        ("submit", "NO_CACHE", "--no-cache"),
+    ):
+        command = ["make", "--dry-run", "--old-file=.venv/.installed", target, f"{switch}={value}"]
+        recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert (option in recipe) == is_on, (target, switch)
+
+
+def test_a_dollar_sign_stays_one(docker_calls: Path) -> None:
+    calls = make(docker_calls, "build-images", BUILD_ARGS="PASSWORD=a$b$(c)$$")
+    assert all("PASSWORD=a$b$(c)$$" in after("--build-arg", call) for call in calls)
 
 
 def test_nothing_untracked_is_needed_to_build() -> None:
