@@ -22,6 +22,7 @@ import ssl
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -164,16 +165,29 @@ def connect(endpoint: str, login: dict[str, Any], namespace: str) -> kfp.Client:
     with explained(endpoint), quiet():
         client = kfp.Client(host=endpoint, namespace=namespace or "kubeflow", **options)
     rest = client._run_api.api_client.rest_client  # one for all of the client's services
+    rest.pool_manager.request = partial(rest.pool_manager.request, redirect=False)  # it would end at a login page
     if proxy and (user := requests.utils.get_auth_from_url(proxy))[0]:
         headers = urllib3.make_headers(proxy_basic_auth=":".join(user))
         rest.pool_manager.proxy_headers = rest.pool_manager.connection_pool_kw["_proxy_headers"] = headers
     stock = rest.request
 
     def request(*args: Any, _request_timeout: Any = None, **kwargs: Any) -> Any:
-        return stock(*args, _request_timeout=_request_timeout or TIMEOUT_S, **kwargs)
+        answer = stock(*args, _request_timeout=_request_timeout or TIMEOUT_S, **kwargs)
+        _refuse_page(answer.data, endpoint)
+        return answer
 
     rest.request = request
     return client
+
+
+def _refuse_page(body: str | bytes, endpoint: str) -> None:
+    """Raise an error where an answer is no object of JSON: of a page KFP's client would make an object without ids."""
+    try:
+        is_object = isinstance(json.loads(body), dict)
+    except ValueError:
+        is_object = False
+    if not is_object:
+        raise UserError(f"{endpoint} answers, but not as KFP does: is a login page or a proxy in the way? {_LOGIN}")
 
 
 @contextlib.contextmanager

@@ -102,7 +102,7 @@ def submit(
         pipeline_id, version_id = _upload(connection, pipeline, package, namespace)
         experiment = connection.create_experiment(EXPERIMENT, namespace=namespace)
         run = connection.run_pipeline(
-            experiment.experiment_id,
+            _known(experiment.experiment_id, "an experiment"),
             run_name,
             params=parameters,
             pipeline_id=pipeline_id,
@@ -110,7 +110,8 @@ def submit(
             enable_caching=None if use_cache else False,
             service_account=account or None,
         )
-    return Submission(run.run_id, f"{target.endpoint}/#/runs/details/{run.run_id}")
+        run_id = _known(run.run_id, "a run")
+    return Submission(run_id, f"{target.endpoint}/#/runs/details/{run_id}")
 
 
 def _profile(target: Target) -> str:
@@ -140,17 +141,28 @@ def _upload(connection: kfp.Client, pipeline: str, package: str, namespace: str 
         pipeline_id = _find_pipeline(connection, pipeline, namespace)
         if pipeline_id is None:
             uploaded = connection.upload_pipeline(str(path), pipeline_name=pipeline, namespace=namespace)
-            pipeline_id = uploaded.pipeline_id
+            pipeline_id = _known(uploaded.pipeline_id, "a pipeline")
         version_id = _find_version(connection, pipeline_id, name)
         if version_id is None:
             try:
                 uploaded = connection.upload_pipeline_version(str(path), name, pipeline_id=pipeline_id)
-                version_id = uploaded.pipeline_version_id
+                version_id = _known(uploaded.pipeline_version_id, "a pipeline's version")
             except kfp_server_api.ApiException as err:
                 version_id = _find_version(connection, pipeline_id, name) if err.status == 409 else None
                 if version_id is None:  # 409: someone else uploaded it in the meantime
                     raise
     return pipeline_id, version_id
+
+
+def _known(identity: str | None, what: str) -> str:
+    """The id in an answer of KFP's.
+
+    Raises:
+        UserError: the answer has none.
+    """
+    if not identity:
+        raise UserError(f"KFP answers without the id of {what}: see the log of the ml-pipeline deployment")
+    return identity
 
 
 def _find_pipeline(connection: kfp.Client, name: str, namespace: str | None) -> str | None:

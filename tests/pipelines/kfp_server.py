@@ -40,10 +40,11 @@ class RefusedError(Exception):
 
 @dataclass
 class Fault:
-    """What happens to requests of a path: a status, silence, or a number of dropped connections."""
+    """What happens to requests of a path: a status, silence, a page in place of KFP's answer."""
 
     status: int = 0
     message: str = "injected"
+    page: str = ""
     silent_s: float = 0.0
     times: int = 1_000_000
 
@@ -109,7 +110,9 @@ class KfpServer:
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         self.requests.append((method, url.path))
         try:
-            self._fault(url.path)
+            if page := self._fault(url.path):
+                self._send(request, 200, page)
+                return
             if url.path.startswith("/dex") or not self._authorised(request):
                 self._login(request, method, url.path, body)
                 return
@@ -119,13 +122,16 @@ class KfpServer:
         except RefusedError as err:
             self._send(request, err.status, {"error": err.message, "code": err.status, "message": err.message})
 
-    def _fault(self, path: str) -> None:
+    def _fault(self, path: str) -> str:
+        """The page to answer with, if any."""
         for ending, fault in self.faults.items():
             if path.endswith(ending) and fault.times > 0:
                 fault.times -= 1
                 time.sleep(fault.silent_s)
                 if fault.status:
                     raise RefusedError(fault.status, fault.message)
+                return fault.page
+        return ""
 
     def _authorised(self, request: BaseHTTPRequestHandler) -> bool:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":

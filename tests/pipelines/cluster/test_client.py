@@ -132,6 +132,16 @@ def test_a_proxy_is_used_and_its_password_not_repeated(monkeypatch: pytest.Monke
             assert "PSECRET" not in str(caught.value)
 
 
+def test_a_session_that_has_ended_asks_for_a_login() -> None:
+    """Its redirect leads to a page, and may lead to another host."""
+    with KfpServer(cookie="session=2") as server:
+        connection = client.connect(server.endpoint, {"cookies": "session=1"}, "")
+        server.requests.clear()
+        with pytest.raises(UserError, match="asks for a login"), client.explained(server.endpoint):
+            connection.list_pipelines()
+        assert not [path for _, path in server.requests if "dex" in path]
+
+
 def _check(endpoint: str) -> str:
     return client.check_server(endpoint, {}).version
 

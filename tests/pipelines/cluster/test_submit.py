@@ -115,6 +115,24 @@ def test_a_refusal_is_one_clear_line(server: KfpServer, path: str, fault: Fault,
     assert str(caught.value).startswith(server.endpoint)
 
 
+@pytest.mark.parametrize("path", ["pipelines", "upload", "upload_version", "experiments", "runs"])
+@pytest.mark.parametrize("page", ["<html>Log in</html>", "[]"])
+def test_a_page_in_place_of_kfps_answer_starts_no_run(server: KfpServer, path: str, page: str) -> None:
+    """KFP's client makes an object without ids of it, as if all had gone well."""
+    server.faults[path] = Fault(page=page)
+    with pytest.raises(UserError, match="answers, but not as KFP does: is a login page or a proxy in the way"):
+        send(server)
+    assert not server.runs
+
+
+@pytest.mark.parametrize("path", ["upload", "upload_version", "experiments", "runs"])
+def test_an_answer_without_an_id_starts_no_run(server: KfpServer, path: str) -> None:
+    server.faults[path] = Fault(page="{}")
+    with pytest.raises(UserError, match="KFP answers without the id of "):
+        send(server)
+    assert not server.runs
+
+
 @pytest.mark.parametrize("path", ["healthz", "pipelines", "runs"])
 def test_a_silent_server_is_given_up_on(server: KfpServer, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "TIMEOUT_S", (1.0, 0.2))
