@@ -25,6 +25,7 @@ def main() -> int:
     Returns:
         The exit status: 0 done, 2 user error, 1 a bug or a failed run, 130 interrupted, 143 terminated.
     """
+    output.open_closed()
     args = parser(COMMANDS, __doc__ or "").parse_args()
     signal.signal(signal.SIGTERM, _terminate)
     try:

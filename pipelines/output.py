@@ -1,4 +1,4 @@
-"""stdout whose reader may go, as with `| head`: the command goes on, and its own status counts."""
+"""stdout and stderr that may be closed, or whose reader may go: the command goes on, and its own status counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ class _Output:
 
     def write(self, text: str) -> int:
         with self._quiet():
-            self._stream.write(text)
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError as err:  # a name in letters that the locale does not have
+                self._stream.write(text.encode(err.encoding, "backslashreplace").decode(err.encoding))
         return len(text)
 
     def flush(self) -> None:
@@ -34,6 +37,20 @@ class _Output:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
+
+
+def open_closed() -> None:
+    """Open what was closed when the program began: else the next file to be opened would get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number, inheritable=True)
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 @contextlib.contextmanager

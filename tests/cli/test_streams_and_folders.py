@@ -11,10 +11,12 @@ import pytest
 
 from landseg.cli.main import main
 
+DRAW = ("make-sample-data", "--train=2", "--val=2", "--test=1", "--size=32")
+
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    assert main(["make-sample-data", str(tmp_path / "raw"), "--train=2", "--val=2", "--test=1", "--size=32"]) == 0
+    assert main([*DRAW, str(tmp_path / "raw")]) == 0
     return tmp_path / "raw"
 
 
@@ -36,6 +38,13 @@ def test_streams_that_nobody_reads(redirected: str, unbuffered: str, raw: Path, 
     refused = stage.replace("stage-data", "status")
     shell(refused, f"--storage-uri={tmp_path}/store", "--run-id=none", unbuffered=unbuffered)
     assert (tmp_path / "status").read_text() == "2\n"
+
+
+def test_letters_that_the_locale_lacks_are_escaped(tmp_path: Path) -> None:
+    """After the work: what it says goes to a file whose encoding nobody has chosen."""
+    drawn = shell('PYTHONIOENCODING=latin-1 "$0" -m landseg "$@"', *DRAW, f"{tmp_path}/水", unbuffered="")
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    assert r"/\u6c34: 2 train" in drawn.stdout
 
 
 def test_output_that_cannot_be_written_is_one_line(raw: Path, tmp_path: Path) -> None:

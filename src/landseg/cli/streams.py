@@ -23,9 +23,12 @@ class Output:
         self._stream, self._name = stream, name
 
     def write(self, text: str) -> int:
-        """Write text; what nobody reads is dropped."""
+        """Write text; what nobody reads is dropped, and what the stream's encoding lacks is escaped."""
         with self._errors():
-            self._stream.write(text)
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError as err:  # a name in letters that the locale does not have
+                self._stream.write(text.encode(err.encoding, "backslashreplace").decode(err.encoding))
         return len(text)
 
     def flush(self) -> None:
