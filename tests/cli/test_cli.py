@@ -55,6 +55,12 @@ def test_every_verb_explains_its_options(verb: str, capsys: pytest.CaptureFixtur
     assert longest <= 100 and text.count("\n") <= 85
 
 
+def test_only_stages_that_leave_files_ask_where_they_go() -> None:
+    stages = cli.GROUPS["stages of the pipeline"]
+    without = {stage for stage in stages if "--output-dir" not in cli.stage_parser(stage).format_help()}
+    assert without == {"plan-stage", "plan-export", "plan-average"}
+
+
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_the_example_of_every_verb_is_understood(verb: str) -> None:
     example = importlib.import_module(cli.module_name(verb)).EXAMPLE

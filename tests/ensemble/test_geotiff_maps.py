@@ -37,7 +37,7 @@ from landseg.ensemble.maps.polygons import write_polygons
 from landseg.ensemble.maps.together import check_together
 from landseg.raw.georeference.crs import keys_of, rpc_of
 from landseg.raw.georeference.tags import geo_tags
-from landseg.stages.shared.results import write_maps
+from landseg.stages.shared.map_folder import MapFolder
 
 UTM = CRS.from_epsg(32633)
 LISTED = (keys_of(UTM),)
@@ -194,7 +194,7 @@ def test_every_input_with_a_place_has_a_geotiff(staged, tmp_path):
     assert listed == {str(path.relative_to(maps)) for path in maps.rglob("*") if path.is_file()} - {"maps.json"}
     flat = tmp_path / "flat"
     flat.mkdir()
-    write_maps(labels, dataset, flat, tmp_path, flat=True, mosaic=True, polygons=True)
+    MapFolder("--output-dir", flat, is_flat=True, mosaic=True, polygons=True).write(labels, dataset, tmp_path)
     assert {"mosaic.tif", "polygons.gpkg"} < set(json.loads((flat / "maps.json").read_text()))
     assert_cloud_optimized(flat / "mosaic.tif")
     meta, _, shapes, (ids, names, images) = pyogrio.raw.read(flat / "polygons.gpkg", layer="labels")

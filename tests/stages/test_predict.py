@@ -331,6 +331,11 @@ def test_files_of_others_are_not_written_over(place: Place, capsys: pytest.Captu
     )
     assert drawn.read_bytes() == before
     drawn.unlink()
+    layer = place.root / "drawn" / "entropy" / "tile 0.png"
+    write_label(layer, random_label(0, 40))
+    assert place.predict(place.images / "tile 0.tif", "--layers", "entropy", out="drawn", models=1) == 2
+    assert f"{layer}: expected nothing where a map goes" in capsys.readouterr().err
+    assert not (place.root / "drawn/.landseg/runs").exists(), "found before the model predicts"
     for _ in range(2):  # its own maps it does write over
         assert place.predict(place.images / "tile 0.tif", out="drawn", models=1) == 0
     assert json.loads((place.root / "drawn" / "maps.json").read_text()) == ["tile 0.png"]

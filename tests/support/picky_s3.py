@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from http_server import Quiet
+
 
 @dataclass
 class PickyS3:
@@ -32,11 +34,8 @@ class PickyS3:
     def __enter__(self) -> Self:
         picky = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet, BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: Any) -> None:
-                pass
 
             def do_PUT(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -15,9 +15,7 @@ from landseg.contracts.labels import LabelsManifest, parse_summary
 from landseg.contracts.parameters import add_parameter, check_values
 from landseg.dataset.reader import StagedDataset
 from landseg.ensemble.maps.archives import Archives
-from landseg.ensemble.maps.files import remove_maps
 from landseg.ensemble.maps.scenes import Scenes
-from landseg.ensemble.maps.together import check_together
 from landseg.ensemble.members import affordable_threads
 from landseg.ensemble.publishing import Outcome, publish
 from landseg.ensemble.shard_averaging import Ensemble
@@ -28,16 +26,15 @@ from landseg.scoring.scores import METRICS
 from landseg.stages.shared import costs
 from landseg.stages.shared.context import StageContext, finished, stage_context
 from landseg.stages.shared.heap import return_freed_memory
+from landseg.stages.shared.map_folder import MapFolder
 from landseg.stages.shared.options import (
     add_common_arguments,
     add_joint_maps_arguments,
-    check_writable,
     local_folder,
     parse_share,
-    writing,
 )
-from landseg.stages.shared.results import tell, write_maps
-from landseg.stages.shared.settled_average import open_models, settle
+from landseg.stages.shared.results import tell
+from landseg.stages.shared.settled_average import open_models, parse_layers, settle
 
 HELP = "average models' probabilities into label maps; score the models and the ensemble"
 EXAMPLE = """landseg average-probs --dataset out/dataset.json --probs swin/probs.json --probs resnest/probs.json \\
@@ -66,25 +63,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Average, or find finished label maps; publish their reference, the scores and the report."""
     check_arguments(args)
-    if args.png_dir is None and (args.mosaic or args.polygons):
-        option = "--mosaic" if args.mosaic else "--polygons"
-        raise ConfigError(option, "expected --png-dir, where it goes, found none", "add --png-dir DIR")
-    if args.png_dir is not None:
-        check_writable("--png-dir", args.png_dir)
-        remove_maps(args.png_dir)
+    maps = _map_folder(args)
+    if maps is not None:
+        maps.clear()
     with stage_context("average-probs", args) as context:
         ref = context.reference("dataset", args.dataset)
         dataset = StagedDataset.open(ref, context.scratch / "dataset", access="few")
-        labels = average(context, dataset, context.references("probs", args.probs), args)
+        labels = average(context, dataset, context.references("probs", args.probs), args, maps)
         if labels is None:
             return
         write_outputs(context, labels)
-        if args.png_dir is not None:
-            joint = {"mosaic": args.mosaic, "polygons": args.polygons}
-            with writing("--png-dir", args.png_dir):
-                write_maps(labels, dataset, args.png_dir, context.scratch, **joint)
+        if maps is not None:
+            maps.write(labels, dataset, context.scratch)
         tell(labels, args.png_dir, args.output_dir)
         print(labels.uri)
+
+
+def _map_folder(args: argparse.Namespace) -> MapFolder | None:
+    """Where maps go besides object storage, if anywhere."""
+    if args.png_dir is not None:
+        return MapFolder("--png-dir", args.png_dir, mosaic=args.mosaic, polygons=args.polygons)
+    if args.mosaic or args.polygons:
+        option = "--mosaic" if args.mosaic else "--polygons"
+        raise ConfigError(option, "expected --png-dir, where it goes, found none", "add --png-dir DIR")
+    return None
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -99,7 +101,11 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def average(
-    context: StageContext, dataset: StagedDataset, refs: Sequence[str], args: argparse.Namespace
+    context: StageContext,
+    dataset: StagedDataset,
+    refs: Sequence[str],
+    args: argparse.Namespace,
+    maps: MapFolder | None = None,
 ) -> storage.Loaded[LabelsManifest] | None:
     """Average models' probabilities, or find finished label maps.
 
@@ -108,6 +114,7 @@ def average(
         dataset: the staged dataset.
         refs: each model's probabilities.
         args: the verb's, checked by :func:`check_arguments`.
+        maps: the local folder that the maps will go to, which is checked before anything is averaged.
 
     Returns:
         None while shards of other shares have yet to be averaged.
@@ -115,7 +122,8 @@ def average(
     share, num_shares = parse_share(args.worker)
     members = open_models(refs, args.weights, dataset, context.scratch)
     splits = members[0].reader.manifest.splits
-    check_together(dataset, splits, mosaic=args.mosaic, polygons=args.polygons)
+    if maps is not None:
+        maps.check(dataset, [*splits], parse_layers(args.layers))
     num_threads = affordable_threads(members, args.num_workers)
     settled = settle(context, dataset, members, args, num_threads)
     folder = settled.folder

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     for name in ("dataset_uri", "probs_uris", "average_workers", "weights", "temperature", "seen_val", "layers"):
         add_parameter(parser, name)
-    add_common_arguments(parser)
+    add_common_arguments(parser, files=False)
 
 
 def run(args: argparse.Namespace) -> None:

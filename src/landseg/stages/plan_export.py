@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     for name in ("dataset_uri", "model_uris", "splits", "workers"):
         add_parameter(parser, name)
-    add_common_arguments(parser, run_id=False)
+    add_common_arguments(parser, run_id=False, files=False)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ EXAMPLE = "landseg plan-stage --workers 4 --storage-uri s3://bucket/landseg"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     add_parameter(parser, "stage_workers")
-    add_common_arguments(parser, run_id=False)
+    add_common_arguments(parser, run_id=False, files=False)
 
 
 def run(args: argparse.Namespace) -> None:

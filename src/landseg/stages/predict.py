@@ -23,8 +23,6 @@ from landseg.contracts.probabilities import VIEWS
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.shards import DEFAULT_SHARD_BYTES
 from landseg.dataset.staging.result import Options
-from landseg.ensemble.maps.files import check_unclaimed, remove_maps
-from landseg.ensemble.maps.together import check_together
 from landseg.models.model_input import fit_input
 from landseg.models.trained_model import TrainedModel, check_predicts, open_model
 from landseg.raw.layout.inputs import SPLIT, list_inputs, open_inputs
@@ -32,17 +30,16 @@ from landseg.raw.processes import num_cpus
 from landseg.stages import average_probs, export_probs, stage_data
 from landseg.stages.shared.context import OUTPUT_FILES, StageContext, stage_scratch
 from landseg.stages.shared.images_to_predict import dataset_config, with_scale
+from landseg.stages.shared.map_folder import MapFolder
 from landseg.stages.shared.options import (
     add_joint_maps_arguments,
     add_network_arguments,
     batch_size,
-    check_writable,
     local_folder,
     storage_root,
-    writing,
 )
-from landseg.stages.shared.results import flat_maps, tell, write_maps
-from landseg.stages.shared.settled_average import parse_weights
+from landseg.stages.shared.results import tell
+from landseg.stages.shared.settled_average import parse_layers, parse_weights
 
 HELP = "label images with trained models: one command, from files to maps"
 EXAMPLE = """landseg predict --model swin/model.json --model resnest/model.json scene.tif tiles/ --output-dir maps"""
@@ -131,8 +128,10 @@ def _advice_names_the_option() -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> None:
     storage_uri = storage_root(args.storage_uri or str(args.output_dir / WORK))
+    joint = {"mosaic": args.mosaic, "polygons": args.polygons}
+    maps = MapFolder("--output-dir", args.output_dir, is_flat=True, **joint)
+    maps.clear()
     storage.clean_abandoned_daily(storage_uri)
-    remove_maps(args.output_dir)
     written = Outputs(directory=args.output_dir)
     written.clear(OUTPUT_FILES["average-probs"])
     with stage_scratch(args.scratch) as scratch:
@@ -156,8 +155,7 @@ def _run(args: argparse.Namespace) -> None:
             steps.next()
             for model in models:  # all of them before the first predicts for hours
                 fit_input(model, dataset.manifest)
-            check_together(dataset, [SPLIT], mosaic=args.mosaic, polygons=args.polygons)
-            check_unclaimed(args.output_dir, flat_maps(dataset.index(SPLIT)))
+            maps.check(dataset, [SPLIT], parse_layers(args.layers))
             probs = []
             for model, name in zip(models, _names(models), strict=True):
                 given = _arguments(args, name=name)
@@ -170,9 +168,7 @@ def _run(args: argparse.Namespace) -> None:
             labels = average_probs.average(averaging, dataset, probs, _arguments(args))
             assert labels is not None, "there is one share"
             average_probs.write_outputs(averaging, labels)
-            joint = {"mosaic": args.mosaic, "polygons": args.polygons}
-            with writing("--output-dir", args.output_dir):
-                write_maps(labels, dataset, args.output_dir, scratch, flat=True, **joint)
+            maps.write(labels, dataset, scratch)
             written.close()
             steps.next()
     tell(labels, args.output_dir, args.output_dir)
@@ -191,7 +187,6 @@ def _check(args: argparse.Namespace) -> None:
     weights = parse_weights(args.weights)
     if not isinstance(weights, str) and len(weights) != len(args.model):
         raise ConfigError("--weights", f"expected {len(args.model)} weights, one per model, found {len(weights)}")
-    check_writable("--output-dir", args.output_dir)
     output = args.output_dir.resolve()
     for uri in args.inputs:
         if not storage.is_s3(uri) and output.is_relative_to(Path(uri).resolve()):

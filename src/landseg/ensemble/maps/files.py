@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import tarfile
 import zlib
@@ -100,7 +101,7 @@ def check_unclaimed(folder: Path, paths: Iterable[str]) -> None:
     Raises:
         ConfigError: there is a file where a map goes; those of an earlier averaging are to be removed before.
     """
-    if others := sorted(path for path in set(paths) if (folder / path).exists()):
+    if others := sorted({path for path in paths if os.path.lexists(folder / path)}):  # a link may lead nowhere as yet
         problem = f"expected nothing where a map goes, found a file that landseg did not write, one of {len(others)}"
         raise ConfigError(folder / others[0], problem, "give another folder, or move it")
 

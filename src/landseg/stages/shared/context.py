@@ -257,7 +257,7 @@ def stage_context(stage: str, args: argparse.Namespace) -> Iterator[StageContext
         parsed = ExecutorInput.parse(args.executor_input)
         outputs, inputs = parsed.outputs, parsed.inputs
     else:
-        outputs, inputs = Outputs(directory=args.output_dir), {}
+        outputs, inputs = Outputs(directory=getattr(args, "output_dir", None)), {}
     storage_uri = storage_root(args.storage_uri)
     for folder in outputs.folders:
         check_writable("--output-dir" if args.executor_input is None else "--executor-input", folder)

@@ -70,18 +70,22 @@ def writing(flag: str, folder: Path) -> Iterator[None]:
         raise ConfigError(flag, f"{err.filename or folder} cannot be written: {reason}") from err
 
 
-def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True) -> None:
-    """Add the options that every stage of the pipeline has."""
+def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True, files: bool = True) -> None:
+    """Add the options that every stage of the pipeline has.
+
+    Args:
+        parser: the verb's.
+        run_id: whether its results belong to a run.
+        files: whether it leaves files, not parameters alone.
+    """
     group = parser.add_argument_group("where things go")
     add_parameter(group, "storage_uri")
     if run_id:
         add_parameter(group, "run_id")
-    group.add_argument(
-        "--output-dir",
-        type=local_folder,
-        metavar="DIR",
-        help="also write report and manifest reference here",
-    )
+    if files:
+        group.add_argument(
+            "--output-dir", type=local_folder, metavar="DIR", help="also write the reference and any report here"
+        )
     group.add_argument(
         "--scratch", type=local_folder, metavar="DIR", help="local folder for temporary files (default: $TMPDIR)"
     )
@@ -93,7 +97,8 @@ def add_common_arguments(parser: argparse.ArgumentParser, *, run_id: bool = True
         help=f"begin up to N times, at most {attempts.MOST}: again after a failure that may pass (a killed process, "
         "an outage), never after a user error",
     )
-    group.add_argument("--executor-input", metavar="JSON", help="what KFP passes as {{$}}; replaces --output-dir")
+    replaces = "; replaces --output-dir" if files else ""
+    group.add_argument("--executor-input", metavar="JSON", help=f"what KFP passes as {{{{$}}}}{replaces}")
 
 
 def add_cache_argument(group: Group) -> None:

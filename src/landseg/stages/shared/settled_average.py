@@ -74,7 +74,7 @@ def settle(
         args: the verb's, with `weights`, `temperature`, `seen_val` and `layers`.
         num_threads: threads that fit.
     """
-    weights, layers, temperature = parse_weights(args.weights), _parse_layers(args.layers), args.temperature
+    weights, layers, temperature = parse_weights(args.weights), parse_layers(args.layers), args.temperature
     identity: dict[str, Any] = {
         "dataset_sha256": dataset.sha256,
         "members": [member.describe().model_dump(mode="json") for member in members],
@@ -135,7 +135,8 @@ def _arguments(members: list[Member], weights: list[float] | Literal["equal", "a
     return {"models": ",".join(member.name for member in members), "weights": given}
 
 
-def _parse_layers(text: str) -> tuple[LayerName, ...]:
+def parse_layers(text: str) -> tuple[LayerName, ...]:
+    """The layers that `--layers` names, in the order in which they are written."""
     wanted = split_list(text)
     return tuple(layer for layer in LAYERS if layer in wanted)
 
