@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_tiles import write_raw
+from staging_cli import read_paths, tree
 
 from landseg import storage
 from landseg.contracts.documents import sha256_hex
@@ -60,6 +61,23 @@ def test_an_archive_that_there_is_no_room_for_is_read_by_range(raw, stage, tmp_p
     assert run.status == 0, run.err
     monkeypatch.undo()
     assert run.loaded.sha256 == stage(raw, store=tmp_path / "other").loaded.sha256
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.tar"])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_workers_share_an_archive_in_object_storage(raw, stage, tmp_path, s3, monkeypatch, name, is_whole):
+    source = f"{s3.uri}/{name}"
+    storage.put_file(source, pack(raw, tmp_path / name))
+    shards = ("--shard-bytes", "10000")
+    assert stage(source, *shards, store=tmp_path / "alone").status == 0
+    if not is_whole:
+        monkeypatch.setenv("LANDSEG_SCRATCH_BYTES", "40000")
+    runs = [stage(source, *shards, "--worker", f"{share}/2") for share in (1, 2)]
+    assert [(run.status, bool(run.out)) for run in runs] == [(0, False), (0, True)]
+    assert tree(stage.store) == tree(tmp_path / "alone")
+    read = read_paths(monkeypatch)
+    assert stage(source, *shards).loaded.sha256 == runs[1].loaded.sha256
+    assert read == []
 
 
 @pytest.mark.parametrize("name", ["data.zip", "data.tar"])

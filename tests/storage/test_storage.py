@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
+from s3_endpoint import S3
 
 from landseg import storage
 from landseg.contracts.errors import ContractError, DamagedObjectError, ObjectNotFoundError, StorageError
@@ -123,6 +124,14 @@ def test_damaged_bytes_are_refused_and_leave_no_file(root: str, tmp_path: Path) 
         with pytest.raises(DamagedObjectError, match=r"damaged: expected .* found"):
             read()
     assert not (tmp_path / "t").exists()
+
+
+def test_an_object_has_the_etag_that_is_listed_of_it(s3: S3) -> None:
+    storage.put_bytes(f"{s3.uri}/etag", b"content")
+    (listed,) = storage.list_objects(s3.uri)
+    found = storage.stat(f"{s3.uri}/etag")
+    assert found is not None
+    assert found.etag == listed.etag == hashlib.md5(b"content").hexdigest()
 
 
 def test_etags_of_whole_and_of_multipart_objects(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ _DELETED_AT_ONCE = 1000
 
 
 def stat(uri: str) -> ObjectInfo | None:
-    """Size of an object, or None where there is none."""
+    """What is known of an object without reading it; None where there is none."""
     where = object_of(uri)
 
     def read(client: Any) -> ObjectInfo:
         head = client.head_object(**where)
-        return ObjectInfo(uri, int(head["ContentLength"]), head["LastModified"].timestamp())
+        return ObjectInfo(uri, int(head["ContentLength"]), head["LastModified"].timestamp(), _etag(head))
 
     try:
         return request(uri, read)
@@ -35,9 +35,13 @@ def list_objects(uri: str) -> Iterator[ObjectInfo]:
     for page in _pages(uri, "list_objects_v2", {"ContinuationToken": "NextContinuationToken"}):
         for item in page.get("Contents", []):
             if not item["Key"].endswith("/"):
-                etag = item.get("ETag", "").strip('"')
                 where = f"s3://{bucket}/{item['Key']}"
-                yield ObjectInfo(where, int(item["Size"]), item["LastModified"].timestamp(), etag)
+                yield ObjectInfo(where, int(item["Size"]), item["LastModified"].timestamp(), _etag(item))
+
+
+def _etag(found: dict[str, Any]) -> str:
+    """The ETag in what S3 says of an object, empty where it has none."""
+    return str(found.get("ETag", "")).strip('"')
 
 
 def links(uri: str) -> list[str]:
