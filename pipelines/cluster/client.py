@@ -136,7 +136,9 @@ def check_server(endpoint: str, login: dict[str, Any]) -> Server:
         raise UserError(f"{endpoint} answers, but not as KFP does (Kubeflow's endpoint ends with /pipeline)") from None
     found = re.match(r"v?(\d+)\.(\d+)", version)
     if found and int(found[1]) != SUPPORTED[0]:
-        raise UserError(f"{endpoint} is KFP {version}; the pipelines need KFP {SUPPORTED[0]}.{SUPPORTED[1]} or newer")
+        raise UserError(
+            f"{endpoint} is KFP {version}; the pipelines need KFP {SUPPORTED[0]}, from {SUPPORTED[0]}.{SUPPORTED[1]} on"
+        )
     return Server(version, multi_user)
 
 

@@ -323,7 +323,14 @@ def test_there_must_be_labels_to_fit_to(staged, tmp_path, capsys):
     dataset = open_dataset(staged, tmp_path)
     ref = export(tmp_path / "p", dataset, "good", splits=("test",), probs=probs)
     assert average(staged, [ref], tmp_path, "--weights", "auto") == 2
-    assert "labelled val split" in capsys.readouterr().err
+    assert "--weights auto: expected probabilities of val, found none (export val too)" in capsys.readouterr().err
+    other = stage(tmp_path / "other", train=1, val=0, test=2)
+    ref = export(tmp_path / "q", open_dataset(other, tmp_path), "good", splits=("test",), probs=probs)
+    assert average(other, [ref], tmp_path, "--weights", "auto") == 2
+    said = capsys.readouterr().err
+    assert (
+        "expected a labelled val split in the dataset, found none (label more of val, or give --weights equal)" in said
+    )
 
 
 def test_manifests_of_models_say_anything_in_their_parameters(staged, tmp_path):

@@ -135,6 +135,23 @@ def test_a_checkpoint_comes_back_as_the_same_model(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "model.pth")["meta"]["best_score"] == 0.5
 
 
+@pytest.mark.parametrize("prefix", ["model.", "net.segmentor."])
+def test_what_wrappers_and_converters_do_to_names_is_undone(prefix: str, tmp_path: Path) -> None:
+    """A part that was compiled alone, a module around the whole, and no counts of the batches seen."""
+    model = build_model(load_config("resnest_tiny"), schema()).eval()
+    state = {
+        f"{prefix}{key}".replace("backbone.", "backbone._orig_mod."): value
+        for key, value in model.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    torch.save({"state_dict": state}, tmp_path / "model.pth")
+    loaded = load_model(load_config("resnest_tiny"), schema(), tmp_path / "model.pth")
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = (m.encode_decode(image, None) for m in (model, loaded))  # type: ignore[operator]
+    assert torch.equal(expected, found)
+
+
 def test_weights_of_another_architecture_are_refused_whole(tmp_path: Path) -> None:
     other = build_model(load_config("resnest_tiny"), schema())
     torch.save({"state_dict": other.state_dict()}, tmp_path / "model.pth")

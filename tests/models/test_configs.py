@@ -212,6 +212,9 @@ def test_a_file_that_does_not_load(tmp_path: Path) -> None:
         load_config(str(broken))
     with pytest.raises(ConfigError, match="no such config file"):
         load_config(str(tmp_path / "absent.py"))
+    broken.write_text("import sys\nsys.exit('no data here')\n")
+    with pytest.raises(ConfigError, match="does not load: SystemExit: no data here"):
+        load_config(str(broken))
     broken.write_text("custom_imports = dict(imports=['no_such_module'], allow_failed_imports=False)\n")
     with pytest.raises(ConfigError, match=r"does not load: ModuleNotFoundError: No module named 'no_such_.*PYTHONPATH"):
         load_config(str(broken))

@@ -29,7 +29,9 @@ def test_mean_and_std_of_the_test_pipeline(fields):
         ({"data": {"test": {"pipeline": [{"type": "Resize"}]}}}, "found none", "set data.test.pipeline"),
         ({"test_pipeline": [{**NORMALIZE, "std": [1.0]}]}, "expected a mean and a positive std per band", None),
         ({"test_pipeline": [{**NORMALIZE, "std": [0.0, 1.0, 1.0]}]}, "a positive std per band", None),
-        ({"test_pipeline": [{"type": "Normalize", "mean": "a"}]}, "found a malformed one", None),
+        ({"test_pipeline": [{"type": "Normalize", "mean": "a"}]}, "std per band, found 'a' and None", None),
+        ({"test_pipeline": [{**NORMALIZE, "mean": [float("nan"), 1.0, 1.0]}]}, "a positive std per band", None),
+        ({"test_pipeline": [{"type": "Normalize", "mean": [], "std": []}]}, "a positive std per band", None),
         ({"test_pipeline": [3]}, "found a malformed one", None),
     ],
 )

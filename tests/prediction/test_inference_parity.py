@@ -81,6 +81,15 @@ def test_equals_plain_mmseg(name: str, height: int, width: int, tmp_path: Path) 
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
 
 
+def test_where_a_config_has_no_test_cfg_tiles_are_predicted_whole(tmp_path: Path) -> None:
+    config, model = trained("resnest_tiny")
+    predict = predictor(config, model)
+    prepared = predict.prepare(tile(tmp_path, 64, 64)[1])
+    expected = predict([prepared], (64, 64))
+    model.test_cfg = None
+    assert np.array_equal(predictor(config, model)([prepared], (64, 64)), expected)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -173,18 +173,28 @@ def test_pipelines_without_effect_and_means_of_another_scale_are_reported(tmp_pa
     assert STRAY not in fit_config(config, ClassSchema(classes=("a", "b"), palette=((0, 0, 0),) * 2, bands=(1, 2, 3)))
 
 
+def test_a_loss_that_its_name_keeps_out_of_training_is_reported() -> None:
+    schema: Any = SimpleNamespace(num_classes=2, classes=("a", "b"))
+    named = [{"type": "CrossEntropyLoss", "loss_name": name} for name in ("ce", "loss_ce")]
+    config = mmcv.Config({"model": {"decode_head": {"num_classes": 2, "loss_decode": named}}})
+    said = [sentence for sentence in unused_settings(config, config, schema) if "loss_name" in sentence]
+    assert said == ["loss_decode.loss_name ce keeps the loss out of training: only losses named loss_... are minimised"]
+
+
 def test_names_that_nobody_reads_are_reported() -> None:
     options = {
         "optimiser.lr": 1,
         "norm_cfg.type": "BN",
         "evaluation.intervall": 2,
         "runner.max_iter": 7,
+        "optimizer_config.paramwise_cfg.norm_decay_mult": 0,
         "work_dir": "w",
     }
     config = load_config("fcn_r50-d8_512x512_20k_voc12aug", options)
     assert list(misspelt_settings(config)) == [
         "runner.max_iter is not used: there is no such setting (did you mean runner.max_iters?)",
         "evaluation.intervall is not used: there is no such setting (did you mean evaluation.interval?)",
+        "optimizer_config.paramwise_cfg is not used: there is no such setting (did you mean optimizer.paramwise_cfg?)",
         "--cfg-options optimiser.lr has no effect: there is no such setting (did you mean optimizer.lr?)",
         "--cfg-options norm_cfg.type has no effect: the config file has used this variable by then; give the entries "
         "that it was used for, e.g. model.backbone.norm_cfg.type for norm_cfg.type",

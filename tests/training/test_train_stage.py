@@ -253,7 +253,30 @@ def test_more_than_three_bands(tmp_path: Path) -> None:
         (["--cfg-options", "optimizer_config.grad_clip=dict(max_norm=1)"], "grad_clip: expected a dictionary, found"),
         (["--seed", str(10**20)], f"--seed: expected at most {2**63 - 1}, found {10**20}"),
         (["--lr", "nan"], "--lr: expected a finite number, found nan"),
-        (["--cfg-options", "lr_config.power=x"], "hook PolyLrUpdaterHook: failed in"),
+        (["--cfg-options", "lr_config.power=x"], "hook PolyLrUpdaterHook: expected a schedule for"),
+        (
+            [
+                *("--cfg-options", "lr_config._delete_=True", "lr_config.policy=CosineRestart"),
+                *("lr_config.periods=[2]", "lr_config.min_lr=0"),
+            ],
+            "hook CosineRestartLrUpdaterHook: expected a schedule for",
+        ),
+        (
+            [
+                *("--cfg-options", "optimizer.constructor=LearningRateDecayOptimizerConstructor"),
+                *("optimizer.paramwise_cfg.num_layers=2", "optimizer.paramwise_cfg.decay_rate=0.9"),
+            ],
+            "optimizer: mmcv cannot build it: ",
+        ),
+        (
+            ["--cfg-options", "model.decode_head.loss_decode.class_weight=[0,0,0]"],
+            "class_weight: expected numbers of at least 0, not all 0, found [0, 0, 0]",
+        ),
+        (
+            ["--cfg-options", "model.decode_head.loss_decode.class_weight=[1,2,-1]"],
+            "class_weight: expected numbers of at least 0, not all 0, found [1, 2, -1]",
+        ),
+        (["--cfg-options", "data.train.pipeline.5.mean=127.5"], "train_pipeline: Normalize: expected a list of a mean"),
         (["--cfg-options", "model.backbone.init_cfg=5"], "init_cfg: mmseg cannot initialise the model: TypeError"),
         (["--cfg-options", "model.backbone.init_cfg=[5]"], "init_cfg: mmseg cannot initialise the model: Asserti"),
     ],

@@ -92,8 +92,10 @@ def fit_weights(
         ConfigError: there are too few labelled validation tiles to fit to and to report on.
     """
     info = dataset.manifest.splits.get(SPLIT)
-    if SPLIT not in members[0].reader.manifest.splits or info is None or not info.labelled:
-        raise ConfigError("--weights auto", "expected probabilities of a labelled val split, found none", "export val")
+    if info is None or not info.labelled:
+        raise _nothing_to_fit("expected a labelled val split in the dataset, found none")
+    if SPLIT not in members[0].reader.manifest.splits:
+        raise ConfigError("--weights auto", "expected probabilities of val, found none", "export val too")
     tiles = dataset.index(SPLIT)
     deciding, reporting = halves(tiles, dataset.schema)
     if not reporting:

@@ -16,7 +16,7 @@ from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError, ContractError, LandsegError
 from landseg.models.configs import FOLLOWS, STRAY, WITHOUT_EFFECT, load_config, parse_config, parse_options
 from landseg.models.foreign import BoundedTensors, closed_to_files_and_addresses, reduce_for_prediction
-from landseg.models.weights.checkpoint import read_checkpoint, without_averages
+from landseg.models.weights.checkpoint import read_checkpoint, without_averages, without_common_prefix
 
 __all__ = ["build_model", "fit_config", "load_config", "load_model", "load_state", "parse_config", "parse_options"]
 
@@ -130,7 +130,7 @@ def load_model(
     _refuse_files(config)
     reduced = reduce_for_prediction(config, trusted)
     state = without_averages(read_checkpoint(checkpoint, name)["state_dict"])
-    if not any(key.startswith("auxiliary_head.") for key in state):
+    if not any(".auxiliary_head." in f".{key}" for key in state):
         reduced.model.pop("auxiliary_head", None)  # some take it out of what they publish; predicting does without
     try:
         with closed_to_files_and_addresses(), BoundedTensors(state):
@@ -140,8 +140,10 @@ def load_model(
     except Exception as err:  # parts of types that fitting to the dataset does not expect
         raise ConfigError("model", f"mmseg cannot build it: {type(err).__name__}: {_short(err)}") from err
     expected = model.state_dict()
-    # Losses may have buffers; they are not built.
+    state = without_common_prefix(state, {*expected})
+    # Losses may have buffers; they are not built. Converters leave out how many batches were seen: nothing needs it.
     state = {key: value for key, value in state.items() if key in expected or ".loss_" not in key}
+    state |= {key: expected[key] for key in expected if key.endswith(".num_batches_tracked") and key not in state}
     load_state(model, state, name or checkpoint)
     return model.eval()
 

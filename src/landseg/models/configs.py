@@ -102,7 +102,7 @@ def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Conf
             stray = [name for name in _PIPELINES if _is_stray(config, name)]
             variables = {*config}
             config.merge_from_dict(options)
-        except Exception as err:  # a config is code, which may raise anything
+        except (Exception, SystemExit) as err:  # a config is code, which may raise anything
             _drop_frames(err)
             raise _unloadable(ref, err) from err
     check_version(config, ref)
@@ -116,7 +116,7 @@ def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Conf
     return config
 
 
-def _unloadable(ref: str, err: Exception) -> ConfigError:
+def _unloadable(ref: str, err: BaseException) -> ConfigError:
     """The error to raise where a config file cannot be run; mmcv's own about `custom_imports` says nothing."""
     cause = err.__context__ if isinstance(err, ImportError) and not str(err) and err.__context__ else err
     if isinstance(cause, ImportError) and (cause.name or "").partition(".")[0] == "mmengine":
@@ -198,7 +198,7 @@ def modules_to_import(config: mmcv.Config) -> list[str]:
     return list(names)
 
 
-def _drop_frames(err: Exception) -> None:
+def _drop_frames(err: BaseException) -> None:
     """Let go of what a failed load holds, without noise.
 
     mmcv leaves its temporary file to the garbage collector, which remarks on stderr that the file's folder is gone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -10,6 +10,7 @@ import mmcv
 import numpy as np
 import numpy.typing as npt
 
+from landseg.contracts.documents import short_repr
 from landseg.contracts.errors import ConfigError
 from landseg.models.preprocessing import Planes, steps_of_test_pipeline
 
@@ -46,6 +47,23 @@ def normalised(values: npt.NDArray[Any], mean: float, std: float) -> Planes:
     return result
 
 
+def mean_and_std(step: Mapping[str, Any], where: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What a Normalize of a config says of each band.
+
+    Raises:
+        ConfigError: it is malformed; `where` is the pipeline.
+    """
+    try:
+        mean, std = tuple(map(float, step["mean"])), tuple(map(float, step["std"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as err:
+        found = f"{short_repr(step.get('mean'))} and {short_repr(step.get('std'))}"
+        problem = f"Normalize: expected a list of a mean and one of a positive std per band, found {found}"
+        raise ConfigError(where, problem) from err
+    if len(mean) != len(std) or not np.isfinite((*mean, *std)).all() or min(std, default=0) <= 0:
+        raise ConfigError(where, f"Normalize: expected a mean and a positive std per band, found {mean} and {std}")
+    return mean, std
+
+
 def find_normalize(config: mmcv.Config, where: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per band in a config's test pipeline.
 
@@ -55,11 +73,8 @@ def find_normalize(config: mmcv.Config, where: object) -> tuple[tuple[float, ...
     try:
         for step in steps_of_test_pipeline(config):
             if step["type"] == "Normalize":
-                mean, std = tuple(map(float, step["mean"])), tuple(map(float, step["std"]))
-                if len(mean) != len(std) or not np.isfinite((*mean, *std)).all() or min(std) <= 0:
-                    raise ConfigError(where, f"expected a mean and a positive std per band, found {mean} and {std}")
-                return mean, std
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
+                return mean_and_std(step, where)
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise ConfigError(where, f"expected a test pipeline with Normalize, found a malformed one: {err}") from err
     action = "set data.test.pipeline as mmseg's own configs do, with the mean and std of training in its Normalize"
     raise ConfigError(where, "expected a test pipeline with Normalize, found none", action)

@@ -57,7 +57,8 @@ class Predictor:
         device: torch.device,
     ) -> None:
         self._model: Any = model.to(device).eval()
-        self._slide = model.test_cfg.get("mode", "whole") == "slide"  # type: ignore[union-attr, operator]
+        test_cfg: Any = model.test_cfg or {}  # a config may have none
+        self._slide = test_cfg.get("mode", "whole") == "slide"
         self._plain = type(model).encode_decode is EncoderDecoder.encode_decode  # type: ignore[attr-defined]
         self._scales = tile_scales(config)
         self._table = normalisation_table(mean, std)

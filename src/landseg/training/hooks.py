@@ -91,6 +91,29 @@ class HookRunner(BaseRunner):  # type: ignore[misc]
                 hint = "leave the hook out; for one of your own, custom_imports lists its module"
             raise ConfigError("config", f"mmcv cannot build its hooks: {type(err).__name__}: {err}", hint) from err
 
+    def check_schedules(self) -> None:
+        """Compute the learning rate and momentum of the last iteration: some schedules end before it.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        self.go_to(self._max_iters - 1)
+        for hook in self.hooks:
+            try:
+                if isinstance(hook, LrUpdaterHook):
+                    hook.get_regular_lr(self)
+                elif isinstance(hook, MomentumUpdaterHook):
+                    hook.get_regular_momentum(self)
+            except Exception as err:  # of a schedule's own kinds
+                line = str(err).partition("\n")[0][:300]
+                raise ConfigError(
+                    f"hook {type(hook).__name__}",
+                    f"expected a schedule for {self._max_iters} iterations, found one that fails in the last of them: "
+                    f"{type(err).__name__}: {line}",
+                    "make it as long as the training",
+                ) from err
+        self.go_to(0)
+
     def call_hook(self, fn_name: str) -> None:
         """Call every hook, as mmcv does; what one raises becomes an error of the config that lists it.
 

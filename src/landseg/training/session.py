@@ -184,7 +184,7 @@ def _optimizer(model: torch.nn.Module, config: mmcv.Config, acceleration: Accele
     try:
         with _quiet():  # some constructors list every weight
             built = build_optimizer(model, acceleration.optimizer(config.get("optimizer")))
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as err:
+    except Exception as err:  # constructors of many kinds, which a config gives any arguments
         # Of another type than the config's, it inherits options that it may not have: SGD's momentum, for example.
         hint = "--cfg-options optimizer._delete_=True with all its options starts anew" if "keyword" in str(err) else ""
         raise ConfigError("optimizer", f"mmcv cannot build it: {type(err).__name__}: {err}", hint) from err

@@ -91,6 +91,7 @@ class Trainer:
         """Train to the end, evaluate, and publish the model."""
         self.publisher.start_clock()
         self.runner.call_hook("before_run")
+        self.runner.check_schedules()
         done = self.publisher.resume()
         if done <= self._first:
             if self.team.leads:

@@ -157,7 +157,7 @@ def test_something_else_there(server: KfpServer, monkeypatch: pytest.MonkeyPatch
 
 def test_kfp_1_is_refused_and_an_older_2_noted(server: KfpServer) -> None:
     server.version = "1.8.22"
-    with pytest.raises(UserError, match=r"need KFP 2\.17"):
+    with pytest.raises(UserError, match=r"need KFP 2, from 2\.17 on"):
         client.check_server(server.endpoint, {})
     server.version = "2.5.0"
     assert "older" in preflight.check_version(client.check_server(server.endpoint, {}))

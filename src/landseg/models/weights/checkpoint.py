@@ -59,9 +59,14 @@ def read_checkpoint(path: Path, name: object = None) -> dict[str, Any]:
         return {"meta": meta if isinstance(meta, dict) else {}, "state_dict": state}
 
 
+_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and checkpointed activations add to the names of the parts that they wrap."""
+
+
 def _unwrapped(key: str) -> str:
-    """A weight's name without the prefixes of a DistributedDataParallel and of torch.compile around the model."""
-    while (shorter := key.removeprefix("module.").removeprefix("_orig_mod.")) != key:
+    """A weight's name without what wrappers add to it, around the model or a part; `module.` may be a part's own."""
+    key = _WRAPPERS.sub("", key)
+    while (shorter := key.removeprefix("module.")) != key:
         key = shorter
     return key
 

@@ -153,5 +153,8 @@ def _splits(text: str, dataset: StagedDataset) -> tuple[Split, ...]:
         info = dataset.manifest.splits.get(cast(Split, name))
         if info is None or not info.labelled:
             there = [key for key, value in dataset.manifest.splits.items() if value.labelled]
+            if not there:
+                problem = f"{name}: expected a labelled split, found a dataset without labels"
+                raise ConfigError("--train-splits", problem, "stage the labels with the images")
             raise ConfigError("--train-splits", f"expected labelled splits ({', '.join(there)}), found {name!r}")
     return tuple(cast(Split, name) for name in names)

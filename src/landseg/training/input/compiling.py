@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from landseg.contracts.errors import ConfigError
-from landseg.models.normalisation import normalisation_table
+from landseg.models.normalisation import mean_and_std, normalisation_table
 from landseg.models.preprocessing import find_padding, steps_load_floats
 from landseg.training.input.augment import DIRECTIONS, PIPELINES, BandDistortion, RandomDirectionFlip, flip_choices
 from landseg.training.input.mixing import MIXED, BandMosaic, is_mixing
@@ -49,10 +49,10 @@ def build_pipeline(
     kinds = [step["type"] for step in fast]
     _check_order(mmseg_steps, fast)
     normalize = fast[kinds.index("Normalize")]
-    if len(normalize.get("mean", ())) == len(mean):
-        mean, std = normalize["mean"], normalize["std"]
-        if len(std) != len(mean) or not all(value > 0 for value in std):
-            raise ConfigError("train_pipeline", f"Normalize: expected a positive std per band, found {list(std)}")
+    if "mean" in normalize:
+        own_mean, own_std = mean_and_std(normalize, "train_pipeline")
+        if len(own_mean) == len(mean):
+            mean, std = own_mean, own_std
     pad = fast[kinds.index("Pad")] if "Pad" in kinds else {}
     random_steps = [step for step in fast if step["type"] not in {"Normalize", "Pad"}]
     built = tuple(_build_mmseg(step) for step in mmseg_steps)

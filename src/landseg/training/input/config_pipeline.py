@@ -9,6 +9,7 @@ import mmcv
 from landseg.contracts.dataset import Split
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.statistics import SplitStatistics
+from landseg.models.normalisation import mean_and_std
 from landseg.training.input.compiling import build_pipeline
 from landseg.training.input.mixing import training_steps
 from landseg.training.input.pipeline import SEG_PAD_VALUE, Pipeline
@@ -44,8 +45,10 @@ def normalisation(
     bands = len(dataset.schema.bands)
     alone, mixed = training_steps(config, RECIPE_STEPS)
     for step in alone + mixed:
-        if step["type"] == "Normalize" and len(step.get("mean", ())) == bands:
-            return tuple(map(float, step["mean"])), tuple(map(float, step["std"]))
+        if step["type"] == "Normalize" and "mean" in step:
+            mean, std = mean_and_std(step, "train_pipeline")
+            if len(mean) == bands:
+                return mean, std
     if bands == 3:
         return IMAGENET_MEAN, IMAGENET_STD
     return _data_statistics(dataset, splits)

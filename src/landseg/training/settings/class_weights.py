@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import mmcv
+import numpy as np
 
 from landseg.contracts.choices import CLASS_WEIGHTS
 from landseg.contracts.dataset import ClassSchema, DatasetManifest, Split
+from landseg.contracts.documents import short_repr
 from landseg.contracts.errors import ConfigError
 from landseg.contracts.tile import Tile
 from landseg.models.build import losses
@@ -73,12 +77,21 @@ def _frequencies(tiles: Iterable[Tile], schema: ClassSchema) -> list[float]:
 
 
 def _check_class_weights(found: list[Any], num_classes: int) -> None:
-    """Refuse weights that a config brings for the classes of another dataset."""
+    """Refuse weights that a config brings for the classes of another dataset, and those that are none."""
     for loss in found:
         weights = loss.get("class_weight")
-        if isinstance(weights, list | tuple) and len(weights) != num_classes:
+        if not isinstance(weights, list | tuple | np.ndarray):
+            continue
+        if len(weights) != num_classes:
             raise ConfigError(
                 "loss_decode.class_weight",
                 f"expected {num_classes} weights, one per class, found {len(weights)}",
                 "--class-weights inverse-frequency",
+            )
+        are_numbers = all(isinstance(weight, Real) and 0 <= float(weight) < math.inf for weight in weights)
+        if not are_numbers or not any(weights):
+            raise ConfigError(
+                "loss_decode.class_weight",
+                f"expected numbers of at least 0, not all 0, found {short_repr(list(weights))}",
+                "correct them, or leave them out and let --class-weights compute them",
             )

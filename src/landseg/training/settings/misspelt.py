@@ -21,12 +21,18 @@ _KNOWN = {
         *("file_client_args", "create_symlink", "filename_tmpl", "meta", "priority"),
     },
     "log_config": {"interval", "hooks", "by_epoch"},
+    "optimizer_config": {
+        *("type", "grad_clip", "detect_anomalous_params", "cumulative_iters", "loss_scale", "distributed"),
+        *("coalesce", "bucket_size_mb"),
+    },
     "data": {
         *("samples_per_gpu", "workers_per_gpu", "train", "val", "test", "train_dataloader", "val_dataloader"),
         *("test_dataloader", "shuffle", "drop_last", "pin_memory", "persistent_workers", "prefetch_factor"),
     },
 }
 """The entries that mmseg, mmcv or landseg reads."""
+_MEANT = {"optimizer_config.paramwise_cfg": "optimizer.paramwise_cfg"}
+"""Names that belong elsewhere; early documentation of mmsegmentation had this one there."""
 
 
 def misspelt_settings(config: mmcv.Config) -> Iterator[str]:
@@ -37,7 +43,9 @@ def misspelt_settings(config: mmcv.Config) -> Iterator[str]:
     """
     for name, known in _KNOWN.items():
         for entry in sorted({*(config.get(name) or {})} - known):
-            yield f"{name}.{entry} is not used: there is no such setting{_near(entry, known, f'{name}.')}"
+            meant = _MEANT.get(f"{name}.{entry}")
+            hint = f" (did you mean {meant}?)" if meant else _near(entry, known, f"{name}.")
+            yield f"{name}.{entry} is not used: there is no such setting{hint}"
     without_effect = config.get(WITHOUT_EFFECT, {})
     others = {*config} - {option.partition(".")[0] for option in without_effect}
     for option, is_variable in without_effect.items():

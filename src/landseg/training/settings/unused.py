@@ -46,6 +46,7 @@ def unused_settings(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchem
         sentences.append(
             f"ignore_index {', '.join(sorted(indices))} is not used: the dataset's ignored label is {IGNORED}"
         )
+    sentences += _about_loss_names(config)
     thresholds = {
         part.get("threshold", 0.3) for part in parts_with(config.model, "out_channels") if part.out_channels == 1
     }
@@ -65,6 +66,16 @@ def unused_settings(config: mmcv.Config, fitted: mmcv.Config, schema: ClassSchem
     if any(mode != "train" for mode, _ in config.get("workflow") or []):
         sentences.append("workflow is not used: evaluation decides when val is scored")
     return sentences
+
+
+def _about_loss_names(config: mmcv.Config) -> list[str]:
+    """That a loss is computed and shown, but no part of what is minimised: mmseg adds up those whose names say so."""
+    names = [loss.get("loss_name") for loss in losses(config.model) if isinstance(loss, dict)]
+    return [
+        f"loss_decode.loss_name {name} keeps the loss out of training: only losses named loss_... are minimised"
+        for name in dict.fromkeys(names)
+        if isinstance(name, str) and "loss" not in name
+    ]
 
 
 def _about_scale(steps: Sequence[Mapping[str, Any]]) -> list[str]:
