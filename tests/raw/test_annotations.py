@@ -158,7 +158,8 @@ def test_files_far_away_are_fetched_several_at_once(tmp_path, stage, s3, monkeyp
     fetch, both = storage.get_file, threading.Barrier(2)
 
     def fetch_together(uri: str, target: Path, **options) -> None:
-        both.wait(30)
+        if "/labels/" in uri:
+            both.wait(30)
         fetch(uri, target, **options)
 
     root = images(tmp_path / "raw", "train/images/a.tif", "train/images/b.tif", file="*/labels/*.json")
@@ -363,12 +364,11 @@ def test_annotations_of_several_folders_for_the_image_of_another(tmp_path, stage
     assert said in stage(root).error
 
 
-def test_annotations_in_shares_of_the_image(tmp_path, stage):
-    root = images(tmp_path / "raw", "train/images/a.tif", file="train/labels/a.json")
-    labelme(root / "train/labels/a.json", "a.tif", {"field": [[0.1, 0.1], [0.4, 0.1], [0.4, 0.4]]})
-    run = stage(root)
-    assert "expected polygons that lie on images, found none of those of train/labels/a.json on any" in run.error
-    assert "; of annotations, pixels and not shares of the image" in run.error
+def test_coordinates_that_are_shares_of_an_image_are_refused(tmp_path, stage):
+    root = images(tmp_path / "raw", "train/images/a.tif", file="*/labels/*.json")
+    shares = {name: [[x / SIZE, y / SIZE] for x, y in points] for name, points in POLYGONS.items()}
+    labelme(root / "train/labels/a.json", "a.tif", shares)
+    assert "expected coordinates in pixels, found none above 0.916667" in stage(root).error
 
 
 @pytest.mark.parametrize(
@@ -421,3 +421,12 @@ def test_annotations_that_were_not_downloaded_are_called_that(content, found, tm
     labelme(root / "train/labels/a.json", "a.tif")
     (root / "train/labels/b.json").write_text(content)
     assert f"train/labels/b.json: expected annotations of LabelMe or COCO, found {found}" in stage(root).error
+
+
+def test_annotations_of_images_of_other_names_are_named(tmp_path, stage):
+    root = images(tmp_path / "raw", "train/images/a.tif", file="result.json")
+    coco(root / "result.json", ["images/9f3c-a.tif"])
+    expected = "expected annotations called as the images, such as train/images/a.tif, found those of images/9f3c-a.tif"
+    assert expected in stage(root).error
+    coco(root / "result.json", ["a.tif"])
+    assert stage(root).status == 0

@@ -105,6 +105,11 @@ def test_what_is_advised_is_right(case):
         ("classes: [a, b]\ncolors: ['#fff', '#000']\n", "line 4: field colors is not known: write palette"),
         ("classes: [a, b]\nimg_suffix: _x\n", "write image_suffix"),
         ("classes: [a, b]\nnc: 2\n", "remove it"),
+        (
+            "classes: [a, b]\nreduce_zero_label: true\n",
+            "is not known: if it is true, label_offset: 1 with ignore_index: 0",
+        ),
+        ("classes: [a, b]\ntile_px: 256\n", "field tile_px is not known: scenes: {tile_px: ...} says it"),
         ("classes: [a, b]\nfoo: 2\n", "line 4: field foo is not known: the fields are version, name, classes"),
         ("classes: [a, b]\n1: 2\n", "line 4: field 1 is not known"),
     ],
@@ -134,6 +139,10 @@ def test_fields_that_are_not_known_and_what_is_meant(text, expected):
             "expected method: range or method: percentile, found 'range': write scale: {",
         ),
         ("classes: [a, b]\nscale: {method: minmax}\n", "field scale: expected method: range or method: percentile"),
+        (
+            "classes: [a, b]\nscale: {low: [0, 1], high: [8, 9]}\n",
+            "write scale: {method: range, low: [0, 1], high: [8, 9]}",
+        ),
         ("classes: [a, b]\nscale: {method: range, lo: 0, high: 1}\n", "field scale.lo is not known: write low"),
         ("classes: [a, b]\nscenes: 512\n", "field scenes: expected a map, found 512: write scenes: {max_px: 512}"),
         ("classes: [a, b]\nscenes: {tile: 64}\n", "field scenes.tile is not known: write tile_px"),

@@ -19,6 +19,7 @@ import rasterio
 import yaml
 from followed_advice import COMMAND, IMAGE, IMAGES, LABEL, LABELS, Case, add_lines, base, check, other_label, png
 from gdal_files import UTM, read_gdal, stored, write_gdal
+from PIL import Image, ImageOps
 from raw_tiles import write_config, write_image, write_label
 
 from landseg.raw.tiff.checks import cutting_command
@@ -72,6 +73,19 @@ def exchanged(root: Path) -> None:
     write_label(root / LABEL, np.ascontiguousarray(LABELS[:, :16].T))
 
 
+def turned_by_viewers(orientation: int) -> Callable[[Path], None]:
+    """An image of an Orientation, and a label that was drawn on what viewers show of it."""
+
+    def fault(root: Path) -> None:
+        write_image(root / IMAGE, IMAGES[:, :16], extratags=[(274, 3, 1, orientation, True)])
+        shown = Image.fromarray(LABELS[:, :16])
+        exif = shown.getexif()
+        exif[274] = orientation
+        ImageOps.exif_transpose(shown).save(root / LABEL)
+
+    return fault
+
+
 def smoothed(root: Path, values: list[int]) -> None:
     drawn = np.array(values)[LABELS] + NOISE
     write_label(root / LABEL, drawn.round().clip(0, 255).astype(np.uint8))
@@ -112,6 +126,16 @@ CASES = {
         image=IMAGES[:, :16],
         label=LABELS[:, :16],
     ),
+    **{
+        f"an Orientation of {orientation}, which the label follows": Case(
+            turned_by_viewers(orientation),
+            r"if the label fits what viewers show, turn it back: " + COMMAND,
+            command("train/labels"),
+            image=IMAGES[:, :16],
+            label=LABELS[:, :16],
+        )
+        for orientation in (5, 6, 7, 8)
+    },
     "a band for each class": Case(
         lambda r: other_label(r, "a.tif", lambda p: write_gdal(p, ONE_HOT)),
         r"write the numbers of the bands, from 0, and move this one out: " + COMMAND,

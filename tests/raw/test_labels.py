@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+from followed_advice import COMMAND, shell
 from PIL import Image
-from raw_tiles import random_image, write_config, write_image, write_label, write_raw
+from raw_tiles import random_image, random_label, write_config, write_image, write_label, write_raw
 
 from landseg.contracts.errors import ContractError, DataError
 from landseg.contracts.yaml_documents import parse_yaml
@@ -403,3 +404,27 @@ def test_a_mask_whose_255_is_no_class(tmp_path, stage):
     np.testing.assert_array_equal(staged_ids(run)[0], np.where(IDS == 1, 255, 0))
     configure(raw, remove=("ignore_index",), label_values=proposed(warning))
     np.testing.assert_array_equal(staged_ids(stage(raw))[0], IDS == 1)
+
+
+@pytest.mark.parametrize("kind", ["transparent", "not a number"])
+def test_one_class_beside_pixels_without_a_value_is_no_dataset(kind, tmp_path, stage):
+    """As masks drawn in white on nothing: two classes were meant."""
+    root = tmp_path / "raw"
+    colours = {"0,0,0": "ground", "255,255,255": "road"}
+    write_config(root, classes=["ground", "road"], **({"label_colours": colours} if kind == "transparent" else {}))
+    is_road = random_label(1) == 1
+    write_image(root / "train/images/a.tif", random_image(1))
+    path = root / "train/labels" / ("a.png" if kind == "transparent" else "a.tif")
+    path.parent.mkdir()
+    if kind == "transparent":
+        Image.fromarray(np.repeat(np.where(is_road, 255, 0).astype(np.uint8)[..., None], 4, axis=2)).save(path)
+    else:
+        write_image(path, np.where(is_road, 1, np.nan).astype(np.float32))
+    error = stage(root).error
+    assert "expected labels of train to hold two classes, found road alone beside pixels without a value" in error
+    if kind == "transparent":
+        shell(re.search(COMMAND, error)[0].replace("LABEL.png", "a.png"), path.parent)
+        run = stage(root)
+        assert run.status == 0, run.err
+        dataset = run.dataset()
+        np.testing.assert_array_equal(dataset.read_label("train", dataset.tiles("train")[0]), is_road)

@@ -317,6 +317,52 @@ CASES = {
         "train/a",
         config={"label_suffix": "_ids"},
     ),
+    "say the ends of names": Advice(
+        "train/1_data.tif train/1_mask.png train/1_photo.png train/10_data.tif train/10_mask.png train/10_photo.png",
+        "write image_suffix: _data and label_suffix: _mask in dataset.yaml, or others of _data, _mask, _photo",
+        "",
+        "train/1 train/10",
+    ),
+    "say which ends of names that tell nothing": Advice(
+        "train/m_1_lc.tif train/m_1_naip-new.tif train/m_1_nlcd.tif "
+        "train/m_2_lc.tif train/m_2_naip-new.tif train/m_2_nlcd.tif",
+        "write image_suffix: _lc and label_suffix: _naip-new in dataset.yaml, or others of _lc, _naip-new, _nlcd",
+        "",
+        "train/m_1 train/m_2",
+        config={"image_suffix": "_naip-new", "label_suffix": "_lc"},
+    ),
+    "move pictures of labels out": Advice(
+        "train/1.jpg train/1.jpg___fuse.png train/1.jpg___pixel.png train/2.jpg train/2.jpg___fuse.png "
+        "train/2.jpg___pixel.png",
+        "write label_suffix: .jpg___pixel in dataset.yaml, and move the files whose names end with .jpg___fuse out",
+        "train/1.jpg train/1.jpg___pixel.png train/2.jpg train/2.jpg___pixel.png fuse/1.jpg___fuse.png",
+        "train/1 train/2",
+        config={"label_suffix": ".jpg___pixel"},
+    ),
+    "choose the labels in each split's folder": Advice(
+        " ".join(
+            f"{split}/{split}-org-img/{n}.jpg {split}/{split}-label-img/{n}_lab.png ColorMasks/{split}Set/{n}_lab.png"
+            for split in ("train", "val")
+            for n in (1, 2, 3)
+        ),
+        'write label_folder: "*-label-img" in dataset.yaml, or label_folder: ColorMasks',
+        "",
+        "train/1 train/2 train/3 val/1 val/2 val/3",
+    ),
+    "see two dates of an image as one": Advice(
+        "train/A/1.png train/B/1.png train/label/1.png",
+        "write image_folder: A and label_folder: label in dataset.yaml, or, to see all of an image's files as one, "
+        'bands: ["A/{id}.png", "B/{id}.png"] and label_folder: label',
+        "",
+        "train/1",
+        config={"bands": ("A/{id}.png", "B/{id}.png"), "label_folder": "label"},
+    ),
+    "choose labels before pictures of them": Advice(
+        "train/img/1.png train/masks_human/1.png train/masks_machine/1.png",
+        "write label_folder: masks_machine in dataset.yaml, or label_folder: masks_human",
+        "",
+        "train/1",
+    ),
     "convert what is not read": Advice(
         "test/images/a.ecw",
         "convert them to TIFF, and move the originals out",
@@ -347,7 +393,9 @@ FIXED_LISTS = {
 
 def written(advice: str) -> dict[str, object]:
     """What an error line says to write in dataset.yaml."""
-    match = re.search(r"write ((?:image_folder|label_folder|splits|bands|image_infix): .+?) in dataset\.yaml", advice)
+    match = re.search(
+        r"write ((?:image_folder|label_folder|splits|bands|image_infix|image_suffix): .+?) in dataset\.yaml", advice
+    )
     return yaml.safe_load(re.sub(r"(?: and |, )(?=(?:image|label)_\w+: )", "\n", match[1])) if match else {}
 
 
@@ -410,3 +458,13 @@ def test_images_below_a_folder_of_masks_are_labels():
     """`Semantic_masks/images` of iSAID."""
     paths = " ".join(f"{split}/images/a.png {split}/Semantic_masks/images/a.png" for split in ("train", "val"))
     assert found(paths, {}, {}) == ([], ["train/a", "val/a"])
+
+
+def test_the_annotations_of_cvat_are_named():
+    errors, _ = found("train/images/1.jpg annotations.xml", {}, {})
+    assert "export annotations such as annotations.xml, if these are CVAT's, as COCO, which is read" in errors[0]
+
+
+def test_folders_of_whole_images_are_told_that_pixels_need_labels():
+    errors, _ = found("train/Forest/Forest_1.jpg train/River/River_1.jpg", {}, {})
+    assert "if the folders are classes of whole images, these have no labels of pixels" in errors[0]

@@ -334,7 +334,7 @@ def test_isaid(tmp_path, stage):
     write_config(root, classes=list(colours.values()))
     line = stage(root).error
     assert "with the labels of train, found train/Instance_masks/images and train/Semantic_masks/images" in line
-    assert "write label_folder: Instance_masks/images in dataset.yaml" in line
+    assert "write label_folder: Semantic_masks/images in dataset.yaml" in line
     write_config(root, classes=list(colours.values()), label_colours=colours, label_folder="Semantic_masks/images")
     followed = Followed(stage(root))
     assert followed.run.status == 0, followed.run.err

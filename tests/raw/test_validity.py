@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import yaml
 from gdal_files import UTM, stored, write_gdal, write_tile
-from raw_tiles import random_image, random_label, write_config, write_label
+from raw_tiles import random_image, random_label, write_config, write_image, write_label
 
 from landseg.contracts.dataset import SPLITS
 
@@ -185,6 +185,36 @@ def test_a_label_that_declares_a_class_as_nodata(tmp_path, stage):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_rare_value_that_looks_like_no_data_is_told(tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root, scale={"method": "percentile"})
+    image = (random_image(1) / 255).astype(np.float32)
+    image[0, 0] = -9999
+    write_tile(root, "a.tif", image)
+    run = stage(root)
+    assert run.status == 0
+    assert "images of train hold -9999: no data?" in run.err
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_pixels_that_are_black_all_through_are_told_until_dataset_yaml_says_what_they_are(bands, tmp_path, stage):
+    root = tmp_path / "raw"
+    image = np.maximum(random_image(1, bands=bands), 1)
+    image[:, :3] = 0
+    image[0, :, 0] = 0  # of one band alone
+
+    def told(**fields) -> str:
+        write_config(root, **fields)
+        write_image(root / "train/images/a.tif", image)
+        write_label(root / "train/labels/a.png", random_label(1))
+        return " ".join(problem["problem"] for problem in stage(root).checks["problems"])
+
+    assert ("12 % of its pixels are 0 in all bands: no data?" in told()) == (bands > 1)
+    for nodata in (0, "none"):
+        assert "no data?" not in told(nodata=nodata)
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("scale", [None, {"method": "percentile"}])
 @pytest.mark.parametrize("value", [-3.4028234663852886e38, -9999.0])
 def test_a_value_that_looks_like_no_data_and_is_not_declared(value, scale, tmp_path, stage):
@@ -200,7 +230,7 @@ def test_a_value_that_looks_like_no_data_and_is_not_declared(value, scale, tmp_p
         r"(scale: \{.*?\}|) ?(?:\(percentiles 1 and 99 of the others\), and )?(nodata: -[0-9.e+]+)", run.err
     )
     assert lines, run.err
-    assert (run.status == 0) == (scale is not None and value == -9999)
+    assert run.status == 2
     write_config(root, **fields | yaml.safe_load("\n".join(lines.groups())))
     run = stage(root)
     assert run.status == 0 and "no data?" not in run.err

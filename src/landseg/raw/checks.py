@@ -16,6 +16,7 @@ from landseg.contracts.tile import SceneWindow
 from landseg.raw.checked_tiles import Checked, CheckedTile, TileFacts, joined
 from landseg.raw.expected import Expected
 from landseg.raw.images.decoded import DecodedImage
+from landseg.raw.images.remarks import Remark
 from landseg.raw.images.transcoding import decode_image_files
 from landseg.raw.images.validity import encode_mask
 from landseg.raw.images.values import Kind
@@ -26,6 +27,9 @@ from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.source import Source
 from landseg.raw.tile_files import TileFiles, read_tiles
 
+_FEWEST_BANDS = 2
+"""Of which all are 0 in pixels that were not measured; a single band may well be 0, as heights of the sea."""
+_BLACK_SHARE = 0.05
 _COUNTED_PX = 1 << 20
 """Pixels that are counted at once: numpy widens them to 64 bits."""
 
@@ -72,7 +76,7 @@ def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: T
         num_overlap_px=staged.num_overlap_px,
         used_colours=staged.used_colours,
         label_nodata=staged.nodata,
-        remarks=decoded.remarks + staged.remarks,
+        remarks=decoded.remarks + staged.remarks + checked.tiles[0].remarks,
     )
     return replace(checked, tiles=[about_label])
 
@@ -137,7 +141,29 @@ def good_tile(
     for band, level in image.sentinels:  # they are values of single bands, but not for percentiles
         histogram[band - 1, level] = 0
     valid = None if image.valid is None else encode_mask(image.valid)
-    return Checked([CheckedTile(tile, data, label, valid, facts)], histogram, image.extremes)
+    remarks = () if classes is None else _about_black(image, histogram, expected)
+    return Checked([CheckedTile(tile, data, label, valid, facts, remarks=remarks)], histogram, image.extremes)
+
+
+def _about_black(image: DecodedImage, histogram: NDArray[np.int64], expected: Expected) -> tuple[Remark, ...]:
+    """That all selected bands of a labelled image are 0 in many pixels, and nothing says whether that is no data."""
+    num_bands = image.values.shape[2]
+    bands = [band - 1 for band in expected.bands if band <= num_bands] if expected.kind is not None else []
+    if (
+        len(bands) < _FEWEST_BANDS
+        or image.valid is not None
+        or expected.conversion
+        or expected.config.nodata is not None
+    ):
+        return ()
+    num_px = image.values.shape[0] * image.values.shape[1]
+    if histogram[bands, 0].min() < _BLACK_SHARE * num_px:  # as many are black at most
+        return ()
+    share = np.count_nonzero(~image.values[:, :, bands].any(axis=2)) / num_px
+    if not _BLACK_SHARE <= share < 1:  # one that is black all over is told as that
+        return ()
+    problem = f"{100 * share:.0f} % of its pixels are 0 in all bands: no data?"
+    return (Remark(problem, action="then write nodata: 0 in dataset.yaml, else nodata: none", severity="warning"),)
 
 
 def _without_data(

@@ -82,15 +82,15 @@ def measure_scale(
 def _by_percentiles(
     measured: Measured, rule: PercentileScale, nodata: float | None, split: str, where: str
 ) -> tuple[Scale | None, list[Finding]]:
-    if nodata is not None and abs(nodata) >= _NO_MEASUREMENT:
+    lows, highs = measured.percentiles(rule.low, rule.high)
+    if nodata is not None and (abs(nodata) >= _NO_MEASUREMENT or nodata in (*lows, *highs)):
         problem = f"expected values that were measured, found {nodata!r} in {split}"
-        action = f"write nodata: {_exactly(nodata)} if it stands for no data, or a scale of method range"
-        return None, [Finding.of(DataError(where, problem, action))]
+        write = f"write nodata: {_exactly(nodata)} if it stands for no data, or a scale of method range"
+        return None, [Finding.of(DataError(where, problem, f"{write} if it is a value"))]
     notes: list[Finding] = []
     if nodata is not None:
         sentence = f"images of {split} hold {nodata:g}: no data? Then write nodata: {_exactly(nodata)} in dataset.yaml"
         notes.append(Finding("", sentence, severity="warning"))
-    lows, highs = measured.percentiles(rule.low, rule.high)
     shown = ", ".join(f"{low:g} to {high:g}" for low, high in zip(lows, highs, strict=True))
     sentence = f"percentiles {rule.low:g}-{rule.high:g} of a sample of {split}'s pixels, per band: {shown}"
     return Scale(low=tuple(lows), high=tuple(highs), method="percentile"), [*notes, Finding.note(sentence)]

@@ -28,6 +28,11 @@ _OTHER_NAMES = {
     **dict.fromkeys(("title", "dataset"), "name"),
 }
 """Fields of other programs, and what they are called here."""
+_IN_OTHER_WORDS = {
+    "reduce_zero_label": "if it is true, label_offset: 1 with ignore_index: 0",
+    **{part: f"scenes: {{{part}: ...}}" for part in ("max_px", "tile_px", "overlap_px")},
+}
+"""Fields that are no names of others, and what says the same here."""
 _NEEDLESS = {"nc", "num_classes", "path", "train", "val", "test"}
 _EXAMPLES = {"version": "version: 1", "name": "name: my-data", "classes": "classes: [background, water]"}
 _MAPS = {"scale": "scale: {method: range, low: 0, high: 4000}", "scenes": "scenes: {max_px: 512}"}
@@ -90,6 +95,8 @@ def _about_unknown(name: str, meant: str, text: YamlText, fields: Sequence[str])
         advice = f"write {meant}"
     elif name in _NEEDLESS:
         advice = "remove it: the folders and classes say it"
+    elif name in _IN_OTHER_WORDS:
+        advice = f"{_IN_OTHER_WORDS[name]} says it"
     else:
         advice = f"the fields are {', '.join(fields)}"
     return f"{_place(text.line([name]))}field {shown} is not known: {advice}"
@@ -140,7 +147,10 @@ def _what(error: Error, text: YamlText) -> str:
         kind in ("model_type", "model_attributes_type", "dict_type") and field in _MAPS
     ):
         methods = "method: range or method: percentile" if field == "scale" else "a map"
-        return f"expected {methods}, {found}: write {_MAPS.get(field, 'a map')}"
+        write = _MAPS.get(field, "a map")
+        if field == "scale" and isinstance(value, dict) and value.keys() == {"low", "high"}:
+            write = f"scale: {flow({'method': 'range'} | {key: _listed(item) for key, item in value.items()})}"
+        return f"expected {methods}, {found}: write {write}"
     if kind == "value_error":
         return str(context.get("error", error["msg"]))
     if kind == "string_pattern_mismatch" and path == ["name"]:
@@ -173,6 +183,10 @@ def _what(error: Error, text: YamlText) -> str:
         wanted = {"int_type": "a whole number", "float_type": "a number"}.get(kind, "")
         return f"expected {wanted}, {found}" if wanted else f"{_lower_first(error['msg'])}, {found}"
     return f"{_lower_first(error['msg'])}, {found}"
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _lower_first(message: str) -> str:

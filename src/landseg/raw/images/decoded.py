@@ -27,6 +27,7 @@ class DecodedImage(NamedTuple):
         plain: the file's bytes where they are stored as they are; None where the values are written anew.
         sentinels: (band, stored value) of nodata values of 16 bits, which a pixel with data may hold in some bands.
         remarks: what to know about where it lies and how it is turned.
+        orientation: how a viewer turns or mirrors it (TIFF's tag 274); 1 as it is stored.
     """
 
     values: NDArray[Any]
@@ -39,6 +40,7 @@ class DecodedImage(NamedTuple):
     plain: bytes | memoryview | None = None
     sentinels: tuple[tuple[int, int], ...] = ()
     remarks: tuple[Remark, ...] = ()
+    orientation: int = 1
 
     def encoded(self) -> bytes:
         """The bytes to store."""

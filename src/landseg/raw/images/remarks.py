@@ -55,10 +55,16 @@ def about_place(place: Georeference, page: tifffile.TiffPage | None) -> list[Rem
     return [Remark(problem, action="gdalwarp gives the image a grid")]
 
 
-def about_orientation(data: bytes | memoryview, page: tifffile.TiffPage | None) -> list[Remark]:
+def image_orientation(data: bytes | memoryview, page: tifffile.TiffPage | None) -> int:
+    """How an image is to be shown turned or mirrored; 1 as it is stored."""
+    return orientation_of(page) if page is not None else _of_jpeg(data)
+
+
+def about_orientation(orientation: int) -> list[Remark]:
     """That an image is to be shown turned or mirrored. Its pixels are taken as they are stored, as GDAL takes them."""
-    found = orientation_of(page) if page is not None else _of_jpeg(data)
-    return [] if found == _AS_STORED else [_turned(found, "a label must fit the pixels as stored")]
+    if orientation == _AS_STORED:
+        return []
+    return [_turned(orientation, "a label must fit the pixels as stored")._replace(severity="warning")]
 
 
 def about_label_orientation(orientation: int, path: str) -> tuple[Remark, ...]:

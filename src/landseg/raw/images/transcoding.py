@@ -26,6 +26,7 @@ from landseg.raw.images.remarks import (
     about_bands,
     about_orientation,
     about_place,
+    image_orientation,
     remarks_on_sidecars,
 )
 from landseg.raw.images.values import Kind
@@ -87,11 +88,12 @@ def _placed(image: DecodedImage, files: ImageFiles, opened: PlainTiff | GdalImag
     page = opened.page
     own = Georeference(image.transform, image.crs, image.control_points, image.rpc)
     place, problems = with_sidecars(own, files.sidecars.items())
-    remarks = [*remarks_on_sidecars(problems), *about_place(place, page), *about_orientation(files.data, page)]
+    orientation = image_orientation(files.data, page)
+    remarks = [*remarks_on_sidecars(problems), *about_place(place, page), *about_orientation(orientation)]
     remarks += [PALETTE_EXPANDED] if opened.is_expanded else []
     if expected.kind is not None and opened.kind.tags != expected.tags:
         remarks += about_bands(opened.kind.tags, expected.tags, expected.bands)
-    return image._replace(**place._asdict(), remarks=tuple(remarks))
+    return image._replace(**place._asdict(), remarks=tuple(remarks), orientation=orientation)
 
 
 def measure_image(

@@ -25,6 +25,9 @@ from landseg.raw.sources.files import LabelFiles
 from landseg.raw.sources.source import Source
 from landseg.raw.tiff.checks import MAX_DECODED_BYTES
 
+_TURNED_BACK = {5: "TRANSPOSE", 6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}
+"""What takes an image as it is shown to one as it is stored, by the Orientations that exchange rows and columns."""
+
 
 def stage_label(
     source: Source,
@@ -55,7 +58,7 @@ def stage_label(
             if size is None or place is None or expected.shared_labels is None:
                 return None, []
             staged = expected.shared_labels.of_image(tile.image.path, place, size, rule, where)
-            return staged, _label_errors(staged, size, where, expected)
+            return staged, _label_errors(staged, image, where, expected)
         where = source.where(tile.label.path)
         data = with_its_header(label.data, label.header, where)
         stored = read_label(data, where, limit=limit)
@@ -69,7 +72,7 @@ def stage_label(
         remarks = remarks_on_sidecars(problems) + about_label_orientation(stored.orientation, tile.label.path)
         nodata = stored.nodata if stored.nodata is not None else sidecar_nodata(label.sidecars).get(1)
         staged = replace(staged, is_unchanged=is_unchanged, nodata=nodata, remarks=remarks)
-        errors = _label_errors(staged, size, where, expected)
+        errors = _label_errors(staged, image, where, expected)
         if place is not None and staged.size == size and stored.size == size and not nearest:
             image_where, ignored = source.where(tile.image.path), _stored_ignored(expected.config)
             error = None if stored.is_cut else alignment_error(own, place, staged.size, where, image_where, ignored)
@@ -84,28 +87,30 @@ def _stored_ignored(config: DatasetConfig) -> int:
     return next((first for first, _, name in config.label_values or () if name is None), config.ignore_index)
 
 
-def _label_errors(
-    label: StagedLabel, image_size: tuple[int, ...] | None, where: str, expected: Expected
-) -> list[DataError]:
-    """What is wrong with a decoded label; `image_size` is (height, width), None where the image is damaged."""
+def _label_errors(label: StagedLabel, image: DecodedImage | None, where: str, expected: Expected) -> list[DataError]:
+    """What is wrong with a decoded label; `image` is None where that is damaged."""
     errors: list[DataError] = []
+    image_size = None if image is None else (image.values.shape[0], image.values.shape[1])
     if label.unknown is not None:
         errors.append(unknown_labels_error(label.unknown, where, expected.config))
-    if image_size is not None and label.size != image_size:
+    if image is not None and image_size is not None and label.size != image_size:
         errors.append(
             DataError(
                 where,
                 f"label and image differ in size: expected {image_size[0]}x{image_size[1]} px as in the image, "
                 f"found {label.size[0]}x{label.size[1]}",
-                _size_advice(label.size, (image_size[0], image_size[1]), where),
+                _size_advice(label.size, image_size, image.orientation, where),
             )
         )
     return errors
 
 
-def _size_advice(label: tuple[int, int], image: tuple[int, int], where: str) -> str:
-    """How to bring a label without a georeference onto its image's pixels."""
+def _size_advice(label: tuple[int, int], image: tuple[int, int], orientation: int, where: str) -> str:
+    """How to bring a label without a georeference onto the pixels of an image that viewers may show turned."""
     name = PurePosixPath(where).name
+    if label == image[::-1] and orientation in _TURNED_BACK:
+        command = _by_pillow(f"transpose(Image.Transpose.{_TURNED_BACK[orientation]})", name)
+        return f"the image's Orientation is {orientation}: if the label fits what viewers show, turn it back: {command}"
     if label == image[::-1]:
         command = _by_pillow("transpose(Image.Transpose.TRANSPOSE)", name)
         return f"if it was saved with rows and columns exchanged, exchange them: {command}"

@@ -12,6 +12,8 @@ from landseg.raw.layout.tile_names import stem_of
 from landseg.raw.sources.source_file import SourceFile
 
 POLYGON_SUFFIXES = (".geojson", ".gpkg", ".shp", ".fgb")
+_CVAT = {"annotations"}
+"""What CVAT calls the file of all images."""
 _JSON, _TEXT, _XML = ".json", ".txt", ".xml"
 
 
@@ -43,9 +45,11 @@ def annotations_advice(layout: Layout, images: Iterable[SourceFile]) -> str:
         return f"write {what}, with, {said}, if these are annotations of LabelMe or COCO"
     texts = [file.path for file in layout.lists if file.path.lower().endswith(_TEXT) and stem_of(file.path) in stems]
     others = texts or [path for path in of_images if path.lower().endswith(_XML)]
+    what = "YOLO's" if texts else "Pascal VOC's"
+    if not others:
+        others, what = [path for path in layout.annotations if stem_of(path) in _CVAT], "CVAT's"
     if not others:
         return ""
-    what = "YOLO's" if texts else "Pascal VOC's"
     return f"export annotations such as {printable(others[0])}, if these are {what}, as COCO, which is read"
 
 

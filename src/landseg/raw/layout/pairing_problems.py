@@ -17,6 +17,7 @@ from landseg.raw.layout.folders.layout import Folder, Layout
 from landseg.raw.layout.folders.names import read_folder_name
 from landseg.raw.layout.folders.roles_by_file import SEPARATOR, kinds_in_the_middle
 from landseg.raw.layout.folders.strays import counted, infixes_advice, unpacking
+from landseg.raw.layout.masks_of_classes import joining_advice
 from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.layout.suffixes import LOSSY_SUFFIXES, MASK_SUFFIX, SUFFIXES, split_suffix
 from landseg.raw.layout.tile_names import stem_of
@@ -100,6 +101,8 @@ def unpaired(where: str, split: str, images: Mapping[str, SourceFile], labels: M
     )
     if bands := _bands_in_folders(images.values()):
         return DataError(where, problem, bands)
+    joining = joining_advice(images, labels)
+    otherwise = f"{joining}; or " if joining else ""
     stems = {stem_of(file.path) for file in labels.values()}
     alike = next((file for file in images.values() if stem_of(file.path) in stems), None)
     if alike is not None:  # the folders around them differ
@@ -107,8 +110,13 @@ def unpaired(where: str, split: str, images: Mapping[str, SourceFile], labels: M
         folders = [printable(file.path.split("/")[-2]) for file in (alike, other) if "/" in file.path]
         if len(folders) == 2 and folders[0] != folders[1]:
             fields = f"image_folder: {folders[0]} and label_folder: {folders[1]}"
-            return DataError(where, problem, f"write {fields} in dataset.yaml, or the names of other folders")
-    advice = _other_case(images, labels) or _infixes(image, label) or _naming_advice(images, labels)
+            if both := _bands_in_folders(images.values(), are_named=False):  # two dates, two sensors
+                fields += f" in dataset.yaml, or, to see all of an image's files as one, {both} and label_folder"
+                return DataError(where, problem, f"{otherwise}write {fields}: {folders[1]}")
+            return DataError(
+                where, problem, f"{otherwise}write {fields} in dataset.yaml, or the names of other folders"
+            )
+    advice = joining or _other_case(images, labels) or _infixes(image, label) or _naming_advice(images, labels)
     return DataError(where, problem, advice)
 
 
@@ -163,13 +171,15 @@ def _infixes(image: SourceFile, label: SourceFile) -> str:
     return f"write image_infix: {infixes[0]} and label_infix: {infixes[1]} in dataset.yaml"
 
 
-def _bands_in_folders(files: Iterable[SourceFile]) -> str:
-    """What to write where each folder holds one band of the same images; "" where it does not."""
+def _bands_in_folders(files: Iterable[SourceFile], *, are_named: bool = True) -> str:
+    """What to write where each folder holds one band, or some, of the same images; "" where it does not."""
     held: dict[str, list[SourceFile]] = defaultdict(list)
     for file in files:
         held[file.path.rpartition("/")[0]].append(file)
-    bands = folder_patterns(list(held.items()))
-    return f"write {written_bands(bands)} in dataset.yaml, {CHOICE}" if bands else ""
+    bands = folder_patterns(list(held.items()), are_named=are_named)
+    if not bands or not are_named:
+        return written_bands(bands) if bands else ""
+    return f"write {written_bands(bands)} in dataset.yaml, {CHOICE}"
 
 
 def without_images(where: str, layout: Layout, found: str, num_labels: int) -> DataError:

@@ -93,6 +93,7 @@ class Joined:
         findings.add(Finding.of(error) for error in self.labels.unsaid_masks(self._result.statistics))
         if not findings.are_fatal:
             findings.add(Finding.of(error) for error in self.labels.nothing_labelled(self._result.statistics))
+            findings.add(Finding.of(error) for error in self.labels.one_class_alone(self._result.statistics))
         if findings.are_fatal:
             self.labels.condense_unknown(findings, self._result.statistics.values())
 

@@ -9,6 +9,7 @@ from landseg.contracts.documents import Model
 from landseg.contracts.errors import DataError
 from landseg.dataset.statistics import SplitStatistics
 from landseg.raw.checked_tiles import CheckedTile
+from landseg.raw.commands import python_command
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.findings import Finding, Findings
 from landseg.raw.labels.mapping import IGNORE
@@ -99,6 +100,25 @@ class LabelFindings:
         action = f"write {proposed} in dataset.yaml; if 255 is no class, write ignore_index: 255"
         yield DataError(self._source.uri, problem, action)
 
+    def one_class_alone(self, statistics: Mapping[str, SplitStatistics]) -> Iterator[DataError]:
+        """One class in all labels of train, beside pixels without a value: is it these that are the other one?"""
+        config, train = self._config, statistics.get("train")
+        staged = LabelRule(config).staged_classes
+        found = set(train.label_counts) - {staged[None]} if train else set()
+        if not self._num_no_value_px or config.shared_labels or len(found) != 1 or len(config.classes) < 2:
+            return
+        name = next((name for name, value in staged.items() if value in found), "one class")
+        problem = (
+            f"expected labels of train to hold two classes, found {name} alone beside pixels without a value "
+            "(transparent, NaN, masked), which are ignored"
+        )
+        flat = 'Image.alpha_composite(Image.new("RGBA", i.size, "black"), i).convert("RGB").save(sys.argv[1])'
+        code = f'import sys; from PIL import Image; i = Image.open(sys.argv[1]).convert("RGBA"); {flat}'
+        action = (
+            f"store another class as a value or colour; of transparent PNGs, black: {python_command(code)} LABEL.png"
+        )
+        yield DataError(self._source.uri, problem, action)
+
     def nothing_labelled(self, statistics: Mapping[str, SplitStatistics]) -> Iterator[DataError]:
         """Not one pixel of train has a class, or no polygon lies on any image: there is nothing to learn from."""
         config, shared = self._config, self._config.shared_labels
@@ -107,10 +127,7 @@ class LabelFindings:
         found = {value for sums in statistics.values() for value in sums.label_counts}
         if config.labels is not None and config.labels.is_vector and found == {staged[outside]}:
             problem = f"expected polygons that lie on images, found none of those of {shared} on any"
-            action = (
-                "compare their coordinates with the images': their CRS, and longitude before latitude; of annotations, "
-                "pixels and not shares of the image"
-            )
+            action = "compare their coordinates with the images': their CRS, and longitude before latitude"
             yield DataError(self._source.uri, problem, action)
         elif (train := statistics.get("train")) and set(train.label_counts) == {staged[None]}:
             problem = "expected labels of train to hold classes, found all of their pixels ignored"

@@ -106,6 +106,7 @@ def read_annotated(
         problem = "expected no class_field or layer for LabelMe and COCO, which call classes by their names"
         raise DataError(files[0][2], problem, "remove them from labels; values says which class a name means")
     found = [entry for path, name, shown in files for entry in read_annotations(path, name, shown)]
+    _check_pixels(found, where)
     names = [name for entry in found for name, _ in entry.shapes]
     meanings = dict(zip(names, staged_values(names, source, config, where, "label"), strict=True))
     target = scratch / "annotations.jsonl"
@@ -124,6 +125,23 @@ def read_annotated(
     rule = LabelRule(config)
     outside = staged_outside(source, rule)
     return Annotations(target, outside, outside == rule.ignored)
+
+
+def _check_pixels(found: Sequence[Annotated], where: str) -> None:
+    """Refuse coordinates that are shares of images, as of YOLO: drawn as pixels, all would lie in the first one."""
+    coordinates = [
+        number
+        for entry in found
+        for _, shape in entry.shapes
+        if not isinstance(shape, dict)
+        for flat in shape
+        for number in flat
+    ]
+    if coordinates and max(coordinates) <= 1:
+        problem = (
+            f"expected coordinates in pixels, found none above {max(coordinates):g}, as shares of an image's sides"
+        )
+        raise DataError(where, problem, "export them in pixels, or multiply x by the image's width and y by its height")
 
 
 def _geojson(polygons: Sequence[Sequence[float]]) -> dict[str, object]:
@@ -163,6 +181,10 @@ def _assigned(
         shown = " and ".join(map(printable, twice[:_SHOWN]))
         problem = f"expected annotations of one image each, found some that could be of several: {shown}"
         raise DataError(where, problem, "give the images names that differ, or a file of annotations in each folder")
+    if missing and not used:
+        named = _first([entry.path if entry.is_alone else entry.name for entry in found])
+        problem = f"expected annotations called as the images, such as {_first(missing[:1])}, found those of {named}"
+        raise DataError(where, problem, "take the images that they were exported with, or rename images or annotations")
     if missing:
         problem = f"expected annotations of all images, found {len(missing)} without: {_first(missing)}"
         nothing = f'{{"imagePath": "{printable(posixpath.basename(missing[0]))}", "shapes": []}} in a file of its own'

@@ -60,12 +60,13 @@ def endings(files: Iterable[SourceFile], *, at_end: bool) -> tuple[set[str], lis
     return {core.rpartition("/")[2] for core in found}, sorted(bands, key=natural)
 
 
-def folder_patterns(places: Sequence[tuple[str, Sequence[SourceFile]]]) -> list[str]:
+def folder_patterns(places: Sequence[tuple[str, Sequence[SourceFile]]], *, are_named: bool = True) -> list[str]:
     """`bands` of folders that each hold one band of the same images, as `*_red/red_{id}.tif`; empty if they do not.
 
     Args:
         places: path and files of each folder. A `*` takes the place of a split's name, as other splits are alike; it
             may be that of a folder inside of the band's.
+        are_named: whether folders count only if they are called as bands.
     """
     paths = [path.split("/") for path, _ in places]
     below = ""
@@ -73,7 +74,8 @@ def folder_patterns(places: Sequence[tuple[str, Sequence[SourceFile]]]) -> list[
         below = f"/{_any_split(paths[0][-1])}"
         paths = [path[:-1] for path in paths]
     names = [path[-1] for path in paths]
-    if not 2 <= len(places) <= MAX_BANDS or not all(any(map(is_band, words(name))) for name in names):
+    is_named = all(any(map(is_band, words(name))) for name in names)
+    if not 2 <= len(places) <= MAX_BANDS or (are_named and not is_named):
         return []
     suffixes = [{file.path[len(split_suffix(file.path)[0]) :] for file in files} for _, files in places]
     if any(len(found) != 1 for found in suffixes):

@@ -41,6 +41,13 @@ _PLAIN = {word: role for role in ROLES for word in _PLAIN_ROLE_WORDS[role]}
 _OTHER = {word: role for role in ROLES for word in _OTHER_ROLE_WORDS[role]}
 ROLE_WORDS = _PLAIN | _OTHER
 """The role that a word tells of, `images` or `labels`."""
+PICTURE_WORDS = frozenset(
+    (
+        *("color", "colors", "colour", "colours", "rgb", "human", "vis", "visual", "visualization", "visualizations"),
+        *("instance", "instances", "instanceids", "object", "objects", "overlay", "preview", "fuse", "save"),
+    )
+)
+"""Of folders and endings that hold pictures of labels, or objects, beside the labels themselves."""
 _FILLING = (
     "dir dirs folder folders data set dataset file files list ids names split tile tiles patch patches chip chips crop "
     "crops png tif tiff jpg jpeg bit"

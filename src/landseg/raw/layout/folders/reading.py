@@ -21,7 +21,13 @@ from landseg.raw.layout.folders.declared import Declared
 from landseg.raw.layout.folders.layout import Folder, Layout, template_of
 from landseg.raw.layout.folders.names import ROLES, Clarity, is_of_labels, mentions_labels, plainest, read_folder_name
 from landseg.raw.layout.folders.placing import place
-from landseg.raw.layout.folders.roles_by_file import roles_by_affixes, roles_by_infix, roles_by_name, roles_by_suffix
+from landseg.raw.layout.folders.roles_by_file import (
+    roles_by_affixes,
+    roles_by_infix,
+    roles_by_name,
+    roles_by_suffix,
+    roles_in_the_middle,
+)
 from landseg.raw.layout.folders.strays import no_dataset
 from landseg.raw.layout.suffixes import RASTER_SUFFIXES, SIDECAR_SUFFIXES, headed, headerless, split_suffix
 from landseg.raw.sources.source import Source
@@ -156,6 +162,7 @@ def _with_roles(folders: list[Folder], config: FileFields, *, shares_labels: boo
             result.append(folder)
             continue
         divided = by_affixes or roles_by_name(folder.files) or roles_by_suffix(folder.files)
+        divided = divided or roles_in_the_middle(folder.files)
         told = {mentions_labels(split_suffix(file.path.rpartition("/")[2])[0]) for file in folder.files}
         is_unlabelled = shares_labels or "labels" in siblings or folder.split in ("test", "")
         if not divided and is_unlabelled and len(told) == 1:

@@ -94,6 +94,18 @@ def roles_by_name(files: Sequence[SourceFile]) -> Divided | None:
     return dict(divided) if "images" in divided else None
 
 
+def roles_in_the_middle(files: Sequence[SourceFile]) -> Divided | None:
+    """Files by role, where one part in the middle of their names tells it: `tile_img_0`, `tile_mask_0`; else None."""
+    by_role = {role_of_part(kind): kind for kind in kinds_in_the_middle([files])}
+    if by_role.keys() != set(SUFFIXES):
+        return None
+    divided: dict[str, CompactList[SourceFile]] = defaultdict(file_list)
+    for file in files:
+        stem = split_suffix(file.path.rpartition("/")[2])[0]
+        divided["images" if without_infix(stem, by_role["images"]) is not None else "labels"].append(file)
+    return dict(divided)
+
+
 def roles_by_affixes(files: Sequence[SourceFile], config: FileFields) -> Divided | None:
     """Files by role, as the prefixes and suffixes say that `dataset.yaml` gives; None without both roles."""
     of_images = (config.image_prefix, config.image_suffix, config.image_infix)

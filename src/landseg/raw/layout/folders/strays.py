@@ -13,8 +13,9 @@ from landseg.contracts.dataset import SPLITS
 from landseg.contracts.errors import DataError, printable
 from landseg.raw.findings import Finding
 from landseg.raw.layout.folders.band_names import CHOICE, bands_per_folder, written_bands
-from landseg.raw.layout.folders.names import ROLES, read_folder_name, similar_name
-from landseg.raw.layout.folders.roles_by_file import kinds_in_the_middle, without_infix
+from landseg.raw.layout.folders.kinds_at_end import endings_advice
+from landseg.raw.layout.folders.names import PICTURE_WORDS, ROLES, SPLIT_WORDS, read_folder_name, similar_name, words
+from landseg.raw.layout.folders.roles_by_file import kinds_in_the_middle, role_of_part, without_infix
 from landseg.raw.layout.suffixes import RASTER_SUFFIXES, split_suffix
 from landseg.raw.sources.source import LAYOUT_HINT, Source
 from landseg.raw.sources.source_file import SourceFile
@@ -66,12 +67,30 @@ def _choice(split: str, role: str, places: Sequence[str]) -> str:
             )
             return f"write splits: {{{fields}}} in dataset.yaml, which predicts what has no labels"
         return f"write splits: {{{split}: [{', '.join(map(printable, of_split))}]}} in dataset.yaml to take all of them"
-    for names in others:  # the last names of one that the others do not have
-        for count in range(1, len(names) + 1):
-            last = "/".join(names[-count:])
-            if last and sum(f"/{last}/" in f"/{'/'.join(other)}/" for other in others) == 1:
-                return f"write {role[:-1]}_folder: {printable(last)} in dataset.yaml"
-    return f"write {role[:-1]}_folder: {printable(places[0] or '.')} in dataset.yaml"
+    found = [last for names in others if (last := _telling(names, others))]
+    if role == "labels":  # rather those than pictures of them
+        found.sort(key=lambda last: not PICTURE_WORDS.isdisjoint(words(last)))
+    first, *rest = (f"{role[:-1]}_folder: {_in_any_split(last)}" for last in found[:_SHOWN] or [places[0] or "."])
+    return f"write {first} in dataset.yaml" + "".join(f", or {other}" for other in rest)
+
+
+def _telling(names: Sequence[str], others: Sequence[Sequence[str]]) -> str:
+    """The last names of a folder's path that the other paths do not have."""
+    for count in range(1, len(names) + 1):
+        last = "/".join(names[-count:])
+        if last and sum(f"/{last}/" in f"/{'/'.join(other)}/" for other in others) == 1:
+            return last
+    return ""
+
+
+def _in_any_split(name: str) -> str:
+    """A folder's name as dataset.yaml has it, with `*` in place of the split that its last part tells with its role."""
+    head, slash, last = name.rpartition("/")
+    split = next((word for word in words(last) if word in SPLIT_WORDS), "")
+    if not split or not read_folder_name(last).roles:
+        return printable(name)
+    start = last.lower().index(split)
+    return f'"{printable(head + slash + last[:start])}*{printable(last[start + len(split) :])}"'
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -138,9 +157,10 @@ def _finding(source: Source, kind: str, strays: list[Stray], has_vrt: bool, imag
         kinds = kinds_in_the_middle([stray.files for stray in strays])
         if not by_names and kinds and _are_kinds(kinds, strays):
             by_names = infixes_advice(kinds)
+        endings = "" if by_names or images_in else endings_advice([stray.files for stray in strays])
         if not by_names and not images_in:
             by_names = _folders_advice(strays) or _folder_around(strays)
-        action = annotated or rename or by_names or f"write {field}, or move it out of the folder of {says}"
+        action = endings or annotated or rename or by_names or f"write {field}, or move it out of the folder of {says}"
     elif kind == "no split":
         problem = f"expected {says} in the folder of a split ({', '.join(SPLITS)})"
         action = rename or "move the folder into that of its split, or out of the dataset"
@@ -164,7 +184,7 @@ def _are_kinds(kinds: Sequence[str], strays: Iterable[Stray]) -> bool:
     return all(len(set(found)) == len(found) for found in of_folder.values())
 
 
-def _folders_advice(strays: Iterable[Stray]) -> str:
+def _folders_advice(strays: Sequence[Stray]) -> str:
     """How to tell images from labels by what folders are called; "" where names do not come back in each area."""
     places: dict[str, set[str]] = {}
     for stray in strays:
@@ -174,7 +194,15 @@ def _folders_advice(strays: Iterable[Stray]) -> str:
         return ""
     fields = f"image_folder: {names[0]} and label_folder: {names[-1]}"
     more = f", or others of {', '.join(names[:_MOST_NAMES])}" if len(names) > 2 else ", or the other way round"
-    return f"write {fields} in dataset.yaml{more}"
+    return f"write {fields} in dataset.yaml{more}" + _about_classes(strays)
+
+
+def _about_classes(strays: Iterable[Stray]) -> str:
+    """That folders may be classes of whole images, where no two of them hold files of one name."""
+    names = [split_suffix(file.path.rpartition("/")[2])[0] for stray in strays for file in stray.files]
+    if len(set(names)) < len(names):
+        return ""
+    return "; if the folders are classes of whole images, these have no labels of pixels, which landseg needs"
 
 
 def _folder_around(strays: Sequence[Stray]) -> str:
@@ -228,8 +256,11 @@ def _is_packed_image(path: str) -> bool:
 
 def infixes_advice(kinds: Sequence[str]) -> str:
     """How to tell images from labels by a part in the middle of their names."""
-    infixes = f"image_infix: {printable(kinds[-1])} and label_infix: {printable(kinds[0])}"
-    return f"write {infixes} in dataset.yaml, or the other way round"
+    told = [[kind for kind in kinds if role_of_part(kind) == role] for role in ROLES]
+    image = told[0][0] if told[0] else next(kind for kind in reversed(kinds) if kind not in told[1][:1])
+    label = told[1][0] if told[1] else next(kind for kind in kinds if kind != image)
+    infixes = f"image_infix: {printable(image)} and label_infix: {printable(label)}"
+    return f"write {infixes} in dataset.yaml" + ("" if told[0] and told[1] else ", or the other way round")
 
 
 def counted(files: Iterable[SourceFile]) -> str:
