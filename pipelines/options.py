@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -51,7 +53,7 @@ def parser(functions: Mapping[str, Command], description: str) -> argparse.Argum
         "--service-account", default="", metavar="NAME", help="for the pods (default: landseg, where it is there)"
     )
     cluster.add_argument("--wait", action="store_true", help="follow the run to its end, then print the scores")
-    cluster.add_argument("--timeout", type=float, default=4 * 24 * 3600.0, metavar="S", help="how long --wait waits")
+    cluster.add_argument("--timeout", type=_seconds, default=4 * 24 * 3600.0, metavar="S", help="how long --wait waits")
 
     run = argparse.ArgumentParser(add_help=False)
     run.add_argument("--storage-uri", required=True, metavar="URI", help="root in object storage")
@@ -101,3 +103,10 @@ def parser(functions: Mapping[str, Command], description: str) -> argparse.Argum
     command.add_argument("--run-id", required=True, metavar="ID", help="the run")
     command.add_argument("--namespace", default="", help="where KFP starts pods (default: kubeflow)")
     return whole
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"expected seconds above 0, found {text!r}")

@@ -29,6 +29,7 @@ GROUPS = ("all", "cpu", "gpu")
 Settings = dict[str, dict[str, Any]]
 """By step or group: what it has by name."""
 
+_MAX_CHARS = 1 << 20
 _UNITS = {"Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -48,7 +49,7 @@ def read(source: str, given: list[str]) -> Settings:
         path = ROOT / "manifests" / "overlays" / source / "sizes.toml"
         path = path if "/" not in source and path.is_file() else Path(source)
         try:
-            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+            settings = tomllib.loads(_text(path))
         except (OSError, ValueError) as err:
             known = sorted(file.parent.name for file in (ROOT / "manifests" / "overlays").glob("*/sizes.toml"))
             raise UserError(
@@ -61,6 +62,17 @@ def read(source: str, given: list[str]) -> Settings:
             raise UserError(f"SET: expected STEP.NAME=VALUE, found {pair!r}")
         settings = {**settings, step: {**_table(settings, step), name: text}}
     return {step: _checked(step, _table(settings, step)) for step in settings}
+
+
+def _text(path: Path) -> str:
+    """A file's content; a pipe would be waited for, a device has no end."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")
+    with path.open(encoding="utf-8") as file:
+        text = file.read(_MAX_CHARS + 1)
+    if len(text) > _MAX_CHARS:
+        raise ValueError(f"it is longer than {_MAX_CHARS} characters")
+    return text
 
 
 def apply(package: str, settings: Settings) -> str:

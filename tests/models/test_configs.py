@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import pytest
 from http_server import serving_files
 from s3_endpoint import S3
@@ -199,7 +201,9 @@ def test_options_override_and_may_add() -> None:
     assert config.data.train.pipeline[6]["size"] == (64, 64)
 
 
-@pytest.mark.parametrize("pair", ["lr", "=3", "depths=[1,2"])
+@pytest.mark.parametrize(
+    "pair", ["lr", "=3", "depths=[1,2", "optimizer..lr=1", "optimizer. lr=1", '{"a.": 1}', '{"a": ' + "[" * 9999]
+)
 def test_broken_options_are_refused(pair: str) -> None:
     with pytest.raises(ConfigError, match="--cfg-options"):
         parse_options([pair])
@@ -218,6 +222,31 @@ def test_a_file_that_does_not_load(tmp_path: Path) -> None:
     broken.write_text("custom_imports = dict(imports=['no_such_module'], allow_failed_imports=False)\n")
     with pytest.raises(ConfigError, match=r"does not load: ModuleNotFoundError: No module named 'no_such_.*PYTHONPATH"):
         load_config(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("data.train.pipeline.99.prob=1", "the config cannot take data.train.pipeline.99.prob: KeyError: Index 99"),
+        ("data.train.pipeline.-1.prob=1", "the config cannot take data.train.pipeline.-1.prob: TypeError: list"),
+        ("log_level.x=1", "the config cannot take log_level.x: TypeError: log_level="),
+    ],
+)
+def test_an_option_that_leads_nowhere_is_the_options_fault(option: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--cfg-options: {re.escape(problem)}"):
+        load_config("swin_tiny", parse_options([option]))
+
+
+def test_yaml_holds_tuples_and_runs_nothing(tmp_path: Path) -> None:
+    config = load_config("swin_tiny")
+    mmcv.Config({"model": config.model, "test_pipeline": config.test_pipeline}).dump(str(tmp_path / "own.yaml"))
+    assert "!!python/tuple" in (tmp_path / "own.yaml").read_text()
+    assert load_config(str(tmp_path / "own.yaml")).test_pipeline == config.test_pipeline
+    evil = f"model: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{tmp_path}/made]]\n"
+    (tmp_path / "evil.yaml").write_text(evil)
+    with pytest.raises(ConfigError, match="does not load: ConstructorError"):
+        load_config(str(tmp_path / "evil.yaml"))
+    assert not (tmp_path / "made").exists()
 
 
 def test_configs_of_mmsegmentation_1_are_named_as_such(tmp_path: Path) -> None:

@@ -35,6 +35,12 @@ def test_names_every_failure_in_one_line(tmp_path, capsys):
     assert "object storage" in error
 
 
+@pytest.mark.parametrize("flag", ["--gpus=-1", "--min-shm-gb=nan", "--min-scratch-gb=-1", "--min-scratch-gb=inf"])
+def test_a_minimum_is_a_number_from_0(flag, capsys):
+    assert main(["doctor", flag]) == 2
+    assert f"{flag.partition('=')[0]}: expected at least 0, found" in capsys.readouterr().err
+
+
 def test_wrong_credentials_are_named(s3, monkeypatch, capsys):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     assert main(["doctor", "--storage-uri", s3.uri]) == 2

@@ -186,3 +186,8 @@ def test_abandoned_uploads_go_too(store: Store, s3: S3, capsys: pytest.CaptureFi
         time.sleep(0.05)
     assert prune(store, capsys, "--older-than=0")["num_abandoned_uploads"] is None
     assert prune(store, capsys, "--older-than=0", "--delete")["num_abandoned_uploads"] >= 1
+
+
+def test_a_folder_that_is_not_there_is_a_slip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prune", "--storage-uri", str(tmp_path / "stoer"), "--older-than", "0", "--delete"]) == 2
+    assert "stoer: expected a folder, found none (check --storage-uri)" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from urllib.parse import urljoin, urlsplit
 
 import mmcv
 import mmseg
+import yaml
 
 from landseg import storage
 from landseg.cli.scratch import scratch_folder
@@ -45,6 +46,9 @@ __all__ = [
     "parse_config",
     "parse_options",
 ]
+
+# mmcv reads YAML with a loader that builds any object; what it writes itself holds tuples, and nothing that runs.
+mmcv.fileio.handlers.yaml_handler.Loader = yaml.FullLoader
 
 BUNDLED = Path(__file__).parents[1] / "configs"
 STOCK = Path(mmseg.__file__).parent / ".mim" / "configs"
@@ -101,10 +105,10 @@ def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Conf
             config = mmcv.Config.fromfile(str(path))
             stray = [name for name in _PIPELINES if _is_stray(config, name)]
             variables = {*config}
-            config.merge_from_dict(options)
         except (Exception, SystemExit) as err:  # a config is code, which may raise anything
             _drop_frames(err)
             raise _unloadable(ref, err) from err
+    _merge(config, options)
     check_version(config, ref)
     stray += [name for name in _PIPELINES if name not in stray and any(key.startswith(name) for key in options)]
     config[STRAY] = [name for name in stray if _is_stray(config, name)]
@@ -114,6 +118,21 @@ def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Conf
         name for name, key in _EXAMPLES.items() if not any(re.fullmatch(key, asked) for asked in options)
     ]
     return config
+
+
+def _merge(config: mmcv.Config, options: Mapping[str, Any]) -> None:
+    """Override a config's values.
+
+    Raises:
+        ConfigError: an option leads nowhere in this config.
+    """
+    try:
+        config.merge_from_dict(dict(options))
+    except Exception as err:  # of mmcv, about values of any type
+        _drop_frames(err)
+        line = str(err.args[0] if err.args else err).partition("\n")[0]
+        problem = f"the config cannot take {', '.join(options)}: {type(err).__name__}: {line[:200]}"
+        raise ConfigError("--cfg-options", problem, "give paths of entries that it has") from err
 
 
 def _unloadable(ref: str, err: BaseException) -> ConfigError:
@@ -151,8 +170,9 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
             options |= _json_options(pair)
             continue
         key, separator, value = pair.partition("=")
-        if not separator or not key:
+        if not separator:
             raise ConfigError("--cfg-options", f"expected key=value, found {pair!r}")
+        _check_key(key)
         try:
             options[key] = mmcv.DictAction._parse_iterable(value)
         except AssertionError as err:
@@ -163,11 +183,18 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
 def _json_options(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         problem = f"expected key=value pairs or one JSON object, found {short_repr(text)}: {err}"
         raise ConfigError("--cfg-options", problem) from err
     options: dict[str, Any] = found  # what begins with a brace is an object
+    for key in options:
+        _check_key(key)
     return options
+
+
+def _check_key(key: str) -> None:
+    if not all(re.fullmatch(r"\S+", part) for part in key.split(".")):
+        raise ConfigError("--cfg-options", f"expected names with dots between, such as optimizer.lr, found {key!r}")
 
 
 def import_modules(config: mmcv.Config) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -54,6 +55,10 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ConfigError: a check failed; the message lists all that failed.
     """
+    for option in ("gpus", "min_shm_gb", "min_scratch_gb"):
+        value = getattr(args, option)
+        if not 0 <= value < math.inf:  # less than nan, nothing is
+            raise ConfigError(f"--{option.replace('_', '-')}", f"expected at least 0, found {value}")
     results = list(examine(args))
     if args.json:
         print(json.dumps([asdict(result) for result in results], indent=1))

@@ -86,6 +86,8 @@ def run(args: argparse.Namespace) -> None:
     for run_id in args.run_id:
         check_run_id("--run-id", run_id)
     root = storage_root(args.storage_uri)
+    if not storage.is_s3(root) and not Path(root).exists():
+        raise ObjectNotFoundError(root, "expected a folder, found none", "check --storage-uri")
     plan = find(root, args.older_than * _DAY_S, args.run_id)
     uploads = 0
     if args.delete:

@@ -134,7 +134,7 @@ def _new_client() -> Any:
         raise ValueError(f"AWS_CA_BUNDLE: expected the file of a certificate authority, found none at {bundle}")
     client = boto3.session.Session().client("s3", config=config, region_name=given["region"])
     client.meta.events.register("before-parse.s3", _refuse_half_a_head)
-    # Files would be announced and sent once the endpoint agrees: a round trip more, a second where it never answers that.
+    # Files would be announced, and sent once the endpoint agrees: a round trip more, a second where it never does.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     if given["sse"]:
         extra = _encryption(given["sse"], settings["sse"]["pattern"])

@@ -268,6 +268,16 @@ def test_the_command_submits_and_prints_the_link_alone(server: KfpServer) -> Non
     assert not any(task.caching_options.enable_cache for task in tasks.values())
 
 
+@pytest.mark.parametrize("seconds", ["nan", "-1", "0", "inf", "1h"])
+def test_a_time_that_is_none_is_refused_before_a_run_is_started(server: KfpServer, seconds: str) -> None:
+    done = pipelines_command(
+        "submit", f"--endpoint={server.endpoint}", "--storage-uri=s3://landseg", "--source=s3://raw/tiles",
+        "--wait", f"--timeout={seconds}",
+    )  # fmt: skip
+    assert (done.returncode, server.requests) == (2, [])
+    assert f"argument --timeout: expected seconds above 0, found '{seconds}'" in done.stderr
+
+
 def test_no_endpoint_is_a_user_error() -> None:
     done = pipelines_command("submit", "--storage-uri=s3://landseg", "--source=s3://raw/tiles")
     assert done.returncode == 2

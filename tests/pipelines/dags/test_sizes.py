@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,12 @@ def test_wrong_files(content: Any, tmp_path: Path) -> None:
         path.write_text(content)
     with pytest.raises(UserError, match="SIZES: expected"):
         sizes.read(str(path), [])
+
+
+@pytest.mark.timeout(20)
+def test_files_without_an_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long.toml").write_text(f"# {'x' * (1 << 20)}\n")
+    for path in ("/dev/zero", tmp_path / "pipe", tmp_path / "long.toml"):
+        with pytest.raises(UserError, match=r"SIZES: expected .*: it is (no regular file|longer than)"):
+            sizes.read(str(path), [])
