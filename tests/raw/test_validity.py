@@ -196,6 +196,55 @@ def test_a_rare_value_that_looks_like_no_data_is_told(tmp_path, stage):
     assert "images of train hold -9999: no data?" in run.err
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("value", "dtype"), [(-9999, "int16"), (-32768, "int16"), (65535, "uint16")])
+def test_a_percentile_that_looks_like_no_data_is_refused_until_dataset_yaml_says_what_it_is(
+    value, dtype, tmp_path, stage
+):
+    root = tmp_path / "raw"
+    write_config(root)
+    image = random_image(1, dtype="uint16").astype(dtype)
+    image[:, :8] = value
+    write_tile(root, "a.tif", image)
+    run = stage(root)
+    assert f"write nodata: {value} in dataset.yaml if it stands for no data" in run.error
+    write_config(root, nodata=value)
+    run = stage(root)
+    assert run.status == 0, run.err
+    scale = run.loaded.document.class_schema.scale
+    assert max(scale.high) - min(scale.low) < 4000
+    write_config(root, nodata="none")
+    assert stage(root).status == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("high", "dtype", "scale", "is_told"),
+    [
+        (4000, "uint16", {"method": "range", "low": 0, "high": 65535}, True),
+        (4000, "uint16", {"method": "range", "low": 0, "high": 10000}, False),
+        (4, "uint8", None, True),
+        (40, "uint8", None, False),
+    ],
+)
+def test_values_that_take_few_levels_are_told(high, dtype, scale, is_told, tmp_path, stage):
+    root = tmp_path / "raw"
+    write_config(root, **({} if scale is None else {"scale": scale}))
+    write_tile(root, "a.tif", np.random.default_rng(1).integers(1, high, (24, 24, 3)).astype(dtype))
+    assert ("take few of the 256 levels that a model sees" in stage(root).err) == is_told
+
+
+def test_white_pixels_are_told_where_there_are_many(tmp_path, stage):
+    root = tmp_path / "raw"
+    image = np.minimum(random_image(1), 254)
+    image[:, :8] = 255
+    write_tile(root, "a.tif", image)
+    write_config(root)
+    (problem,) = stage(root).checks["problems"]
+    assert problem["problem"] == "33 % of its pixels are 255 in all bands: no data?"
+    assert problem["action"] == "then write nodata: 255 in dataset.yaml, else nodata: none"
+
+
 @pytest.mark.parametrize("bands", [1, 3])
 def test_pixels_that_are_black_all_through_are_told_until_dataset_yaml_says_what_they_are(bands, tmp_path, stage):
     root = tmp_path / "raw"

@@ -15,6 +15,8 @@ from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
 from landseg.raw.images.values import Conversion, Kind
 
+_USUAL_NODATA = (-9999, -32768, -32767, 65535)
+_FEWEST_LEVELS = 24
 _CLIPPED_SHARE = 0.05
 """Percentiles 1-99 clip 1 % at either end, and their bands may do so in different pixels; more is worth a warning."""
 
@@ -49,6 +51,51 @@ def resolve_scale(
         notes.append(Finding.note(sentence))
     notes += [Finding.note(f"band {band} is nearly constant in {split}: its percentiles coincide") for band in flat]
     return scale, notes
+
+
+def nodata_ends(expected: Expected, scale: Scale | None, where: str) -> list[Finding]:
+    """The error of percentiles of which one is a value that mostly stands for no data, and is not declared to.
+
+    Args:
+        expected: bands and conversion.
+        scale: of the selected bands, in stored values.
+        where: `dataset.yaml`, for the error line.
+    """
+    if scale is None or scale.method != "percentile" or expected.config.nodata is not None:
+        return []
+    source = expected.conversion.record.source_scale(scale, expected.bands) if expected.conversion else scale
+    found = next((value for value in (*source.low, *source.high) if value in _USUAL_NODATA), None)
+    if found is None:
+        return []
+    problem = f"expected values that were measured, found {found:g}, which is a percentile that becomes 0 or 255"
+    action = f"write nodata: {found:.0f} in dataset.yaml if it stands for no data, and nodata: none if it is a value"
+    return [Finding.of(DataError(where, problem, action))]
+
+
+def narrow(expected: Expected, scale: Scale | None, statistics: Mapping[str, SplitStatistics]) -> Iterator[Finding]:
+    """Warnings of bands whose values take few of the 256 levels that a model sees.
+
+    Args:
+        expected: bands and conversion.
+        scale: of the selected bands, in stored values; None where 8 bits are used as they are.
+        statistics: by split; only values that were looked at in this staging.
+    """
+    split, sums = next(iter(statistics.items()))
+    if sums.histogram is None or (scale is not None and scale.method != "range"):
+        return
+    found = []
+    for position, band in enumerate(expected.bands):
+        counts = sums.histogram[band - 1]
+        width = scale.high[position] - scale.low[position] if scale else len(counts) - 1
+        if not counts.any():
+            continue
+        low, high = np.searchsorted(np.cumsum(counts), [0.01 * counts.sum(), 0.99 * counts.sum()]).tolist()
+        if 0 < (num_levels := 256 * (high - low) / width) < _FEWEST_LEVELS:
+            found.append(f"band {band} ({num_levels:.0f})")
+    if found:
+        sentence = f"98 % of the values of {split} take few of the 256 levels that a model sees: {', '.join(found)}"
+        action = "is the scale in the images' units?" if scale else "is a scale missing?"
+        yield Finding("", f"{sentence}; {action}", severity="warning")
 
 
 def _ranges(scale: Scale, bands: tuple[int, ...], conversion: Conversion | None) -> Iterator[str]:

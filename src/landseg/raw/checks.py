@@ -29,7 +29,8 @@ from landseg.raw.tile_files import TileFiles, read_tiles
 
 _FEWEST_BANDS = 2
 """Of which all are 0 in pixels that were not measured; a single band may well be 0, as heights of the sea."""
-_BLACK_SHARE = 0.05
+_BLACK_SHARE, _WHITE_SHARE = 0.05, 0.2
+"""Of an image's pixels; clouds and roofs may be white."""
 _COUNTED_PX = 1 << 20
 """Pixels that are counted at once: numpy widens them to 64 bits."""
 
@@ -146,24 +147,22 @@ def good_tile(
 
 
 def _about_black(image: DecodedImage, histogram: NDArray[np.int64], expected: Expected) -> tuple[Remark, ...]:
-    """That all selected bands of a labelled image are 0 in many pixels, and nothing says whether that is no data."""
+    """That all selected bands of a labelled image are 0, or white, in many pixels: is that no data?"""
     num_bands = image.values.shape[2]
     bands = [band - 1 for band in expected.bands if band <= num_bands] if expected.kind is not None else []
-    if (
-        len(bands) < _FEWEST_BANDS
-        or image.valid is not None
-        or expected.conversion
-        or expected.config.nodata is not None
-    ):
+    is_said = image.valid is not None or expected.config.nodata is not None
+    if len(bands) < _FEWEST_BANDS or is_said or expected.conversion:
         return ()
     num_px = image.values.shape[0] * image.values.shape[1]
-    if histogram[bands, 0].min() < _BLACK_SHARE * num_px:  # as many are black at most
-        return ()
-    share = np.count_nonzero(~image.values[:, :, bands].any(axis=2)) / num_px
-    if not _BLACK_SHARE <= share < 1:  # one that is black all over is told as that
-        return ()
-    problem = f"{100 * share:.0f} % of its pixels are 0 in all bands: no data?"
-    return (Remark(problem, action="then write nodata: 0 in dataset.yaml, else nodata: none", severity="warning"),)
+    for value, least in ((0, _BLACK_SHARE), (histogram.shape[1] - 1, _WHITE_SHARE)):
+        if histogram[bands, value].min() < least * num_px:  # no more are so in all bands
+            continue
+        share = np.count_nonzero((image.values[:, :, bands] == value).all(axis=2)) / num_px
+        if least <= share < 1:  # one that is so all over is told as that
+            problem = f"{100 * share:.0f} % of its pixels are {value} in all bands: no data?"
+            action = f"then write nodata: {value} in dataset.yaml, else nodata: none"
+            return (Remark(problem, action=action, severity="warning"),)
+    return ()
 
 
 def _without_data(

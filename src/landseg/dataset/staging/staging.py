@@ -15,7 +15,7 @@ import numpy as np
 
 from landseg import storage
 from landseg.contracts.dataset import SkippedTile
-from landseg.dataset.scaling import clipped, config_errors, resolve_scale
+from landseg.dataset.scaling import clipped, config_errors, narrow, nodata_ends, resolve_scale
 from landseg.dataset.staging.checksums import Checksums, SplitChecksums
 from landseg.dataset.staging.identifying import Identifying
 from landseg.dataset.staging.measuring import measure_scale
@@ -227,7 +227,11 @@ class _Staging:
             return
         self.findings.add(labels.remarks())
         scale, notes = resolve_scale(self.expected, kind, self.result.statistics)
+        if self.options.for_models and (errors := nodata_ends(self.expected, scale, self.config_where)):
+            self.findings.add(errors)
+            return
         notes += clipped(self.expected, scale, self.result.statistics)
+        notes += narrow(self.expected, scale, self.result.statistics)
         self.findings.add(notes if self.options.for_models else [])
         # Wherever the source lies, the same dataset has the same manifest: paths are relative to it.
         skipped = [
