@@ -11,6 +11,8 @@ from landseg.contracts.errors import DataError
 from landseg.dataset.staging import publishing
 from landseg.dataset.staging.checksums import SplitChecksums
 from landseg.dataset.staging.publishing import SplitIndex
+from landseg.dataset.staging.ranges.range_plan import TileRange
+from landseg.dataset.staging.ranges.range_results import RangeRecords
 from landseg.dataset.staging.review.alike import FirstOfAlike
 from landseg.raw.layout.source_tiles import SourceTile
 from landseg.raw.sources.source_file import SourceFile
@@ -30,6 +32,23 @@ def test_checksums_by_id_and_in_order(tmp_path):
     assert "t011" not in kept
     assert kept.get("another") is None
     assert kept["t003"] == known["t003"]
+
+
+@pytest.mark.parametrize(("num_tiles", "ahead"), [(10_000, 1), (4_000, 4), (10, 9)])
+def test_records_of_many_tiles_are_read_one_after_the_other(tmp_path, monkeypatch, num_tiles, ahead):
+    begun = []
+    read = RangeRecords._read
+
+    def noted(records, one):
+        begun.append(one.number)
+        return read(records, one)
+
+    monkeypatch.setattr(RangeRecords, "_read", noted)
+    ranges = [TileRange(number, "train", range(num_tiles), 1, None) for number in range(30)]
+    for taken, result in enumerate(RangeRecords(str(tmp_path)).read_all(ranges)):
+        assert result is None
+        assert len(begun) <= taken + ahead
+    assert sorted(begun) == list(range(30))
 
 
 def test_rows_are_sorted_in_parts(tmp_path, monkeypatch):

@@ -10,6 +10,9 @@ import pytest
 import yaml
 from raw_tiles import random_image, random_label, write_config, write_image, write_label, write_raw
 
+from landseg.contracts.dataset import SkippedTile
+from landseg.contracts.documents import MAX_DOCUMENT_BYTES
+
 
 def warnings_of(run) -> str:
     assert run.status == 0, run.err
@@ -254,6 +257,18 @@ def test_too_many_bad_tiles(tmp_path, stage):
     assert run.status == 2
     assert "4 problems (--max-bad is 3)" in run.error
     assert stage(tmp_path / "raw", "--on-bad-tile", "skip", "--max-bad", "4").status == 0
+
+
+def test_more_bad_tiles_than_a_manifest_has_room_for_may_not_be_left_out(tmp_path, stage):
+    raw = write_raw(tmp_path / "raw")
+    run = stage(raw, "--on-bad-tile", "skip", "--max-bad", "50001")
+    assert run.status == 2
+    assert "--max-bad: expected at most 50000, found 50001" in run.error
+    problem = f"train/images/{'t' * 100}.tif: {'expected a tile, found none ' * 30}"
+    skipped = SkippedTile(split="train", id="t" * 100, problem=problem)
+    manifest = stage(raw).loaded.document
+    many, none = (len(manifest.model_copy(update={"skipped": (skipped,) * n}).to_bytes()) for n in (1000, 0))
+    assert 50 * (many - none) < MAX_DOCUMENT_BYTES
 
 
 def test_a_split_without_a_single_pair_is_empty(tmp_path, stage):

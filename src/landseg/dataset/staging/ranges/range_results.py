@@ -25,6 +25,8 @@ from landseg.raw.findings import Finding
 from landseg.storage.records import read_record
 
 _READ_AHEAD = 8
+_TILES_AHEAD = 16_384
+"""Of several records together: a row takes some 3 kB of memory, and a shard may hold 100,000 tiny tiles."""
 
 
 class RangeResult(Model):
@@ -81,13 +83,17 @@ class RangeRecords:
     def read_all(self, ranges: Iterable[TileRange]) -> Iterator[RangeResult | None]:
         """What became of ranges, in order, a few read ahead; None if one is not recorded, or a shard of it has gone."""
         with ThreadPoolExecutor(_READ_AHEAD) as pool:
-            coming: deque[Future[RangeResult | None]] = deque()
+            coming: deque[tuple[int, Future[RangeResult | None]]] = deque()
+            num_tiles = 0
             for one in ranges:
-                coming.append(pool.submit(self._read, one))
-                if len(coming) > _READ_AHEAD:
-                    yield coming.popleft().result()
+                while coming and (len(coming) > _READ_AHEAD or num_tiles + len(one.tiles) > _TILES_AHEAD):
+                    num_earlier, earlier = coming.popleft()
+                    num_tiles -= num_earlier
+                    yield earlier.result()
+                coming.append((len(one.tiles), pool.submit(self._read, one)))
+                num_tiles += len(one.tiles)
             while coming:
-                yield coming.popleft().result()
+                yield coming.popleft()[1].result()
 
     def _read(self, one: TileRange) -> RangeResult | None:
         if one.key is None or not self.has(one):
