@@ -21,12 +21,16 @@ from landseg.training.trainer import train
 
 
 def train_and_die(kill_at: int, victim: int, job: TrainingJob, team: Team) -> None:
-    """Train; process `victim` kills itself at a random moment of iteration `kill_at` or of what follows it."""
+    """Train; process `victim` kills itself at a random moment of iteration `kill_at` or of what follows it.
+
+    Where an earlier run was past that iteration before it was killed, it is the first iteration of this one.
+    """
     torch.set_num_threads(1)
     go_to = HookRunner.go_to
 
     def watched(self: Any, iteration: int) -> None:
-        if iteration == kill_at and team.rank == victim:
+        if 0 <= kill_at <= iteration and team.rank == victim:
+            HookRunner.go_to = go_to  # type: ignore[method-assign]
             delay = random.Random(kill_at).uniform(0, 0.3)
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
         go_to(self, iteration)
