@@ -126,6 +126,9 @@ def test_what_results_of_one_name_differ_in(tmp_path: Path, capsys: pytest.Captu
     assert "7 here; config -lr = 0.02; config +lr = 0.01; train_splits train there, train, val here. Do this" in said
     report_others("a training of swin", f"{folder}/k1", {**own, "config": "lr = 0.01\nruns = 3\n"}, "Do this")
     assert "k0, unfinished), which is not resumed: another version of landseg's code" in capsys.readouterr().err
+    write(folder / "k0" / "checkpoints" / "iter_00000100.pth", "weights", 50)
+    report_others("a training of swin", f"{folder}/k9", new, "Do this")  # k1 was refused when it began
+    assert f"({folder}/k0, unfinished), which is not resumed" in capsys.readouterr().err
     (folder / "k0" / "identity.json").write_text("[")
     report_others("a training of swin", f"{folder}/k1", own, "Do this")  # nothing to compare with
     report_others("a training of new", f"{tmp_path}/runs/r/train/new/k", own, "Do this")

@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
             record_arguments(job.folder, {"dataset_uri": dataset.uri, **_asked(args)})
             if source is not None:
                 advice = (
-                    "--pretrained takes a path, an address or one of mmcv's names"
+                    "--pretrained takes a path, an address, one of mmcv's names, or none"
                     if args.pretrained
                     else "these weights are the config's: --pretrained takes others, or none"
                 )

@@ -11,12 +11,15 @@ from typing import Any
 from landseg import storage
 from landseg.contracts.documents import parse_json
 from landseg.contracts.errors import ContractError, ObjectNotFoundError, masked
+from landseg.contracts.references import ARGUMENTS
 from landseg.stages.shared.context import IDENTITY
 
 _log = logging.getLogger(__name__)
 
 _CODE = {"landseg", "code", "stage"}
 """Written by :meth:`StageContext.folder` with what the stage gives as its identity."""
+_BEFORE_WORK = {IDENTITY, ARGUMENTS, "order.json"}
+"""Written before anything is computed, so that they are what a refused attempt leaves."""
 _OTHER_CODE = "another version of landseg's code"
 _MAX_WIDTH = 110
 _MAX_LINES = 4
@@ -65,6 +68,8 @@ def report_others(
 ) -> None:
     """Log a warning for the newest other result of the same name, with what it differs in.
 
+    One that holds work goes before one that was refused as soon as it had begun.
+
     Called when work begins in a folder: those who change a parameter, or take another landseg, and expect it to resume
     learn at once that it starts anew.
 
@@ -77,13 +82,16 @@ def report_others(
     """
     parent = storage.parent(folder)
     newest: dict[str, float] = {}
+    holding_work = set()
     for info in storage.each_object(parent):
-        name = info.uri.removeprefix(parent).strip("/").partition("/")[0]
+        name, _, path = info.uri.removeprefix(parent).strip("/").partition("/")
         newest[name] = max(info.modified_s, newest.get(name, 0.0))
+        if path not in _BEFORE_WORK:
+            holding_work.add(name)
     newest.pop(folder.rpartition("/")[2], None)
     if not newest:
         return
-    where = storage.join(parent, max(newest, key=lambda name: newest[name]))
+    where = storage.join(parent, max(newest, key=lambda name: (name in holding_work, newest[name])))
     other = identity_of(where)
     if not other or not is_meant(other):
         return
