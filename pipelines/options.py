@@ -30,7 +30,7 @@ def parser(functions: Mapping[str, Command], description: str) -> argparse.Argum
     images.add_argument("--queue", default="", metavar="NAME", help="Kueue LocalQueue for the steps with GPUs")
     images.add_argument("--sizes", default="", metavar="FILE", help="what steps request: a TOML file, or an overlay")
     images.add_argument(
-        "--set", action="append", default=[], metavar="STEP.NAME=VALUE", help="one of the sizes: train.memory=48Gi"
+        "--set", action="append", default=[], metavar="STEP.NAME=VALUE", help="one size, e.g. train.memory=48Gi"
     )
 
     parameters = argparse.ArgumentParser(add_help=False)
@@ -46,11 +46,11 @@ def parser(functions: Mapping[str, Command], description: str) -> argparse.Argum
 
     cluster = argparse.ArgumentParser(add_help=False)
     cluster.add_argument(
-        "--endpoint", default=os.environ.get("KF_PIPELINES_ENDPOINT", ""), metavar="URL", help="of KFP"
+        "--endpoint", default=os.environ.get("KF_PIPELINES_ENDPOINT", ""), metavar="URL", help="address of KFP"
     )
-    cluster.add_argument("--namespace", default="", help="yours in a multi-user Kubeflow, else where KFP runs")
+    cluster.add_argument("--namespace", default="", help="your profile's in a multi-user Kubeflow, else KFP's")
     cluster.add_argument(
-        "--service-account", default="", metavar="NAME", help="for the pods (default: landseg, where it is there)"
+        "--service-account", default="", metavar="NAME", help="account of the pods (default: landseg, if there is one)"
     )
     cluster.add_argument("--wait", action="store_true", help="follow the run to its end, then print the scores")
     cluster.add_argument("--timeout", type=_seconds, default=4 * 24 * 3600.0, metavar="S", help="how long --wait waits")
@@ -89,10 +89,13 @@ def parser(functions: Mapping[str, Command], description: str) -> argparse.Argum
     command.add_argument("--namespace", default="", help="where KFP starts pods (default: kubeflow)")
     command.add_argument("--network-policy", default="", metavar="none", help="none: leave the network policies out")
     command.add_argument(
-        "--pull-secret", default="", metavar="NAME", help="of the registry, for storage and the account"
+        "--pull-secret", default="", metavar="NAME", help="secret of the registry, for storage and the account"
     )
     command.add_argument(
-        "--gpu-resource", default="", metavar="NAME", help="what quota and queue count (default: nvidia.com/gpu)"
+        "--gpu-resource",
+        default="",
+        metavar="NAME",
+        help="GPU resource that quota and queue count (default: nvidia.com/gpu)",
     )
     command.add_argument(
         "--force", action="store_true", help="take over what somebody else has set in landseg's objects"

@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage-uri", metavar="URI", help="also write, read, list and delete an object below this URI"
     )
-    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="fail with fewer GPUs")
-    parser.add_argument("--min-shm-gb", type=float, default=0, metavar="GB", help="fail with less /dev/shm")
-    parser.add_argument("--min-scratch-gb", type=float, default=0, metavar="GB", help="fail with less free scratch")
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="fail if there are fewer GPUs")
+    parser.add_argument("--min-shm-gb", type=float, default=0, metavar="GB", help="fail if /dev/shm is smaller")
+    parser.add_argument("--min-scratch-gb", type=float, default=0, metavar="GB", help="fail if less scratch is free")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 

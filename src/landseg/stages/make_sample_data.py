@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(3, 4),
         default=default.bands,
-        help="red, green, blue, and near-infrared as the fourth",
+        help="3: red, green, blue; 4: and near-infrared",
     )
     group.add_argument(
         "--dtype",
@@ -52,8 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=default.dtype,
         help="uint16 holds reflectance × 10,000",
     )
-    group.add_argument("--compression", choices=COMPRESSIONS, default=default.compression, help="of the TIFFs")
-    group.add_argument("--seed", type=int, default=default.seed, metavar="N", help="draws other land")
+    group.add_argument(
+        "--compression", choices=COMPRESSIONS, default=default.compression, help="compression of the TIFFs"
+    )
+    group.add_argument("--seed", type=int, default=default.seed, metavar="N", help="another seed draws other land")
 
 
 def run(args: argparse.Namespace) -> None:

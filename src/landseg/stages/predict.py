@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset-yaml",
         type=Path,
         metavar="FILE",
-        help="how to read the images, where the models cannot know it: band_names, scale, scenes, ...",
+        help="how to read the images, if the models cannot know: a file with band_names, scale, scenes, ...",
     )
     group.add_argument(
         "--tile-px",
@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URI",
         help=f"root in object storage, or a folder; a killed prediction resumes there (default: DIR/{WORK})",
     )
-    group.add_argument("--run-id", default="predict", metavar="ID", help="names the run in it")
+    group.add_argument("--run-id", default="predict", metavar="ID", help="name of the run there")
     group.add_argument(
         "--scratch", type=local_folder, metavar="DIR", help="local folder for temporary files (default: $TMPDIR)"
     )

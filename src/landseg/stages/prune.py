@@ -37,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument("--storage-uri", required=True, metavar="URI", help="root in object storage")
     parser.add_argument(
-        "--older-than", type=float, default=30.0, metavar="DAYS", help="runs that have written nothing for so long"
+        "--older-than",
+        type=float,
+        default=30.0,
+        metavar="DAYS",
+        help="runs that have written nothing for this many days",
     )
     parser.add_argument(
         "--run-id", action="append", default=[], metavar="ID", help="of these, only this run; repeatable (default: all)"

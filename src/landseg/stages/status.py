@@ -24,7 +24,7 @@ from landseg.scoring.scores import METRICS
 from landseg.stages.shared.options import storage_root
 from landseg.stages.shared.siblings import differences, identity_of
 
-HELP = "say how far a run has come, from object storage alone"
+HELP = "show how far a run has come, from object storage alone"
 EXAMPLE = "landseg status --storage-uri s3://bucket/landseg --run-id first"
 
 STAGES: dict[str, type[Document]] = {

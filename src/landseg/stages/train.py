@@ -73,11 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_parameter(group, name)
     group = parser.add_argument_group("how to train")
     add_parameter(group, "gpus")
-    group.add_argument("--cpu-processes", type=int, default=1, metavar="N", help="processes where no GPU trains")
+    group.add_argument("--cpu-processes", type=int, default=1, metavar="N", help="processes that train on the CPU")
     add_parameter(group, "precision")
     group.add_argument("--compile", action="store_true", help="try torch.compile, which needs a compiler")
     group.add_argument(
-        "--num-workers", type=int, metavar="N", help="processes per GPU that read tiles (default: by CPUs)"
+        "--num-workers",
+        type=int,
+        metavar="N",
+        help="processes per GPU that read tiles (default: by the number of CPUs)",
     )
     for name in ("checkpoint_interval", "checkpoint_minutes", "keep"):
         add_parameter(group, name)
@@ -86,13 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--decoded-bytes",
         type=int,
         metavar="N",
-        help="the same of decoded tiles (default: by memory)",
+        help="the most that decoded tiles take in --scratch (default: by memory and disk)",
     )
     group.add_argument(
         "--tile-order",
         choices=("auto", "tiles", "shards"),
         default="auto",
-        help="tiles: from all shards; shards: from a few at a time; auto: shards where not all fit",
+        help="draw tiles from all shards (tiles), or from a few at a time (shards); auto: shards if not all fit",
     )
     add_parameter(group, "deterministic")
     add_common_arguments(parser)
