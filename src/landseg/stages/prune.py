@@ -24,7 +24,7 @@ from landseg.stages.shared.inventory import Folder, dataset_objects, run_folders
 from landseg.stages.shared.options import storage_root
 from landseg.storage import ObjectInfo
 
-HELP = "remove old runs and datasets that only they used; shows what, unless --delete is given"
+HELP = "remove old runs and datasets that only they used; without --delete, only list them"
 EXAMPLE = "landseg prune --storage-uri s3://bucket/landseg --older-than 90 --delete"
 
 _log = logging.getLogger(__name__)

@@ -76,12 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cpu-processes", type=int, default=1, metavar="N", help="processes that train on the CPU")
     add_parameter(group, "precision")
     group.add_argument("--compile", action="store_true", help="try torch.compile, which needs a compiler")
-    group.add_argument(
-        "--num-workers",
-        type=int,
-        metavar="N",
-        help="processes per GPU that read tiles (default: by the number of CPUs)",
-    )
+    group.add_argument("--num-workers", type=int, metavar="N", help="loader processes per GPU (default: by CPUs)")
     for name in ("checkpoint_interval", "checkpoint_minutes", "keep"):
         add_parameter(group, name)
     add_cache_argument(group)
@@ -89,13 +84,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--decoded-bytes",
         type=int,
         metavar="N",
-        help="the most that decoded tiles take in --scratch (default: by memory and disk)",
+        help="likewise for decoded tiles (default: by memory)",
     )
     group.add_argument(
         "--tile-order",
         choices=("auto", "tiles", "shards"),
         default="auto",
-        help="draw tiles from all shards (tiles), or from a few at a time (shards); auto: shards if not all fit",
+        help="tiles: drawn from all shards; shards: from a few at a time; auto: shards if not all fit",
     )
     add_parameter(group, "deterministic")
     add_common_arguments(parser)
