@@ -10,13 +10,10 @@ import os
 import re
 import threading
 import tomllib
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 from landseg.contracts.errors import StorageError
-
-UPLOAD_THREADS = 4
 
 SETTINGS = Path(__file__).with_name("client.toml")
 """How clients are set up, here and in `pipelines`."""
@@ -43,13 +40,10 @@ class Connection:
 
     Attributes:
         reached: whether the endpoint has ever answered; decides how long a failing request is repeated.
-        upload_buffers: memory of parts that have been sent, to be used again: allocating it anew for each part costs
-            time, and leaves holes that add up.
     """
 
     def __init__(self) -> None:
         self.reached = False
-        self.upload_buffers: deque[bytearray] = deque(maxlen=UPLOAD_THREADS)
         self._client: Any = None
         self._making = threading.Lock()
 

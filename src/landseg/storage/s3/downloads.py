@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from landseg.contracts.errors import StorageError
-from landseg.storage.connection import UPLOAD_THREADS
 from landseg.storage.object_info import check_size
 from landseg.storage.parallel import parallel
 from landseg.storage.retry import TransientError
-from landseg.storage.s3.requests import PART_BYTES, code, object_of, request
+from landseg.storage.s3.file_md5 import file_md5
+from landseg.storage.s3.requests import PART_BYTES, PARTS_AT_ONCE, code, object_of, request
 
 _USUAL_PARTS_MIB = (5, 8, 10, 15, 16, 20, 32, 50, 64, 100, 128, 256, 512)
 
@@ -63,7 +63,7 @@ def get_file(uri: str, target: Path, *, confirm: bool) -> bool:
         for _ in parallel(
             lambda offset: _get_part(uri, offset, etag, write),
             range(PART_BYTES, size, PART_BYTES),
-            workers=UPLOAD_THREADS,
+            workers=PARTS_AT_ONCE,
         ):
             pass
     return confirm and (size == 0 or etag_confirms(etag.strip('"'), target))
@@ -79,23 +79,13 @@ def etag_confirms(etag: str, path: Path) -> bool:
     md5, _, parts = etag.partition("-")
     size = path.stat().st_size
     if not parts.isdecimal():
-        return _file_md5(path, 0, size).hex() == etag
+        return file_md5(path, 0, size).hex() == etag
     for part_bytes in (mib << 20 for mib in _USUAL_PARTS_MIB):
         if -(-size // part_bytes) == int(parts):
-            digests = b"".join(_file_md5(path, offset, part_bytes) for offset in range(0, size, part_bytes))
+            digests = b"".join(file_md5(path, offset, part_bytes) for offset in range(0, size, part_bytes))
             if hashlib.md5(digests, usedforsecurity=False).hexdigest() == md5:
                 return True
     return False
-
-
-def _file_md5(path: Path, offset: int, length: int) -> bytes:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as reader:
-        reader.seek(offset)
-        while length > 0 and (block := reader.read(min(length, 1 << 20))):
-            digest.update(block)
-            length -= len(block)
-    return digest.digest()
 
 
 def checksum(uri: str) -> tuple[int, str]:

@@ -23,7 +23,9 @@ from landseg.storage.uris import split
 R = TypeVar("R")
 
 PART_BYTES = 16 << 20
-"""What is sent or fetched at once of a large object."""
+"""What is sent or fetched in one request of a large object."""
+PARTS_AT_ONCE = 4
+"""Requests in which a large object is sent or fetched at the same time."""
 
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 # Answered with 4xx, yet another attempt may succeed: bytes damaged or cut off on the way up, throttling.

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from s3transfer.utils import ReadFileChunk
+
 from landseg.contracts.errors import StorageError
-from landseg.storage.connection import UPLOAD_THREADS, connection
+from landseg.storage.connection import connection
 from landseg.storage.parallel import parallel
+from landseg.storage.s3.file_md5 import file_md5
 from landseg.storage.s3.folders import stat
-from landseg.storage.s3.requests import PART_BYTES, ask, code, object_of, request
+from landseg.storage.s3.requests import PART_BYTES, PARTS_AT_ONCE, ask, code, object_of, request
 
 _MAX_PARTS = 10_000
 _UPLOAD_STARTS = 10
 _EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
 _NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
-
-
-_new_md5 = functools.partial(hashlib.md5, usedforsecurity=False)
-
-
-def _md5(data: bytes | bytearray) -> str:
-    return base64.b64encode(_new_md5(data).digest()).decode()
 
 
 def put_bytes(uri: str, data: bytes) -> None:
@@ -54,7 +50,8 @@ def create(uri: str, content: bytes | Path) -> bool:
 
 def _put(uri: str, content: bytes | Path, **condition: str) -> None:
     if isinstance(content, bytes):
-        ask(uri, "put_object", **object_of(uri), Body=content, ContentMD5=_md5(content), **condition)
+        md5 = _base64(hashlib.md5(content, usedforsecurity=False).digest())
+        ask(uri, "put_object", **object_of(uri), Body=content, ContentMD5=md5, **condition)
     else:
         put_file(uri, content, **condition)
 
@@ -63,7 +60,7 @@ def put_file(uri: str, source: Path, **condition: str) -> None:
     """Write an object from a file, which is sent as it is read; a large one in parallel parts."""
     size = source.stat().st_size
     if size <= 2 * PART_BYTES:
-        request(uri, lambda client: _send(client, source, **object_of(uri), **condition))
+        request(uri, lambda client: _put_whole(client, source, size, **object_of(uri), **condition))
         return
     starts = 0
     while True:
@@ -78,41 +75,44 @@ def put_file(uri: str, source: Path, **condition: str) -> None:
                 raise
 
 
-def _send(client: Any, source: Path, **arguments: str) -> None:
-    with source.open("rb") as body:
-        md5 = base64.b64encode(hashlib.file_digest(body, _new_md5).digest()).decode()
-        body.seek(0)
-        client.put_object(**arguments, Body=body, ContentMD5=md5)
+def _put_whole(client: Any, source: Path, size: int, **arguments: str) -> None:
+    with _sent(source, 0, size) as body:
+        client.put_object(**arguments, **body)
 
 
 def _put_parts(uri: str, source: Path, size: int, condition: dict[str, str]) -> None:
     where = object_of(uri)
-    buffers = connection().upload_buffers
     part_bytes = max(PART_BYTES, -(-size // _MAX_PARTS))
     upload = {**where, "UploadId": request(uri, lambda client: client.create_multipart_upload(**where)["UploadId"])}
 
-    def put_part(number: int) -> dict[str, Any]:
-        try:
-            data = buffers.popleft() if part_bytes == PART_BYTES else bytearray(part_bytes)
-        except IndexError:
-            data = bytearray(part_bytes)
-        with source.open("rb") as reader:
-            reader.seek((number - 1) * part_bytes)
-            length = reader.readinto(data)
-        if length != min(part_bytes, size - (number - 1) * part_bytes):
-            raise StorageError(source, "the file changed while it was uploaded")
-        del data[length:]
-        part = {**upload, "PartNumber": number, "Body": data, "ContentMD5": _md5(data)}
-        etag = request(uri, lambda client: client.upload_part(**part)["ETag"])
-        if len(data) == PART_BYTES:
-            buffers.append(data)
-        return {"PartNumber": number, "ETag": etag}
+    def put_part(offset: int) -> dict[str, Any]:
+        number = offset // part_bytes + 1
+
+        def put(client: Any) -> str:
+            with _sent(source, offset, min(part_bytes, size - offset)) as body:
+                return str(client.upload_part(**upload, PartNumber=number, **body)["ETag"])
+
+        return {"PartNumber": number, "ETag": request(uri, put)}
 
     try:
-        numbers = range(1, -(-size // part_bytes) + 1)
-        parts = sorted(parallel(put_part, numbers, workers=UPLOAD_THREADS), key=lambda part: int(part["PartNumber"]))
+        uploaded = parallel(put_part, range(0, size, part_bytes), workers=PARTS_AT_ONCE)
+        parts = sorted(uploaded, key=lambda part: int(part["PartNumber"]))
         ask(uri, "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts}, **condition)
     except BaseException:
         with contextlib.suppress(Exception):  # one try: the error at hand matters more
             connection().client(uri).abort_multipart_upload(**upload)
         raise
+
+
+@contextlib.contextmanager
+def _sent(source: Path, offset: int, length: int) -> Iterator[dict[str, Any]]:
+    """Arguments of a request that sends a part of a file, as it is read."""
+    md5 = _base64(file_md5(source, offset, length))
+    with ReadFileChunk.from_filename(source, offset, length) as body:
+        if len(body) != length:
+            raise StorageError(source, "the file changed while it was uploaded")
+        yield {"Body": body, "ContentMD5": md5}
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
