@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from http_server import Quiet, serving
 from s3_endpoint import S3
 
 from landseg import storage
@@ -128,3 +129,23 @@ def test_threads_and_a_changed_environment_get_the_right_connection(
         storage.get_bytes(f"{s3.uri}/1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.server.secret_key)
     assert storage.get_bytes(f"{s3.uri}/1") == b"x"
+
+
+def test_an_answer_that_breaks_off_within_a_date_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    dates = ["Mon, 30 Nov 2026 04:", "Mon, 30 Nov 2026 04:12:01 GMT"]
+
+    class Broken(Quiet):
+        def do_HEAD(self) -> None:  # noqa: N802  (http.server's name)
+            self.send_response(200)
+            self.send_header("Content-Length", "7")
+            self.send_header("ETag", '"landseg"')
+            self.send_header("Last-Modified", dates.pop(0))
+            self.end_headers()
+
+    with serving(Broken) as address:
+        for name, value in (("ENDPOINT_URL", address), ("ACCESS_KEY_ID", "landseg"), ("SECRET_ACCESS_KEY", "landseg")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        found = storage.stat("s3://bucket/a")
+    assert found is not None
+    assert found.size_bytes == 7
+    assert not dates

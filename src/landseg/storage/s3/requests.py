@@ -61,7 +61,7 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
     Args:
         uri: what it is about, for the error line.
         call: makes the request with the given client and reads all it needs of the answer, so that a truncated
-            body or a missing header (KeyError) is a failure of the request.
+            body and a header that is missing (KeyError) or cannot be read (ValueError) are failures of the request.
     """
     endpoint = connection()
     client = endpoint.client(uri)
@@ -88,6 +88,8 @@ def request(uri: str, call: Callable[[Any], R]) -> R:
             raise StorageError(uri, f"no credentials for object storage: {problem}", f"check {_TOKEN_FILE}") from err
         except KeyError as err:
             raise TransientError(StorageError(uri, f"object storage left {err} out of its answer")) from err
+        except ValueError as err:  # a date that breaks off with the answer's head
+            raise TransientError(StorageError(uri, f"the answer of object storage cannot be read: {err}")) from err
         except boto_errors.BotoCoreError as err:
             raise StorageError(uri, f"object storage cannot be used: {err}") from err
         endpoint.reached = True
