@@ -131,6 +131,30 @@ def test_threads_and_a_changed_environment_get_the_right_connection(
     assert storage.get_bytes(f"{s3.uri}/1") == b"x"
 
 
+def be_client_of(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ENDPOINT_URL", address), ("ACCESS_KEY_ID", "landseg"), ("SECRET_ACCESS_KEY", "landseg")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+
+def test_an_error_answer_that_breaks_off_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [b"<Error><Code>BadDigest</Code></Error>"]
+
+    class Broken(Quiet):
+        def do_PUT(self) -> None:  # noqa: N802  (http.server's name)
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.close_connection = True
+            error = errors.pop() if errors else b""
+            self.send_response(400 if error else 200)
+            self.send_header("ETag", '"landseg"')
+            self.send_header("Content-Length", str(len(error)))
+            self.end_headers()
+
+    with serving(Broken) as address:
+        be_client_of(address, monkeypatch)
+        storage.put_bytes("s3://bucket/a", b"landseg")
+    assert not errors
+
+
 def test_an_answer_that_breaks_off_within_a_date_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     dates = ["Mon, 30 Nov 2026 04:", "Mon, 30 Nov 2026 04:12:01 GMT"]
 
@@ -143,8 +167,7 @@ def test_an_answer_that_breaks_off_within_a_date_is_asked_for_again(monkeypatch:
             self.end_headers()
 
     with serving(Broken) as address:
-        for name, value in (("ENDPOINT_URL", address), ("ACCESS_KEY_ID", "landseg"), ("SECRET_ACCESS_KEY", "landseg")):
-            monkeypatch.setenv(f"AWS_{name}", value)
+        be_client_of(address, monkeypatch)
         found = storage.stat("s3://bucket/a")
     assert found is not None
     assert found.size_bytes == 7

@@ -127,7 +127,7 @@ def _new_client() -> Any:
     if bundle and not Path(bundle).exists():
         raise ValueError(f"AWS_CA_BUNDLE: expected the file of a certificate authority, found none at {bundle}")
     client = boto3.session.Session().client("s3", config=config, region_name=given["region"])
-    client.meta.events.register("before-parse.s3", _refuse_half_a_head)
+    client.meta.events.register("before-parse.s3", _refuse_half_an_answer)
     # Files would be announced, and sent once the endpoint agrees: a round trip more, a second where it never does.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     if given["sse"]:
@@ -150,9 +150,12 @@ def _encryption(value: str, pattern: str) -> dict[str, str]:
     return {"ServerSideEncryption": found[1], **({"SSEKMSKeyId": found[2]} if found[2] else {})}
 
 
-def _refuse_half_a_head(operation_model: Any, response_dict: dict[str, Any], **_rest: object) -> None:
-    """Refuse an answer that was cut off within its head: http.client takes it for a whole one with an empty body."""
-    names = {name.lower() for name in response_dict["headers"]}
-    framed = names & {"content-length", "transfer-encoding", "connection"}
-    if not framed and operation_model.http["method"] != "HEAD" and response_dict["status_code"] not in {204, 304}:
+def _refuse_half_an_answer(operation_model: Any, response_dict: dict[str, Any], **_rest: object) -> None:
+    """Refuse an answer that was cut off and is taken for a whole one with an empty body, an error without its name."""
+    headers = {name.lower(): value for name, value in response_dict["headers"].items()}
+    body = response_dict["body"]
+    if operation_model.http["method"] == "HEAD" or response_dict["status_code"] in {204, 304}:
+        return
+    is_framed = bool(headers.keys() & {"content-length", "transfer-encoding", "connection"})
+    if not is_framed or (body == b"" and int(headers.get("content-length", 0)) > 0):
         raise ConnectionError("the answer was cut off")
