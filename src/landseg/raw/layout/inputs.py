@@ -17,9 +17,9 @@ from landseg.raw.compact_list import in_order
 from landseg.raw.config.dataset_yaml import FILE_NAME, DatasetConfig
 from landseg.raw.findings import Finding
 from landseg.raw.georeference.sidecars import sidecar_names
+from landseg.raw.layout.file_problems import mask_files, too_large
 from landseg.raw.layout.listing import RawDataset
 from landseg.raw.layout.pairing import Pairing
-from landseg.raw.layout.pairing_problems import mask_files, too_large
 from landseg.raw.layout.source_tiles import SourceTile, tile_list
 from landseg.raw.layout.suffixes import IMAGE_SUFFIXES, LABEL_SUFFIXES, MASK_SUFFIX, headerless, split_suffix
 from landseg.raw.sources.archives import open_source

@@ -16,21 +16,13 @@ from landseg.raw.georeference.sidecars import list_sidecars, place_sidecars_of, 
 from landseg.raw.layout.band_files import join_bands, unjoined_bands
 from landseg.raw.layout.by_id import FilesById, by_id, joined
 from landseg.raw.layout.dividing import LABELLED_SPLITS, LISTS_ADVICE, Divider
+from landseg.raw.layout.file_problems import file_problem, mask_files, unsuitable
 from landseg.raw.layout.folders.layout import Folder, Layout
 from landseg.raw.layout.folders.names import ROLES
 from landseg.raw.layout.folders.reading import understand
 from landseg.raw.layout.folders.strays import counted, unpacking
 from landseg.raw.layout.folders.tile_folders import are_tile_folders, join_tile_folders
-from landseg.raw.layout.pairing_problems import (
-    file_problem,
-    first_names,
-    headed_advice,
-    mask_files,
-    unlike_kinds,
-    unpaired,
-    unsuitable,
-    without_labels,
-)
+from landseg.raw.layout.pairing_problems import first_names, headed_advice, unlike_kinds, unpaired, without_labels
 from landseg.raw.layout.source_tiles import SourceTile, tile_list
 from landseg.raw.layout.split_lists import TABLE_SUFFIXES
 from landseg.raw.layout.suffixes import SUFFIXES, split_suffix
