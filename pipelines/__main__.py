@@ -64,6 +64,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _compile(args: argparse.Namespace) -> int:
     from pipelines.dags import sizes
     from pipelines.dags.compile import PIPELINES, compile_text, targets
+    from pipelines.dags.resizing import resize
     from pipelines.dags.scheduling import with_queue
 
     if args.check:
@@ -84,7 +85,7 @@ def _compile(args: argparse.Namespace) -> int:
     settings = sizes.read(args.sizes, args.set)
     for path, item in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(sizes.apply(with_queue(compile_text(item, args.registry, args.tag), args.queue), settings))
+        path.write_text(resize(with_queue(compile_text(item, args.registry, args.tag), args.queue), settings))
         print(path)
     return 0
 
@@ -168,6 +169,7 @@ def _to_cluster(
     from pipelines.cluster import client, submit, watch
     from pipelines.dags import sizes
     from pipelines.dags.packages import names, package, with_images
+    from pipelines.dags.resizing import resize
     from pipelines.dags.scheduling import with_queue
     from pipelines.source import pin_configs
 
@@ -175,7 +177,7 @@ def _to_cluster(
         raise UserError(f"expected one of {', '.join(names())}, found {pipeline!r}")
     parameters = pin_configs(parse_parameters(package(pipeline), given))
     text = with_queue(with_images(package(pipeline).read_text(), args.registry, args.tag), args.queue)
-    text = sizes.apply(text, sizes.read(args.sizes, args.set))
+    text = resize(text, sizes.read(args.sizes, args.set))
     target = submit.Target(client.normalise(args.endpoint), args.namespace, args.service_account)
     text = text if use_cache else without_cache(text)
     submission = submit.submit(target, pipeline, text, parameters, name, listing=found)

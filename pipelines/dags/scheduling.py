@@ -1,4 +1,4 @@
-"""Where each step runs and what it may use; only `sizes.py`, next to it, changes it.
+"""Where each step runs and what it may use; only `resizing.py`, next to it, changes it.
 
 `kfp.local` ignores all of it, and local runs leave out what steps are told of it (pipelines/local/runner.py).
 """

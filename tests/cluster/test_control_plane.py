@@ -26,6 +26,7 @@ from pipelines.cluster import deploy, waiting
 from pipelines.dags import sizes
 from pipelines.dags.compile import PIPELINES
 from pipelines.dags.packages import package
+from pipelines.dags.resizing import resize
 from pipelines.errors import UserError
 
 KUBECONFIG = os.environ.get("LANDSEG_TEST_KUBECONFIG", "")
@@ -102,9 +103,7 @@ def node() -> Iterator[Any]:
 @pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("given", ["", "all.scratch_class=default", "gpu.gpu_resource=nvidia.com/mig-3g.40gb"])
 def test_the_pods_of_each_step_are_admitted_under_restricted(restricted: str, pipeline: str, given: str) -> None:
-    text = sizes.apply(
-        package(pipeline).read_text(), sizes.read("single-node" if given else "", [given] if given else [])
-    )
+    text = resize(package(pipeline).read_text(), sizes.read("single-node" if given else "", [given] if given else []))
     steps = pods(text, tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}], node_selector={"pool": "gpu"})
     assert steps
     listed = {"apiVersion": "v1", "kind": "List", "items": list(steps.values())}

@@ -16,6 +16,7 @@ from landseg.dataset.staging.ranges.range_plan import SHARD_ENTRY_BYTES
 from pipelines.cluster import capacity
 from pipelines.dags import sizes, step_limits
 from pipelines.dags.packages import names, package
+from pipelines.dags.resizing import resize
 from pipelines.errors import UserError
 from pipelines.source import Listing
 
@@ -23,7 +24,7 @@ TEXT = package("train-and-ensemble").read_text()
 
 
 def resized(name: str, *given: str) -> str:
-    return sizes.apply(package(name).read_text(), sizes.read("", list(given)))
+    return resize(package(name).read_text(), sizes.read("", list(given)))
 
 
 def told(text: str, step: str) -> dict[str, int]:
@@ -122,7 +123,7 @@ def test_an_archive_that_stage_data_has_no_room_for_is_told_of(monkeypatch: pyte
     assert capacity.check_archive(TEXT, "s3://raw/tiles") == ""
     note = capacity.check_archive(TEXT, "s3://raw/large.tar")
     assert re.search(r'half of the 20 GiB .* by range, twice; SET="stage-data.scratch=60Gi"', note)
-    larger = sizes.apply(TEXT, sizes.read("", ["stage-data.scratch=60Gi"]))
+    larger = resize(TEXT, sizes.read("", ["stage-data.scratch=60Gi"]))
     assert capacity.check_archive(larger, "s3://raw/large.tar") == ""
 
 

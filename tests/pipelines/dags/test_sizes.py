@@ -11,6 +11,7 @@ from compiled_pipeline import Compiled
 
 from pipelines.dags import sizes
 from pipelines.dags.packages import package
+from pipelines.dags.resizing import resize
 from pipelines.dags.scheduling import QUEUEING_S
 from pipelines.errors import UserError
 
@@ -21,7 +22,7 @@ class Sized:
     """The steps of a pipeline with settings, by their display names."""
 
     def __init__(self, pipeline: str, source: str, *given: str) -> None:
-        compiled = Compiled.parse(sizes.apply(package(pipeline).read_text(), sizes.read(source, list(given))))
+        compiled = Compiled.parse(resize(package(pipeline).read_text(), sizes.read(source, list(given))))
         found = [item for item in compiled.tasks() if item[-1].HasField("executor_label")]
         self.tasks = {task.task_info.name: task for _, _, _, task, _ in found}
         labels = {task.task_info.name: component.executor_label for _, _, _, task, component in found}
@@ -101,7 +102,7 @@ def test_attempts_are_those_of_the_step(single_node: Sized) -> None:
 
 
 def test_without_settings_the_text_stays() -> None:
-    assert sizes.apply(TEXT, sizes.read("", [])) == TEXT
+    assert resize(TEXT, sizes.read("", [])) == TEXT
 
 
 def test_a_limit_is_never_below_its_request() -> None:
