@@ -193,6 +193,15 @@ def test_one_error_lists_the_values_of_the_whole_dataset(tmp_path, stage):
         np.testing.assert_array_equal(values, stored // 10 - 1)
 
 
+def test_an_error_of_one_label_does_not_hide_where_others_are_wrong(tmp_path, stage):
+    coloured = COLOURS[IDS]
+    raw = dataset(tmp_path / "raw", [np.full((24, 24), 77, np.uint8), coloured, coloured])
+    values, colours = stage(raw).checks["problems"]
+    assert values["where"] == str(raw / "train/labels/t0.png")
+    assert colours["where"] == str(raw)
+    assert "px in 2 files, the first train/labels/t1.png" in colours["problem"]
+
+
 @pytest.mark.parametrize(
     ("values", "fields", "names", "expected"),
     [

@@ -36,7 +36,7 @@ def unknown_labels_error(labels: UnknownLabels, where: str, config: DatasetConfi
     """The error of one label."""
     census = LabelCensus()
     census.add(labels, where)
-    return _rebuilt(where, *_describe(labels.kind == "colours", census, config, ""), labels)
+    return _rebuilt(where, *_describe(labels.kind, census, config, ""), labels)
 
 
 def dataset_label_errors(
@@ -52,19 +52,18 @@ def dataset_label_errors(
     """
     result: list[DataError] = []
     for kind in ("values", "colours"):
+        of_kind = [(labels, where) for labels, where in errors if labels.kind == kind]
         census = LabelCensus(known=dict(known))
-        files = [where for labels, where in errors if labels.kind == kind]
-        for labels, where in errors:
-            if labels.kind == kind:
-                census.add(labels, where)
-        if files:
-            where = files[0] if len(files) == 1 else source_uri
-            source_uri = source_uri if len(files) > 1 else ""
-            result.append(DataError(where, *_describe(kind == "colours", census, config, source_uri)))
+        for labels, where in of_kind:
+            census.add(labels, where)
+        if len(of_kind) == 1:
+            result.append(DataError(of_kind[0][1], *_describe(kind, census, config, "")))
+        elif of_kind:
+            result.append(DataError(source_uri, *_describe(kind, census, config, source_uri)))
     return result
 
 
-def _describe(is_colour: bool, census: LabelCensus, config: DatasetConfig, source_uri: str) -> tuple[str, str]:
+def _describe(kind: str, census: LabelCensus, config: DatasetConfig, source_uri: str) -> tuple[str, str]:
     """What is wrong and what to do."""
-    about = about_colours if is_colour else about_values
+    about = about_colours if kind == "colours" else about_values
     return about(census, config, source_uri)
