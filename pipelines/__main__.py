@@ -25,13 +25,18 @@ def main() -> int:
     Returns:
         The exit status: 0 done, 2 user error, 1 a bug or a failed run, 130 interrupted, 143 terminated.
     """
-    output.open_closed()
+    with output.lasting():
+        return _main()
+
+
+def _main() -> int:
     args = parser(COMMANDS, __doc__ or "").parse_args()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         naming.check(args)
-        with output.lasting():
-            return int(args.function(args))
+        status = int(args.function(args))
+        sys.stdout.flush()  # what cannot be written is an error of the command
+        return status
     except OSError as err:
         if err.errno not in _REFUSED:
             raise

@@ -309,16 +309,22 @@ def test_output_that_nobody_reads_on_changes_nothing(buffering: str, tmp_path: P
     assert {path.stem for path in tmp_path.iterdir()} == set(names())
 
 
-def test_a_failure_whose_output_nobody_reads_is_one() -> None:
+@pytest.mark.parametrize("ending", ["return 0", "return 1", "raise UserError('why')"])
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_the_status_is_the_commands_own_whoever_reads_on(name: str, ending: str) -> None:
     program = (
-        "import sys; from pipelines import __main__ as m\n"
-        "m._COMMANDS['demo'] = lambda args: print('a line') or 1\n"
-        "sys.argv = ['pipelines', 'demo']; sys.exit(m.main())"
+        "import sys; from pipelines import __main__ as m; from pipelines.errors import UserError\n"
+        f"def demo(args):\n    print('a line', file=sys.{name}, flush=True); print('on', file=sys.{name}); {ending}\n"
+        "m.COMMANDS['demo'] = demo; sys.argv = ['pipelines', 'demo']; sys.exit(m.main())"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.wait() == 1
+    command = [sys.executable, "-c", program]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    nobodys = getattr(process, name)
+    nobodys.close()
+    said = "".join(stream.read() for stream in (process.stdout, process.stderr) if stream and stream is not nobodys)
+    status = {"return 0": 0, "return 1": 1}.get(ending, 2)
+    assert process.wait() == status
+    assert said == ("python -m pipelines demo: error: why\n" if status == 2 and name == "stdout" else "")
 
 
 def test_a_user_error_inside_a_step_is_its_own_line_and_status_2(tmp_path: Path) -> None:
