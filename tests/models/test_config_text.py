@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landseg.contracts.errors import ConfigError, ContractError, LandsegError
+from landseg.models.config_files import STOCK
 from landseg.models.config_text import MAX_TEXT_BYTES, config_text, masked_config, parse_config
-from landseg.models.configs import STOCK, load_config
+from landseg.models.configs import load_config
 
 MODEL = {"type": "EncoderDecoder"}
 NAMES = st.from_regex(r"[a-z]_?[a-z0-9]{0,6}", fullmatch=True).filter(lambda name: name not in ("filename", "text"))

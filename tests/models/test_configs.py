@@ -14,15 +14,9 @@ from s3_endpoint import S3
 
 from landseg import storage
 from landseg.contracts.errors import ConfigError, ContractError
-from landseg.models.configs import (
-    BUNDLED,
-    STOCK,
-    bundled_names,
-    import_modules,
-    load_config,
-    parse_config,
-    parse_options,
-)
+from landseg.models.config_files import BUNDLED, STOCK, bundled_names
+from landseg.models.config_text import parse_config
+from landseg.models.configs import import_modules, load_config, parse_options
 
 RECIPE: dict[str, dict[str, Any]] = {
     "swin": {

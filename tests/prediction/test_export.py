@@ -25,7 +25,8 @@ from landseg.contracts.model import ModelManifest
 from landseg.contracts.references import Reference
 from landseg.dataset.reader import StagedDataset
 from landseg.models.build import build_model, load_model
-from landseg.models.configs import load_config, parse_config
+from landseg.models.config_text import parse_config
+from landseg.models.configs import load_config
 from landseg.prediction.predictor import Predictor
 from landseg.probabilities.codec import DTYPES, dequantize
 from landseg.probabilities.reader import ProbsReader

@@ -12,8 +12,7 @@ import torch
 from training_data import make_job, stage
 
 from landseg.contracts.errors import ConfigError
-from landseg.models.config_text import config_text
-from landseg.models.configs import parse_config
+from landseg.models.config_text import config_text, parse_config
 from landseg.training import trainer
 from landseg.training.continuing import Earlier
 from landseg.training.distributed.team import Team

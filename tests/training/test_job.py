@@ -12,7 +12,8 @@ import pytest
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError
 from landseg.models.build import fit_config
-from landseg.models.configs import BUNDLED, STRAY, load_config
+from landseg.models.config_files import BUNDLED
+from landseg.models.configs import STRAY, load_config
 from landseg.training.input.mixing import training_steps
 from landseg.training.job import Length, checkpoints_to_keep, set_parameters, tiles_per_batch
 from landseg.training.settings.checked import check_settings

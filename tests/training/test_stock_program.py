@@ -15,7 +15,7 @@ import torch
 from training_data import CLASSES, write_raw
 
 from landseg.cli.main import main
-from landseg.models.configs import STOCK
+from landseg.models.config_files import STOCK
 from landseg.training.input.batches import BatchOrder
 
 # isort: split

@@ -14,7 +14,8 @@ from mmseg.models import build_segmentor
 
 from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.errors import ConfigError, ContractError, LandsegError
-from landseg.models.configs import FOLLOWS, STRAY, WITHOUT_EFFECT, load_config, parse_config, parse_options
+from landseg.models.config_text import parse_config
+from landseg.models.configs import FOLLOWS, STRAY, WITHOUT_EFFECT, load_config, parse_options
 from landseg.models.foreign import BoundedTensors, closed_to_files_and_addresses, reduce_for_prediction
 from landseg.models.weights.checkpoint import read_checkpoint, without_averages, without_common_prefix
 

@@ -1,6 +1,4 @@
-"""mmsegmentation 0.x configs: found by name, path or URI, and read back from text without running it.
-
-Names are those of landseg's own configs, and of the stock ones that come with the installed mmsegmentation.
+"""mmsegmentation 0.x configs: loaded with their bases and options.
 
 A config file is Python that mmcv executes: use only files you trust, as with a script. The text of a config in a
 manifest or a checkpoint is data from elsewhere and is therefore parsed, never executed.
@@ -8,50 +6,25 @@ manifest or a checkpoint is data from elsewhere and is therefore parsed, never e
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import difflib
 import importlib
 import json
-import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
 import mmcv
-import mmseg
 import yaml
 
-from landseg import storage
-from landseg.cli.scratch import scratch_folder
 from landseg.contracts.documents import short_repr
-from landseg.contracts.errors import ConfigError, ObjectNotFoundError
-from landseg.models.config_text import MAX_TEXT_BYTES, check_version, other_version, parse_config
-from landseg.models.weights.download import download, is_http
-
-__all__ = [
-    "BUNDLED",
-    "FOLLOWS",
-    "STOCK",
-    "STRAY",
-    "WITHOUT_EFFECT",
-    "bundled_names",
-    "import_modules",
-    "load_config",
-    "modules_to_import",
-    "parse_config",
-    "parse_options",
-]
+from landseg.contracts.errors import ConfigError
+from landseg.models.config_files import local_config
+from landseg.models.config_text import check_version, other_version
 
 # mmcv reads YAML with a loader that builds any object; what it writes itself holds tuples, and nothing that runs.
 mmcv.fileio.handlers.yaml_handler.Loader = yaml.FullLoader
 
-BUNDLED = Path(__file__).parents[1] / "configs"
-STOCK = Path(mmseg.__file__).parent / ".mim" / "configs"
 FOLLOWS = "from_dataset"
 """Entry of a config that comes from a file: which of its numbers are only examples, to be replaced by the dataset's."""
 STRAY = "stray_pipelines"
@@ -69,20 +42,6 @@ _READ = {
 """Entries of a config that mmseg's tools or landseg read, and two that the staged dataset replaces."""
 _PIPELINES = {"train_pipeline": "train", "test_pipeline": "test"}
 _EXAMPLES = {"num_classes": r".*num_classes", "in_channels": r"model\.backbone\..*in_channels"}
-_MAX_FILES = 64
-_MAX_SECONDS = 60.0
-_SUFFIXES = (".py", ".json", ".yaml", ".yml")
-
-
-def bundled_names() -> list[str]:
-    """Names of the configs that come with landseg."""
-    return sorted(path.stem for path in BUNDLED.glob("*.py"))
-
-
-def _by_name() -> dict[str, Path]:
-    """Configs known by name; landseg's own take precedence over mmsegmentation's."""
-    stock = {path.stem: path for path in STOCK.glob("[!_]*/*.py")}
-    return stock | {path.stem: path for path in BUNDLED.glob("*.py")}
 
 
 def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Config:
@@ -100,7 +59,7 @@ def load_config(ref: str, options: Mapping[str, Any] | None = None) -> mmcv.Conf
         ConfigError: there is no such config, it does not load, or it is not one of mmsegmentation 0.x.
     """
     ref, options = ref.partition("#")[0], dict(options or {})
-    with _local_file(ref) as path:
+    with local_config(ref) as path:
         try:
             config = mmcv.Config.fromfile(str(path))
             stray = [name for name in _PIPELINES if _is_stray(config, name)]
@@ -235,72 +194,3 @@ def _drop_frames(err: BaseException) -> None:
         traceback.clear_frames(err.__traceback__)
     finally:
         sys.unraisablehook = hook
-
-
-@contextlib.contextmanager
-def _local_file(ref: str) -> Iterator[Path]:
-    """The config as a local file, with its bases where it refers to them."""
-    if is_http(ref) or storage.is_s3(ref):
-        with scratch_folder(None, "config") as folder:
-            yield _mirror(ref, folder)
-    elif Path(ref).suffix in _SUFFIXES or "/" in ref:
-        if not Path(ref).is_file():
-            raise ConfigError(ref, "there is no such config file")
-        if (size := Path(ref).stat().st_size) > MAX_TEXT_BYTES:
-            raise ConfigError(ref, f"expected a config of at most {MAX_TEXT_BYTES >> 20} MiB, found {size >> 10} KiB")
-        yield Path(ref)
-    elif path := (known := _by_name()).get(ref):
-        yield path
-    else:
-        near = difflib.get_close_matches(ref, known, 3, 0.5)
-        names = ", ".join(bundled_names())
-        hint = f"did you mean {' or '.join(near)}?" if near else f"bundled: {names}; stock: as mmsegmentation has them"
-        raise ConfigError("--config", f"unknown config name {ref!r}", hint)
-
-
-def _mirror(uri: str, folder: Path) -> Path:
-    """Copy a remote config and, because bases are relative paths, its bases in the same arrangement."""
-    try:
-        address = urlsplit(uri)
-    except ValueError as err:
-        raise ConfigError(uri, f"expected the address of a config: {err}") from err
-    target = Path(os.path.normpath(folder / address.netloc / address.path.lstrip("/")))
-    if not target.is_relative_to(folder / address.netloc) or target == folder or address.netloc in {"", ".", ".."}:
-        raise ConfigError(uri, "expected the address of a config file")
-    if target.is_file():
-        return target
-    if sum(path.is_file() for path in folder.rglob("*")) >= _MAX_FILES:
-        raise ConfigError(uri, f"expected at most {_MAX_FILES} configs that build on each other")
-    try:
-        download(uri, target, max_bytes=MAX_TEXT_BYTES, max_seconds=_MAX_SECONDS)
-    except ObjectNotFoundError as err:
-        raise ConfigError(uri, "there is no such config file") from err
-    for base in _bases(target):
-        # urljoin resolves `..` for the schemes it knows, and s3 is not one of them
-        try:
-            absolute = urlsplit(urljoin(f"http://{address.netloc}{address.path}", base))
-        except ValueError as err:
-            raise ConfigError(uri, f"expected a path for _base_, found {base[:80]!r}") from err
-        if (absolute.scheme, absolute.netloc) != ("http", address.netloc):
-            raise ConfigError(
-                uri, f"expected bases beside the config, found {base[:80]!r}", "use relative paths in _base_"
-            )
-        _mirror(f"{address.scheme}://{absolute.netloc}{absolute.path}", folder)
-    return target
-
-
-def _bases(path: Path) -> list[str]:
-    if path.suffix != ".py":
-        return []
-    try:
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_base_" for t in node.targets):
-                value = ast.literal_eval(node.value)
-                bases = [value] if isinstance(value, str) else value
-                if not isinstance(bases, list | tuple) or not all(isinstance(base, str) for base in bases):
-                    raise ValueError("expected a path or a list of paths for _base_")
-                return list(bases)
-    except Exception as err:  # Python's parser has limits of its own: RecursionError, MemoryError
-        reason = str(err) if isinstance(err, ValueError | SyntaxError) else "it is nested too deeply"
-        raise ConfigError(path.name, f"the config does not load: {reason}") from err
-    return []

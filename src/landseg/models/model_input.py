@@ -146,7 +146,7 @@ def _bands(model: TrainedModel, manifest: DatasetManifest) -> tuple[int, ...]:
 
 
 def _loads_blue_first(model: TrainedModel) -> bool:
-    from landseg.models.configs import parse_config
+    from landseg.models.config_text import parse_config
     from landseg.models.preprocessing import loads_blue_first
 
     return loads_blue_first(parse_config(model.config, f"config of {model.uri}"))

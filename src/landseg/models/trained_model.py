@@ -97,7 +97,7 @@ def check_predicts(model: TrainedModel, trusted: Sequence[str] = ()) -> None:
         ContractError: the config is not the text of one.
         ConfigError: the model names types that are not allowed, or the test pipeline has steps that landseg lacks.
     """
-    from landseg.models.configs import parse_config
+    from landseg.models.config_text import parse_config
     from landseg.models.foreign import reduce_for_prediction
     from landseg.models.preprocessing import tile_scales
 
@@ -163,7 +163,7 @@ def _checkpoint_classes(meta: dict[str, Any], ref: str) -> tuple[str, ...]:
 
 
 def _from_checkpoint(ref: str, folder: Path) -> TrainedModel:
-    from landseg.models.configs import parse_config
+    from landseg.models.config_text import parse_config
     from landseg.models.normalisation import find_normalize
     from landseg.models.weights.checkpoint import is_mmseg_1, read_checkpoint
     from landseg.models.weights.download import fetch_object

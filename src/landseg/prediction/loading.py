@@ -13,7 +13,7 @@ from landseg.contracts.dataset import ClassSchema
 from landseg.contracts.probabilities import Tta
 from landseg.models.build import load_model
 from landseg.models.channels_last import lay_out_channels_last
-from landseg.models.configs import parse_config
+from landseg.models.config_text import parse_config
 from landseg.models.late_fusion import fuse_late
 from landseg.models.precision import TORCH_DTYPES
 from landseg.models.trained_model import TrainedModel

@@ -16,7 +16,7 @@ import mmcv
 from landseg import storage
 from landseg.contracts.errors import ConfigError, masked
 from landseg.contracts.model import ModelManifest, is_checkpoint
-from landseg.models.configs import parse_config
+from landseg.models.config_text import parse_config
 
 _FLAG = "--resume-from"
 _MAY_DIFFER = {"name", "pretrained", "selection", "patience", "resume_from", "resume_from_sha256", "config"}

@@ -22,7 +22,8 @@ from landseg.contracts.model import ModelInput
 from landseg.dataset.reader import Access, StagedDataset
 from landseg.models import precision
 from landseg.models.build import build_model
-from landseg.models.configs import import_modules, parse_config
+from landseg.models.config_text import parse_config
+from landseg.models.configs import import_modules
 from landseg.models.failures import first_line
 from landseg.models.model_input import input_of
 from landseg.models.weights.pretrained_loading import load_pretrained

@@ -14,7 +14,8 @@ from landseg.contracts.errors import ConfigError, LandsegError
 from landseg.dataset.reader import StagedDataset
 from landseg.dataset.table import one_of_each_size
 from landseg.models.build import load_model
-from landseg.models.configs import modules_to_import, parse_config
+from landseg.models.config_text import parse_config
+from landseg.models.configs import modules_to_import
 from landseg.models.failures import came_from_lack_of_memory
 from landseg.models.foreign import reduce_for_prediction
 from landseg.models.normalisation import find_normalize
