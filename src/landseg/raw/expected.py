@@ -89,5 +89,4 @@ def check_kind(kind: Kind, where: object, expected: Expected) -> None:
     if not kind.is_like(expected.kind):
         problem = f"expected {expected.kind}, as in most images, found {kind}"
         raise DataError(where, problem, "convert it like them, or move it out")
-    if kind.tags.names:
-        check_order(kind.tags, expected.tags, expected.bands, where)
+    check_order(kind.tags, expected.tags, expected.bands, where)

@@ -15,6 +15,7 @@ import tifffile
 
 from landseg.contracts.errors import DataError, printable
 from landseg.raw.commands import python_command
+from landseg.raw.images.pam import sidecar_bands
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -23,8 +24,12 @@ _GDAL_METADATA = 42112
 _MAX_CHARS = 1 << 18
 _ITEM = re.compile(r"<Item\b([^>]*)>([^<]*)</Item>")
 _ATTRIBUTE = re.compile(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']")
-_OF_SIDECAR = {"description": "Description", "scale": "Scale", "offset": "Offset"}
-_SIDECAR_BAND = re.compile(rb"<PAMRasterBand\b[^>]*\bband=[\"'](\d{1,5})[\"'][^>]*>(.*?)</PAMRasterBand>", re.DOTALL)
+_IN_SIDECAR = {
+    "description": re.compile(rb"<Description>([^<]{1,999})</Description>"),
+    "scale": re.compile(rb"<Scale>([^<]{1,999})</Scale>"),
+    "offset": re.compile(rb"<Offset>([^<]{1,999})</Offset>"),
+}
+"""The elements of an .aux.xml, by the role that an item of a TIFF's header has."""
 _NUMBERED = re.compile(r"(?:band|layer)[ _]?0*(\d+)")
 """What programs call bands that nobody has named."""
 _SHOWN_CHARS = 30
@@ -61,7 +66,7 @@ def tags_of_page(page: tifffile.TiffPage, num_bands: int) -> BandTags:
     found: dict[tuple[str, int], str] = {}
     for attributes, value in _ITEM.findall(text):
         said = dict(_ATTRIBUTE.findall(attributes))
-        if (role := said.get("role", "").lower()) in _OF_SIDECAR and said.get("sample", "").isdecimal():
+        if (role := said.get("role", "").lower()) in _IN_SIDECAR and said.get("sample", "").isdecimal():
             found[role, int(said["sample"])] = html.unescape(value)
     return _tags(found, num_bands)
 
@@ -74,15 +79,12 @@ def tags_of_datasets(datasets: Sequence[DatasetReader]) -> BandTags:
 
 
 def tags_of_sidecars(sidecars: Mapping[str, bytes | None], num_bands: int) -> BandTags:
-    """Those in an .aux.xml next to an image."""
+    """Those in an .aux.xml next to an image; see :func:`landseg.raw.images.pam.sidecar_bands`."""
     found: dict[tuple[str, int], str] = {}
-    for path, data in sidecars.items():
-        if not path.lower().endswith(".aux.xml") or data is None:
-            continue
-        for band in _SIDECAR_BAND.finditer(data):
-            for role, element in _OF_SIDECAR.items():
-                if value := re.search(rb"<%b>([^<]{1,999})</%b>" % (element.encode(), element.encode()), band[2]):
-                    found[role, int(band[1]) - 1] = html.unescape(value[1].decode(errors="replace"))
+    for band, said in sidecar_bands(sidecars):
+        for role, element in _IN_SIDECAR.items():
+            if value := element.search(said):
+                found[role, band - 1] = html.unescape(value[1].decode(errors="replace"))
     return _tags(found, num_bands)
 
 
@@ -112,7 +114,7 @@ def check_order(found: BandTags, expected: BandTags, bands: Sequence[int], where
         DataError: their order is another.
     """
     names, wanted = ([name.lower() for name in tags.names] for tags in (found, expected))
-    if not all(names) or len(set(names)) < len(names) or sorted(names) != sorted(wanted):
+    if not names or not all(names) or len(set(names)) < len(names) or sorted(names) != sorted(wanted):
         return
     if all(names[band - 1] == wanted[band - 1] for band in bands):
         return
