@@ -74,7 +74,7 @@ checksums = SplitChecksums(tiles, folder)
 changed = set(range(0, num_tiles, 100))
 for number, tile in enumerate(tiles):
     checksums.put(tile.id, ("1" * 64 if number in changed else image(number), "0" * 64))
-kept = previous.kept("val", checksums, 1, Workspace(str(folder), folder), adopted=SceneRule())
+kept = previous.kept("val", checksums, 1, Workspace(str(folder), folder), scene_rule=SceneRule())
 review = Review()
 with SplitIndex(folder / "new.jsonl", labelled=True) as new:
     for tile in kept.adopted():

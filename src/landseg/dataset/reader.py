@@ -92,7 +92,7 @@ class StagedDataset:
         """Refuse a volume of :attr:`cache` that cannot hold what reading the dataset takes, before any of it is read.
 
         Raises:
-            ConfigError: it has less room, also than the shards of :attr:`cache_bytes` would take.
+            ConfigError: it has less room, or :attr:`cache_bytes` asks for more than is left of it.
         """
         if not self.is_cached:
             return

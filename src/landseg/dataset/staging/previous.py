@@ -77,7 +77,7 @@ class Previous:
         workspace: Workspace,
         *,
         same_rules: bool = True,
-        adopted: SceneRule | None = None,
+        scene_rule: SceneRule | None = None,
     ) -> KeptSplit:
         """The shards of a split to reuse.
 
@@ -89,16 +89,16 @@ class Previous:
             workspace: takes the coordinate reference systems of the kept tiles.
             same_rules: whether files that are not stored as they are would be stored as they were; otherwise such tiles
                 are not wanted.
-            adopted: what is a scene, and how it is cut: tiles with unchanged files, and those of unchanged scenes that
-                would be cut alike, go into the new index unchecked; None: none do.
+            scene_rule: which images are scenes now, and how they are cut. With it, tiles with unchanged files go into
+                the new index unchecked, and so do those of unchanged scenes that would be cut alike; None: none do.
         """
         if split not in self.tiles:
             return KeptSplit()
         info = {str(name): value for name, value in self.manifest.splits.items()}[split]
         live = [0] * len(info.shards)
         whole = [0] * len(info.shards)
-        is_adopted = bytearray(len(self.tiles[split]))
-        scenes = KeptScenes(adopted, wanted.is_as_listed) if adopted else None
+        adopted = bytearray(len(self.tiles[split]))
+        scenes = KeptScenes(scene_rule, wanted.is_as_listed) if scene_rule else None
         systems: dict[int, dict[int, int]] = {}  # by shard: where each coordinate reference system occurs first
         for number, tile in enumerate(self.tiles[split]):
             size = sum(length for _, length in tile.members)
@@ -107,9 +107,9 @@ class Previous:
                 systems.setdefault(tile.shard, {}).setdefault(tile.location.crs, number)
             is_unchanged = wanted.get(tile.id) == source_checksums(tile)
             if scenes and tile.scene:
-                is_adopted[number] = scenes.add(tile, number)
-            elif adopted:
-                is_adopted[number] = is_unchanged and max(tile.height, tile.width) <= adopted.max_px
+                adopted[number] = scenes.add(tile, number)
+            elif scene_rule:
+                adopted[number] = is_unchanged and max(tile.height, tile.width) <= scene_rule.max_px
             as_it_is = tile.source_image_sha256 is None and tile.source_label_sha256 is None and tile.validity is None
             if not as_it_is and not same_rules:
                 continue
@@ -123,16 +123,15 @@ class Previous:
         first = ((number, crs) for index in keep for crs, number in systems.get(index, {}).items())
         for _, crs in sorted(first):
             workspace.crs_index(self.manifest.crs[crs])
-        for number in range(len(is_adopted)):
-            is_adopted[number] &= self.tiles[split].table.shard(number) in position
-        whole_scenes = scenes.settle(is_adopted) if scenes else frozenset[str]()
+        for number in range(len(adopted)):
+            adopted[number] &= self.tiles[split].table.shard(number) in position
+        whole_scenes = scenes.settle(adopted) if scenes else frozenset[str]()
 
         def move(tile: Tile, shard: int) -> Tile:
             return tile.moved(shard, lambda crs: workspace.crs_index(self.manifest.crs[crs]))
 
-        return KeptSplit(
-            [info.shards[index] for index in keep], self.tiles[split], position, is_adopted, move, whole_scenes
-        )
+        shards = [info.shards[index] for index in keep]
+        return KeptSplit(shards, self.tiles[split], position, adopted, move, whole_scenes)
 
     def _has_transcoded_labels(self) -> bool:
         return any(tile.source_label_sha256 for tiles in self.tiles.values() for tile in tiles)

@@ -109,7 +109,7 @@ class RangeStager:
         errors = _errors(recorded.findings)
         ids = {finding.tile_id for finding in errors}
         bad = [tile for tile in one.tiles if tile.id in ids]
-        if len(bad) < len(ids):  # some were cut from a scene
+        if len(bad) < len(ids):  # others were cut from a scene, which is cut as a whole
             return False
         scratch = self._workspace.scratch
         found = checked_tiles(self._source, self._expected, [bad], processes, scratch, lambda number, count: None)

@@ -129,7 +129,7 @@ class Ranges:
             staged = stager.stage(left, processes, progress)
             for one in ranges:
                 result = next(recorded) if records.has(one) else None
-                # What was wrong may not lie in the files.
+                # An error need not come from the files: tiles that were bad are checked again.
                 if result is None or (result.has_errors and not stager.has_same_errors(one, result, processes)):
                     result = next(stager.stage([one], processes, progress) if records.has(one) else staged)
                     if one.key is not None and not findings.would_be_fatal(result.findings):
@@ -174,10 +174,10 @@ class Ranges:
             return {split: KeptSplit() for split in self._tiles}
         expected = self._expected
         same_rules = expected.kind is None or previous.has_rules_of(expected)
-        adopted = expected.config.scenes if previous.passed_same_checks(expected) else None
+        scene_rule = expected.config.scenes if previous.passed_same_checks(expected) else None
         rest = self._options.shard_bytes, self._workspace
         return {
-            split: previous.kept(split, checksums[split], *rest, same_rules=same_rules, adopted=adopted)
+            split: previous.kept(split, checksums[split], *rest, same_rules=same_rules, scene_rule=scene_rule)
             for split in self._tiles
         }
 

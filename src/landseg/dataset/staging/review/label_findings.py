@@ -102,14 +102,12 @@ class LabelFindings:
 
     def one_class_alone(self, statistics: Mapping[str, SplitStatistics]) -> Iterator[DataError]:
         """One class in all labels of train, beside pixels without a value: is it these that are the other one?"""
-        config, train = self._config, statistics.get("train")
-        staged = LabelRule(config).staged_classes
-        found = set(train.label_counts) - {staged[None]} if train else set()
-        if not self._num_no_value_px or config.shared_labels or len(found) != 1 or len(config.classes) < 2:
+        train, staged = statistics.get("train"), LabelRule(self._config).staged_classes
+        found = [name for name, value in staged.items() if name and train and value in train.label_counts]
+        if not self._num_no_value_px or self._config.shared_labels or len(found) != 1:
             return
-        name = next((name for name, value in staged.items() if value in found), "one class")
         problem = (
-            f"expected labels of train to hold two classes, found {name} alone beside pixels without a value "
+            f"expected labels of train to hold two classes, found {found[0]} alone beside pixels without a value "
             "(transparent, NaN, masked), which are ignored"
         )
         flat = 'Image.alpha_composite(Image.new("RGBA", i.size, "black"), i).convert("RGB").save(sys.argv[1])'
