@@ -265,7 +265,7 @@ def test_pixels_that_are_black_all_through_are_told_until_dataset_yaml_says_what
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("scale", [None, {"method": "percentile"}])
-@pytest.mark.parametrize("value", [-3.4028234663852886e38, -9999.0])
+@pytest.mark.parametrize("value", [-3.4028234663852886e38, -9999.0, 65535.0])
 def test_a_value_that_looks_like_no_data_and_is_not_declared(value, scale, tmp_path, stage):
     """Otherwise everything measured would become one level of the scale, without a word."""
     root = tmp_path / "raw"
@@ -276,7 +276,7 @@ def test_a_value_that_looks_like_no_data_and_is_not_declared(value, scale, tmp_p
     write_tile(root, "a.tif", image)
     run = stage(root)
     lines = re.search(
-        r"(scale: \{.*?\}|) ?(?:\(percentiles 1 and 99 of the others\), and )?(nodata: -[0-9.e+]+)", run.err
+        r"(scale: \{.*?\}|) ?(?:\(percentiles 1 and 99 of the others\), and )?(nodata: [-0-9.e+]+)", run.err
     )
     assert lines, run.err
     assert run.status == 2

@@ -15,8 +15,10 @@ from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
 from landseg.raw.images.values import Conversion, Kind
 
-_USUAL_NODATA = (-9999, -32768, -32767, 65535)
+USUAL_NODATA = (-9999, -99999, -32768, -32767, 65535)
+"""Values that mostly stand for no data where they are an end of what images hold."""
 _FEWEST_LEVELS = 24
+"""Of the 256: 98 % of a band's values in fewer leave a model little to tell things apart by."""
 _CLIPPED_SHARE = 0.05
 """Percentiles 1-99 clip 1 % at either end, and their bands may do so in different pixels; more is worth a warning."""
 
@@ -64,7 +66,7 @@ def nodata_ends(expected: Expected, scale: Scale | None, where: str) -> list[Fin
     if scale is None or scale.method != "percentile" or expected.config.nodata is not None:
         return []
     source = expected.conversion.record.source_scale(scale, expected.bands) if expected.conversion else scale
-    found = next((value for value in (*source.low, *source.high) if value in _USUAL_NODATA), None)
+    found = next((value for value in (*source.low, *source.high) if value in USUAL_NODATA), None)
     if found is None:
         return []
     problem = f"expected values that were measured, found {found:g}, which is a percentile that becomes 0 or 255"

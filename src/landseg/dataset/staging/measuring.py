@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from landseg.cli.progress import Progress
 from landseg.contracts.dataset import Scale
 from landseg.contracts.errors import DataError
+from landseg.dataset.scaling import USUAL_NODATA
 from landseg.raw.config.rules import PercentileScale
 from landseg.raw.expected import Expected
 from landseg.raw.findings import Finding
@@ -26,7 +27,6 @@ _LEAST_PER_TILE = 64
 _EIGHT_BITS = 255
 _NO_MEASUREMENT = 1e30
 """What no sensor measures: the least and the largest float are usual values of pixels without data."""
-_USUAL_NODATA = (-9999.0, -99999.0, -32768.0, -32767.0)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _lacking_scale(measured: Measured, nodata: float | None, dtype: str, split: 
 def _undeclared_nodata(measured: Measured) -> float | None:
     """The least or largest value where it looks like one that stands for no data."""
     for value in (float(measured.extremes[0].min()), float(measured.extremes[1].max())):
-        if abs(value) >= _NO_MEASUREMENT or value in _USUAL_NODATA:
+        if abs(value) >= _NO_MEASUREMENT or value in USUAL_NODATA:
             return value if (measured.sample != value).all(axis=1).any() else None
     return None
 
