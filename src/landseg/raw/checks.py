@@ -158,7 +158,7 @@ def _about_black(image: DecodedImage, histogram: NDArray[np.int64], expected: Ex
         if histogram[bands, value].min() < least * num_px:  # no more are so in all bands
             continue
         share = np.count_nonzero((image.values[:, :, bands] == value).all(axis=2)) / num_px
-        if least <= share < 1:  # one that is so all over is told as that
+        if least <= share < 1:  # of an image of this value alone, the review warns
             problem = f"{100 * share:.0f} % of its pixels are {value} in all bands: no data?"
             action = f"then write nodata: {value} in dataset.yaml, else nodata: none"
             return (Remark(problem, action=action, severity="warning"),)

@@ -90,18 +90,12 @@ def _stored_ignored(config: DatasetConfig) -> int:
 def _label_errors(label: StagedLabel, image: DecodedImage | None, where: str, expected: Expected) -> list[DataError]:
     """What is wrong with a decoded label; `image` is None where that is damaged."""
     errors: list[DataError] = []
-    image_size = None if image is None else (image.values.shape[0], image.values.shape[1])
     if label.unknown is not None:
         errors.append(unknown_labels_error(label.unknown, where, expected.config))
-    if image is not None and image_size is not None and label.size != image_size:
-        errors.append(
-            DataError(
-                where,
-                f"label and image differ in size: expected {image_size[0]}x{image_size[1]} px as in the image, "
-                f"found {label.size[0]}x{label.size[1]}",
-                _size_advice(label.size, image_size, image.orientation, where),
-            )
-        )
+    if image is not None and label.size != (size := (image.values.shape[0], image.values.shape[1])):
+        found = f"found {label.size[0]}x{label.size[1]}"
+        problem = f"label and image differ in size: expected {size[0]}x{size[1]} px as in the image, {found}"
+        errors.append(DataError(where, problem, _size_advice(label.size, size, image.orientation, where)))
     return errors
 
 

@@ -129,18 +129,10 @@ def read_annotated(
 
 def _check_pixels(found: Sequence[Annotated], where: str) -> None:
     """Refuse coordinates that are shares of images, as of YOLO: drawn as pixels, all would lie in the first one."""
-    coordinates = [
-        number
-        for entry in found
-        for _, shape in entry.shapes
-        if not isinstance(shape, dict)
-        for flat in shape
-        for number in flat
-    ]
-    if coordinates and max(coordinates) <= 1:
-        problem = (
-            f"expected coordinates in pixels, found none above {max(coordinates):g}, as shares of an image's sides"
-        )
+    polygons = [shape for entry in found for _, shape in entry.shapes if not isinstance(shape, dict)]
+    most = max((max(flat) for shape in polygons for flat in shape if flat), default=None)
+    if most is not None and most <= 1:
+        problem = f"expected coordinates in pixels, found none above {most:g}, as shares of an image's sides"
         raise DataError(where, problem, "export them in pixels, or multiply x by the image's width and y by its height")
 
 

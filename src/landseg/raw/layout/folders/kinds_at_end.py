@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from landseg.contracts.errors import printable
@@ -29,10 +30,10 @@ def endings_advice(folders: Sequence[Sequence[SourceFile]]) -> str:
         label, *rest = sorted(filter(None, endings), key=lambda ending: (ending not in labels, _is_picture(ending)))
         move = f", and move the files whose names end with {_listed(rest)} out, or the other way round" if rest else ""
         return f"write label_suffix: {printable(label)} in dataset.yaml{move}"
-    images = [ending for ending in others if _role(ending) == "images"] or others or labels[-1:]
-    label = next((ending for ending in [*labels, *others] if ending != images[0]), "")
-    fields = f"image_suffix: {printable(images[0])} and label_suffix: {printable(label)}"
-    more = f", or others of {_listed(endings)}" if len(endings) > len((images[0], label)) or not labels else ""
+    image, *_ = [ending for ending in others if _role(ending) == "images"] or others or labels[-1:]
+    label = next(ending for ending in [*labels, *others] if ending != image)
+    fields = f"image_suffix: {printable(image)} and label_suffix: {printable(label)}"
+    more = "" if labels and {*endings} == {image, label} else f", or others of {_listed(endings)}"
     return f"write {fields} in dataset.yaml{more}"
 
 
@@ -65,10 +66,7 @@ def _endings(files: Sequence[SourceFile]) -> set[str]:
 
 def _added(stems: Sequence[str]) -> set[str]:
     """What some names add to the one that they share, whole parts of them; nothing where they share none."""
-    first, last = min(stems), max(stems)  # what these share, all share
-    shared = first[
-        : next((at for at, both in enumerate(zip(first, last, strict=False)) if len({*both}) > 1), len(first))
-    ]
+    shared = os.path.commonprefix(stems)  # noqa: RUF071 (names, no paths)
     if shared not in stems:
         end = max((match.start() for match in SEPARATOR.finditer(shared)), default=0)
         shared = shared[:end]
