@@ -60,10 +60,10 @@ class DatasetFields(FileFields):
     nodata: Nodata | None = Field(default=None, exclude_if=lambda value: value is None)
     alpha: Literal["band", "mask"] = Field(default="band", exclude_if=lambda v: v == "band")
 
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _by_id(cls, value: Any) -> Any:
-        return classes_by_id(value)
+    _by_id = field_validator("classes", mode="before")(classes_by_id)
+    _parse_values = field_validator("label_values", mode="before")(parse_values)
+    _parse_colours = field_validator("label_colours", mode="before")(parse_colours)
+    _nodata_values = field_validator("nodata", mode="before")(nodata_values)
 
     @field_validator("palette", mode="before")
     @classmethod
@@ -89,26 +89,11 @@ class DatasetFields(FileFields):
     def _file_alone(cls, value: Any) -> Any:
         return {"file": value} if isinstance(value, str) else value
 
-    @field_validator("label_values", mode="before")
-    @classmethod
-    def _parse_values(cls, value: Any) -> tuple[MappedRange, ...]:
-        return parse_values(value)
-
-    @field_validator("label_colours", mode="before")
-    @classmethod
-    def _parse_colours(cls, value: Any) -> tuple[MappedColour, ...]:
-        return parse_colours(value)
-
     @field_validator("bands", mode="after")
     @classmethod
     def _numbers_or_files(cls, value: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
         check_band_names(value or (), MAX_BANDS)
         return value
-
-    @field_validator("nodata", mode="before")
-    @classmethod
-    def _nodata_values(cls, value: Any) -> Any:
-        return nodata_values(value)
 
     @field_validator("scale", mode="before")
     @classmethod
