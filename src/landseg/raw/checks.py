@@ -62,9 +62,7 @@ def _check_tile(source: Source, expected: Expected, tile: SourceTile, content: T
     errors += found
     if errors or decoded is None:
         return Checked([CheckedTile(tile, errors=tuple(errors))], None)
-    shared = expected.shared_labels
-    label_sha256 = label.sha256 if label is not None else shared.sha256 if staged and shared else None
-    sources = image.sha256, label_sha256
+    sources = expected.source_checksums(tile, content)
     if staged is None:
         checked = good_tile(tile, decoded, None, None, expected, sources=sources)
         return replace(checked, tiles=[replace(checked.tiles[0], remarks=decoded.remarks)])

@@ -121,8 +121,6 @@ def _decode_scene(
         np.save(label, staged.values.astype(np.uint8, copy=False))
     if errors or decoded is None:
         return CheckedTile(tile, errors=tuple(errors)), None
-    shared = expected.shared_labels if tile.shares_label else None
-    label_sha256 = shared.sha256 if shared else None if label_files is None else label_files.sha256
     scene = _Scene(
         tile,
         decoded.values.shape[0],
@@ -141,7 +139,7 @@ def _decode_scene(
         staged.nodata if staged else None,
         decoded.sentinels,
         decoded.remarks + (staged.remarks if staged else ()),
-        (files.sha256, label_sha256),
+        expected.source_checksums(tile, content),
     )
     return scene, decoded.extremes
 

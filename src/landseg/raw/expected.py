@@ -13,6 +13,8 @@ from landseg.raw.images.band_tags import BandTags, check_order
 from landseg.raw.images.values import Conversion, Kind
 from landseg.raw.labels.rule import LabelRule
 from landseg.raw.labels.shared import SharedLabels
+from landseg.raw.layout.source_tiles import SourceTile
+from landseg.raw.tile_files import TileFiles
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,13 @@ class Expected:
     def label_rule(self) -> LabelRule:
         """What labels are staged as."""
         return LabelRule(self.config)
+
+    def source_checksums(self, tile: SourceTile, files: TileFiles) -> tuple[str, str | None]:
+        """SHA-256 of the files that a tile's image and label come from; None in place of the label's without one."""
+        image, label = files
+        if tile.shares_label and self.shared_labels:
+            return image.sha256, self.shared_labels.sha256
+        return image.sha256, label.sha256 if label else None
 
     @property
     def scale(self) -> Scale | None:
