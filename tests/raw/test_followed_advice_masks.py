@@ -22,7 +22,7 @@ from gdal_files import UTM, read_gdal, stored, write_gdal
 from PIL import Image, ImageOps
 from raw_tiles import write_config, write_image, write_label
 
-from landseg.raw.tiff.checks import cutting_command
+from landseg.raw.commands import cutting_command
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

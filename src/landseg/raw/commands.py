@@ -22,6 +22,11 @@ def python_command(code: str, *names: str) -> str:
     return f"python -c {quoted(code, *names)}"
 
 
+def file_name(where: object) -> str:
+    """What commands call a file: they are to be run in its folder."""
+    return str(where).rpartition("/")[2]
+
+
 def cutting_command(where: object) -> str:
     """What cuts an image or a label into files of `_CUT_PX`, called after it and the first row and column of each.
 
@@ -39,4 +44,4 @@ def cutting_command(where: object) -> str:
         f'suffix = suffix if keep else ".tif"; options = {options}; '
         f"[{copied} for y in range(0, f.height, n) for x in range(0, f.width, n)]"
     )
-    return python_command(code, str(where).rpartition("/")[2])
+    return python_command(code, file_name(where))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import tifffile
 
 from landseg.contracts.errors import DataError, printable
-from landseg.raw.commands import python_command
+from landseg.raw.commands import file_name, python_command
 from landseg.raw.images.pam import sidecar_bands
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def check_order(found: BandTags, expected: BandTags, bands: Sequence[int], where
         return
     if all(names[band - 1] == wanted[band - 1] for band in bands):
         return
-    name = str(where).rpartition("/")[2]
+    name = file_name(where)
     order = [str(names.index(one) + 1) for one in wanted]
     code = (
         "import os, rasterio.shutil, sys; name, target, *bands = sys.argv[1:]; "

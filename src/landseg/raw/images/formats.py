@@ -14,7 +14,7 @@ import re
 from PIL import Image
 
 from landseg.contracts.errors import DataError
-from landseg.raw.commands import python_command, quoted
+from landseg.raw.commands import file_name, python_command, quoted
 from landseg.raw.sources.file_start import PNG_MAGIC
 from landseg.raw.tiff.decoding import opened_tiff
 
@@ -88,7 +88,7 @@ def check_one_image(data: bytes | memoryview | mmap.mmap, driver: str, where: ob
         with opened_tiff(data, where):  # looks at its pages
             return
     if (num_frames := _num_frames(data, driver)) > 1:
-        name = str(where).rpartition("/")[2]
+        name = file_name(where)
         stem, _, suffix = name.rpartition(".")
         # Pillow gives animations an alpha channel in WebP, also where all is opaque.
         frame = 'i.convert("RGB") if i.mode == "RGBA" and i.getextrema()[3][0] == 255 else i'
@@ -97,7 +97,7 @@ def check_one_image(data: bytes | memoryview | mmap.mmap, driver: str, where: ob
         problem = f"expected one image, found an animation of {num_frames} frames"
         raise DataError(where, problem, f"write the first one, and move this one out: {command}")
     if driver == "HFA" and _EXTERNAL.search(data):
-        name = str(where).rpartition("/")[2]
+        name = file_name(where)
         problem = "expected an Erdas file with its pixels, found one whose pixels are in another file (.ige)"
         command = f"rio convert -f GTiff {quoted(name, name.rpartition('.')[0] + '.tif')}"
         hint = f"write one that has all: {command}, and move both out"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from landseg.contracts.errors import DataError, without_traceback
-from landseg.raw.commands import python_command
+from landseg.raw.commands import file_name, python_command
 from landseg.raw.config.dataset_yaml import DatasetConfig
 from landseg.raw.expected import Expected
 from landseg.raw.georeference.alignment import alignment_error
@@ -101,7 +100,7 @@ def _label_errors(label: StagedLabel, image: DecodedImage | None, where: str, ex
 
 def _size_advice(label: tuple[int, int], image: tuple[int, int], orientation: int, where: str) -> str:
     """How to bring a label without a georeference onto the pixels of an image that viewers may show turned."""
-    name = PurePosixPath(where).name
+    name = file_name(where)
     if label == image[::-1] and orientation in _TURNED_BACK:
         command = _by_pillow(f"transpose(Image.Transpose.{_TURNED_BACK[orientation]})", name)
         return f"the image's Orientation is {orientation}: if the label fits what viewers show, turn it back: {command}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg.contracts.errors import DataError
-from landseg.raw.commands import quoted
+from landseg.raw.commands import file_name, quoted
 from landseg.raw.georeference.alignment import (
     TOLERANCE_PX,
     corner_offsets_px,
@@ -63,7 +63,7 @@ def on_grid(
     if image.transform is None or label.transform is None:
         which = "the image" if image.transform is None else name
         problem = f"expected a georeference by which to find the image in {name}, found none in {which}"
-        file = str(where).rpartition("/")[2] if image.transform is None else name
+        file = file_name(where) if image.transform is None else name
         command = f"rio edit-info --crs EPSG:CODE --transform '[A, B, C, D, E, F]' {quoted(file)}"
         advice = f"give it one: {command}, or a world file"
         raise DataError(where, problem, advice)

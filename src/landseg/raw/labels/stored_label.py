@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseg.contracts.errors import DataError
-from landseg.raw.commands import python_command
+from landseg.raw.commands import file_name, python_command
 
 _ROUNDING = 1e-3
 _SHOWN = 8
@@ -103,7 +103,7 @@ def _is_one_hot(values: NDArray[Any]) -> bool:
 
 
 def _one_hot(bands: int, where: object) -> DataError:
-    name = str(where).rpartition("/")[2]
+    name = file_name(where)
     call = 'Image.fromarray(rasterio.open(sys.argv[1]).read().argmax(0).astype("uint8")).save(sys.argv[2])'
     code = f"import rasterio, sys; from PIL import Image; {call}"
     command = python_command(code, name, f"{name.rpartition('.')[0]}.png")

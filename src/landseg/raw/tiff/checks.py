@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tifffile
 
 from landseg.contracts.errors import DataError
-from landseg.raw.commands import cutting_command, python_command, quoted
+from landseg.raw.commands import cutting_command, file_name, python_command, quoted
 from landseg.raw.config.fields import MAX_BANDS
 
 MAX_DECODED_BYTES = 1 << 29
@@ -74,7 +74,7 @@ def check_pages(tiff: tifffile.TiffFile, where: object) -> None:
 
 
 def _command_for_first(where: object) -> str:
-    name = str(where).rpartition("/")[2]
+    name = file_name(where)
     stem, _, suffix = name.rpartition(".")
     target = f"{stem}.{'tif' if suffix.lower() == 'tiff' else 'tiff'}"
     first = '"GTIFF_DIR:1:" + sys.argv[1]'  # rio convert would leave out palettes
@@ -111,7 +111,7 @@ def declared_nodata(page: tifffile.TiffPage) -> float | None:
 
 def too_many_bands(num_bands: int, where: object) -> DataError:
     """The error of an image with more bands than a dataset may have."""
-    name = str(where).rpartition("/")[2]
+    name = file_name(where)
     bands = '"(asarray (read 1 3) (read 1 2) (read 1 1))"'
     files = quoted(name, f"{name.rpartition('.')[0]}_bands.tif")
     choice = f"rio calc --driver GTiff {bands} {files} for bands 3, 2 and 1"
