@@ -17,7 +17,7 @@ LAYOUTS = {
     "folders": "train/labels/{}/{}.png",
     "folders of numbers": "train/labels/{}/{}.tif",
     "endings": "train/masks/{1}-{0}-0.png",
-    "endings of numbers": "train/masks/{1}_class_{0}.png",
+    "endings of two words": "train/masks/{1}_class_{0}.png",
 }
 
 
@@ -38,7 +38,7 @@ def masks(root: Path, layout: str, mode: str) -> list[str]:
 def test_masks_are_joined_as_the_line_says(layout, mode, tmp_path, stage):
     root = tmp_path / "raw"
     write_config(root)
-    masks(root, layout, mode)
+    names = masks(root, layout, mode)
     error = stage(root).error
     assert "if these are masks of one class each, join them" in error
     shell(re.search(COMMAND, error)[0], root)
@@ -47,11 +47,10 @@ def test_masks_are_joined_as_the_line_says(layout, mode, tmp_path, stage):
             " and label_values", "\nlabel_values"
         )
     )
+    said = {number: kind.removeprefix("class_") for number, kind in fields["label_values"].items()}
+    assert said == dict(enumerate(["NAME", *names])), "texts, though they are numbers"
     meanings = {0: "background", 1: "field", 2: "water"}
-    add_lines(
-        root,
-        yaml.safe_dump(fields | {"label_values": dict(zip(fields["label_values"], meanings.values(), strict=True))}),
-    )
+    add_lines(root, yaml.safe_dump(fields | {"label_values": meanings}))
     run = stage(root)
     assert run.status == 0, run.err
     dataset = run.dataset()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from landseg.contracts.errors import printable
 from landseg.raw.commands import python_command
+from landseg.raw.labels.unknown.proposals import NAME, flow_map
 from landseg.raw.layout.folders.names import PICTURE_WORDS, words
 from landseg.raw.layout.folders.roles_by_file import SEPARATORS, ending_of, role_of_part
 from landseg.raw.layout.suffixes import split_suffix
@@ -36,11 +37,11 @@ def joining_advice(images: Mapping[str, SourceFile], labels: Mapping[str, Source
     first = next(iter(kinds.values()))
     around = first.rpartition("/")[0].rpartition("/")[0]
     command = python_command(_CODE, f"{around}/{_JOINED}" if around else _JOINED, *kinds.values())
-    meanings = ", ".join(f"{number}: {printable(kind)}" for number, kind in enumerate(kinds, 1))
-    fields = f"label_folder: {_JOINED} and label_values: {{0: NAME, {meanings}}}"
+    meanings = {0: NAME} | dict(enumerate(map(printable, kinds), 1))
+    fields = f"label_folder: {_JOINED} and label_values: {flow_map(meanings)}"
     return (
         f"if these are masks of one class each, join them: {command}, and write {fields} in dataset.yaml, with the "
-        "names of classes, and in place of NAME the class of pixels in no mask, or ignore"
+        f"names of classes, and in place of {NAME} the class of pixels in no mask, or ignore"
     )
 
 
