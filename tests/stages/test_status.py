@@ -129,6 +129,8 @@ def test_what_results_of_one_name_differ_in(tmp_path: Path, capsys: pytest.Captu
     write(folder / "k0" / "checkpoints" / "iter_00000100.pth", "weights", 50)
     report_others("a training of swin", f"{folder}/k9", new, "Do this")  # k1 was refused when it began
     assert f"({folder}/k0, unfinished), which is not resumed" in capsys.readouterr().err
+    report_others("a training of swin", f"{folder}/k9", new, "Do this", lambda other: "0.02" in other["config"])
+    assert f"({folder}/k1, unfinished), which is not resumed" in capsys.readouterr().err
     (folder / "k0" / "identity.json").write_text("[")
     report_others("a training of swin", f"{folder}/k1", own, "Do this")  # nothing to compare with
     report_others("a training of new", f"{tmp_path}/runs/r/train/new/k", own, "Do this")

@@ -66,7 +66,7 @@ def report_others(
     advice: str,
     is_meant: Callable[[Mapping[str, Any]], bool] = lambda other: True,
 ) -> None:
-    """Log a warning for the newest other result of the same name, with what it differs in.
+    """Log a warning for the newest other result of the same name that may be meant, with what it differs in.
 
     One that holds work goes before one that was refused as soon as it had begun.
 
@@ -89,11 +89,12 @@ def report_others(
         if path not in _BEFORE_WORK:
             holding_work.add(name)
     newest.pop(folder.rpartition("/")[2], None)
-    if not newest:
-        return
-    where = storage.join(parent, max(newest, key=lambda name: (name in holding_work, newest[name])))
-    other = identity_of(where)
-    if not other or not is_meant(other):
+    for name in sorted(newest, key=lambda name: (name in holding_work, newest[name]), reverse=True):
+        where = storage.join(parent, name)
+        other = identity_of(where)
+        if other and is_meant(other):
+            break
+    else:
         return
     finished = storage.stat(storage.join(where, "manifest.json")) is not None
     mine = json.loads(json.dumps(masked(dict(identity))))  # as it is recorded
