@@ -15,7 +15,7 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def parser(functions: Mapping[str, Command], description: str) -> argparse.ArgumentParser:
-    """The parser of the command line; what it parses has, as `function`, the command's.
+    """The parser of the command line; the arguments that it returns have the command's function as `function`.
 
     Args:
         functions: by the name of the command.

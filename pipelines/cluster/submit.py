@@ -155,10 +155,10 @@ def _upload(connection: kfp.Client, pipeline: str, package: str, namespace: str 
 
 
 def _known(identity: str | None, what: str) -> str:
-    """The id in an answer of KFP's.
+    """The id in KFP's answer.
 
     Raises:
-        UserError: the answer has none.
+        UserError: there is none.
     """
     if not identity:
         raise UserError(f"KFP answers without the id of {what}: see the log of the ml-pipeline deployment")

@@ -17,7 +17,6 @@ from pathlib import Path
 Launcher = Callable[[str, list[str]], list[str]]
 """Turns (image, command of the component) into the command to run on this machine."""
 
-
 _PR_SET_PDEATHSIG = 1
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from ensembles import export, open_dataset, stage
+from ensembles import stage_and_export
 
 from landseg.cli.main import main
 from landseg.ensemble.maps.archives import ArchivePlace, Archives
@@ -18,10 +18,7 @@ from landseg.ensemble.maps.archives import ArchivePlace, Archives
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
-    root = tmp_path_factory.mktemp("data")
-    reference = stage(root, val=8, test=2)
-    dataset = open_dataset(reference, root)
-    return reference, [export(root / name, dataset, name) for name in ("swin", "resnest")]
+    return stage_and_export(tmp_path_factory.mktemp("data"), val=8, test=2)
 
 
 def average(data: tuple[str, list[str]], root: Path, out: str, *flags: str) -> int:

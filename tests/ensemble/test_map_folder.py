@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 from averages import average, published
-from ensembles import export, open_dataset, stage
+from ensembles import open_dataset, stage_and_export
 
 from landseg.stages.shared.map_folder import MapFolder
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
-    root = tmp_path_factory.mktemp("data")
-    reference = stage(root, val=4, test=2)
-    dataset = open_dataset(reference, root)
-    return reference, [export(root / name, dataset, name) for name in ("swin", "resnest")]
+    return stage_and_export(tmp_path_factory.mktemp("data"), val=4, test=2)
 
 
 def file_of_others(path: Path) -> None:

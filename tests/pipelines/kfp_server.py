@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 import kfp_server_api as api
 import yaml
 from google.protobuf import json_format
+from http_server import Quiet
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 _MODELS = api.ApiClient()
@@ -82,10 +83,7 @@ class KfpServer:
     def __enter__(self) -> Self:
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *args: Any) -> None:
-                pass
-
+        class Handler(Quiet, BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 server.handle(self, "GET")
 

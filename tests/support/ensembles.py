@@ -24,6 +24,13 @@ def stage(root, **options):
     return str(root / "dataset.json")
 
 
+def stage_and_export(root, **options):
+    """Draw and stage sample tiles, and export two models; returns the references to the dataset and to both."""
+    reference = stage(root, **options)
+    dataset = open_dataset(reference, root)
+    return reference, [export(root / name, dataset, name) for name in ("swin", "resnest")]
+
+
 def published_objects(folder):
     """What a run has published, by path below `folder`, apart from what depends on time.
 

@@ -128,8 +128,7 @@ def _advice_names_the_option() -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> None:
     storage_uri = storage_root(args.storage_uri or str(args.output_dir / WORK))
-    joint = {"mosaic": args.mosaic, "polygons": args.polygons}
-    maps = MapFolder("--output-dir", args.output_dir, is_flat=True, **joint)
+    maps = MapFolder("--output-dir", args.output_dir, is_flat=True, mosaic=args.mosaic, polygons=args.polygons)
     maps.clear()
     storage.clean_abandoned_daily(storage_uri)
     written = Outputs(directory=args.output_dir)

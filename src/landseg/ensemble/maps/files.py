@@ -92,7 +92,7 @@ def list_maps(folder: Path, paths: Iterable[str]) -> None:
 
 
 def check_unclaimed(folder: Path, paths: Iterable[str]) -> None:
-    """Refuse to write maps over files of others: the labels that somebody drew are called as their images, too.
+    """Refuse to write maps over files of others: labels that somebody drew have the names of their images, too.
 
     Args:
         folder: where the maps go.
